@@ -1,0 +1,106 @@
+"""What all command lines share: flag types, the parser and how a script ends. Imports nothing heavy."""
+
+import argparse
+import os
+import signal
+import sys
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used. str(error) is the one line that the user sees."""
+
+
+def positive_int(text):
+    """argparse type: a whole number of 1 or more."""
+    return _number(text, int, 1, 'a whole number of 1 or more')
+
+
+def non_negative_int(text):
+    """argparse type: a whole number of 0 or more."""
+    return _number(text, int, 0, 'a whole number of 0 or more')
+
+
+def positive_float(text):
+    """argparse type: a finite number above 0."""
+    return _number(text, float, sys.float_info.min, 'a number above 0')
+
+
+def non_negative_float(text):
+    """argparse type: a finite number of 0 or more."""
+    return _number(text, float, 0, 'a number of 0 or more')
+
+
+def _number(text, kind, least, meaning):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    # NaN fails every comparison; an int too large for a float is no sane flag either.
+    if value is None or not least <= value <= sys.float_info.max:
+        raise argparse.ArgumentTypeError(f'{text!r} is not {meaning}')
+    return value
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the layout of the description (a script's docstring) and shows defaults where there is one."""
+
+    def _get_help_string(self, action):
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaint is one line on stderr, without the usage block, and exit status 2."""
+
+    def __init__(self, **kwargs):
+        kwargs.setdefault('formatter_class', _HelpFormatter)
+        super().__init__(**kwargs)
+
+    def error(self, message):
+        self.exit(2, f'{self.prog}: error: {_one_line(message)} (see {self.prog} --help)\n')
+
+
+def warn(message):
+    """Prints one line `script.py: warning: ...` on stderr."""
+    print(f'{_script()}: warning: {_one_line(message)}', file=sys.stderr, flush=True)
+
+
+def run(main):
+    """Calls main() and ends the process: the whole of a script's `if __name__ == '__main__'`.
+
+    The exit status is what main returns (None: 0). An InputError or OSError becomes one line on stderr and
+    status 1; Ctrl-C one line (the KeyboardInterrupt's own text, if main gave it one) and status 130; SIGTERM
+    status 143.
+    """
+    # As an exception, SIGTERM lets `finally` take away what is half-written.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): there is no one to tell, and nothing to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except (InputError, OSError) as error:
+        status = 1
+        print(f'{_script()}: error: {_one_line(describe(error))}', file=sys.stderr)
+    except KeyboardInterrupt as error:
+        status = 130
+        print(f'{_script()}: {_one_line(str(error) or "interrupted")}', file=sys.stderr)
+    sys.exit(status)
+
+
+def describe(error):
+    """An exception as a phrase for people: `path: No space left on device` rather than `[Errno 28] ...`."""
+    if isinstance(error, OSError) and error.strerror:
+        return f'{error.filename}: {error.strerror}' if error.filename is not None else error.strerror
+    return str(error) or type(error).__name__
+
+
+def _script():
+    return os.path.basename(sys.argv[0])
+
+
+def _one_line(message):
+    return ' '.join(str(message).split())

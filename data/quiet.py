@@ -1,0 +1,52 @@
+"""TensorFlow without its start-up noise, and imported in half the time. For entry scripts; imports nothing heavy itself."""
+
+import importlib
+import logging
+import os
+import sys
+import tempfile
+
+
+def import_tensorflow():
+    """Imports TensorFlow silently and in half the time; afterwards `import tensorflow` costs nothing.
+
+    Entry scripts call it once the flags have been found sound, before they import a module that needs TensorFlow.
+    An environment with TF_CPP_MIN_LOG_LEVEL=0 (or 1, 2) hears all that TensorFlow has to say.
+    Raises ImportError, after showing what the libraries wrote, if TensorFlow cannot be imported.
+    """
+    if 'tensorflow' in sys.modules:
+        return
+    logging.getLogger('tensorflow').setLevel(logging.ERROR)  # deprecations; "non-resource variables are not supported"
+    # TensorFlow imports Keras, and Keras scikit-learn, SciPy and matplotlib: 2.5 s and 120 MB for nothing here. It does
+    # without where Keras cannot be found. Unhidden below, Keras loads when it is asked for (tf.keras).
+    hide_keras = 'keras' not in sys.modules
+    if hide_keras:
+        sys.modules['keras'] = None
+    try:
+        if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') < '3':
+            importlib.import_module('tensorflow')
+        else:
+            _import_silently('tensorflow')
+    finally:
+        if hide_keras:
+            del sys.modules['keras']
+
+
+def _import_silently(module):
+    """Imports a module while file descriptor 2 leads to a file, which is shown only if the import fails.
+
+    While it is loaded, TensorFlow writes to stderr whatever the environment says: its log is not yet initialised.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as noise:
+        os.dup2(noise.fileno(), 2)
+        try:
+            importlib.import_module(module)
+        except BaseException:
+            noise.seek(0)
+            os.write(stderr, noise.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

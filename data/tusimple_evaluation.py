@@ -1,0 +1,282 @@
+"""Scores lane predictions with the official TuSimple metric.
+
+    python data/tusimple_evaluation.py predictions.json TUSIMPLE/val_set/label_data_0000.json
+    python data/tusimple_evaluation.py predictions.json labels.json --per-image scores.csv --worst worst
+
+Prints the benchmark's JSON list of Accuracy, FP and FN. Both files hold one JSON object a line; a prediction
+needs raw_file, lanes at the h_samples of its label, and run_time in ms.
+
+The rules are those of the benchmark's own program (github.com/TuSimple/tusimple-benchmark, evaluate/lane.py),
+followed to the last digit, its corners included: a label lane without any point counts as a lane; one
+prediction may be the best of two lanes, so that FP can fall below 0.
+"""
+
+import collections
+import csv
+import io
+import json
+import os
+import sys
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import datagenerator
+from data import command_line, tusimple
+from data.command_line import InputError
+
+PIXEL_THRESHOLD = 20  # px between two vertical lanes
+MATCH_ACCURACY = 0.85  # a label lane whose best prediction is below is missed
+MAX_RUN_TIME = 200  # ms a photo
+MAX_EXTRA_LANES = 2  # predicted lanes beyond the label's number
+COUNTED_LANES = 4  # of more label lanes, the worst is left out and one miss forgiven
+
+LABEL_COLOUR, PREDICTION_COLOUR, TEXT_COLOUR = (0, 220, 0), (255, 40, 40), (255, 255, 255)  # RGB
+
+PhotoScore = collections.namedtuple(
+    'PhotoScore', 'raw_file accuracy fp fn label_lanes predicted_lanes run_time')
+
+
+# ---- The metric --------------------------------------------------------------------------------------------
+
+def lane_threshold(lane, h_samples):
+    """Greatest distance in x of a right prediction from a label lane, in px: 20 / cos(angle to the vertical).
+
+    The angle is that of the least-squares line x = k y + b through the points with x >= 0, if they are two or
+    more, else 0.
+    """
+    lane, h_samples = np.asarray(lane), np.asarray(h_samples)
+    x, y = lane[lane >= 0], h_samples[lane >= 0]
+    k = 0.
+    if len(x) > 1:
+        # Step by step scikit-learn's LinearRegression, the benchmark's choice, so that the last bits agree.
+        y = y[:, None].astype(np.float64)
+        x = x.astype(np.float64)
+        k = np.linalg.lstsq(y - np.average(y, axis=0), x - np.average(x), rcond=None)[0][0]
+    return PIXEL_THRESHOLD / np.cos(np.arctan(k))
+
+
+def lane_accuracy(predicted, lane, threshold):
+    """Share of the rows in which two lanes are closer than threshold, or both absent.
+
+    predicted: x in px, [..., rows]; lane: x in px, [rows]
+    Returns float64 [...].
+    """
+    predicted, lane = np.asarray(predicted), np.asarray(lane)
+    predicted, lane = np.where(predicted >= 0, predicted, -100), np.where(lane >= 0, lane, -100)
+    return np.count_nonzero(np.abs(predicted - lane) < threshold, axis=-1) / len(lane)
+
+
+def lane_accuracies(pred_lanes, gt_lanes, h_samples):
+    """lane_accuracy of each label lane with each prediction: float64 [label lanes, predicted lanes]."""
+    predicted = np.reshape(pred_lanes, [len(pred_lanes), len(h_samples)])
+    accuracies = [lane_accuracy(predicted, lane, lane_threshold(lane, h_samples)) for lane in gt_lanes]
+    return np.reshape(accuracies, [len(gt_lanes), len(pred_lanes)])
+
+
+def score_photo(pred_lanes, gt_lanes, h_samples, run_time=0):
+    """The score of one photo: (accuracy, fp, fn), each a float.
+
+    pred_lanes, gt_lanes: sequences of lanes, each x in px at h_samples, negative where the lane is not
+    run_time: ms
+    """
+    if run_time > MAX_RUN_TIME or len(pred_lanes) > len(gt_lanes) + MAX_EXTRA_LANES:
+        return 0., 0., 1.
+    best = lane_accuracies(pred_lanes, gt_lanes, h_samples).max(axis=1, initial=0).tolist()
+    missed = sum(accuracy < MATCH_ACCURACY for accuracy in best)
+    fp = (len(pred_lanes) - (len(gt_lanes) - missed)) / len(pred_lanes) if len(pred_lanes) else 0.
+    total = 0.
+    for accuracy in best:  # not sum(), which rounds in another way from Python 3.12 on
+        total += accuracy
+    if len(gt_lanes) > COUNTED_LANES:
+        total -= min(best)
+        missed = max(missed - 1, 0)
+    counted = max(min(len(gt_lanes), COUNTED_LANES), 1)
+    return total / counted, fp, missed / counted
+
+
+def score(predictions, labels, ignore_run_time=False):
+    """The score over photos, each of which must have one prediction.
+
+    predictions, labels: lists of tusimple.Record, matched by raw_file; a prediction's h_samples may be empty
+    ignore_run_time: let slow predictions, and those without a run_time, count as fast ones
+    Returns ((accuracy, fp, fn), rows): means over the photos, and a PhotoScore for each, in the order of the
+    predictions. Raises InputError for predictions that do not fit the labels.
+    """
+    labels_of = {}
+    for label in labels:
+        if label.raw_file in labels_of:
+            raise InputError(f'{label.source}: raw_file {label.raw_file!a} is labelled a second time')
+        labels_of[label.raw_file] = label
+    rows, waiting = [], dict(labels_of)
+    for prediction in predictions:
+        label = labels_of.get(prediction.raw_file)
+        _check(prediction, label, prediction.raw_file in waiting, ignore_run_time)
+        del waiting[prediction.raw_file]
+        values = score_photo(prediction.lanes, label.lanes, label.h_samples,
+                             0 if ignore_run_time else prediction.run_time)
+        rows.append(PhotoScore(label.raw_file, *values, len(label.lanes), len(prediction.lanes),
+                               prediction.run_time))
+    if waiting:
+        first = next(iter(waiting.values()))
+        raise InputError(f'{first.source}: raw_file {first.raw_file!a} has no prediction '
+                         f'({len(waiting)} of {len(labels)} photos have none)')
+    if not rows:
+        raise InputError('there are no labels to score predictions by')
+    means = []
+    for values in zip(*((row.accuracy, row.fp, row.fn) for row in rows)):
+        total = 0.
+        for value in values:
+            total += value
+        means.append(total / len(rows))
+    return tuple(means), rows
+
+
+def _check(prediction, label, is_first, ignore_run_time):
+    name = f'{prediction.source}: raw_file {prediction.raw_file!a}'
+    if label is None:
+        raise InputError(f'{name} is not in the labels')
+    if not is_first:
+        raise InputError(f'{name} is predicted a second time')
+    if prediction.run_time is None and not ignore_run_time:
+        raise InputError(f'{prediction.source}: has no "run_time" (ms); --ignore-run-time scores without it')
+    for i, lane in enumerate(prediction.lanes):
+        if len(lane) != len(label.h_samples):
+            raise InputError(f'{prediction.source}: lane {i} has {len(lane)} points, but its label '
+                             f'({label.source}) has {len(label.h_samples)} h_samples')
+    if len(prediction.h_samples) and list(prediction.h_samples) != list(label.h_samples):
+        raise InputError(f'{prediction.source}: its h_samples are not those of its label ({label.source})')
+
+
+# ---- Reports -----------------------------------------------------------------------------------------------
+
+def worst_first(rows):
+    return sorted(rows, key=lambda row: (row.accuracy, -row.fn, -row.fp))
+
+
+def write_csv(path, rows):
+    """Writes PhotoScores as CSV with a header; the file appears whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(PhotoScore._fields)
+    writer.writerows(rows)
+    datagenerator.write_file(path, text.getvalue().encode())
+
+
+def draw_lanes(photo, prediction, label, row):
+    """Draws both sets of lanes on a photo, uint8 [h, w, 3] RGB, and returns it with two lines of text above.
+
+    Lanes are thick where they count against the score: label lanes that no prediction matches, with their
+    accuracy, and predictions that are not the best match of any label lane.
+    """
+    accuracies = lane_accuracies(prediction.lanes, label.lanes, label.h_samples)
+    best = accuracies.max(axis=1, initial=0)
+    found = best >= MATCH_ACCURACY
+    used = set(accuracies[found].argmax(axis=1).tolist()) if found.any() else set()
+    picture = photo.copy()
+    feet = [_draw_lane(picture, lane, label.h_samples, LABEL_COLOUR, 3 if found[i] else 9)
+            for i, lane in enumerate(label.lanes)]
+    for j, lane in enumerate(prediction.lanes):
+        _draw_lane(picture, lane, label.h_samples, PREDICTION_COLOUR, 2 if j in used else 6)
+    for i, foot in enumerate(feet):
+        if foot is not None and not found[i]:
+            position = min(foot[0] + 16, picture.shape[1] - 150), foot[1] - 16
+            _text(picture, f'missed: {best[i]:.2f}', position)
+    head = np.zeros([64, picture.shape[1], 3], np.uint8)
+    run_time = '' if row.run_time is None else f', {row.run_time:.0f} ms'
+    score_text = f'accuracy {row.accuracy:.3f}, FP {row.fp:.2f}, FN {row.fn:.2f}{run_time}'
+    _text(head, f'{row.raw_file!a}: {score_text}', (8, 24))
+    _text(head, f'{row.label_lanes} label lanes green, {row.predicted_lanes} predicted red; '
+                'thick: missed, or the best match of none', (8, 54))
+    return np.concatenate([head, picture])
+
+
+def _draw_lane(picture, lane, h_samples, colour, width):
+    """Draws a lane; returns its lowest point (x, y), None if it has no point."""
+    # OpenCV takes coordinates of 32 bits; what is this far outside looks the same from inside.
+    points = [(min(round(x), 2 ** 20), min(round(y), 2 ** 20)) for x, y in zip(lane, h_samples) if x >= 0]
+    if not points:
+        return None
+    cv2.polylines(picture, [np.array(points, np.int32)], False, colour, width, cv2.LINE_AA)
+    for point in points:
+        cv2.circle(picture, point, width // 2 + 1, colour, cv2.FILLED, cv2.LINE_AA)  # a lone point shows, too
+    return max(points, key=lambda point: point[1])
+
+
+def _text(picture, text, position):
+    """Writes text, its lower left corner at position (x, y), on a black ground."""
+    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.7, 1)
+    x, y = position
+    cv2.rectangle(picture, (x - 4, y - height - 4), (x + width + 4, y + below), (0, 0, 0), cv2.FILLED)
+    cv2.putText(picture, text, position, cv2.FONT_HERSHEY_SIMPLEX, 0.7, TEXT_COLOUR, 1, cv2.LINE_AA)
+
+
+# ---- The script --------------------------------------------------------------------------------------------
+
+def parse_args(argv=None):
+    parser = command_line.Parser(description=__doc__)
+    files = parser.add_argument_group('files')
+    files.add_argument('predictions', help='File of predicted lanes, as written by inference.py --json.')
+    files.add_argument('labels',
+                       help='File of label lanes: a label_data_*.json, or lanes.json of a prepared folder.')
+    reports = parser.add_argument_group('reports')
+    reports.add_argument('--per-image', metavar='FILE',
+                         help='CSV file to write the score of each photo into, worst first.')
+    reports.add_argument('--worst', metavar='DIR',
+                         help='Folder to write the worst photos into, with both sets of lanes.')
+    reports.add_argument('--worst-num', metavar='N', type=command_line.positive_int, default=20,
+                         help='Number of photos that --worst draws.')
+    rules = parser.add_argument_group('rules')
+    rules.add_argument('--ignore-run-time', action='store_true',
+                       help='Score as if no photo had taken more than 200 ms; run_time need not be there.')
+    return parser.parse_args(argv)
+
+
+def read_all(path, **kwargs):
+    """tusimple.read_records where every line counts: InputError for the first that cannot be used."""
+    records, problems = tusimple.read_records(path, **kwargs)
+    if problems:
+        more = f' ({len(problems)} such lines)' if len(problems) > 1 else ''
+        raise InputError(problems[0] + more)
+    if not records:
+        raise InputError(f'{path}: holds no lines')
+    return records
+
+
+def main():
+    args = parse_args()
+    labels = read_all(args.labels)
+    predictions = read_all(args.predictions, need_h_samples=False)
+    if args.per_image:
+        datagenerator.make_output_folder(os.path.dirname(args.per_image) or '.')
+    if args.worst:
+        datagenerator.make_output_folder(args.worst)
+
+    (accuracy, fp, fn), rows = score(predictions, labels, args.ignore_run_time)
+    print(json.dumps([{'name': 'Accuracy', 'value': accuracy, 'order': 'desc'},
+                      {'name': 'FP', 'value': fp, 'order': 'asc'},
+                      {'name': 'FN', 'value': fn, 'order': 'asc'}]))
+
+    rows = worst_first(rows)
+    if args.per_image:
+        write_csv(args.per_image, rows)
+    status = 0
+    if args.worst:
+        prediction_of = {record.raw_file: record for record in predictions}
+        label_of = {record.raw_file: record for record in labels}
+        for rank, row in enumerate(rows[:args.worst_num]):
+            label = label_of[row.raw_file]
+            try:
+                photo = datagenerator.read_image(tusimple.photo_path(os.path.dirname(args.labels), label))
+            except InputError as error:
+                command_line.warn(f'not drawn: {error}')
+                status = 1
+                continue
+            picture = draw_lanes(photo, prediction_of[row.raw_file], label, row)
+            datagenerator.write_image(os.path.join(args.worst, f'{rank:04d}.png'), picture)
+    return status
+
+
+if __name__ == '__main__':
+    command_line.run(main)

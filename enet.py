@@ -1,0 +1,310 @@
+"""ENet (Paszke, Chaurasia, Kim, Culurciello 2016, arXiv:1606.02147), as pure functions that build a TensorFlow graph.
+
+Read `ENet()` from top to bottom beside table 1 of the paper: one line a block. Every variable carries the name that
+the public checkpoints of 2018 use, so that weights from then load.
+
+Where there is more than one exact way to compute a thing, the way with the fewest passes over memory is taken:
+* a convolution and its batch norm are one: in training the biases cancel out, at inference the norm is folded in;
+* two PReLUs in a row, with a spatial dropout between, are one PReLU (`compose_slopes`);
+* pooling keeps which of its four pixels won, as 0..3, and unpooling compares with that instead of scattering.
+"""
+import collections
+import zlib
+
+import tensorflow.compat.v1 as tf
+
+EPSILON = 0.001  # of every batch norm, as in the public checkpoints
+WEIGHT_DECAY = 2e-4  # on the weights of every convolution (section 4.2)
+
+
+# ---- Layers ---------------------------------------------------------------------------------------------------------
+
+class Mode(collections.namedtuple('Mode', ['batch_statistics', 'decay', 'noise'])):
+    """How the blocks treat a batch.
+
+    batch_statistics: normalise by the batch's own mean and variance (True) or by the moving averages (False).
+    decay: of the moving averages, a float or scalar tensor.
+    noise: where dropout draws from, such as `noise_of_step(seed)`, or None for no dropout.
+    """
+
+
+def weights_variable(name, shape):
+    """Convolution weights, float32 `shape`, with their L2 penalty in REGULARIZATION_LOSSES."""
+    return tf.get_variable(name, shape, initializer=tf.glorot_uniform_initializer(),
+                           regularizer=lambda w: WEIGHT_DECAY * tf.nn.l2_loss(w))
+
+
+def bias_variable(depth):
+    return tf.get_variable('biases', [depth], initializer=tf.zeros_initializer())
+
+
+def conv(x, depth, kernel, scope):
+    """SAME convolution with biases. x: float32 [b, h, w, c] -> float32 [b, h, w, depth]."""
+    with tf.variable_scope(scope):
+        weights = weights_variable('weights', [*kernel, x.shape[-1], depth])
+        return tf.nn.bias_add(tf.nn.conv2d(x, weights, strides=1, padding='SAME'), bias_variable(depth))
+
+
+def conv_norm(x, depth, kernel, mode, scope, norm_scope, stride=1, rate=1):
+    """SAME convolution with biases, then batch norm. float32 [b, h, w, c] -> float32 [b, h / stride, w / stride, depth]."""
+    with tf.variable_scope(scope):
+        weights = weights_variable('weights', [*kernel, x.shape[-1], depth])
+        biases = bias_variable(depth)
+    return batch_norm(lambda w: tf.nn.conv2d(x, w, strides=stride, padding='SAME', dilations=rate),
+                      weights, biases, mode, norm_scope)
+
+
+def conv_transpose(x, filters, depth):
+    """SAME transposed convolution with stride 2. x: float32 [b, h, w, c] -> float32 [b, 2h, 2w, depth]."""
+    batch, height, width, _ = dynamic_shape(x)
+    return tf.nn.conv2d_transpose(x, filters, [batch, 2 * height, 2 * width, depth], strides=2, padding='SAME')
+
+
+def conv_transpose_norm(x, depth, kernel, mode, name, norm_scope):
+    """Transposed convolution with stride 2 and no biases, then batch norm. float32 [b, h, w, c] -> [b, 2h, 2w, depth]."""
+    filters = weights_variable(name, [*kernel, depth, x.shape[-1]])
+    return batch_norm(lambda w: conv_transpose(x, w, depth), filters, 0., mode, norm_scope, depth_axis=2)
+
+
+def batch_norm(convolve, weights, biases, mode, scope, depth_axis=3):
+    """Batch norm, without a scale, of convolve(weights) + biases. -> float32 [b, h, w, depth].
+
+    With the batch's own statistics the biases cancel out; they enter the moving averages only, whose updates go into
+    UPDATE_OPS. With the moving averages it is a constant factor and offset a channel, which the weights and biases of
+    the convolution take in; an image's output then does not depend on the others in its batch.
+    """
+    depth = weights.shape[depth_axis]
+    with tf.variable_scope(scope):
+        beta = tf.get_variable('beta', [depth], initializer=tf.zeros_initializer())
+        moving_mean = tf.get_variable('moving_mean', [depth], initializer=tf.zeros_initializer(), trainable=False)
+        moving_variance = tf.get_variable('moving_variance', [depth], initializer=tf.ones_initializer(),
+                                          trainable=False)
+    if not mode.batch_statistics:
+        scale = tf.rsqrt(moving_variance + EPSILON)
+        scale_of_weights = scale if depth_axis == 3 else scale[:, None]
+        return tf.nn.bias_add(convolve(weights * scale_of_weights), beta + (biases - moving_mean) * scale)
+    y, mean, variance = tf.nn.fused_batch_norm(convolve(weights), tf.ones([depth]), beta, epsilon=EPSILON)
+    for average, value in ((moving_mean, mean + biases), (moving_variance, variance)):
+        tf.add_to_collection(tf.GraphKeys.UPDATE_OPS,
+                             tf.assign_sub(average, (1. - mode.decay) * (average - value)))
+    return y
+
+
+def prelu(x, scope, slope=None):
+    """x where x > 0, slope * x elsewhere. x: float32 [b, h, w, c] -> the same shape; slope: [c], by default learned."""
+    return prelu_of_slope(x, slope_variable(scope, x.shape[-1]) if slope is None else slope)
+
+
+@tf.custom_gradient
+def prelu_of_slope(x, slope):
+    """PReLU and its gradient, written out: half the passes over memory that differentiating it would take."""
+    def gradient(dy):
+        above = tf.raw_ops.ReluGrad(gradients=dy, features=x)
+        below = dy - above
+        return above + slope * below, tf.reduce_sum(below * x, axis=[0, 1, 2])
+    return tf.nn.relu(x) + slope * tf.minimum(x, 0.), gradient
+
+
+def slope_variable(scope, depth):
+    """The learned slope of a PReLU, float32 [depth]."""
+    return tf.get_variable(scope + 'alpha', [depth], initializer=tf.constant_initializer(0.25))
+
+
+def relu(x, scope):
+    """ReLU in the place, and with the name, of a PReLU."""
+    return tf.nn.relu(x, name=scope)
+
+
+def compose_slopes(first, second):
+    """The slope of the PReLU that equals `second` after `first`. Both float32 [c] -> float32 [c].
+
+    A first slope >= 0 keeps the sign of x, so the slopes multiply; a negative one turns negative x positive, where the
+    second PReLU does nothing. A positive factor between the two (dropout's) passes through both.
+    """
+    return tf.where(first >= 0., first * second, first)
+
+
+def spatial_dropout(x, rate, noise, scope):
+    """Drops whole channels of an image (Tompson et al. 2015) and scales the others by 1 / (1 - rate).
+
+    x: float32 [b, h, w, c] -> the same shape. noise(shape, scope) gives uniform float32 in [0, 1), see `noise_of_step`;
+    without it nothing is dropped.
+    """
+    if noise is None:
+        return x
+    kept = noise([tf.shape(x)[0], 1, 1, x.shape[-1]], scope) >= rate
+    return x * (tf.cast(kept, tf.float32) / (1. - rate))
+
+
+def noise_of_step(seed):
+    """The source of dropout's noise for one step. seed: int32 [2], such as (run's seed, step) -> noise(shape, scope).
+
+    Seed and scope decide what is dropped and nothing else does, so a step that is run again drops the same.
+    """
+    def noise(shape, scope):
+        return tf.random.stateless_uniform(shape, seed + [zlib.crc32(scope.encode()) & 0x7fffffff, 0])
+    return noise
+
+
+def noise_of_2018(shape, scope):
+    """What dropout drew in the first run of a session of 2018: the operation's seed was 0, whatever the scope.
+
+    The graph of then dropped channels at inference too, by mistake; this repeats it. TensorFlow's stateful generator
+    with (graph seed 87654321, operation seed 0) is Philox with that key and a counter of 0.
+    """
+    del scope
+    return tf.raw_ops.StatelessRandomUniformV2(shape=shape, key=tf.constant([87654321], tf.uint64),
+                                               counter=tf.constant([0, 0], tf.uint64), alg=1, dtype=tf.float32)
+
+
+def max_pool(x):
+    """2x2 max-pooling. x: float32 [b, h, w, c], even h and w -> (float32 [b, h/2, w/2, c], indices).
+
+    indices: uint8 [b, h/2, w/2, c], which of a window's pixels is the first largest: 0 1 above, 2 3 below.
+    """
+    a, b, c, d = tf.split(tf.nn.space_to_depth(x, 2), 4, axis=-1)
+    pooled = tf.maximum(tf.maximum(a, b), tf.maximum(c, d))
+    not_a, not_b, not_c = (tf.cast(other < pooled, tf.uint8) for other in (a, b, c))
+    return pooled, not_a * (1 + not_b * (1 + not_c))
+
+
+def unpool(x, indices):
+    """Puts each value where `max_pool` found its largest, zeros elsewhere. float32 [b, h, w, c] -> [b, 2h, 2w, c]."""
+    batch, height, width, depth = dynamic_shape(x)
+    corners = tf.constant([[0], [1], [2], [3]], tf.uint8)
+    quads = tf.where_v2(tf.equal(indices[:, :, :, None], corners), x[:, :, :, None], 0.)
+    return tf.nn.depth_to_space(tf.reshape(quads, [batch, height, width, 4 * depth]), 2)
+
+
+def dynamic_shape(x):
+    """The shape of x as a list: numbers where the graph knows them, scalar tensors elsewhere."""
+    return [known if known is not None else tf.shape(x)[axis] for axis, known in enumerate(x.shape.as_list())]
+
+
+# ---- Blocks ---------------------------------------------------------------------------------------------------------
+
+def initial_block(x, mode, scope='initial_block_1'):
+    """Figure 2a: 13 channels of a 3x3 convolution beside 3 of max-pooling. float32 [b, h, w, 3] -> [b, h/2, w/2, 16]."""
+    net = conv_norm(x, 13, [3, 3], mode, scope + '_conv', scope + '_batchnorm', stride=2)
+    return tf.concat([prelu(net, scope + '_prelu'), tf.nn.max_pool2d(x, 2, 2, 'SAME')], axis=-1)
+
+
+def bottleneck(x, depth, mode, scope, dropout=0.1, rate=1, asymmetric=False, decoder=False):
+    """Figure 2b, same size: 1x1, then 3x3 (dilated by `rate`, or 5x1 and 1x5), then 1x1, added to x.
+
+    x: float32 [b, h, w, depth] -> the same shape. The decoder's blocks have ReLU in place of PReLU.
+    """
+    reduced = depth // 4
+    activation = relu if decoder else prelu
+    net = conv_norm(x, reduced, [1, 1], mode, scope + '_conv1', scope + '_batch_norm1')
+    net = activation(net, scope + '_prelu1')
+    if asymmetric:
+        net = conv(net, reduced, [5, 1], scope + '_asymmetric_conv2a')
+        net = conv_norm(net, reduced, [1, 5], mode, scope + '_asymmetric_conv2b', scope + '_batch_norm2')
+    else:
+        name = scope + ('_dilated_conv2' if rate > 1 else '_conv2')
+        net = conv_norm(net, reduced, [3, 3], mode, name, scope + '_batch_norm2', rate=rate)
+    net = activation(net, scope + '_prelu2')
+    net = conv_norm(net, depth, [1, 1], mode, scope + '_conv3', scope + '_batch_norm3')
+    if decoder:
+        net = relu(net, scope + '_prelu3')
+    else:
+        net = prelu(net, scope, compose_slopes(slope_variable(scope + '_prelu3', depth),
+                                               slope_variable(scope + '_prelu4', depth)))
+    return activation(x + spatial_dropout(net, dropout, mode.noise, scope), scope + '_last_prelu')
+
+
+def downsampling_bottleneck(x, depth, mode, scope, dropout):
+    """Figure 2b, half the size: 2x2 with stride 2, 3x3, 1x1, added to max-pooled x with zeros for the new channels.
+
+    x: float32 [b, h, w, c] -> (float32 [b, h/2, w/2, depth], the indices of `max_pool`).
+    """
+    reduced = x.shape[-1] // 4
+    pooled, indices = max_pool(x)
+    main = tf.pad(pooled, [[0, 0], [0, 0], [0, 0], [0, depth - x.shape[-1]]])
+    net = conv_norm(x, reduced, [2, 2], mode, scope + '_conv1', scope + '_batch_norm1', stride=2)
+    net = prelu(net, scope + '_prelu1')
+    net = conv_norm(net, reduced, [3, 3], mode, scope + '_conv2', scope + '_batch_norm2')
+    net = prelu(net, scope + '_prelu2')
+    net = conv_norm(net, depth, [1, 1], mode, scope + '_conv3', scope + '_batch_norm3')
+    net = prelu(net, scope + '_prelu3')
+    return prelu(main + spatial_dropout(net, dropout, mode.noise, scope), scope + '_last_prelu'), indices
+
+
+def upsampling_bottleneck(x, depth, indices, mode, scope, dropout=0.1):
+    """Figure 2b, twice the size: 1x1, transposed 3x3 with stride 2, 1x1, added to 1x1 and unpooling of x.
+
+    x: float32 [b, h, w, c], indices: as `max_pool` gave them -> float32 [b, 2h, 2w, depth].
+    """
+    reduced = x.shape[-1] // 4
+    main = conv_norm(x, depth, [1, 1], mode, scope + '_main_conv1', scope + 'batch_norm1')
+    main = unpool(main, indices)
+    net = relu(conv_norm(x, reduced, [1, 1], mode, scope + '_conv1', scope + '_batch_norm2'), scope + '_prelu1')
+    net = conv_transpose_norm(net, reduced, [3, 3], mode, scope + '_transposed_conv2_filters', scope + '_batch_norm3')
+    net = conv_norm(relu(net, scope + '_prelu2'), depth, [1, 1], mode, scope + '_conv3', scope + '_batch_norm4')
+    net = relu(net, scope + '_prelu3')
+    return relu(main + spatial_dropout(net, dropout, mode.noise, scope), scope + '_last_prelu')
+
+
+# ---- Network --------------------------------------------------------------------------------------------------------
+
+def ENet(inputs, num_classes, batch_size, num_initial_blocks=1, stage_two_repeat=2, skip_connections=True, reuse=None,
+         is_training=True, scope='ENet', batch_statistics=None, decay=0.9, noise=None):
+    """Table 1 of the paper.
+
+    inputs: float32 [b, h, w, 3], h and w multiples of 8. -> (logits, probabilities), both float32
+    [b, h, w, num_classes]. What the embedding head reads is the tensor `ENet/bottleneck5_1_last_prelu:0`,
+    float32 [b, h/2, w/2, 16].
+
+    batch_size: is taken from `inputs` and not from here; the argument remains for those who call it by position.
+    skip_connections: adds the encoder's features of a size to the decoder's (off in every public checkpoint).
+    batch_statistics: whether batch norms use the batch's own statistics; by default when training.
+    decay: of batch norm's moving averages; the paper's Torch code calls 1 - 0.9 its momentum.
+    noise: what dropout draws from, see `Mode`; by default other noise each run when training, no dropout otherwise.
+    """
+    if is_training and noise is None:
+        noise = noise_of_step(tf.random_uniform([2], maxval=2 ** 31 - 1, dtype=tf.int32))
+    mode = Mode(is_training if batch_statistics is None else batch_statistics, decay, noise)
+    with tf.variable_scope(scope, reuse=reuse):
+        net = initial_block(inputs, mode, 'initial_block_1')
+        for i in range(2, max(num_initial_blocks, 1) + 1):
+            net = initial_block(net, mode, 'initial_block_%d' % i)
+        half = net
+
+        net, indices_half = downsampling_bottleneck(net, 64, mode, 'bottleneck1_0', dropout=0.01)
+        for i in range(1, 5):
+            net = bottleneck(net, 64, mode, 'bottleneck1_%d' % i, dropout=0.01)
+        quarter = net
+
+        net, indices_quarter = downsampling_bottleneck(net, 128, mode, 'bottleneck2_0', dropout=0.1)
+        for stage in range(2, stage_two_repeat + 2):
+            name = 'bottleneck%d_' % stage
+            net = bottleneck(net, 128, mode, name + '1')
+            net = bottleneck(net, 128, mode, name + '2', rate=2)
+            net = bottleneck(net, 128, mode, name + '3', asymmetric=True)
+            net = bottleneck(net, 128, mode, name + '4', rate=4)
+            net = bottleneck(net, 128, mode, name + '5')
+            net = bottleneck(net, 128, mode, name + '6', rate=8)
+            net = bottleneck(net, 128, mode, name + '7', asymmetric=True)
+            net = bottleneck(net, 128, mode, name + '8', rate=16)
+
+        net = upsampling_bottleneck(net, 64, indices_quarter, mode, 'bottleneck4_0')
+        if skip_connections:
+            net = net + quarter
+        net = bottleneck(net, 64, mode, 'bottleneck4_1', decoder=True)
+        net = bottleneck(net, 64, mode, 'bottleneck4_2', decoder=True)
+
+        net = upsampling_bottleneck(net, 16, indices_half, mode, 'bottleneck5_0')
+        if skip_connections:
+            net = net + half
+        net = bottleneck(net, 16, mode, 'bottleneck5_1', decoder=True)
+
+        with tf.variable_scope('fullconv'):
+            logits = head(net, num_classes)
+        return logits, tf.nn.softmax(logits, name='logits_to_softmax')
+
+
+def head(x, depth):
+    """Transposed 2x2 convolution with stride 2 and bias. x: float32 [b, h, w, c] -> float32 [b, 2h, 2w, depth]."""
+    filters = weights_variable('weights', [2, 2, depth, x.shape[-1]])
+    return tf.nn.bias_add(conv_transpose(x, filters, depth), bias_variable(depth))

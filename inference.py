@@ -1,0 +1,377 @@
+"""Colours the lanes of road photos, each lane its own colour.
+
+    python inference.py                                        the shipped model on the shipped photos
+    python inference.py --indir photos --outdir results        a folder of your own
+    python inference.py --indir drive.mp4 --draw-lanes         every frame of a video
+    python inference.py --indir test_tasks_0627.json --json predictions.json --no-pictures
+
+Each photo becomes cluster_NNNN.png, the photo at its own size with every instance coloured and the largest cluster (the
+background) left as it is. NNNN counts from 0000 through the inputs as sorted by name, as listed in the JSON, or frame by
+frame. A photo that cannot be used is named and its number left out, the others are done, and the exit status is 1.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import itertools
+import os
+import re
+import sys
+import time
+
+os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')  # before OpenCV: a broken video is our error line, not FFmpeg's
+
+import cv2
+import numpy as np
+import tqdm
+
+import clustering
+import datagenerator
+import visualization
+from data import command_line, quiet, tusimple
+from data.command_line import InputError
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+VIDEO_EXTENSIONS = ('.avi', '.mov', '.mp4')
+OUTPUT_NAME = re.compile(r'(cluster|mask|scatter|embedding)_\d{4,}\.png')
+
+
+@dataclasses.dataclass
+class Photo:
+    """What is known of one photo on its way from file to pictures. Times in ms."""
+    number: int                    # NNNN of its outputs
+    raw_file: str                  # its name in the JSON
+    path: str                      # its name in messages, and where it is read from
+    h_samples: list = None         # y in px of lane points; None: tusimple's, scaled to the photo's height
+    image: np.ndarray = None       # uint8 [h, w, 3]; None when done
+    embedding: np.ndarray = None   # float32 [h', w', feature_dim]; None when done
+    lanes: list = None             # [num_lanes][len(h_samples)] x in px
+    network_ms: float = None
+    clustering_ms: float = None
+    lanes_ms: float = None
+    error: InputError = None       # why the photo could not be used; then nothing else is set
+
+
+def parse_flags(argv):
+    def beside_script(path):   # the defaults work from any folder
+        return os.path.relpath(os.path.join(HERE, path))
+
+    parser = command_line.Parser(description=__doc__)
+    files = parser.add_argument_group('files')
+    files.add_argument('-m', '--modeldir', default=beside_script('trained_model'),
+                       help='Folder of the checkpoint to use.')
+    files.add_argument('-i', '--indir', default=beside_script('inference_test/images'),
+                       help='Folder of photos (jpg, jpeg, png, bmp), one photo, a video (mp4, avi, mov), or a TuSimple JSON '
+                            'whose raw_file are relative to its own folder.')
+    files.add_argument('-o', '--outdir', default=beside_script('inference_test/results'),
+                       help='Folder for the pictures; created if it does not exist.')
+    files.add_argument('--json', metavar='FILE',
+                       help='Write the lanes in the format of the TuSimple benchmark, one line a photo: raw_file, lanes, '
+                            'h_samples, and run_time in ms (network + clustering + lanes).')
+    clusters = parser.add_argument_group('clustering')
+    clusters.add_argument('--bandwidth', type=command_line.positive_float,
+                          help="Bandwidth of mean shift, in units of the embedding (default: the model's own).")
+    pictures = parser.add_argument_group('pictures')
+    pictures.add_argument('--draw-lanes', action='store_true', help='Draw the lane lines into cluster_NNNN.png.')
+    pictures.add_argument('--masks', action='store_true',
+                          help='Write mask_NNNN.png, the instance ids at the size of the photo: 0 background, 1, 2, ... from '
+                               'left to right; 8 bits, or 16 where there are over 255 instances.')
+    pictures.add_argument('--scatter', action='store_true',
+                          help='Write the embedding: scatter_NNNN.png, its pixels as points coloured by instance, and '
+                               'embedding_NNNN.png, its first three dimensions as red, green and blue.')
+    pictures.add_argument('--no-pictures', action='store_true', help='Do not write cluster_NNNN.png.')
+    speed = parser.add_argument_group('speed')
+    speed.add_argument('--workers', type=command_line.non_negative_int, default=min(os.cpu_count() or 1, 8),
+                       help='Threads that cluster and write while the network is at the next photo; 0 does one thing after '
+                            'the other, so that the times are of an undisturbed machine.')
+    flags = parser.parse_args(argv)
+    if flags.no_pictures and not (flags.json or flags.masks or flags.scatter):
+        parser.error('--no-pictures leaves nothing to do: ask for --json, --masks or --scatter')
+    return flags
+
+
+# ---- Inputs ---------------------------------------------------------------------------------------------------------
+
+def find_photos(indir):
+    """The photos that --indir stands for: (photos, how many or None, problems).
+
+    photos is an iterable of Photo, without their images; for a video it has no end. problems: a line each for what in a
+    TuSimple JSON cannot be used. Raises InputError where there is nothing at all.
+    """
+    extension = os.path.splitext(indir)[1].lower()
+    if os.path.isdir(indir):
+        paths = datagenerator.list_images(indir)
+        photos = [Photo(number, os.path.basename(path), path) for number, path in enumerate(paths)]
+        return photos, len(photos), []
+    if not os.path.exists(indir):
+        raise InputError(f'{indir}: no such file or folder')
+    if extension == '.json':
+        photos, problems = _listed_photos(indir)
+        return photos, len(photos), problems
+    name = os.path.basename(indir)
+    if extension in VIDEO_EXTENSIONS:
+        return (Photo(number, f'{name}/{number:04d}', indir) for number in itertools.count()), None, []
+    return [Photo(0, name, indir)], 1, []
+
+
+def _listed_photos(json_path):
+    records, problems = tusimple.read_records(json_path, need_lanes=False)
+    photos = []
+    for record in records:
+        try:
+            path = tusimple.photo_path(os.path.dirname(json_path), record)
+        except InputError as error:
+            problems.append(str(error))
+        else:
+            photos.append(Photo(len(photos), record.raw_file, path, record.h_samples))
+    if not photos:
+        raise InputError(problems[0] if problems else f'{json_path}: lists no photos')
+    return photos, problems
+
+
+def open_video(path):
+    """(a function from Photo to Photo that reads frame after frame, the number of frames or None where not known).
+
+    After the last frame the function returns None. Raises InputError if not even one frame can be read.
+    """
+    capture = cv2.VideoCapture(path)
+    found, first = capture.read()
+    if not found:
+        raise InputError(f'{path}: is no video, or a damaged one: no frame of it can be decoded')
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    frames = itertools.chain([(found, first)], iter(capture.read, None))
+
+    def read(photo):
+        found, frame = next(frames)
+        if not found:
+            return None
+        photo.image = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        return photo
+
+    return read, count if count > 0 else None
+
+
+def read_photo(photo):
+    """Reads a photo's image, or notes why it cannot be."""
+    try:
+        photo.image = datagenerator.read_image(photo.path)
+    except InputError as error:
+        photo.error = error
+    return photo
+
+
+def check_outputs(flags, photos, count):
+    """Makes the output folders and proves them writable; raises InputError, also where an output would replace an input."""
+    if flags.json:
+        if os.path.isdir(flags.json):
+            raise InputError(f'--json {flags.json}: is a folder; give the name of a file')
+        datagenerator.make_output_folder(os.path.dirname(flags.json) or '.')
+        if os.path.exists(flags.json) and os.path.exists(flags.indir) and os.path.samefile(flags.json, flags.indir):
+            raise InputError(f'--json {flags.json}: is the input itself; give another name')
+    if flags.no_pictures and not flags.masks and not flags.scatter:
+        return
+    datagenerator.make_output_folder(flags.outdir)
+    for photo in photos if count is not None else ():
+        folder, name = os.path.split(photo.path)
+        if OUTPUT_NAME.fullmatch(name) and os.path.realpath(folder) == os.path.realpath(flags.outdir):
+            raise InputError(f'{photo.path}: is an input that the results would replace; give another --outdir')
+
+
+# ---- The network ----------------------------------------------------------------------------------------------------
+
+def rebuild_graph(sess, checkpoint_dir, input_image, batch_size, feature_dim):
+    """Builds the network for inference in sess.graph and restores its weights.
+
+    input_image: placeholder [b, h, w, 3], raw RGB 0..255; h and w multiples of 8
+    batch_size: not used, any batch does; feature_dim: of the checkpoint
+    Returns the embedding, float32 [b, h, w, feature_dim]. Raises InputError if the checkpoint cannot be used.
+    """
+    import utils
+    conventions = utils.read_conventions(checkpoint_dir)
+    if feature_dim != conventions.feature_dim:
+        raise InputError(f'{checkpoint_dir}: its embedding has {conventions.feature_dim} dimensions, not {feature_dim}')
+    with sess.graph.as_default():
+        embedding = utils.build_model(input_image, conventions, is_training=False)
+        utils.restore(sess, utils.find_checkpoint(checkpoint_dir), utils.tf.global_variables())
+    return embedding
+
+
+def load_network(checkpoint_dir):
+    """(the network, its conventions): a function from uint8 [b, h, w, 3] to float32 [b, h, w, feature_dim]."""
+    import tensorflow.compat.v1 as tf
+    import utils
+    conventions = utils.read_conventions(checkpoint_dir)
+    width, height = conventions.image_size
+    with tf.Graph().as_default(), tf.Session() as sess:
+        input_image = tf.placeholder(tf.uint8, [None, height, width, 3], name='image')
+        embedding = rebuild_graph(sess, checkpoint_dir, input_image, 1, conventions.feature_dim)
+        return utils.freeze(sess, input_image, embedding), conventions
+
+
+# ---- The frame ------------------------------------------------------------------------------------------------------
+
+def run_pipeline(photos, read, embed, finish, num_readers, num_workers):
+    """Takes each photo through read, embed and finish, and yields it, in order.
+
+    embed runs in the calling thread, the others in threads of their own, a few photos ahead and behind. At any time a
+    bounded number of photos is under way. An exception of any stage is raised here, when that photo's turn has come.
+    photos ends where read returns None. With num_workers 0 all runs in the calling thread, one after the other.
+    """
+    def in_order(pool, function, items, ahead):
+        under_way = collections.deque()
+        for item in items:
+            under_way.append(pool.submit(function, item))
+            if len(under_way) >= ahead:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+    def until_none(items):
+        return itertools.takewhile(lambda item: item is not None, items)
+
+    if num_workers == 0:
+        yield from map(finish, map(embed, until_none(map(read, photos))))
+        return
+    with (concurrent.futures.ThreadPoolExecutor(num_readers) as readers,
+          concurrent.futures.ThreadPoolExecutor(num_workers) as workers):
+        ready = until_none(in_order(readers, read, photos, num_readers + 1))
+        yield from in_order(workers, finish, map(embed, ready), num_workers + 1)
+
+
+def embed_photo(photo, network, image_size):
+    """Runs the network on a photo."""
+    if photo.error is None:
+        batch = datagenerator.resize_image(photo.image, image_size)[np.newaxis]
+        start = time.perf_counter()
+        photo.embedding = network(batch)[0]
+        photo.network_ms = 1000 * (time.perf_counter() - start)
+    return photo
+
+
+def finish_photo(photo, bandwidth, flags):
+    """From a photo's embedding to its instances, lanes and pictures; then lets go of its arrays."""
+    if photo.error is not None:
+        return photo
+    if not np.isfinite(photo.embedding).all():
+        raise InputError(f'{flags.modeldir}: the model gives NaN or infinity on {photo.path}; its training has diverged')
+    height, width = photo.image.shape[:2]
+    if photo.h_samples is None:
+        photo.h_samples = np.unique(np.multiply(tusimple.H_SAMPLES, height) // 720).tolist()
+
+    start = time.perf_counter()
+    ids = clustering.instance_ids(photo.embedding, bandwidth)
+    clustered = time.perf_counter()
+    photo.lanes = clustering.lanes(ids, (width, height), photo.h_samples)
+    done = time.perf_counter()
+    photo.clustering_ms, photo.lanes_ms = 1000 * (clustered - start), 1000 * (done - clustered)
+
+    write_pictures(photo, ids, flags)
+    photo.image = photo.embedding = None
+    return photo
+
+
+def write_pictures(photo, ids, flags):
+    """Writes what the flags ask for, of one photo."""
+    def write(kind, picture):
+        datagenerator.write_image(os.path.join(flags.outdir, f'{kind}_{photo.number:04d}.png'), picture)
+
+    if not flags.no_pictures:
+        picture = visualization.draw_instances(photo.image, ids)
+        if flags.draw_lanes:
+            picture = visualization.draw_lanes(picture, photo.lanes, photo.h_samples)
+        write('cluster', picture)
+    if flags.masks:
+        ids_type = np.uint8 if ids.max(initial=0) <= 255 else np.uint16
+        write('mask', datagenerator.resize_label(ids.astype(ids_type), photo.image.shape[1::-1]))
+    if flags.scatter:
+        write('scatter', visualization.scatter_plot(photo.embedding, ids, f'{photo.raw_file}: {ids.max()} instances'))
+        write('embedding', visualization.embedding_as_colours(photo.embedding))
+
+
+def save_image_with_features_as_color(pred, output_dir='.'):
+    """Writes embedding_NNNN.png into output_dir: the first three dimensions of each embedding as red, green and blue.
+
+    pred: float [b, h, w, feature_dim]; each dimension of each embedding is scaled to 0..255 by itself
+    Returns the list of pictures, uint8 [h, w, 3].
+    """
+    pictures = [visualization.embedding_as_colours(embedding) for embedding in pred]
+    for number, picture in enumerate(pictures):
+        datagenerator.write_image(os.path.join(output_dir, f'embedding_{number:04d}.png'), picture)
+    return pictures
+
+
+# ---- The script -----------------------------------------------------------------------------------------------------
+
+def print_results(photos, seconds, flags):
+    """What became of each photo, where they are few, the closing table, and where the results lie."""
+    times = {'network': [photo.network_ms for photo in photos],
+             'clustering': [photo.clustering_ms for photo in photos],
+             'lanes': [photo.lanes_ms for photo in photos],
+             'total': [run_time(photo) for photo in photos]}
+    num_lanes = sum(len(photo.lanes) for photo in photos)
+    if not flags.no_pictures:
+        for photo in photos if len(photos) <= 20 else ():
+            print(f'cluster_{photo.number:04d}.png  {len(photo.lanes)} lanes  {photo.raw_file}')
+    print(f'{"ms a picture":<14}{"median":>8}{"mean":>8}')
+    for name, values in times.items():
+        print(f'{name:<14}{np.median(values):8.1f}{np.mean(values):8.1f}')
+    print(f'{len(photos):,} pictures, {num_lanes:,} lanes found, {len(photos) / seconds:.1f} frames per second '
+          f'with reading and writing')
+    if not flags.no_pictures or flags.masks or flags.scatter:
+        print(f'pictures 0000 to {photos[-1].number:04d}: {flags.outdir}')
+    if flags.json:
+        print(f'lanes: {flags.json}')
+
+
+def run_time(photo):
+    """ms from pixels to lanes."""
+    return photo.network_ms + photo.clustering_ms + photo.lanes_ms
+
+
+def main(argv=None):
+    flags = parse_flags(argv)
+    photos, count, problems = find_photos(flags.indir)
+    is_video = count is None
+    read, count = open_video(flags.indir) if is_video else (read_photo, count)
+    check_outputs(flags, photos, None if is_video else count)
+    for problem in problems:
+        command_line.warn(problem)
+
+    quiet.import_tensorflow()   # seconds: only now that nothing is left that could be found wrong without it
+    network, conventions = load_network(flags.modeldir)
+    width, height = conventions.image_size
+    bandwidth = flags.bandwidth or conventions.bandwidth
+    network(np.zeros([1, height, width, 3], np.uint8))   # the first call plans the graph; what follows is timed
+
+    start = time.perf_counter()
+    done = []
+    # A video has to be decoded frame after frame, by one thread.
+    results = run_pipeline(photos, read, lambda photo: embed_photo(photo, network, (width, height)),
+                           lambda photo: finish_photo(photo, bandwidth, flags),
+                           1 if is_video else 2, flags.workers)
+    with tqdm.tqdm(total=count, unit='photo', disable=None, leave=False) as bar:
+        for photo in results:
+            if photo.error is None:
+                done.append(photo)
+            else:
+                with bar.external_write_mode():
+                    command_line.warn(photo.error)
+                problems.append(photo.error)
+            bar.update()
+    seconds = time.perf_counter() - start
+    network.close()
+
+    if is_video and count and len(done) < 0.95 * count - 1:   # headers are a few frames wrong now and then
+        problems.append(f'{flags.indir}: only {len(done)} of its {count} frames can be decoded; it may be cut off')
+        command_line.warn(problems[-1])
+    if done:
+        if flags.json:
+            tusimple.write_records(flags.json, [
+                tusimple.Record(photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
+                                run_time=round(run_time(photo), 3)) for photo in done])
+        print_results(done, seconds, flags)
+    return 1 if problems else 0
+
+
+if __name__ == '__main__':
+    command_line.run(main)

@@ -1,0 +1,106 @@
+"""The discriminative loss (De Brabandere, Neven, Van Gool 2017, arXiv:1708.02551, section 3.1) over a whole batch.
+
+With C instances in an image, N_c pixels x_i in instance c, their mean mu_c, and [a]+ = max(a, 0):
+
+    L_var  = 1/C       sum_c 1/N_c sum_i  [|mu_c - x_i| - delta_v]+ ^2         (1)  pixels to within delta_v of their mean
+    L_dist = 1/C(C-1)  sum_cA sum_cB!=cA  [2 delta_d - |mu_cA - mu_cB|]+ ^2    (2)  means to 2 delta_d of each other
+    L_reg  = 1/C       sum_c  |mu_c|                                           (3)  means to the origin
+    L      = alpha L_var + beta L_dist + gamma L_reg                           (4)  and the mean of that over the images
+
+Limits: an absent term is 0. No instance in an image (only with `ignore_background`): all three. One instance: L_dist.
+Everything is finite and has finite gradients, whatever the pixels: the norm of the zero vector has gradient 0, so
+two equal means add the whole (2 delta_d)^2 to L_dist and are pushed apart as soon as they differ at all.
+"""
+import collections
+
+import tensorflow.compat.v1 as tf
+
+Instances = collections.namedtuple('Instances', ['segment', 'count', 'image', 'present', 'images'])
+Instances.__doc__ = """The instances of a batch, all images in one list.
+
+segment: int32 [b * h * w], to which instance of the list each pixel belongs.
+count: float32 [n], how many pixels each has. image: int64 [n], in which image it lies. images: scalar, how many there are.
+present: float32 [n], 1 for an instance that counts and 0 for one that is ignored.
+"""
+
+
+def discriminative_loss(prediction, correct_label, feature_dim, image_shape, delta_v, delta_d,
+                        param_var, param_dist, param_reg, ignore_background=False):
+    """Equation 4 over a batch.
+
+    prediction: float32 [b, h, w, feature_dim] (or anything that reshapes to [b, h * w, feature_dim]).
+    correct_label: [b, h, w], any integer or float type, the pixels of an instance share a value; whole numbers.
+    image_shape: (width, height). delta_v, delta_d: the margins, in units of the embedding.
+    param_var, param_dist, param_reg: alpha, beta, gamma of equation 4.
+    ignore_background: False takes label 0 as one more instance, True leaves it out as the paper does.
+    -> (loss, l_var, l_dist, l_reg), float32 scalars, the terms already weighted; loss is their sum.
+    """
+    pixels = image_shape[0] * image_shape[1]
+    labels = tf.reshape(correct_label, [-1, pixels])
+    x = tf.reshape(tf.cast(prediction, tf.float32), [-1, feature_dim])
+    instances = find_instances(labels, ignore_background)
+    means = instance_means(x, instances)
+    l_var = param_var * mean_over_images(pull(x, means, instances, delta_v), instances)
+    l_dist = param_dist * push(means, instances, delta_d)
+    l_reg = param_reg * mean_over_images(safe_norm(means), instances)
+    return l_var + l_dist + l_reg, l_var, l_dist, l_reg
+
+
+def discriminative_loss_single(prediction, correct_label, feature_dim, label_shape, delta_v, delta_d,
+                               param_var, param_dist, param_reg, ignore_background=False):
+    """`discriminative_loss` of one image: prediction [h, w, feature_dim], correct_label [h, w]."""
+    return discriminative_loss(prediction, correct_label, feature_dim, label_shape, delta_v, delta_d,
+                               param_var, param_dist, param_reg, ignore_background)
+
+
+def find_instances(labels, ignore_background):
+    """labels: [b, pixels] of whole numbers -> Instances. A value in two images is two instances."""
+    labels = tf.cast(labels, tf.int64)
+    images = tf.shape(labels, out_type=tf.int64)[0]
+    lowest = tf.reduce_min(labels)
+    span = tf.reduce_max(labels) - lowest + 1
+    key = labels - lowest + span * tf.range(images)[:, None]
+    keys, segment, count = tf.unique_with_counts(tf.reshape(key, [-1]))
+    present = tf.not_equal(keys % span + lowest, 0) if ignore_background else tf.ones_like(keys, tf.bool)
+    return Instances(segment, tf.cast(count, tf.float32), keys // span, tf.cast(present, tf.float32), images)
+
+
+def instance_means(x, instances):
+    """mu_c. x: float32 [pixels of the batch, d] -> float32 [n, d]."""
+    return tf.unsorted_segment_sum(x, instances.segment, tf.size(instances.count)) / instances.count[:, None]
+
+
+def pull(x, means, instances, delta_v):
+    """The inner sum of equation 1, 1/N_c sum_i [|mu_c - x_i| - delta_v]+ ^2, an instance. -> float32 [n]."""
+    distance = safe_norm(tf.gather(means, instances.segment) - x)
+    hinge = tf.square(tf.nn.relu(distance - delta_v))
+    return tf.unsorted_segment_sum(hinge, instances.segment, tf.size(instances.count)) / instances.count
+
+
+def push(means, instances, delta_d):
+    """Equation 2, the mean over the images. means: float32 [n, d] -> scalar. Images with fewer than two instances add 0."""
+    others = tf.logical_and(tf.equal(instances.image[:, None], instances.image[None, :]),
+                            tf.logical_not(tf.eye(tf.size(instances.count), dtype=tf.bool)))
+    weight = tf.cast(others, tf.float32) * instances.present[:, None] * instances.present[None, :]
+    hinge = tf.square(tf.nn.relu(2. * delta_d - safe_norm(means[:, None] - means[None, :])))
+    pairs = per_image(tf.reduce_sum(weight, axis=1), instances)
+    total = per_image(tf.reduce_sum(weight * hinge, axis=1), instances)
+    return tf.reduce_mean(total / tf.maximum(pairs, 1.))
+
+
+def mean_over_images(values, instances):
+    """1/C sum_c of each image, and the mean of that over the images. values: float32 [n] -> scalar."""
+    total = per_image(values * instances.present, instances)
+    return tf.reduce_mean(total / tf.maximum(per_image(instances.present, instances), 1.))
+
+
+def per_image(values, instances):
+    """The sum of an image's instances. values: float32 [n] -> float32 [b]."""
+    return tf.unsorted_segment_sum(values, instances.image, instances.images)
+
+
+def safe_norm(x):
+    """L2 norm over the last axis, with gradient 0 instead of NaN at the zero vector. float32 [..., d] -> [...]."""
+    square = tf.reduce_sum(tf.square(x), axis=-1)
+    positive = square > 0.
+    return tf.where_v2(positive, tf.sqrt(tf.where_v2(positive, square, 1.)), 0.)

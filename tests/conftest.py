@@ -1,0 +1,52 @@
+"""What the tests share: the repository on the path, a tiny TuSimple folder, scripts run in this process."""
+
+import collections
+import json
+import os
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+from data import command_line  # noqa: E402
+
+Outcome = collections.namedtuple('Outcome', 'status out err')
+
+
+@pytest.fixture
+def tusimple_folder(tmp_path):
+    """A folder in the TuSimple layout: three drawn photos of 128x72 with 2, 3 (one empty) and 1 lanes."""
+    folder = tmp_path / 'train_set'
+    h_samples = list(range(20, 72, 10))
+    lanes = [[[60, 52, 44, 36, 28, 20], [70, 78, 86, 94, 102, 110]],
+             [[60, 50, 40, 30, 20, 10], [-2, 64, 64, 64, -2, 64], [-2] * 6],
+             [[-2, -2, 100, 90, 80, 70]]]
+    label_lines = []
+    for i, photo_lanes in enumerate(lanes):
+        raw_file = f'clips/0000/{i}/20.jpg'
+        photo = np.full([72, 128, 3], 90 + 20 * i, np.uint8)
+        for lane in photo_lanes:
+            points = [(x, y) for x, y in zip(lane, h_samples) if x >= 0]
+            cv2.polylines(photo, [np.array(points, np.int32).reshape(-1, 2)], False, (240, 240, 240), 2)
+        (folder / raw_file).parent.mkdir(parents=True)
+        assert cv2.imwrite(str(folder / raw_file), photo)
+        label = {'lanes': photo_lanes, 'h_samples': h_samples, 'raw_file': raw_file}
+        label_lines.append(json.dumps(label) + '\n')
+    (folder / 'label_data_0000.json').write_text(''.join(label_lines))
+    return folder
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """Returns run(module, *args) -> Outcome: a script's main() under command_line.run, as from a shell."""
+    def run(module, *args):
+        monkeypatch.setattr(sys, 'argv', [module.__file__, *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            command_line.run(module.main)
+        return Outcome(end.value.code, *capsys.readouterr())
+    return run

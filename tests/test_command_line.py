@@ -1,0 +1,123 @@
+"""data/command_line.py: flag types, one-line complaints and exit statuses."""
+
+import argparse
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+from data import command_line
+
+
+@pytest.mark.parametrize('kind, text, value', [
+    (command_line.positive_int, '1', 1),
+    (command_line.non_negative_int, '0', 0),
+    (command_line.positive_float, '1e-4', 1e-4),
+    (command_line.non_negative_float, '0', 0.),
+])
+def test_flag_types_take_sane_values(kind, text, value):
+    assert kind(text) == value
+
+
+@pytest.mark.parametrize('kind, texts', [
+    (command_line.positive_int, ['0', '-1', '1.5', 'nan', '', 'many', '9' * 5000, '9' * 400]),
+    (command_line.non_negative_int, ['-1', '0.5', 'inf']),
+    (command_line.positive_float, ['0', '-0.1', 'nan', 'inf', '1e400', '', 'x']),
+    (command_line.non_negative_float, ['-1e-9', 'nan', '-inf', 'inf']),
+])
+def test_flag_types_refuse_nonsense(kind, texts):
+    for text in texts:
+        with pytest.raises(argparse.ArgumentTypeError):
+            kind(text)
+
+
+def test_parser_complains_in_one_line_with_status_2(capsys):
+    parser = command_line.Parser(prog='script.py')
+    parser.add_argument('--epochs', type=command_line.positive_int)
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(['--epochs', 'two\nlines'])
+    message = capsys.readouterr().err
+    assert end.value.code == 2
+    assert message.count('\n') == 1 and message.startswith('script.py: error: ') and '--epochs' in message
+
+
+def test_help_shows_defaults_but_not_empty_ones():
+    parser = command_line.Parser(prog='script.py', description='First.\n\n    a command\n')
+    parser.add_argument('--epochs', default=50, help='Passes over the data.')
+    parser.add_argument('--dir', help='A folder.')
+    parser.add_argument('--fast', action='store_true', help='Hurry.')
+    text = parser.format_help()
+    assert '(default: 50)' in text and text.count('default') == 1
+    assert '\n    a command\n' in text
+
+
+def end_of(main, capsys):
+    with pytest.raises(SystemExit) as end:
+        command_line.run(main)
+    return end.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize('error, status, words', [
+    (command_line.InputError('photo.jpg: is\nempty'), 1, 'error: photo.jpg: is empty'),
+    (OSError(errno.ENOSPC, 'No space left', 'out.png'), 1, 'error: out.png: No space left'),
+    (OSError('odd'), 1, 'error: odd'),
+    (KeyboardInterrupt(), 130, 'interrupted'),
+    (KeyboardInterrupt('resume with --x'), 130, 'resume with --x'),
+])
+def test_run_ends_with_one_line_and_a_status(error, status, words, capsys, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['folder/script.py'])
+
+    def main():
+        raise error
+    assert end_of(main, capsys) == (status, f'script.py: {words}\n')
+
+
+def test_run_passes_on_the_status_of_main(capsys):
+    assert end_of(lambda: None, capsys)[0] in (None, 0)
+    assert end_of(lambda: 3, capsys)[0] == 3
+
+
+def test_run_does_not_hide_mistakes_of_the_program():
+    with pytest.raises(ZeroDivisionError):
+        command_line.run(lambda: 1 / 0)
+
+
+def test_warn_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['script.py'])
+    command_line.warn('two\nlines')
+    assert capsys.readouterr().err == 'script.py: warning: two lines\n'
+
+
+def python(code):
+    return subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_sigterm_cleans_up_and_ends_with_143(tmp_path):
+    code = f'''
+import signal
+from data import command_line
+def main():
+    try:
+        print('ready', flush=True)
+        signal.pause()
+    finally:
+        open({str(tmp_path / 'cleaned')!r}, 'w').close()
+command_line.run(main)
+'''
+    process = python(code)
+    assert process.stdout.readline() == 'ready\n'
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 143 and err == '' and os.path.exists(tmp_path / 'cleaned')
+
+
+def test_a_reader_that_leaves_is_no_traceback():
+    process = python('from data import command_line\ncommand_line.run(lambda: print("x" * 10 ** 7))')
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(30) == 1 and err == ''

@@ -1,0 +1,402 @@
+"""inference.py from the command line: what it writes, what it says, and what it refuses.
+
+Most tests replace the network by one that takes a photo's colours for its embedding: areas of one colour are instances.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import types
+
+import cv2
+import numpy as np
+import pytest
+
+import clustering
+import inference
+import visualization
+from data import quiet
+
+SHAPE = (64, 64)
+LINES = {'red': ((10, 71), (50, 10), (255, 0, 0)), 'blue': ((110, 71), (70, 10), (0, 0, 255))}
+
+
+@pytest.fixture
+def colour_network(monkeypatch):
+    """The stand-in for the network: the embedding is the photo's colour, 0 to 8."""
+    def network(batch):
+        assert batch.dtype == np.uint8 and batch.shape[1:] == (*SHAPE[::-1], 3)
+        return batch.astype(np.float32) / 32
+    network.close = lambda: None
+    conventions = types.SimpleNamespace(image_size=SHAPE, feature_dim=3, bandwidth=3.0)
+    monkeypatch.setattr(inference, 'load_network', lambda modeldir: (network, conventions))
+    monkeypatch.setattr(quiet, 'import_tensorflow', lambda: None)
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Loading TensorFlow or the network is a failure: what the test gives must be refused before."""
+    monkeypatch.setattr(quiet, 'import_tensorflow', lambda: pytest.fail('TensorFlow was imported'))
+    monkeypatch.setattr(inference, 'load_network', lambda modeldir: pytest.fail('the network was loaded'))
+
+
+def road(*names, size=(128, 72)):
+    """A black photo with lines of pure colour."""
+    photo = np.zeros([72, 128, 3], np.uint8)
+    for name in names:
+        start, end, rgb = LINES[name]
+        cv2.line(photo, start, end, rgb, 8)
+    return cv2.resize(photo, size, interpolation=cv2.INTER_NEAREST)
+
+
+def write(path, photo):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), photo[..., ::-1] if photo.ndim == 3 else photo)
+    return path
+
+
+def read(path):
+    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    return picture[..., ::-1] if picture.ndim == 3 else picture
+
+
+def json_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
+
+
+def one_line(text):
+    assert text.count('\n') == 1 and text.endswith('\n') and 'Traceback' not in text
+    return text
+
+
+# ---- What it writes -------------------------------------------------------------------------------------------------
+
+def test_each_instance_is_coloured_from_left_to_right_and_the_background_left(colour_network, run_script, tmp_path):
+    photo = road('blue', 'red')
+    write(tmp_path / 'in/a.png', photo)
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out')
+    assert outcome.status == 0 and outcome.err == ''
+    picture = read(tmp_path / 'out/cluster_0000.png')
+    assert picture.shape == photo.shape
+    np.testing.assert_array_equal(picture[:, 122:], photo[:, 122:])
+    for (x, y), k in (((15, 63), 0), ((105, 63), 1)):   # on the left line, on the right line
+        expected = 0.45 * photo[y, x] + 0.55 * np.array(visualization.colour(k))
+        np.testing.assert_allclose(picture[y, x], expected, atol=1)
+
+
+def test_pictures_are_numbered_in_the_order_of_their_names_whatever_the_extension(colour_network, run_script, tmp_path):
+    write(tmp_path / 'in/b.JPG', road('red', size=(100, 50)))
+    write(tmp_path / 'in/a.Png', road('red', size=(64, 80)))
+    write(tmp_path / 'in/c.bmp', road('red', size=(30, 30)))
+    write(tmp_path / 'in/d.jpeg', np.zeros([1, 1, 3], np.uint8))
+    (tmp_path / 'in/notes.txt').write_text('no photo')
+    run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--json', tmp_path / 'p.json')
+    shapes = [read(tmp_path / f'out/cluster_{i:04d}.png').shape for i in range(4)]
+    assert shapes == [(80, 64, 3), (50, 100, 3), (30, 30, 3), (1, 1, 3)]
+    assert len(os.listdir(tmp_path / 'out')) == 4
+    assert [line['raw_file'] for line in json_lines(tmp_path / 'p.json')] == ['a.Png', 'b.JPG', 'c.bmp', 'd.jpeg']
+
+
+@pytest.mark.parametrize('photo', [np.full([50, 60], 200, np.uint8), np.full([50, 60], 40000, np.uint16),
+                                   np.full([50, 60, 4], 90, np.uint8)], ids=['grey', '16-bit', 'RGBA'])
+def test_one_picture_of_any_kind_will_do(colour_network, run_script, tmp_path, photo):
+    cv2.imwrite(str(tmp_path / 'photo.png'), photo)
+    outcome = run_script(inference, '-i', tmp_path / 'photo.png', '-o', tmp_path / 'out')
+    assert outcome.status == 0 and os.listdir(tmp_path / 'out') == ['cluster_0000.png']
+
+
+def test_every_frame_of_a_video_is_done_in_order(colour_network, run_script, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / 'drive.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (128, 72))
+    for i in range(7):
+        writer.write(np.full([72, 128, 3], 30 * i, np.uint8))
+    writer.release()
+    outcome = run_script(inference, '-i', tmp_path / 'drive.avi', '-o', tmp_path / 'out', '--json', tmp_path / 'p.json')
+    assert outcome.status == 0 and '7 pictures' in outcome.out
+    grey = [read(tmp_path / f'out/cluster_{i:04d}.png').mean() for i in range(7)]
+    np.testing.assert_allclose(grey, 30 * np.arange(7), atol=3)
+    assert json_lines(tmp_path / 'p.json')[6]['raw_file'] == 'drive.avi/0006'
+
+
+def test_tusimple_json_gives_its_photos_its_rows_and_its_names_back(colour_network, run_script, tmp_path):
+    write(tmp_path / 'set/clips/1/20.jpg', road('red', 'blue', size=(1280, 720)))
+    lines = [{'raw_file': './clips//1/20.jpg', 'h_samples': [240, 300, 400, 700], 'lanes': []},
+             {'raw_file': 'clips/1/20.jpg', 'h_samples': [500]}]
+    (tmp_path / 'set/test_tasks.json').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    outcome = run_script(inference, '-i', tmp_path / 'set/test_tasks.json', '--no-pictures', '-o', tmp_path / 'out',
+                         '--json', tmp_path / 'p.json')
+    assert outcome.status == 0 and '4 lanes' in outcome.out
+    assert not (tmp_path / 'out').exists()
+    predictions = json_lines(tmp_path / 'p.json')
+    for line, prediction in zip(lines, predictions, strict=True):
+        assert prediction['raw_file'] == line['raw_file'] and prediction['h_samples'] == line['h_samples']
+        assert all(len(lane) == len(line['h_samples']) for lane in prediction['lanes'])
+        assert prediction['run_time'] > 0
+    left, right = predictions[0]['lanes']   # the red line runs from (100, 710) to (500, 100)
+    np.testing.assert_allclose(left[2], 100 + 400 * (710 - 400) / 610, atol=15)
+    np.testing.assert_allclose(right[2], 1100 - 400 * (710 - 400) / 610, atol=15)
+
+
+def test_rows_of_the_json_fit_a_photo_of_any_height(colour_network, run_script, tmp_path):
+    for name, height in (('a', 720), ('b', 360), ('c', 20)):
+        write(tmp_path / f'in/{name}.png', road('red', size=(64, height)))
+    run_script(inference, '-i', tmp_path / 'in', '--no-pictures', '--json', tmp_path / 'p.json')
+    rows = [line['h_samples'] for line in json_lines(tmp_path / 'p.json')]
+    assert rows[0] == list(range(160, 720, 10)) and rows[1] == list(range(80, 360, 5))
+    assert rows[2] == list(range(4, 20))
+
+
+def test_masks_hold_the_instance_ids_at_the_size_of_the_photo(colour_network, run_script, tmp_path):
+    write(tmp_path / 'in/a.png', road('red', 'blue'))
+    run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks', '--no-pictures')
+    assert os.listdir(tmp_path / 'out') == ['mask_0000.png']
+    mask = read(tmp_path / 'out/mask_0000.png')
+    assert mask.dtype == np.uint8 and mask.shape == (72, 128)
+    assert [mask[63, 15], mask[63, 105], mask[63, 60]] == [1, 2, 0]
+
+
+def test_more_than_255_instances_make_a_16_bit_mask(colour_network, run_script, tmp_path, monkeypatch):
+    ids = np.arange(64 * 64).reshape(64, 64) // 14
+    monkeypatch.setattr(clustering, 'instance_ids', lambda embedding, bandwidth: ids)
+    write(tmp_path / 'in/a.png', road(size=SHAPE))
+    run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks')
+    np.testing.assert_array_equal(read(tmp_path / 'out/mask_0000.png'), ids)
+
+
+def test_scatter_shows_the_embedding(colour_network, run_script, tmp_path):
+    write(tmp_path / 'in/a.png', road('red', 'blue', size=SHAPE))
+    run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--scatter', '--no-pictures')
+    assert sorted(os.listdir(tmp_path / 'out')) == ['embedding_0000.png', 'scatter_0000.png']
+    np.testing.assert_array_equal(read(tmp_path / 'out/embedding_0000.png'), road('red', 'blue', size=SHAPE))
+
+
+def test_draw_lanes_draws_them_over_the_instances(colour_network, run_script, tmp_path):
+    write(tmp_path / 'in/a.png', road('red', size=(640, 360)))
+    run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--draw-lanes')
+    picture = read(tmp_path / 'out/cluster_0000.png')
+    assert (picture == visualization.colour(0)).all(axis=2).sum() > 100   # the line hides the photo, the instance's colour does not
+
+
+def test_bandwidth_decides_what_is_one_instance(colour_network, run_script, tmp_path):
+    write(tmp_path / 'in/a.png', road('red', 'blue'))
+    found = []
+    for bandwidth in ('3', '50'):
+        run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks', '--bandwidth', bandwidth)
+        found.append(read(tmp_path / 'out/mask_0000.png').max())
+    assert found == [2, 0]
+
+
+def test_number_of_workers_changes_no_byte(colour_network, run_script, tmp_path):
+    for i in range(6):
+        write(tmp_path / f'in/{i}.png', road('red', 'blue', size=(100 + 10 * i, 90)))
+    for workers in ('0', '3'):
+        run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / workers, '--masks', '--workers', workers)
+    assert len(contents(tmp_path / '0')) == 12 and contents(tmp_path / '0') == contents(tmp_path / '3')
+
+
+def test_closing_table_has_times_lanes_and_frames_per_second(colour_network, run_script, tmp_path):
+    for i in range(3):
+        write(tmp_path / f'in/{i}.png', road('red', 'blue'))
+    out = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out').out
+    assert '3 pictures, 6 lanes found' in out and 'frames per second' in out
+    lines = out.splitlines()
+    assert lines[1] == 'cluster_0001.png  2 lanes  1.png'
+    rows = {line.split()[0]: line.split()[1:] for line in lines[4:8]}
+    assert list(rows) == ['network', 'clustering', 'lanes', 'total']
+    assert all(float(median) >= 0 and float(mean) >= 0 for median, mean in rows.values())
+
+
+def test_save_image_with_features_as_color_writes_each_embedding(tmp_path):
+    pictures = inference.save_image_with_features_as_color(np.eye(3)[None].repeat(2, axis=0)[..., None] * [1, 2, 3], tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ['embedding_0000.png', 'embedding_0001.png']
+    np.testing.assert_array_equal(pictures[1], 255 * np.eye(3)[..., None].repeat(3, axis=2))
+    np.testing.assert_array_equal(read(tmp_path / 'embedding_0001.png'), pictures[1])
+
+
+# ---- The pipeline ---------------------------------------------------------------------------------------------------
+
+def test_pipeline_keeps_the_order_and_bounds_what_is_under_way():
+    lock, under_way, most = threading.Lock(), set(), 0
+    release = threading.Event()
+
+    def read(i):
+        nonlocal most
+        with lock:
+            under_way.add(i)
+            most = max(most, len(under_way))
+        return i
+
+    def finish(i):
+        if i == 0:
+            release.wait(60)   # the first is the last to be done
+        elif i == 2:
+            release.set()
+        return i
+
+    seen = []
+    for i in inference.run_pipeline(range(200), read, lambda i: i, finish, num_readers=2, num_workers=3):
+        seen.append(i)
+        with lock:
+            under_way.remove(i)
+    assert seen == list(range(200))
+    assert most <= 12
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_pipeline_ends_where_reading_does(num_workers):
+    endless = iter(int, 1)
+    counter = iter([1, 2, 3, None, None, None, None, None])
+    done = list(inference.run_pipeline(endless, lambda _: next(counter), lambda i: i, lambda i: 10 * i, 1, num_workers))
+    assert done == [10, 20, 30]
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+@pytest.mark.parametrize('stage', [0, 1, 2])
+def test_an_exception_in_any_stage_is_raised_and_hangs_nothing(stage, num_workers):
+    def fail(i):
+        if i == 5:
+            raise ZeroDivisionError(i)
+        return i
+
+    stages = [lambda i: i] * 3
+    stages[stage] = fail
+    seen = []
+    with pytest.raises(ZeroDivisionError):
+        for i in inference.run_pipeline(range(1000), *stages, 2, num_workers):
+            seen.append(i)
+    assert seen == list(range(len(seen))) and len(seen) <= 5
+    assert threading.active_count() == 1 or not any('ThreadPool' in t.name for t in threading.enumerate())
+
+
+def test_ctrl_c_leaves_with_130_and_one_line(colour_network, run_script, tmp_path, monkeypatch):
+    def interrupted(embedding, bandwidth):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(clustering, 'instance_ids', interrupted)
+    write(tmp_path / 'in/a.png', road('red'))
+    (tmp_path / 'p.json').write_text('earlier predictions')
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--json', tmp_path / 'p.json')
+    assert outcome.status == 130 and one_line(outcome.err)
+    assert (tmp_path / 'p.json').read_text() == 'earlier predictions'
+
+
+# ---- Bad input ------------------------------------------------------------------------------------------------------
+
+def test_one_bad_photo_among_many_is_named_and_the_others_are_done(colour_network, run_script, tmp_path):
+    for name in 'abd':
+        write(tmp_path / f'in/{name}.png', road('red'))
+    (tmp_path / 'in/c.jpg').write_text('not a photo')
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--json', tmp_path / 'p.json')
+    assert outcome.status == 1 and 'c.jpg' in one_line(outcome.err)
+    assert sorted(os.listdir(tmp_path / 'out')) == ['cluster_0000.png', 'cluster_0001.png', 'cluster_0003.png']
+    assert [line['raw_file'] for line in json_lines(tmp_path / 'p.json')] == ['a.png', 'b.png', 'd.png']
+    assert '3 pictures' in outcome.out
+
+
+def test_no_good_photo_at_all_leaves_earlier_predictions_alone(colour_network, run_script, tmp_path):
+    good = write(tmp_path / 'good.png', road('red')).read_bytes()
+    (tmp_path / 'cut.png').write_bytes(good[:len(good) // 2])
+    (tmp_path / 'p.json').write_text('earlier predictions')
+    outcome = run_script(inference, '-i', tmp_path / 'cut.png', '-o', tmp_path / 'out', '--json', tmp_path / 'p.json')
+    assert outcome.status == 1 and 'cut.png' in one_line(outcome.err) and outcome.out == ''
+    assert (tmp_path / 'p.json').read_text() == 'earlier predictions' and os.listdir(tmp_path / 'out') == []
+
+
+def test_a_video_that_is_cut_off_is_done_as_far_as_it_goes_and_named(colour_network, run_script, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / 'whole.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (128, 72))
+    for i in range(20):
+        writer.write(np.random.RandomState(i).randint(0, 256, [72, 128, 3]).astype(np.uint8))
+    writer.release()
+    data = (tmp_path / 'whole.avi').read_bytes()
+    (tmp_path / 'cut.avi').write_bytes(data[:len(data) // 2])
+    outcome = run_script(inference, '-i', tmp_path / 'cut.avi', '-o', tmp_path / 'out', '--bandwidth', '50')
+    assert outcome.status == 1 and 'cut.avi' in one_line(outcome.err)
+    assert 5 <= len(os.listdir(tmp_path / 'out')) <= 11
+
+
+def test_bad_lines_of_a_tusimple_json_are_named_with_their_number(colour_network, run_script, tmp_path):
+    write(tmp_path / 'a.jpg', road('red'))
+    (tmp_path / 'tasks.json').write_text('{"raw_file": "a.jpg", "h_samples": [30, 40]}\n'
+                                         'not json\n'
+                                         '{"raw_file": "../secret.jpg", "h_samples": [30, 40]}\n'
+                                         '{"raw_file": "absent.jpg", "h_samples": [30, 40]}\n')
+    outcome = run_script(inference, '-i', tmp_path / 'tasks.json', '-o', tmp_path / 'out')
+    lines = outcome.err.splitlines()
+    assert outcome.status == 1 and len(lines) == 3
+    assert 'tasks.json:2' in lines[0] and 'tasks.json:3' in lines[1] and 'absent.jpg' in lines[2]
+    assert os.listdir(tmp_path / 'out') == ['cluster_0000.png']
+
+
+def test_a_model_that_gives_nan_is_named(colour_network, run_script, tmp_path, monkeypatch):
+    network, conventions = inference.load_network('model')
+    diverged = lambda batch: network(batch) * np.nan   # noqa: E731
+    monkeypatch.setattr(inference, 'load_network', lambda modeldir: (diverged, conventions))
+    write(tmp_path / 'in/a.png', road('red'))
+    outcome = run_script(inference, '-m', tmp_path / 'model', '-i', tmp_path / 'in', '-o', tmp_path / 'out')
+    assert outcome.status == 1 and str(tmp_path / 'model') in one_line(outcome.err) and 'NaN' in outcome.err
+
+
+BAD_FLAGS = {
+    'zero bandwidth': (['--bandwidth', '0'], '--bandwidth'),
+    'negative bandwidth': (['--bandwidth', '-1'], '--bandwidth'),
+    'NaN bandwidth': (['--bandwidth', 'nan'], '--bandwidth'),
+    'wordy bandwidth': (['--bandwidth', 'wide'], '--bandwidth'),
+    'negative workers': (['--workers', '-1'], '--workers'),
+    'unknown flag': (['--colour', 'red'], '--colour'),
+    'nothing to do': (['--no-pictures'], '--no-pictures'),
+}
+
+
+@pytest.mark.parametrize('flags, culprit', BAD_FLAGS.values(), ids=BAD_FLAGS)
+def test_nonsense_flags_are_refused_at_once(no_network, run_script, tmp_path, flags, culprit):
+    write(tmp_path / 'in/a.png', road('red'))
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', *flags)
+    assert outcome.status == 2 and culprit in one_line(outcome.err)
+    assert not (tmp_path / 'out').exists()
+
+
+BAD_INPUTS = {
+    'no such input': (['-i', 'absent'], 'absent'),
+    'empty folder': (['-i', 'empty'], 'empty'),
+    'folder without pictures': (['-i', 'text'], 'text'),
+    'damaged video': (['-i', 'text/video.mp4'], 'video.mp4'),
+    'empty json': (['-i', 'text/tasks.json'], 'tasks.json'),
+    'json that is none': (['-i', 'text/label.json'], 'label.json:1'),
+    'json that leaves its folder': (['-i', 'text/escape.json'], 'escape.json:1'),
+    'output folder is a file': (['-o', 'text/notes.txt'], 'notes.txt'),
+    'output folder below a file': (['-o', 'text/notes.txt/out'], 'notes.txt'),
+    'json output is a folder': (['--json', 'empty'], '--json'),
+    'json output below a file': (['--json', 'text/notes.txt/p.json'], 'notes.txt'),
+    'json output is the input': (['-i', 'in/tasks.json', '--json', 'in/../in/tasks.json'], '--json'),
+    'results over their own input': (['-i', 'earlier', '-o', 'earlier'], 'cluster_0000.png'),
+}
+
+
+@pytest.mark.parametrize('flags, culprit', BAD_INPUTS.values(), ids=BAD_INPUTS)
+def test_bad_input_is_one_line_before_the_network_is_loaded(no_network, run_script, tmp_path, monkeypatch, flags, culprit):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / 'in/a.png', road('red'))
+    write(tmp_path / 'earlier/cluster_0000.png', road('red'))
+    (tmp_path / 'in/tasks.json').write_text('{"raw_file": "a.png", "h_samples": [30, 40]}\n')
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'text').mkdir()
+    for name, text in (('notes.txt', 'notes'), ('video.mp4', 'not a video'), ('tasks.json', ''), ('label.json', 'no json'),
+                       ('escape.json', '{"raw_file": "/etc/passwd.jpg", "h_samples": [30]}')):
+        (tmp_path / 'text' / name).write_text(text)
+    before = contents(tmp_path)
+    outcome = run_script(inference, '-i', 'in', '-o', 'earlier', *flags)
+    assert outcome.status == 1 and culprit in one_line(outcome.err) and outcome.out == ''
+    assert contents(tmp_path) == before
+
+
+# ---- From the shell -------------------------------------------------------------------------------------------------
+
+def test_help_and_wrong_flags_wait_for_no_heavy_import():
+    code = ('import sys, inference\n'
+            'heavy = {"tensorflow", "keras", "matplotlib.pyplot", "sklearn"} & set(sys.modules)\n'
+            'sys.exit(f"imported: {heavy}" if heavy else 0)')
+    subprocess.run([sys.executable, '-c', code], cwd=inference.HERE, check=True)

@@ -1,0 +1,204 @@
+"""data/synthetic_dataset.py: geometry like that of real labels, photos that show what the labels say, whole files."""
+
+import dataclasses
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from data import synthetic_dataset, tusimple
+
+# Of the 3,626 training label lines of TuSimple, as `statistics` measures them: quantiles 0.1, 0.25, 0.5, 0.75, 0.9, and
+# how far, in px, a sample of ours may lie from each.
+REAL_QUANTILES = {
+    'column of the vanishing point': ((592, 618, 652, 668, 694), 22),
+    'row of the vanishing point': ((224, 231, 238, 243, 248), 8),
+    'own left line at row 710': ((52, 108, 164, 216, 271), 35),
+    'own right line at row 710': ((1088, 1149, 1208, 1269, 1330), 40),
+    'width of the own lane at row 710': ((988, 1028, 1047, 1067, 1096), 22),
+    'highest row': ((240, 250, 270, 270, 290), 15),
+    'lowest row': ((400, 430, 650, 710, 710), 35),
+    'points': ((14, 17, 39, 45, 46), 4),
+    'bend of the upper third': ((-62, -1, 0, 3, 66), 25),
+}
+REAL_SHARE_OF_LANES = {2: 0.00, 3: 0.26, 4: 0.67, 5: 0.07}
+
+
+@pytest.fixture(scope='module')
+def records():
+    return [synthetic_dataset.lane_labels(synthetic_dataset.sample_scene(np.random.default_rng([3, index])))
+            for index in range(500)]
+
+
+def statistics(records):
+    """The values, over all lanes or all photos, whose quantiles stand in REAL_QUANTILES."""
+    values = {name: [] for name in REAL_QUANTILES}
+    for record in records:
+        rows, lines = np.array(record.h_samples), []
+        for lane in np.array(record.lanes):
+            x, y = lane[lane >= 0], rows[lane >= 0]
+            lower = max(2, len(y) * 2 // 3)
+            line = np.polyfit(y[-lower:], x[-lower:], 1)
+            lines.append(line)
+            values['highest row'].append(y[0])
+            values['lowest row'].append(y[-1])
+            values['points'].append(len(y))
+            values['bend of the upper third'].append(x[0] - np.polyval(line, y[0]))
+        slopes, at_zero = np.array(lines).T
+        x, y = np.linalg.lstsq(np.column_stack([np.ones(len(lines)), -slopes]), at_zero, rcond=None)[0]
+        values['column of the vanishing point'].append(x)
+        values['row of the vanishing point'].append(y)
+        bottom = slopes * 710 + at_zero
+        if (slopes < 0).any() and (slopes > 0).any():
+            left, right = bottom[slopes < 0].max(), bottom[slopes > 0].min()
+            values['own left line at row 710'].append(left)
+            values['own right line at row 710'].append(right)
+            values['width of the own lane at row 710'].append(right - left)
+    return values
+
+
+def test_lanes_are_distributed_like_real_ones(records):
+    measured = {name: np.quantile(values, [0.1, 0.25, 0.5, 0.75, 0.9]) for name, values in statistics(records).items()}
+    far_off = {name: measured[name].round(1) for name, (real, tolerance) in REAL_QUANTILES.items()
+               if np.abs(measured[name] - real).max() > tolerance}
+    assert not far_off
+
+
+def test_number_of_lanes_is_distributed_like_the_real_one(records):
+    counts = np.array([len(record.lanes) for record in records])
+    for number, share in REAL_SHARE_OF_LANES.items():
+        assert np.mean(counts == number) == pytest.approx(share, abs=0.08)
+
+
+def test_labels_follow_the_convention(records):
+    for record in records:
+        assert list(record.h_samples) == list(range(160, 720, 10))
+        assert 1 <= len(record.lanes) <= tusimple.MAX_LANES
+        lowest = []
+        for lane in record.lanes:
+            assert all(type(x) is int and (x == -2 or 0 <= x < 1280) for x in lane)
+            there = np.flatnonzero(np.array(lane) >= 0)
+            assert len(there) == there[-1] - there[0] + 1  # no gaps: lines go on behind what hides them
+            line = np.polyfit(there, np.array(lane)[there], 1)
+            lowest.append(np.polyval(line, 55))
+        assert lowest == sorted(lowest)
+
+
+def test_a_point_of_a_flat_straight_road_lands_where_the_pinhole_puts_it():
+    scene = plain_scene(roll=0.0)
+    lane = np.array(synthetic_dataset.lane_labels(scene).lanes[0])
+    # x = centre + offset / height * (row - horizon), whatever the focal length
+    row = np.array(tusimple.H_SAMPLES)
+    expected = 640 - 1.8 / 1.6 * (row - 240)
+    there = lane >= 0
+    assert there.sum() > 30
+    np.testing.assert_allclose(lane[there], expected[there], atol=0.51)
+
+
+def plain_scene(roll, vehicles=()):
+    """Two white lines on dark asphalt in flat light, through a faultless lens."""
+    rng = np.random.default_rng(0)
+    scene = synthetic_dataset.sample_scene(rng)
+    lines = [synthetic_dataset.Line(offset, (250, 250, 250), 0.15, [], 0.0, 0.0, 0.0, False, True, (20, 0))
+             for offset in (-1.8, 1.8)]
+    return dataclasses.replace(
+        scene, camera=synthetic_dataset.Camera(1500.0, 1.6, 640.0, 240.0, roll),
+        road=dataclasses.replace(scene.road, heading=0.0, curvature=0.0, curvature_rate=0.0, grade=0.0, left=-1.8, right=1.8,
+                                 lane_width=3.6, concrete=False, shade=80.0, oncoming=None, two_way=False),
+        lines=lines, vehicles=list(vehicles),
+        light=dataclasses.replace(scene.light, shadow=0.0, haze=1e5, ambient=1.0, clouds=0.0, dusk=False),
+        lens=dataclasses.replace(scene.lens, balance=(1, 1, 1), contrast=0.0, saturation=1.0, vignette=0.0, blur=0.0,
+                                 motion=0.0, noise=0.0, glare=0.0, bonnet=0.0))
+
+
+@pytest.mark.parametrize('roll', [0.0, 0.02, -0.02])
+def test_label_points_lie_in_the_middle_of_the_painted_lines(roll):
+    scene = plain_scene(roll)
+    photo = synthetic_dataset.render(scene, np.random.default_rng(1)).astype(float).mean(-1)
+    checked = 0
+    for lane in synthetic_dataset.lane_labels(scene).lanes:
+        for x, y in zip(lane, tusimple.H_SAMPLES):
+            if y >= 420 and 60 <= x < 1220:
+                around = photo[y, x - 60:x + 61]
+                bright = np.flatnonzero(around > (around.max() + np.median(around)) / 2) - 60
+                assert abs(bright.mean()) <= 4, (x, y)
+                checked += 1
+    assert checked > 40
+
+
+def test_vehicles_hide_lines_but_not_their_labels():
+    vehicle = synthetic_dataset.Vehicle('sedan', 1.8, 10.0, (120, 20, 20), False, False, 1.0)
+    free, hidden = plain_scene(0.0), plain_scene(0.0, [vehicle])
+    assert synthetic_dataset.lane_labels(free) == synthetic_dataset.lane_labels(hidden)
+    photos = [synthetic_dataset.render(scene, np.random.default_rng(1)).astype(int) for scene in (free, hidden)]
+    row = 450  # 11.4 m away on the road: behind the end of the car
+    column = 640 + int(1.8 / 1.6 * (row - 240))
+    assert photos[0][row, column].min() > photos[1][row, column].min() + 60
+
+
+@pytest.mark.parametrize('kind', sorted(synthetic_dataset.VEHICLES))
+def test_every_vehicle_is_painted_from_both_ends(kind):
+    empty = synthetic_dataset.render(plain_scene(0.0), np.random.default_rng(1)).astype(int)
+    for oncoming in (False, True):
+        vehicle = synthetic_dataset.Vehicle(kind, 4.0, 15.0, (200, 20, 20), oncoming, True, 1.0)
+        photo = synthetic_dataset.render(plain_scene(0.0, [vehicle]), np.random.default_rng(1)).astype(int)
+        changed = np.abs(photo - empty).max(-1) > 40
+        x = 640 + 1500 * 4.0 / 15
+        assert changed[:, int(x) - 60:int(x) + 60].sum() > 4000
+
+
+def run(run_script, folder, *flags):
+    return run_script(synthetic_dataset, folder, *flags)
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def test_same_seed_same_bytes_whatever_the_number_of_processes_or_scenes(run_script, tmp_path):
+    assert run(run_script, tmp_path / 'a', '--num', 2, '--seed', 5, '--workers', 1).status == 0
+    outcome = run(run_script, tmp_path / 'b', '--num', 3, '--seed', 5, '--workers', 2)
+    assert outcome.status == 0 and '3 scenes' in outcome.out
+    one, two = files(tmp_path / 'a'), files(tmp_path / 'b')
+    labels, more = one.pop(synthetic_dataset.LABEL_FILE), two.pop(synthetic_dataset.LABEL_FILE)
+    assert more.startswith(labels) and len(more) > len(labels)
+    assert len(one) == 2 and len(two) == 3 and one.items() <= two.items()
+    assert len(set(two.values())) == 3
+    found, problems = tusimple.read_records(tmp_path / 'b' / synthetic_dataset.LABEL_FILE)
+    assert not problems
+    for record in found:
+        photo = cv2.imread(tusimple.photo_path(tmp_path / 'b', record))
+        assert photo.shape == (720, 1280, 3) and photo.std() > 10
+
+
+def test_another_seed_gives_other_scenes():
+    first, second = (synthetic_dataset.lane_labels(synthetic_dataset.sample_scene(np.random.default_rng([seed, 0])))
+                     for seed in (1, 2))
+    assert first.lanes != second.lanes
+
+
+def test_a_folder_with_other_labels_is_refused_and_left_alone(run_script, tmp_path):
+    other = tmp_path / 'label_data_0313.json'
+    other.write_text('{}\n')
+    outcome = run(run_script, tmp_path, '--num', 1)
+    assert outcome.status == 1
+    assert outcome.err.count('\n') == 1 and str(other) in outcome.err
+    assert files(tmp_path) == {'label_data_0313.json': b'{}\n'}
+
+
+def test_a_run_that_fails_leaves_no_label_file(run_script, tmp_path):
+    (tmp_path / synthetic_dataset.LABEL_FILE).write_text(json.dumps({}))  # of an earlier run
+    (tmp_path / 'clips').write_text('a file in the way')
+    outcome = run(run_script, tmp_path, '--num', 1, '--workers', 1)
+    assert outcome.status == 1
+    assert outcome.err.count('\n') == 1 and 'clips' in outcome.err
+    assert not (tmp_path / synthetic_dataset.LABEL_FILE).exists()
+
+
+@pytest.mark.parametrize('flags', [('--num', '0'), ('--num', 'x'), ('--seed', '-1'), ('--workers', '0')])
+def test_nonsense_flags_are_refused_in_one_line(run_script, tmp_path, flags):
+    outcome = run(run_script, tmp_path / 'new', *flags)
+    assert outcome.status == 2
+    assert outcome.err.count('\n') == 1 and flags[0] in outcome.err
+    assert not (tmp_path / 'new').exists()

@@ -1,0 +1,223 @@
+"""data/tusimple_dataset_processing.py: from a TuSimple folder to photos and label pictures."""
+
+import json
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from conftest import ROOT
+from data import tusimple
+from data import tusimple_dataset_processing as processing
+import datagenerator
+
+
+def files_of(folder):
+    """{relative path: bytes} of all files below folder, hidden ones too."""
+    found = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(parent, name)
+            with open(path, 'rb') as file:
+                found[os.path.relpath(path, folder)] = file.read()
+    return found
+
+
+def label_lines(folder):
+    return (folder / 'label_data_0000.json').read_text().splitlines()
+
+
+
+def test_photos_labels_and_lanes_have_the_same_numbers(tusimple_folder, tmp_path, run_script):
+    out = tmp_path / 'out'
+    outcome = run_script(processing, tusimple_folder, '-o', out)
+    assert outcome.status in (None, 0) and outcome.err == ''
+    # One of the six lanes is empty.
+    assert 'Wrote 3 photos and 5 lanes' in outcome.out and 'passed over 0 label lines' in outcome.out
+    assert sorted(files_of(out)) == sorted(
+        ['lanes.json'] + [f'{folder}/000{i}.png' for folder in ('images', 'labels') for i in range(3)])
+
+    originals, _ = tusimple.read_records(tusimple_folder / 'label_data_0000.json')
+    prepared, problems = tusimple.read_records(out / 'lanes.json')
+    assert problems == [] and len(prepared) == 3
+    for i, (original, record) in enumerate(zip(originals, prepared)):
+        assert (record.lanes, record.h_samples) == (original.lanes, original.h_samples)
+        photo = datagenerator.read_image(str(tusimple_folder / original.raw_file))
+        assert (datagenerator.read_image(str(out / record.raw_file)) == photo).all()
+        label = cv2.imread(str(out / f'labels/000{i}.png'), cv2.IMREAD_UNCHANGED)
+        assert label.dtype == np.uint8 and (label == tusimple.draw_label(original, (128, 72))).all()
+
+
+def test_photos_keep_their_own_size(tusimple_folder, tmp_path, run_script):
+    cv2.imwrite(str(tusimple_folder / 'clips/0000/1/20.jpg'), np.zeros([80, 140, 3], np.uint8))
+    run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
+    for folder in ('images', 'labels'):
+        assert cv2.imread(str(tmp_path / 'out' / folder / '0001.png')).shape == (80, 140, 3)
+
+
+def test_same_bytes_again_and_with_any_number_of_workers(tusimple_folder, tmp_path, run_script):
+    for i in range(3):
+        (tusimple_folder / f'label_data_1{i}.json').write_text('\n'.join(label_lines(tusimple_folder)))
+    results = []
+    for out, workers in (('one', 1), ('one', 1), ('many', 5)):
+        run_script(processing, tusimple_folder, '-o', tmp_path / out, '--workers', workers)
+        results.append(files_of(tmp_path / out))
+    assert len(results[0]) == 25 and results[0] == results[1] == results[2]
+
+
+def but(**changes):
+    """Turns a good line into a bad one; None takes the key away."""
+    return lambda line: json.dumps({key: value for key, value in {**json.loads(line), **changes}.items()
+                                    if value is not None})
+
+
+BAD_LINES = {
+    'not JSON': (lambda line: line[:30], 'not JSON'),
+    'nested bomb': (lambda line: '[' * 100000, 'not JSON'),
+    'a list': (lambda line: f'[{line}]', 'not a JSON object'),
+    'a missing key': (but(h_samples=None), 'no "h_samples"'),
+    'another length': (but(lanes=[[1, 2]]), 'lane 0 has 2 points'),
+    'text as x': (but(lanes=[['a'] * 6]), "holds 'a'"),
+    'NaN': (but(lanes=[[float('nan')] * 6]), 'holds nan'),
+    'huge': (but(lanes=[[1e30] * 6]), 'holds 1e+30'),
+    'far outside the photo': (but(lanes=[[1000] * 6]), 'outside the photo of 128x72'),
+    'six lanes': (but(lanes=[[9] * 6] * 6), 'more than 5 lanes'),
+    'missing photo': (but(raw_file='clips/no.jpg'), 'no such file'),
+    'a folder as photo': (but(raw_file='clips'), 'folder'),
+    'a name beyond any file system': (but(raw_file='a' * 5000), 'no such file'),
+    'truncated photo': (but(raw_file='cut.jpg'), 'cut.jpg'),
+    'text as photo': (but(raw_file='text.jpg'), 'text.jpg'),
+    'absolute path': (but(raw_file='/etc/hostname'), 'leaves'),
+    'path upwards': (but(raw_file='../train_set/clips/0000/0/20.jpg'), 'leaves'),
+}
+
+
+@pytest.mark.parametrize('make, reason', BAD_LINES.values(), ids=BAD_LINES.keys())
+def test_a_bad_line_is_reported_passed_over_and_counted(make, reason, tusimple_folder, tmp_path, run_script):
+    photo = (tusimple_folder / 'clips/0000/0/20.jpg').read_bytes()
+    (tusimple_folder / 'cut.jpg').write_bytes(photo[:len(photo) // 2])
+    (tusimple_folder / 'text.jpg').write_text('not a picture')
+    first, *rest = label_lines(tusimple_folder)
+    path = tusimple_folder / 'label_data_0000.json'
+    path.write_text('\n'.join([first, make(first), *rest]))
+    outcome = run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
+    assert outcome.status in (None, 0) and outcome.err == ''
+    report, summary = outcome.out.splitlines()
+    assert report.startswith(f'{path}:2: ') and reason in report
+    assert 'Wrote 3 photos' in summary and 'passed over 1 label lines' in summary
+    assert sorted(os.listdir(tmp_path / 'out/images')) == ['0000.png', '0001.png', '0002.png']
+    records, _ = tusimple.read_records(tmp_path / 'out/lanes.json')
+    assert [record.lanes for record in records] == [json.loads(line)['lanes'] for line in (first, *rest)]
+
+
+def failure(outcome, *words):
+    """Asserts one line on stderr with these words and status 1."""
+    assert outcome.status == 1 and outcome.out == ''
+    assert outcome.err.count('\n') == 1 and outcome.err.startswith('tusimple_dataset_processing.py: error: ')
+    for word in words:
+        assert word in outcome.err
+
+
+@pytest.mark.parametrize('content', ['', '\n\n', 'nonsense\n',
+                                     '{"raw_file": "no.jpg", "lanes": [], "h_samples": [1]}'])
+def test_nothing_usable_is_an_error_and_touches_nothing(content, tusimple_folder, tmp_path, run_script):
+    run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
+    before = files_of(tmp_path / 'out')
+    (tusimple_folder / 'label_data_0000.json').write_text(content)
+    failure(run_script(processing, tusimple_folder, '-o', tmp_path / 'out'),
+            'none of', str(tusimple_folder), '' if not content.strip() else 'label_data_0000.json:1: ')
+    assert files_of(tmp_path / 'out') == before
+    failure(run_script(processing, tusimple_folder, '-o', tmp_path / 'new'))
+    assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize('name', ['missing', 'empty', 'file'])
+def test_a_folder_without_labels_is_named(name, tmp_path, run_script):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'file').touch()
+    failure(run_script(processing, tmp_path / name, '-o', tmp_path / 'out'), str(tmp_path / name))
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('blocked', ['out', 'out/images', 'out/labels'])
+def test_a_file_in_the_place_of_an_output_folder_is_named(blocked, tusimple_folder, tmp_path, run_script):
+    (tmp_path / blocked).parent.mkdir(exist_ok=True)
+    (tmp_path / blocked).write_text('mine')
+    failure(run_script(processing, tusimple_folder, '-o', tmp_path / 'out'), str(tmp_path / blocked))
+    assert (tmp_path / blocked).read_text() == 'mine'
+    assert [path for path in files_of(tmp_path) if 'png' in path] == []
+
+
+def test_a_failure_half_way_leaves_earlier_output_alone(tusimple_folder, tmp_path, run_script, monkeypatch):
+    run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
+    before = files_of(tmp_path / 'out')
+    first, *rest = label_lines(tusimple_folder)
+    (tusimple_folder / 'label_data_0000.json').write_text('\n'.join(rest))
+    write_file = datagenerator.write_file
+
+    def full_disk(path, data):
+        if path.endswith('0001.png'):
+            raise datagenerator.InputError(f'{path}: cannot be written: No space left on device')
+        write_file(path, data)
+    monkeypatch.setattr(datagenerator, 'write_file', full_disk)
+    failure(run_script(processing, tusimple_folder, '-o', tmp_path / 'out'), 'No space left')
+    assert files_of(tmp_path / 'out') == before
+
+
+def test_what_a_killed_run_left_behind_is_cleared(tusimple_folder, tmp_path, run_script):
+    unfinished = tmp_path / 'out/images' / processing.UNFINISHED
+    unfinished.mkdir(parents=True)
+    (unfinished / '0000.png').write_text('half')
+    run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
+    assert not unfinished.exists()
+    assert cv2.imread(str(tmp_path / 'out/images/0000.png')) is not None
+
+
+def test_files_of_an_earlier_longer_run_are_removed_and_others_kept(tusimple_folder, tmp_path, run_script):
+    run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
+    for name in ('images/12345.png', 'labels/photo.png', 'images/0007.jpg'):
+        (tmp_path / 'out' / name).write_text('x')
+    (tusimple_folder / 'label_data_0000.json').write_text(label_lines(tusimple_folder)[0])
+    outcome = run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
+    assert 'Removed 5 files of an earlier, longer run' in outcome.out
+    assert sorted(files_of(tmp_path / 'out')) == ['images/0000.png', 'images/0007.jpg', 'labels/0000.png',
+                                                  'labels/photo.png', 'lanes.json']
+
+
+def test_label_files_are_taken_in_the_order_of_their_names(tusimple_folder, tmp_path, run_script):
+    first, second, third = label_lines(tusimple_folder)
+    (tusimple_folder / 'label_data_0000.json').write_text(third)
+    (tusimple_folder / 'label_data_0001.json').write_text(f'{second}\n{first}\n')
+    run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
+    records, _ = tusimple.read_records(tmp_path / 'out/lanes.json')
+    expected = [json.loads(line)['lanes'] for line in (third, second, first)]
+    assert [record.lanes for record in records] == expected
+
+
+def test_links_in_the_folder_are_followed(tusimple_folder, tmp_path, run_script):
+    (tusimple_folder / 'clips').rename(tmp_path / 'elsewhere')
+    (tusimple_folder / 'clips').symlink_to(tmp_path / 'elsewhere')
+    outcome = run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
+    assert 'Wrote 3 photos' in outcome.out
+
+
+@pytest.mark.parametrize('workers', ['0', '-1', 'two', '1.5'])
+def test_nonsense_workers_are_refused(workers, tusimple_folder, tmp_path, run_script):
+    outcome = run_script(processing, tusimple_folder, '-o', tmp_path / 'out', '--workers', workers)
+    assert outcome.status == 2 and outcome.err.count('\n') == 1 and '--workers' in outcome.err
+
+
+def test_writes_beside_the_script_by_default():
+    args = processing.parse_args(['somewhere'])
+    assert args.outdir == os.path.join(ROOT, 'data')
+
+
+def test_runs_from_any_folder(tusimple_folder, tmp_path):
+    script = os.path.join(ROOT, 'data/tusimple_dataset_processing.py')
+    done = subprocess.run([sys.executable, script, 'train_set', '--outdir', 'out'], cwd=tmp_path,
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == '' and 'Wrote 3 photos' in done.stdout
+    assert (tmp_path / 'out/labels/0002.png').exists()

@@ -1,0 +1,150 @@
+"""Pictures from arrays: the right pixels get the right colours, and nothing else changes."""
+
+import concurrent.futures
+import os
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import visualization
+
+
+def blocks(height=16, width=24):
+    """Two square instances on background."""
+    ids = np.zeros([height, width], np.int32)
+    ids[4:10, 2:8] = 1
+    ids[6:14, 14:20] = 2
+    return ids
+
+
+def test_the_first_colours_are_far_apart_for_the_eye():
+    lab = cv2.cvtColor(np.float32([[visualization.colour(k) for k in range(16)]]) / 255, cv2.COLOR_RGB2LAB)[0]
+    distances = np.linalg.norm(lab[:, None] - lab, axis=2) + 1000 * np.eye(16)
+    assert distances.min() > 25   # 2.3 is just noticeable
+
+
+def test_there_are_64_different_colours_and_none_is_black_or_grey():
+    colours = {visualization.colour(k) for k in range(64)}
+    assert len(colours) == 64
+    assert all(max(c) - min(c) >= 90 for c in colours)
+
+
+def test_any_number_of_instances_has_colours():
+    ids = np.arange(1001).reshape(7, 143)
+    picture = visualization.colour_instances(ids)
+    assert picture.shape == (7, 143, 3) and picture.dtype == np.uint8
+    assert not picture[0, 0].any() and picture.reshape(-1, 3)[1:].any(axis=1).all()
+    np.testing.assert_array_equal(visualization.draw_instances(np.zeros_like(picture), ids, alpha=1), picture)
+
+
+def test_instances_are_numbered_by_value_and_zero_stays_background():
+    label = np.array([[170, 0, 20], [20, 70, 170]], np.uint8)
+    np.testing.assert_array_equal(visualization.number_instances(label), [[3, 0, 1], [1, 2, 3]])
+    np.testing.assert_array_equal(visualization.number_instances(label[:, :1]), [[2], [1]])   # without background
+
+
+def test_background_of_the_photo_is_left_as_it_is():
+    photo = np.random.RandomState(0).randint(0, 256, [16, 24, 3]).astype(np.uint8)
+    before = photo.copy()
+    picture = visualization.draw_instances(photo, blocks())
+    np.testing.assert_array_equal(photo, before)
+    changed = (picture != photo).any(axis=2)
+    np.testing.assert_array_equal(changed, blocks() > 0)
+
+
+def test_alpha_mixes_photo_and_colour():
+    photo = np.full([16, 24, 3], 100, np.uint8)
+    picture = visualization.draw_instances(photo, blocks(), alpha=0.25)
+    expected = np.rint(75 + 0.25 * np.array(visualization.colour(1)))
+    np.testing.assert_array_equal(picture[10, 16], expected)
+
+
+def test_small_ids_are_scaled_to_the_photo_in_place():
+    """Every instance lands where the whole picture, resized, has it: no shift of the separately drawn boxes."""
+    ids = blocks(40, 60)
+    picture = visualization.draw_instances(np.zeros([123, 200, 3], np.uint8), ids, alpha=1)
+    for number in (1, 2):
+        drawn = (picture == visualization.colour(number - 1)).all(axis=2)
+        whole = cv2.resize(np.where(ids == number, 255, 0).astype(np.uint8), (200, 123)) > 127
+        assert (drawn != whole).sum() <= 0.02 * whole.sum()   # fixed-point rounding on the outline
+
+
+def test_ids_may_be_larger_than_the_photo():
+    picture = visualization.draw_instances(np.zeros([1, 1, 3], np.uint8), np.ones([512, 512], np.int32), alpha=1)
+    assert tuple(picture[0, 0]) == visualization.colour(0)
+
+
+def test_lane_is_drawn_through_its_points_and_interrupted_where_absent():
+    photo = np.full([100, 960, 3], 128, np.uint8)
+    h_samples = [10, 20, 30, 60, 70, 90]
+    picture = visualization.draw_lanes(photo, [[50, 50, -2, -2, 50, 50]], h_samples)
+    assert tuple(picture[15, 50]) == visualization.colour(0) == tuple(picture[80, 50])
+    np.testing.assert_array_equal(picture[30:60], photo[30:60])
+
+
+@pytest.mark.parametrize('lanes', [[], [[-2, -2]], [[-2, 5]], [[5000, 1e5]]], ids=['none', 'absent', 'dot', 'outside'])
+def test_odd_lanes_do_not_break_the_drawing(lanes):
+    picture = visualization.draw_lanes(np.zeros([20, 20, 3], np.uint8), lanes, [5, 15])
+    assert picture.any() == (lanes == [[-2, 5]])
+
+
+def test_embedding_colours_use_the_whole_range_of_each_dimension():
+    embedding = np.zeros([1, 3, 4], np.float32)
+    embedding[0, :, 0] = [-7, -7, 3]
+    embedding[0, :, 1] = [0, 5e-4, 1e-3]
+    picture = visualization.embedding_as_colours(embedding)
+    assert picture.tolist() == [[[0, 0, 0], [0, 128, 0], [255, 255, 0]]]
+
+
+def test_embedding_of_two_dimensions_has_colours_too():
+    picture = visualization.embedding_as_colours(np.eye(2)[None])
+    assert picture.tolist() == [[[255, 0, 0], [0, 255, 0]]]
+
+
+def test_overview_has_four_panels():
+    photo = np.full([16, 24, 3], 90, np.uint8)
+    label = np.where(blocks() > 0, 20 + 50 * (blocks() - 1), 0)
+    picture = visualization.overview(photo, label, np.zeros([16, 24, 3]), np.zeros([16, 24], np.int32))
+    assert picture.shape == (36, 52, 3) and picture.dtype == np.uint8
+    np.testing.assert_array_equal(picture[:16, :24], photo)
+    np.testing.assert_array_equal(picture[:16, 28:], visualization.draw_instances(photo, blocks()))
+    np.testing.assert_array_equal(picture[20:, 28:], photo)   # no clusters found
+
+
+def test_save_image_overlay_writes_a_picture_a_photo(tmp_path):
+    images = np.full([2, 16, 24, 3], 90, np.uint8)
+    pictures = visualization.save_image_overlay(images, np.stack([blocks(), 0 * blocks()]), tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ['overlay_0000.png', 'overlay_0001.png']
+    written = cv2.imread(str(tmp_path / 'overlay_0000.png'))[..., ::-1]
+    np.testing.assert_array_equal(written, pictures[0])
+    np.testing.assert_array_equal(pictures[1], images[1])
+
+
+@pytest.mark.parametrize('feature_dim', [1, 2, 3, 8])
+def test_scatter_plot_is_written_under_step_and_parameters(tmp_path, feature_dim):
+    rng = np.random.RandomState(0)
+    path = visualization.evaluate_scatter_plot(tmp_path, rng.randn(1, 16, 24, feature_dim), blocks()[None], feature_dim,
+                                               'var1.0/dist1.0', 70)
+    assert os.path.basename(path) == 'scatter_var1.0_dist1.0_000070.png'
+    height, width = cv2.imread(path).shape[:2]
+    assert width == (3 * height if feature_dim > 2 else height)
+
+
+def test_scatter_plot_shows_each_instance_in_its_colour():
+    ids = blocks()
+    picture = visualization.scatter_plot(np.eye(3)[ids] * 5 + np.random.RandomState(0).randn(16, 24, 3), ids)
+    for number in (1, 2):
+        assert (picture == visualization.colour(number - 1)).all(axis=2).sum() > 10
+
+
+def test_scatter_plots_in_threads_equal_those_made_alone():
+    rng = np.random.RandomState(0)
+    embeddings = [rng.randn(16, 24, 2) for _ in range(3)]
+    alone = [visualization.scatter_plot(embedding, blocks()) for embedding in embeddings]
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(visualization.scatter_plot, embeddings, [blocks()] * 3))
+    np.testing.assert_array_equal(together, alone)

@@ -1,0 +1,230 @@
+"""From arrays to pictures: instances and lanes on photos, embeddings as colours and as scatter plots. The one palette.
+
+A photo is uint8 [h, w, 3] RGB. ids are integers [h', w'] at any size, 0 the background, 1.. the instances; instance k has
+colour(k - 1) in every picture, so that where ids go from left to right the colours do. No TensorFlow; matplotlib is
+imported only by what plots.
+"""
+
+import functools
+import itertools
+import os
+
+import cv2
+import numpy as np
+
+import datagenerator
+
+_BACKGROUND_GREY = 150  # of background pixels in scatter plots
+_POINTS_A_LABEL = 4000  # in scatter plots
+
+
+# ---- Colours --------------------------------------------------------------------------------------------------------
+
+@functools.cache
+def palette():
+    """64 colours, tuples (r, g, b), each as unlike all before it as can be: the first few are told apart at a glance."""
+    first = [(255, 40, 40), (0, 230, 80), (60, 110, 255), (255, 220, 0), (255, 0, 220), (0, 225, 255), (255, 130, 0)]
+    steps = range(0, 256, 32)
+    vivid = [c for c in itertools.product(steps, steps, steps) if max(c) >= 128 and max(c) - min(c) >= 96]
+    colours = first + vivid
+    lab = cv2.cvtColor(np.float32([colours]) / 255, cv2.COLOR_RGB2LAB)[0]   # where distances are as the eye sees them
+    distances = np.linalg.norm(lab[:, None] - lab, axis=2)
+    picked = list(range(len(first)))
+    while len(picked) < 64:
+        picked.append(int(distances[picked].min(axis=0).argmax()))
+    return [colours[i] for i in picked]
+
+
+def colour(k):
+    """The colour of number k = 0, 1, ...: (r, g, b). There is no last one; from the 65th on they repeat."""
+    return palette()[k % len(palette())]
+
+
+def colour_instances(ids):
+    """The instances alone: uint8 [h, w, 3], the background black."""
+    table = np.array([(0, 0, 0)] + [colour(k) for k in range(ids.max(initial=0))], np.uint8)
+    return table[ids]
+
+
+def number_instances(label):
+    """Any instance values (20, 70, 120, ...) become 0 (stays the background), 1, 2, ... in the order of the values."""
+    values, inverse = np.unique(np.append(label, 0), return_inverse=True)
+    inverse = inverse - np.searchsorted(values, 0)   # values below 0, should there be any, are no instances
+    return np.maximum(inverse[:-1], 0).reshape(np.shape(label))
+
+
+# ---- On photos ------------------------------------------------------------------------------------------------------
+
+def draw_instances(photo, ids, alpha=0.55):
+    """Lays each instance's colour over the photo; the background stays as it is.
+
+    photo: uint8 [h, w, 3]; ids: integers [h', w'], scaled up to the photo with smooth outlines
+    alpha: how much of the photo the colour hides, 0 to 1
+    Returns a new uint8 [h, w, 3].
+    """
+    picture = photo.copy()
+    height, width = photo.shape[:2]
+    scale_y, scale_x = height / ids.shape[0], width / ids.shape[1]
+    levels = np.arange(256)[:, None]
+    for number, (top, bottom, left, right) in _boxes(ids):
+        # An instance's own part of the photo, with a pixel around it for the scaled outline to end in.
+        y0, x0 = int(max(top - 1, 0) * scale_y), int(max(left - 1, 0) * scale_x)
+        y1, x1 = min(int(np.ceil((bottom + 1) * scale_y)), height), min(int(np.ceil((right + 1) * scale_x)), width)
+        # Resized by the pixel grid of the whole picture: a box cut out and resized alone would be shifted.
+        shift = np.array([[scale_x, 0, (left + 0.5) * scale_x - 0.5 - x0], [0, scale_y, (top + 0.5) * scale_y - 0.5 - y0]])
+        mask = np.where(ids[top:bottom, left:right] == number, 255, 0).astype(np.uint8)
+        mask = cv2.warpAffine(mask, shift, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
+        part = picture[y0:y1, x0:x1]
+        tint = np.rint(levels * (1 - alpha) + np.multiply(colour(number - 1), alpha)).astype(np.uint8)
+        cv2.copyTo(cv2.LUT(part, tint[None]), (mask > 127).astype(np.uint8), part)
+    return picture
+
+
+def _boxes(ids):
+    """(number, (top, bottom, left, right)) of each instance that has pixels, by number; bottom and right are past the last."""
+    rows, columns = np.nonzero(ids > 0)   # sorted by row
+    numbers = ids[rows, columns]
+    count = numbers.max(initial=0) + 1
+    top, left = np.full(count, ids.shape[0]), np.full(count, ids.shape[1])
+    bottom, right = np.zeros(count, int), np.zeros(count, int)
+    np.minimum.at(top, numbers, rows)
+    np.maximum.at(bottom, numbers, rows + 1)
+    np.minimum.at(left, numbers, columns)
+    np.maximum.at(right, numbers, columns + 1)
+    return [(k, (top[k], bottom[k], left[k], right[k])) for k in np.flatnonzero(bottom)]
+
+
+def draw_lanes(photo, lanes, h_samples):
+    """Draws lane lines, from left to right in the palette's colours, with a dark edge that sets them off bright concrete.
+
+    lanes: [num_lanes][len(h_samples)] x in px of the photo; negative where a lane is absent, which also interrupts its line
+    h_samples: y in px
+    Returns a new uint8 [h, w, 3].
+    """
+    picture = photo.copy()
+    thickness = max(round(max(photo.shape[:2]) / 320), 1)
+    for k, lane in enumerate(lanes):
+        points = np.stack([np.asarray(lane, np.float64), np.asarray(h_samples, np.float64)], axis=1)
+        present = points[:, 0] >= 0
+        pieces = np.split(points, np.flatnonzero(np.diff(present)) + 1)
+        # The last point twice: a lone one is a dot then, rather than nothing. shift=4: in sixteenths of a pixel.
+        pieces = [np.rint(16 * np.append(piece, piece[-1:], axis=0)).astype(np.int32)
+                  for piece in pieces if len(piece) and piece[0, 0] >= 0]
+        cv2.polylines(picture, pieces, False, (20, 20, 20), thickness + 2, cv2.LINE_AA, shift=4)
+        cv2.polylines(picture, pieces, False, colour(k), thickness, cv2.LINE_AA, shift=4)
+    return picture
+
+
+def embedding_as_colours(embedding):
+    """The first three dimensions of an embedding [h, w, feature_dim] as red, green and blue, each scaled to 0..255.
+
+    Fewer dimensions leave the other channels at 0, and so does one that is the same everywhere. Returns uint8 [h, w, 3].
+    """
+    embedding = np.asarray(embedding)[..., :3].astype(np.float64)
+    low, high = embedding.min(axis=(0, 1)), embedding.max(axis=(0, 1))
+    scaled = (embedding - low) / np.where(high > low, high - low, 1)
+    picture = np.zeros([*embedding.shape[:2], 3], np.uint8)
+    picture[..., :embedding.shape[-1]] = np.rint(255 * scaled)
+    return picture
+
+
+def overview(photo, label, embedding, ids):
+    """One picture to judge a training by: photo, label (top), embedding, clusters (below), all at the photo's size.
+
+    photo: uint8 [h, w, 3]; label: any instance values [h', w']; embedding: [h', w', feature_dim]; ids: [h', w']
+    Returns uint8 [2 h + 4, 2 w + 4, 3].
+    """
+    height, width = photo.shape[:2]
+    panels = [photo, draw_instances(photo, number_instances(label)),
+              datagenerator.resize_image(embedding_as_colours(embedding), (width, height)), draw_instances(photo, ids)]
+    picture = np.full([2 * height + 4, 2 * width + 4, 3], 255, np.uint8)
+    for panel, y, x in zip(panels, (0, 0, height + 4, height + 4), (0, width + 4, 0, width + 4)):
+        picture[y:y + height, x:x + width] = panel
+    return picture
+
+
+def save_image_overlay(valid_image, valid_label, output_dir='.'):
+    """Writes overlay_NNNN.png into output_dir, each photo with its label's instances coloured: does the data line up?
+
+    valid_image: [b, h, w, 3] or [h, w, 3], 0..255; valid_label: [b, h, w] or [h, w], any instance values
+    Returns the list of pictures, uint8 [h, w, 3].
+    """
+    images, labels = np.asarray(valid_image), np.asarray(valid_label)
+    images, labels = images.reshape(-1, *images.shape[-3:]), labels.reshape(-1, *labels.shape[-2:])
+    pictures = [draw_instances(np.clip(image, 0, 255).astype(np.uint8), number_instances(label))
+                for image, label in zip(images, labels, strict=True)]
+    for i, picture in enumerate(pictures):
+        datagenerator.write_image(os.path.join(output_dir, f'overlay_{i:04d}.png'), picture)
+    return pictures
+
+
+# ---- Plots ----------------------------------------------------------------------------------------------------------
+
+def scatter_plot(embedding, label, title=''):
+    """The pixels of one photo in embedding space, coloured by instance, with each instance's mean as a cross.
+
+    Every pair of the first three dimensions has a panel; of more than three dimensions the three principal components are
+    shown, and the title says how much of the variance they hold. At most 4,000 pixels an instance are drawn, evenly taken,
+    so the same input gives the same plot.
+
+    embedding: [h, w, feature_dim] or [N, feature_dim]; label: integers [h, w] or [N], 0 the background
+    Returns uint8 [h', w', 3].
+    """
+    # Not pyplot: its global list of figures is not safe among threads and keeps every figure alive.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    label = np.ravel(label)
+    points = np.reshape(embedding, (len(label), -1)).astype(np.float64)
+    name = 'dimension'
+    if points.shape[1] > 3:
+        points, share = _principal_components(points)
+        name = 'component'
+        title += f'  ({share:.0%} of the variance)'
+    if points.shape[1] == 1:
+        points = np.stack([points[:, 0], label], axis=1)   # a line a label
+    pairs = [(0, 1)] if points.shape[1] == 2 else [(0, 1), (0, 2), (1, 2)]
+
+    figure = Figure(figsize=(5 * len(pairs), 5), dpi=100, layout='constrained')
+    canvas = FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    all_axes = figure.subplots(1, len(pairs), squeeze=False)[0]
+    for axes, (i, j) in zip(all_axes, pairs):
+        axes.set_aspect('equal', 'datalim')   # distances are what the loss and mean shift are about
+        axes.set_xlabel(f'{name} {i + 1}')
+        axes.set_ylabel(f'{name} {j + 1}')
+        axes.grid(alpha=0.3)
+    values = np.unique(label)
+    for value, number in zip(values, number_instances(values)):
+        own = points[label == value]
+        drawn = own[np.linspace(0, len(own) - 1, min(len(own), _POINTS_A_LABEL)).astype(int)]
+        rgb = np.divide(colour(number - 1) if number else (_BACKGROUND_GREY,) * 3, 255)
+        mean = own.mean(axis=0)
+        for axes, (i, j) in zip(all_axes, pairs):
+            axes.plot(drawn[:, i], drawn[:, j], '.', color=rgb, markersize=2, zorder=1 if number else 0)
+            axes.plot(mean[i], mean[j], 'x', color='black', markersize=8, zorder=2)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
+
+
+def _principal_components(points):
+    """(the first three principal components [N, 3], their share of the variance)."""
+    centred = points - points.mean(axis=0)
+    variances, directions = np.linalg.eigh(centred.T @ centred)   # ascending
+    return centred @ directions[:, :-4:-1], variances[-3:].sum() / max(variances.sum(), 1e-300)
+
+
+def evaluate_scatter_plot(log_dir, valid_pred, valid_label, feature_dim, param_string, step):
+    """Writes the scatter plot of a validation photo's embedding to log_dir/scatter_<param_string>_<step>.png.
+
+    valid_pred: [b, h, w, feature_dim] or [h, w, feature_dim]; valid_label: [b, h, w] or [h, w]; of a batch, the first
+    param_string: what to tell runs apart by, such as 'var1.0_dist1.0'; step: of the training
+    Returns the path.
+    """
+    valid_label = np.asarray(valid_label)
+    label = valid_label.reshape(-1, *valid_label.shape[-2:])[0]
+    embedding = np.reshape(valid_pred, (-1, *label.shape, feature_dim))[0]
+    name = f'scatter_{param_string}_{step:06d}.png'.replace(os.sep, '_')
+    path = os.path.join(log_dir, name)
+    datagenerator.write_image(path, scatter_plot(embedding, label, f'{param_string}  step {step:,}'))
+    return path
