@@ -5,9 +5,10 @@
     python inference.py --indir drive.mp4 --draw-lanes         every frame of a video
     python inference.py --indir test_tasks_0627.json --json predictions.json --no-pictures
 
-Each photo becomes cluster_NNNN.png, the photo at its own size with every instance coloured and the largest cluster (the
-background) left as it is. NNNN counts from 0000 through the inputs as sorted by name, as listed in the JSON, or frame by
-frame. A photo that cannot be used is named and its number left out, the others are done, and the exit status is 1.
+Each photo becomes cluster_NNNN.png, the photo at its own size with every instance coloured and the largest
+cluster (the background) left as it is. NNNN counts from 0000 through the inputs as sorted by name, as listed
+in the JSON, or frame by frame. A photo that cannot be used is named and its number left out, the others are
+done, and the exit status is 1.
 """
 
 import collections
@@ -19,7 +20,8 @@ import re
 import sys
 import time
 
-os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')  # before OpenCV: a broken video is our error line, not FFmpeg's
+# Before OpenCV is imported: a broken video is for our error line to tell, not for FFmpeg's.
+os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
 
 import cv2
 import numpy as np
@@ -61,42 +63,43 @@ def parse_flags(argv):
     files.add_argument('-m', '--modeldir', default=beside_script('trained_model'),
                        help='Folder of the checkpoint to use.')
     files.add_argument('-i', '--indir', default=beside_script('inference_test/images'),
-                       help='Folder of photos (jpg, jpeg, png, bmp), one photo, a video (mp4, avi, mov), or a TuSimple JSON '
-                            'whose raw_file are relative to its own folder.')
+                       help='Folder of photos (jpg, jpeg, png, bmp), one photo, a video (mp4, avi, mov), or '
+                            'a TuSimple JSON whose raw_file are relative to its own folder.')
     files.add_argument('-o', '--outdir', default=beside_script('inference_test/results'),
                        help='Folder for the pictures; created if it does not exist.')
     files.add_argument('--json', metavar='FILE',
-                       help='Write the lanes in the format of the TuSimple benchmark, one line a photo: raw_file, lanes, '
-                            'h_samples, and run_time in ms (network + clustering + lanes).')
+                       help='Write the lanes in the format of the TuSimple benchmark, one line a photo: '
+                            'raw_file, lanes, h_samples, and run_time in ms (network + clustering + lanes).')
     clusters = parser.add_argument_group('clustering')
     clusters.add_argument('--bandwidth', type=command_line.positive_float,
-                          help="Bandwidth of mean shift, in units of the embedding (default: the model's own).")
+                          help='Bandwidth of mean shift in embedding space (default: that of the model).')
     pictures = parser.add_argument_group('pictures')
-    pictures.add_argument('--draw-lanes', action='store_true', help='Draw the lane lines into cluster_NNNN.png.')
+    pictures.add_argument('--draw-lanes', action='store_true',
+                          help='Draw the lane lines into cluster_NNNN.png.')
     pictures.add_argument('--masks', action='store_true',
-                          help='Write mask_NNNN.png, the instance ids at the size of the photo: 0 background, 1, 2, ... from '
-                               'left to right; 8 bits, or 16 where there are over 255 instances.')
+                          help='Write mask_NNNN.png, the instance ids at the size of the photo: 0 '
+                               'background, 1, 2, ... from left to right; 8 bits, 16 for over 255 instances.')
     pictures.add_argument('--scatter', action='store_true',
-                          help='Write the embedding: scatter_NNNN.png, its pixels as points coloured by instance, and '
-                               'embedding_NNNN.png, its first three dimensions as red, green and blue.')
+                          help='Write the embedding: scatter_NNNN.png, its pixels as points coloured by '
+                               'instance, and embedding_NNNN.png, its first three dimensions as colours.')
     pictures.add_argument('--no-pictures', action='store_true', help='Do not write cluster_NNNN.png.')
     speed = parser.add_argument_group('speed')
     speed.add_argument('--workers', type=command_line.non_negative_int, default=min(os.cpu_count() or 1, 8),
-                       help='Threads that cluster and write while the network is at the next photo; 0 does one thing after '
-                            'the other, so that the times are of an undisturbed machine.')
+                       help='Threads that cluster and write while the network is at the next photo; 0 does '
+                            'one thing after the other, so that the times are of an undisturbed machine.')
     flags = parser.parse_args(argv)
     if flags.no_pictures and not (flags.json or flags.masks or flags.scatter):
         parser.error('--no-pictures leaves nothing to do: ask for --json, --masks or --scatter')
     return flags
 
 
-# ---- Inputs ---------------------------------------------------------------------------------------------------------
+# ---- Inputs ------------------------------------------------------------------------------------------------
 
 def find_photos(indir):
     """The photos that --indir stands for: (photos, how many or None, problems).
 
-    photos is an iterable of Photo, without their images; for a video it has no end. problems: a line each for what in a
-    TuSimple JSON cannot be used. Raises InputError where there is nothing at all.
+    photos is an iterable of Photo, without their images; for a video it has no end. problems: a line each for
+    what in a TuSimple JSON cannot be used. Raises InputError where there is nothing at all.
     """
     extension = os.path.splitext(indir)[1].lower()
     if os.path.isdir(indir):
@@ -130,7 +133,7 @@ def _listed_photos(json_path):
 
 
 def open_video(path):
-    """(a function from Photo to Photo that reads frame after frame, the number of frames or None where not known).
+    """(a function from Photo to Photo that reads frame after frame, the number of frames or None).
 
     After the last frame the function returns None. Raises InputError if not even one frame can be read.
     """
@@ -161,12 +164,12 @@ def read_photo(photo):
 
 
 def check_outputs(flags, photos, count):
-    """Makes the output folders and proves them writable; raises InputError, also where an output would replace an input."""
+    """Makes the output folders, proves them writable, and sees that no output would replace an input."""
     if flags.json:
         if os.path.isdir(flags.json):
             raise InputError(f'--json {flags.json}: is a folder; give the name of a file')
         datagenerator.make_output_folder(os.path.dirname(flags.json) or '.')
-        if os.path.exists(flags.json) and os.path.exists(flags.indir) and os.path.samefile(flags.json, flags.indir):
+        if os.path.exists(flags.json) and os.path.samefile(flags.json, flags.indir):
             raise InputError(f'--json {flags.json}: is the input itself; give another name')
     if flags.no_pictures and not flags.masks and not flags.scatter:
         return
@@ -174,10 +177,10 @@ def check_outputs(flags, photos, count):
     for photo in photos if count is not None else ():
         folder, name = os.path.split(photo.path)
         if OUTPUT_NAME.fullmatch(name) and os.path.realpath(folder) == os.path.realpath(flags.outdir):
-            raise InputError(f'{photo.path}: is an input that the results would replace; give another --outdir')
+            raise InputError(f'{photo.path}: is an input that results would replace; give another --outdir')
 
 
-# ---- The network ----------------------------------------------------------------------------------------------------
+# ---- The network -------------------------------------------------------------------------------------------
 
 def rebuild_graph(sess, checkpoint_dir, input_image, batch_size, feature_dim):
     """Builds the network for inference in sess.graph and restores its weights.
@@ -186,19 +189,25 @@ def rebuild_graph(sess, checkpoint_dir, input_image, batch_size, feature_dim):
     batch_size: not used, any batch does; feature_dim: of the checkpoint
     Returns the embedding, float32 [b, h, w, feature_dim]. Raises InputError if the checkpoint cannot be used.
     """
+    import tensorflow.compat.v1 as tf
     import utils
     conventions = utils.read_conventions(checkpoint_dir)
+    checkpoint = utils.find_checkpoint(checkpoint_dir)
+    if conventions.head != 'Instance':
+        raise InputError(f'{checkpoint_dir}: is a semantic model, which tells lane from road but not lane from '
+                         'lane; train on from it')
     if feature_dim != conventions.feature_dim:
-        raise InputError(f'{checkpoint_dir}: its embedding has {conventions.feature_dim} dimensions, not {feature_dim}')
+        raise InputError(f'{checkpoint_dir}: its embedding has {conventions.feature_dim} dimensions, '
+                         f'not {feature_dim}')
     with sess.graph.as_default():
         embedding = utils.build_model(input_image, conventions, is_training=False)
-        utils.restore(sess, utils.find_checkpoint(checkpoint_dir), utils.tf.global_variables())
+        utils.restore(sess, checkpoint, tf.global_variables())
     return embedding
 
 
 def load_network(checkpoint_dir):
-    """(the network, its conventions): a function from uint8 [b, h, w, 3] to float32 [b, h, w, feature_dim]."""
-    import tensorflow.compat.v1 as tf
+    """(network, conventions): a function from uint8 [b, h, w, 3] to float32 [b, h, w, feature_dim]."""
+    import tensorflow.compat.v1 as tf   # not at the top: seconds that --help need not wait for
     import utils
     conventions = utils.read_conventions(checkpoint_dir)
     width, height = conventions.image_size
@@ -208,14 +217,15 @@ def load_network(checkpoint_dir):
         return utils.freeze(sess, input_image, embedding), conventions
 
 
-# ---- The frame ------------------------------------------------------------------------------------------------------
+# ---- The frame ---------------------------------------------------------------------------------------------
 
 def run_pipeline(photos, read, embed, finish, num_readers, num_workers):
     """Takes each photo through read, embed and finish, and yields it, in order.
 
-    embed runs in the calling thread, the others in threads of their own, a few photos ahead and behind. At any time a
-    bounded number of photos is under way. An exception of any stage is raised here, when that photo's turn has come.
-    photos ends where read returns None. With num_workers 0 all runs in the calling thread, one after the other.
+    embed runs in the calling thread, the others in threads of their own, a few photos ahead and behind. At
+    any time a bounded number of photos is under way. An exception of any stage is raised here, when that
+    photo's turn has come. photos ends where read returns None. With num_workers 0 all runs in the calling
+    thread, one after the other.
     """
     def in_order(pool, function, items, ahead):
         under_way = collections.deque()
@@ -253,7 +263,8 @@ def finish_photo(photo, bandwidth, flags):
     if photo.error is not None:
         return photo
     if not np.isfinite(photo.embedding).all():
-        raise InputError(f'{flags.modeldir}: the model gives NaN or infinity on {photo.path}; its training has diverged')
+        raise InputError(f'{flags.modeldir}: the model gives NaN or infinity on {photo.path}; '
+                         'its training has diverged')
     height, width = photo.image.shape[:2]
     if photo.h_samples is None:
         photo.h_samples = np.unique(np.multiply(tusimple.H_SAMPLES, height) // 720).tolist()
@@ -284,12 +295,13 @@ def write_pictures(photo, ids, flags):
         ids_type = np.uint8 if ids.max(initial=0) <= 255 else np.uint16
         write('mask', datagenerator.resize_label(ids.astype(ids_type), photo.image.shape[1::-1]))
     if flags.scatter:
-        write('scatter', visualization.scatter_plot(photo.embedding, ids, f'{photo.raw_file}: {ids.max()} instances'))
+        title = f'{photo.raw_file}: {ids.max()} instances'
+        write('scatter', visualization.scatter_plot(photo.embedding, ids, title))
         write('embedding', visualization.embedding_as_colours(photo.embedding))
 
 
 def save_image_with_features_as_color(pred, output_dir='.'):
-    """Writes embedding_NNNN.png into output_dir: the first three dimensions of each embedding as red, green and blue.
+    """Writes embedding_NNNN.png into output_dir: the first three dimensions of each embedding as colours.
 
     pred: float [b, h, w, feature_dim]; each dimension of each embedding is scaled to 0..255 by itself
     Returns the list of pictures, uint8 [h, w, 3].
@@ -300,7 +312,7 @@ def save_image_with_features_as_color(pred, output_dir='.'):
     return pictures
 
 
-# ---- The script -----------------------------------------------------------------------------------------------------
+# ---- The script --------------------------------------------------------------------------------------------
 
 def print_results(photos, seconds, flags):
     """What became of each photo, where they are few, the closing table, and where the results lie."""
@@ -315,8 +327,8 @@ def print_results(photos, seconds, flags):
     print(f'{"ms a picture":<14}{"median":>8}{"mean":>8}')
     for name, values in times.items():
         print(f'{name:<14}{np.median(values):8.1f}{np.mean(values):8.1f}')
-    print(f'{len(photos):,} pictures, {num_lanes:,} lanes found, {len(photos) / seconds:.1f} frames per second '
-          f'with reading and writing')
+    print(f'{len(photos):,} pictures, {num_lanes:,} lanes found, '
+          f'{len(photos) / seconds:.1f} frames per second with reading and writing')
     if not flags.no_pictures or flags.masks or flags.scatter:
         print(f'pictures 0000 to {photos[-1].number:04d}: {flags.outdir}')
     if flags.json:
@@ -341,7 +353,7 @@ def main(argv=None):
     network, conventions = load_network(flags.modeldir)
     width, height = conventions.image_size
     bandwidth = flags.bandwidth or conventions.bandwidth
-    network(np.zeros([1, height, width, 3], np.uint8))   # the first call plans the graph; what follows is timed
+    network(np.zeros([1, height, width, 3], np.uint8))   # the first call plans the graph; the next are timed
 
     start = time.perf_counter()
     done = []
@@ -362,7 +374,7 @@ def main(argv=None):
     network.close()
 
     if is_video and count and len(done) < 0.95 * count - 1:   # headers are a few frames wrong now and then
-        problems.append(f'{flags.indir}: only {len(done)} of its {count} frames can be decoded; it may be cut off')
+        problems.append(f'{flags.indir}: only {len(done)} of its {count} frames can be decoded')
         command_line.warn(problems[-1])
     if done:
         if flags.json:

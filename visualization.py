@@ -1,8 +1,8 @@
-"""From arrays to pictures: instances and lanes on photos, embeddings as colours and as scatter plots. The one palette.
+"""From arrays to pictures: instances and lanes on photos, embeddings as colours and plots. The one palette.
 
-A photo is uint8 [h, w, 3] RGB. ids are integers [h', w'] at any size, 0 the background, 1.. the instances; instance k has
-colour(k - 1) in every picture, so that where ids go from left to right the colours do. No TensorFlow; matplotlib is
-imported only by what plots.
+A photo is uint8 [h, w, 3] RGB. ids are integers [h', w'] at any size, 0 the background, 1.. the instances;
+instance k has colour(k - 1) in every picture, so that where ids go from left to right the colours do. No
+TensorFlow; matplotlib is imported only by what plots.
 """
 
 import functools
@@ -18,16 +18,17 @@ _BACKGROUND_GREY = 150  # of background pixels in scatter plots
 _POINTS_A_LABEL = 4000  # in scatter plots
 
 
-# ---- Colours --------------------------------------------------------------------------------------------------------
+# ---- Colours -----------------------------------------------------------------------------------------------
 
 @functools.cache
 def palette():
-    """64 colours, tuples (r, g, b), each as unlike all before it as can be: the first few are told apart at a glance."""
-    first = [(255, 40, 40), (0, 230, 80), (60, 110, 255), (255, 220, 0), (255, 0, 220), (0, 225, 255), (255, 130, 0)]
+    """64 colours (r, g, b), each as unlike all before it as can be: the first are told apart at a glance."""
+    first = [(255, 40, 40), (0, 230, 80), (60, 110, 255), (255, 220, 0), (255, 0, 220), (0, 225, 255),
+             (255, 130, 0)]
     steps = range(0, 256, 32)
     vivid = [c for c in itertools.product(steps, steps, steps) if max(c) >= 128 and max(c) - min(c) >= 96]
     colours = first + vivid
-    lab = cv2.cvtColor(np.float32([colours]) / 255, cv2.COLOR_RGB2LAB)[0]   # where distances are as the eye sees them
+    lab = cv2.cvtColor(np.float32([colours]) / 255, cv2.COLOR_RGB2LAB)[0]   # distances as the eye sees them
     distances = np.linalg.norm(lab[:, None] - lab, axis=2)
     picked = list(range(len(first)))
     while len(picked) < 64:
@@ -47,13 +48,13 @@ def colour_instances(ids):
 
 
 def number_instances(label):
-    """Any instance values (20, 70, 120, ...) become 0 (stays the background), 1, 2, ... in the order of the values."""
+    """Any instance values (20, 70, 120, ...) become 1, 2, ... in their order; 0 stays the background."""
     values, inverse = np.unique(np.append(label, 0), return_inverse=True)
     inverse = inverse - np.searchsorted(values, 0)   # values below 0, should there be any, are no instances
     return np.maximum(inverse[:-1], 0).reshape(np.shape(label))
 
 
-# ---- On photos ------------------------------------------------------------------------------------------------------
+# ---- On photos ---------------------------------------------------------------------------------------------
 
 def draw_instances(photo, ids, alpha=0.55):
     """Lays each instance's colour over the photo; the background stays as it is.
@@ -69,11 +70,13 @@ def draw_instances(photo, ids, alpha=0.55):
     for number, (top, bottom, left, right) in _boxes(ids):
         # An instance's own part of the photo, with a pixel around it for the scaled outline to end in.
         y0, x0 = int(max(top - 1, 0) * scale_y), int(max(left - 1, 0) * scale_x)
-        y1, x1 = min(int(np.ceil((bottom + 1) * scale_y)), height), min(int(np.ceil((right + 1) * scale_x)), width)
+        y1 = min(int(np.ceil((bottom + 1) * scale_y)), height)
+        x1 = min(int(np.ceil((right + 1) * scale_x)), width)
         # Resized by the pixel grid of the whole picture: a box cut out and resized alone would be shifted.
-        shift = np.array([[scale_x, 0, (left + 0.5) * scale_x - 0.5 - x0], [0, scale_y, (top + 0.5) * scale_y - 0.5 - y0]])
+        to_part = np.array([[scale_x, 0, (left + 0.5) * scale_x - 0.5 - x0],
+                            [0, scale_y, (top + 0.5) * scale_y - 0.5 - y0]])
         mask = np.where(ids[top:bottom, left:right] == number, 255, 0).astype(np.uint8)
-        mask = cv2.warpAffine(mask, shift, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
+        mask = cv2.warpAffine(mask, to_part, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
         part = picture[y0:y1, x0:x1]
         tint = np.rint(levels * (1 - alpha) + np.multiply(colour(number - 1), alpha)).astype(np.uint8)
         cv2.copyTo(cv2.LUT(part, tint[None]), (mask > 127).astype(np.uint8), part)
@@ -81,7 +84,7 @@ def draw_instances(photo, ids, alpha=0.55):
 
 
 def _boxes(ids):
-    """(number, (top, bottom, left, right)) of each instance that has pixels, by number; bottom and right are past the last."""
+    """(number, (top, bottom, left, right)) of each instance with pixels; bottom and right are exclusive."""
     rows, columns = np.nonzero(ids > 0)   # sorted by row
     numbers = ids[rows, columns]
     count = numbers.max(initial=0) + 1
@@ -95,9 +98,9 @@ def _boxes(ids):
 
 
 def draw_lanes(photo, lanes, h_samples):
-    """Draws lane lines, from left to right in the palette's colours, with a dark edge that sets them off bright concrete.
+    """Draws lane lines in the palette's colours, with a dark edge that sets them off bright concrete.
 
-    lanes: [num_lanes][len(h_samples)] x in px of the photo; negative where a lane is absent, which also interrupts its line
+    lanes: [num_lanes][len(h_samples)] x in px of the photo; negative where a lane is absent
     h_samples: y in px
     Returns a new uint8 [h, w, 3].
     """
@@ -107,7 +110,7 @@ def draw_lanes(photo, lanes, h_samples):
         points = np.stack([np.asarray(lane, np.float64), np.asarray(h_samples, np.float64)], axis=1)
         present = points[:, 0] >= 0
         pieces = np.split(points, np.flatnonzero(np.diff(present)) + 1)
-        # The last point twice: a lone one is a dot then, rather than nothing. shift=4: in sixteenths of a pixel.
+        # The last point twice: a lone one is a dot then, rather than nothing. shift=4: 1/16 px.
         pieces = [np.rint(16 * np.append(piece, piece[-1:], axis=0)).astype(np.int32)
                   for piece in pieces if len(piece) and piece[0, 0] >= 0]
         cv2.polylines(picture, pieces, False, (20, 20, 20), thickness + 2, cv2.LINE_AA, shift=4)
@@ -116,9 +119,12 @@ def draw_lanes(photo, lanes, h_samples):
 
 
 def embedding_as_colours(embedding):
-    """The first three dimensions of an embedding [h, w, feature_dim] as red, green and blue, each scaled to 0..255.
+    """The first three dimensions of an embedding as red, green and blue, each scaled to 0..255.
 
-    Fewer dimensions leave the other channels at 0, and so does one that is the same everywhere. Returns uint8 [h, w, 3].
+    Fewer dimensions leave the other channels at 0, and so does one that is the same everywhere.
+
+    embedding: [h, w, feature_dim]
+    Returns uint8 [h, w, 3].
     """
     embedding = np.asarray(embedding)[..., :3].astype(np.float64)
     low, high = embedding.min(axis=(0, 1)), embedding.max(axis=(0, 1))
@@ -129,14 +135,16 @@ def embedding_as_colours(embedding):
 
 
 def overview(photo, label, embedding, ids):
-    """One picture to judge a training by: photo, label (top), embedding, clusters (below), all at the photo's size.
+    """One picture to judge a training by: photo, label (top), embedding and clusters (below).
 
-    photo: uint8 [h, w, 3]; label: any instance values [h', w']; embedding: [h', w', feature_dim]; ids: [h', w']
+    photo: uint8 [h, w, 3]; label: [h', w'], any instance values; embedding: [h', w', feature_dim]
+    ids: [h', w']
     Returns uint8 [2 h + 4, 2 w + 4, 3].
     """
     height, width = photo.shape[:2]
     panels = [photo, draw_instances(photo, number_instances(label)),
-              datagenerator.resize_image(embedding_as_colours(embedding), (width, height)), draw_instances(photo, ids)]
+              datagenerator.resize_image(embedding_as_colours(embedding), (width, height)),
+              draw_instances(photo, ids)]
     picture = np.full([2 * height + 4, 2 * width + 4, 3], 255, np.uint8)
     for panel, y, x in zip(panels, (0, 0, height + 4, height + 4), (0, width + 4, 0, width + 4)):
         picture[y:y + height, x:x + width] = panel
@@ -144,7 +152,7 @@ def overview(photo, label, embedding, ids):
 
 
 def save_image_overlay(valid_image, valid_label, output_dir='.'):
-    """Writes overlay_NNNN.png into output_dir, each photo with its label's instances coloured: does the data line up?
+    """Writes overlay_NNNN.png into output_dir, each photo with its label coloured: do the two line up?
 
     valid_image: [b, h, w, 3] or [h, w, 3], 0..255; valid_label: [b, h, w] or [h, w], any instance values
     Returns the list of pictures, uint8 [h, w, 3].
@@ -158,14 +166,14 @@ def save_image_overlay(valid_image, valid_label, output_dir='.'):
     return pictures
 
 
-# ---- Plots ----------------------------------------------------------------------------------------------------------
+# ---- Plots -------------------------------------------------------------------------------------------------
 
 def scatter_plot(embedding, label, title=''):
     """The pixels of one photo in embedding space, coloured by instance, with each instance's mean as a cross.
 
-    Every pair of the first three dimensions has a panel; of more than three dimensions the three principal components are
-    shown, and the title says how much of the variance they hold. At most 4,000 pixels an instance are drawn, evenly taken,
-    so the same input gives the same plot.
+    Every pair of the first three dimensions has a panel; of more than three dimensions the three principal
+    components are shown, and the title says how much of the variance they hold. At most 4,000 pixels an
+    instance are drawn, evenly taken, so the same input gives the same plot.
 
     embedding: [h, w, feature_dim] or [N, feature_dim]; label: integers [h, w] or [N], 0 the background
     Returns uint8 [h', w', 3].
@@ -217,7 +225,8 @@ def _principal_components(points):
 def evaluate_scatter_plot(log_dir, valid_pred, valid_label, feature_dim, param_string, step):
     """Writes the scatter plot of a validation photo's embedding to log_dir/scatter_<param_string>_<step>.png.
 
-    valid_pred: [b, h, w, feature_dim] or [h, w, feature_dim]; valid_label: [b, h, w] or [h, w]; of a batch, the first
+    valid_pred: [b, h, w, feature_dim] or [h, w, feature_dim]
+    valid_label: [b, h, w] or [h, w]; of a batch, the first photo is plotted
     param_string: what to tell runs apart by, such as 'var1.0_dist1.0'; step: of the training
     Returns the path.
     """

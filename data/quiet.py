@@ -1,4 +1,4 @@
-"""TensorFlow without its start-up noise, and imported in half the time. For entry scripts; imports nothing heavy itself."""
+"""TensorFlow without its start-up noise, and imported sooner. For entry scripts."""
 
 import importlib
 import logging
@@ -8,17 +8,18 @@ import tempfile
 
 
 def import_tensorflow():
-    """Imports TensorFlow silently and in half the time; afterwards `import tensorflow` costs nothing.
+    """Imports TensorFlow silently and without Keras; afterwards `import tensorflow` costs nothing.
 
-    Entry scripts call it once the flags have been found sound, before they import a module that needs TensorFlow.
+    Entry scripts call it once the flags have been found sound, before they import what needs TensorFlow.
     An environment with TF_CPP_MIN_LOG_LEVEL=0 (or 1, 2) hears all that TensorFlow has to say.
     Raises ImportError, after showing what the libraries wrote, if TensorFlow cannot be imported.
     """
     if 'tensorflow' in sys.modules:
         return
-    logging.getLogger('tensorflow').setLevel(logging.ERROR)  # deprecations; "non-resource variables are not supported"
-    # TensorFlow imports Keras, and Keras scikit-learn, SciPy and matplotlib: 2.5 s and 120 MB for nothing here. It does
-    # without where Keras cannot be found. Unhidden below, Keras loads when it is asked for (tf.keras).
+    logging.getLogger('tensorflow').setLevel(logging.ERROR)  # deprecations, for one
+    # TensorFlow imports Keras, and Keras scikit-learn and matplotlib: 2.5 s and 120 MB for nothing here.
+    # Where Keras cannot be found, TensorFlow does without. Unhidden below, it loads when it is asked for
+    # (tf.keras).
     hide_keras = 'keras' not in sys.modules
     if hide_keras:
         sys.modules['keras'] = None
@@ -35,7 +36,7 @@ def import_tensorflow():
 def _import_silently(module):
     """Imports a module while file descriptor 2 leads to a file, which is shown only if the import fails.
 
-    While it is loaded, TensorFlow writes to stderr whatever the environment says: its log is not yet initialised.
+    While it is loaded, TensorFlow writes to stderr whatever the environment says: its log is not ready yet.
     """
     sys.stderr.flush()
     stderr = os.dup(2)

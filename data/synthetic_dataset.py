@@ -3,15 +3,21 @@
     python data/synthetic_dataset.py synthetic --num 2000 --seed 1
     python data/tusimple_dataset_processing.py synthetic
 
-DIR receives clips/synthetic/NNNNNN/20.jpg (1280x720) and, last of all, label_data_synthetic.json: a folder without that
-file is an unfinished one. Run again, the script replaces what it wrote before; a folder that holds label files of
-another name is refused. The same seed gives the same bytes whatever --workers is, and scene i is the same for any --num.
+DIR receives clips/synthetic/NNNNNN/20.jpg (1280x720) and, last of all, label_data_synthetic.json: a folder
+without that
+file is an unfinished one. Run again, the script replaces what it wrote before; a folder that holds label
+files of
+another name is refused. The same seed gives the same bytes whatever --workers is, and scene i is the same
+for any --num.
 
 How a scene comes about: `sample_scene` draws everything that is true of the world (camera, road, lines,
-                                                                                    vehicles,
-light), `lane_labels` projects the lines into the label, `render` paints the photo. The camera is a pinhole over a road
-that bends like a clothoid and rises or falls. Its roll is left out while painting, so that each row of the picture lies at one
-distance and every pattern on the road is a product of an across and an along part, both with exact pixel coverage;
+vehicles,
+light), `lane_labels` projects the lines into the label, `render` paints the photo. The camera is a pinhole
+over a road
+that bends like a clothoid and rises or falls. Its roll is left out while painting, so that each row of the
+picture lies at one
+distance and every pattern on the road is a product of an across and an along part, both with exact pixel
+coverage;
 the finished picture is turned at the end. Colours are display values 0..255, not linear light.
 """
 
@@ -38,11 +44,12 @@ LABEL_FILE = 'label_data_synthetic.json'
 NEAREST, FARTHEST = 2.0, 1500.0  # m along the road
 
 
-# ---- What there is in a scene ---------------------------------------------------------------------------------------
+# ---- What there is in a scene ------------------------------------------------------------------------------
 
 @dataclasses.dataclass
 class Camera:
-    """A pinhole: focal length px, height m, (centre, horizon) px where a straight flat road vanishes, roll rad."""
+    """A pinhole: focal length px, height m, (centre, horizon) px where a straight flat road vanishes, roll
+    rad."""
     focal: float
     height: float
     centre: float
@@ -54,12 +61,13 @@ class Camera:
 class Road:
     """Offsets are m to the right of the camera's path, along the road's own bend.
 
-    heading: slope dx/dz at the camera; curvature 1/m and its rate 1/m^2 (clothoid); grade: vertical curvature 1/m
+    heading: slope dx/dz at the camera; curvature 1/m and its rate 1/m^2 (clothoid); grade: vertical
+    curvature 1/m
     left, right: offsets of the outermost lines; lane_width, shoulders m
     concrete: slabs with joints, otherwise asphalt; shade: brightness of the surface; tint [3]
     joint_offset: m from a lane line to the joint beside it
-    oncoming: (offset of the inner line,
-               lanes) of the opposite carriageway, None if unseen; two_way: no median
+    oncoming: (offset of the inner line, lanes) of the opposite carriageway, None if unseen; two_way: no
+    median
     """
     heading: float
     curvature: float
@@ -87,14 +95,16 @@ class Road:
                 + slope * beyond + curvature * beyond ** 2 / 2)
 
     def rise(self, z):
-        """Height of the surface at distance z over the plane under the car, in m; the slope stays beyond 300 m."""
+        """Height of the surface at distance z over the plane under the car, in m; the slope stays beyond 300
+        m."""
         near = np.minimum(z, 300.0)
         return self.grade * near * (near / 2 + (z - near))
 
 
 @dataclasses.dataclass
 class Line:
-    """A painted line. pattern: list of (start, length) m within period; ([], 0): unbroken. wear 0 new .. 1 gone."""
+    """A painted line. pattern: list of (start, length) m within period; ([], 0): unbroken. wear 0 new .. 1
+    gone."""
     offset: float
     colour: tuple
     width: float
@@ -162,8 +172,9 @@ class Scene:
     lens: Lens
 
 
-# ---- Drawing a scene from the distributions -------------------------------------------------------------------------
-# Tuned against the 3,626 training label lines of TuSimple; tests/test_synthetic_dataset.py holds their quantiles.
+# ---- Drawing a scene from the distributions ----------------------------------------------------------------
+# Tuned against the 3,626 training label lines of TuSimple; tests/test_synthetic_dataset.py holds their
+# quantiles.
 
 def sample_scene(rng):
     """Draws a scene. rng: np.random.Generator"""
@@ -189,29 +200,28 @@ def sample_road(rng, camera):
     lanes_right = rng.choice(5, p=[0.13, 0.37, 0.28, 0.15, 0.07])
     bend = rng.random()
     straight, sharp = bend < 0.58, bend > 0.98
-    curvature = rng.choice([-1, 1]) * (abs(rng.normal(0, 0.00002)) if straight else rng.uniform(0.0014,
-                                                                                                0.0024) if sharp
-                                       else rng.uniform(0.0002, 0.0012))
+    curvature = rng.choice([-1, 1]) * rng.uniform(*(0.0014, 0.0024) if sharp else (0.0002, 0.0012))
+    if straight:
+        curvature = rng.normal(0, 0.00002)
     # A driver keeps to the lane: most of the offset is small, now and then the car is between two lanes.
     aside = rng.uniform(-1.6, 1.6) if rng.random() < 0.03 else rng.normal(0.1, 0.24)
+    grade = 1e-5 if rng.random() < 0.6 else 6e-5
     two_way = lanes_left == 1 and rng.random() < 0.12
     concrete = bool(rng.random() < 0.5)
     shade = rng.uniform(118, 178) if concrete else rng.choice([rng.uniform(62, 100), rng.uniform(90, 140)])
-    tint = np.array([0.99, 1.0, 0.97]) + rng.normal(0, 0.01, 3) + rng.uniform(-0.02, 0.03) * np.array([1, 0.4,
-                                                                                                       -1])
+    warm = rng.uniform(-0.02, 0.03)
+    tint = np.array([0.99 + warm, 1.0 + 0.4 * warm, 0.97 - warm]) + rng.normal(0, 0.01, 3)
     left = -(lanes_left + 0.5) * lane_width + aside
     shoulders = (rng.choice([rng.uniform(0.4, 1.2), rng.uniform(1.2, 4)]), rng.uniform(0.8, 3.6))
     seen = rng.random() < 0.7
     return Road(heading=rng.normal(0, 26) / camera.focal, curvature=curvature,
-                curvature_rate=rng.normal(0, 2e-7 if straight else 3e-6), grade=rng.normal(0,
-                                                                                           1e-5 if rng.random() < 0.6 else 6e-5),
+                curvature_rate=rng.normal(0, 2e-7 if straight else 3e-6), grade=rng.normal(0, grade),
                 left=left, right=(lanes_right + 0.5) * lane_width + aside, lane_width=lane_width,
                 shoulders=shoulders, concrete=concrete, shade=shade, tint=tuple(tint),
                 shoulder_shade=shade * rng.choice([1.0, rng.uniform(0.6, 0.95), rng.uniform(1.0, 1.3)]),
                 joint_offset=rng.choice([-1, 1]) * rng.choice([0.1, rng.uniform(0.08, 0.45)]),
-                oncoming=(left - shoulders[0] * rng.uniform(1.2, 2.2) - rng.choice([0.6,
-                                                                                    rng.uniform(0.6,
-                                                                                                14)]) - 1.5,
+                oncoming=(left - shoulders[0] * rng.uniform(1.2, 2.2)
+                          - rng.choice([0.6, rng.uniform(0.6, 14)]) - 1.5,
                           int(rng.integers(2, 6))) if seen and not two_way else None, two_way=bool(two_way))
 
 
@@ -227,16 +237,17 @@ DOTS = [  # raised markers, 0.1 m long: groups of four, single ones, close rows
 
 
 def sample_lines(rng, road):
-    """All lines of the own carriageway from left to right, and of the opposite one; the label takes up to five."""
+    """All lines of the own carriageway from left to right, and of the opposite one; the label takes up to
+    five."""
     offsets = np.arange(road.left, road.right + 0.1, road.lane_width)
     own = int(np.searchsorted(offsets, 0)) - 1  # the line at the left of our lane
     labelled = {own - 1, own, own + 1, own + 2}
     if rng.random() < 0.11:
         labelled.add(own - 2 if own > 1 and rng.random() < 0.55 else own + 3)
     raised = rng.random() < (0.5 if road.concrete else 0.12)
-    pattern, period = DOTS[rng.choice(4, p=[.5, .3, .1, .1])] if raised else PATTERNS[rng.choice(8,
-                                                                                                 p=[.34, .1,
-                                                                                                    .12, .12, .1, .08, .08, .06])]
+    pattern, period = PATTERNS[rng.choice(8, p=[.34, .1, .12, .12, .1, .08, .08, .06])]
+    if raised:
+        pattern, period = DOTS[rng.choice(4, p=[.5, .3, .1, .1])]
     wear = rng.choice([rng.uniform(0, 0.25), rng.uniform(0.2, 0.75)], p=[0.6, 0.4])
     width = rng.uniform(0.10, 0.17)
     white = np.clip(rng.uniform(200, 250) + rng.normal(0, 4, 3), 0, 255)
@@ -258,7 +269,7 @@ def sample_lines(rng, road):
                 style.update(pattern=[(0, 1.0)], period=rng.choice([3.0, 4.5]), width=style['width'] * 1.5)
         offset = offset + rng.normal(0, 0.03)
         doubled = (0.5 if road.two_way else 0.15) if not style['pattern'] else 0.02
-        if rng.random() < doubled:  # the label runs between the two
+        if rng.random() < doubled:  # the label runs along one of the two
             apart = style['width'] / 2 + rng.uniform(0.05, 0.1)
             lines.append(Line(offset=offset - apart, **style))
             other = dict(style, labelled=False)
@@ -277,9 +288,10 @@ def sample_lines(rng, road):
         inner, count = road.oncoming
         for k in range(count + 1):
             edge = k in (0, count)
-            lines.append(Line(inner - k * road.lane_width, tuple(left_colour if k == 0 else white), width,
-                              [] if edge else pattern, period, rng.uniform(0,
-                                                                           20), wear, raised and not edge, False))
+            lines.append(Line(offset=inner - k * road.lane_width,
+                              colour=tuple(left_colour if k == 0 else white),
+                              width=width, pattern=[] if edge else pattern, period=period,
+                              phase=rng.uniform(0, 20), wear=wear, dots=raised and not edge, labelled=False))
     return lines
 
 
@@ -318,8 +330,8 @@ def sample_light(rng):
     kind = rng.choice(['clear', 'overcast', 'low', 'haze', 'dusk'], p=[.46, .2, .14, .1, .1])
     azimuth = rng.uniform(-np.pi, np.pi)
     elevation = np.deg2rad(rng.uniform(25, 70))
-    haze, ambient, shadow, clouds = rng.uniform(900, 6000), 1.0, rng.uniform(0.45, 0.72), rng.choice([0,
-                                                                                                      rng.uniform(0, 0.8)])
+    haze, ambient, shadow = rng.uniform(900, 6000), 1.0, rng.uniform(0.45, 0.72)
+    clouds = rng.choice([0, rng.uniform(0, 0.8)])
     blue = rng.uniform(0.6, 1.0)
     zenith = np.array([95, 150, 215]) * blue + 20
     horizon = np.array([195, 218, 238]) * rng.uniform(0.9, 1.05)
@@ -356,7 +368,7 @@ def sample_lens(rng, light):
                 quality=int(rng.integers(55, 97)), bonnet=rng.uniform(8, 60) if rng.random() < 0.1 else 0.0)
 
 
-# ---- From scene to label --------------------------------------------------------------------------------------------
+# ---- From scene to label -----------------------------------------------------------------------------------
 
 class View:
     """The camera over the road: where things come to lie in the picture, in px, roll left aside."""
@@ -393,9 +405,11 @@ class View:
 
 
 def lane_labels(scene, raw_file=''):
-    """The label of a scene as TuSimple draws it: the two lines of the own lane and one or two more on each side.
+    """The label of a scene as TuSimple draws it: the two lines of the own lane and one or two more on each
+    side.
 
-    Lines go on where something hides them, from the bottom or the edge of the photo to shortly before the horizon.
+    Lines go on where something hides them, from the bottom or the edge of the photo to shortly before the
+    horizon.
     Returns a tusimple.Record, lanes from left to right.
     """
     view = View(scene.camera, scene.road)
@@ -414,10 +428,11 @@ def lane_labels(scene, raw_file=''):
     return tusimple.Record(raw_file, lanes[:tusimple.MAX_LANES], list(tusimple.H_SAMPLES))
 
 
-# ---- The picture ----------------------------------------------------------------------------------------------------
+# ---- The picture -------------------------------------------------------------------------------------------
 
 def render(scene, rng):
-    """Paints a scene: uint8 [720, 1280, 3] RGB. rng decides on all that the scene leaves open (texture, trees, noise)."""
+    """Paints a scene: uint8 [720, 1280, 3] RGB. rng decides on all that the scene leaves open (texture,
+    trees, noise)."""
     canvas = Canvas(scene)
     paint_sky(canvas, rng)
     paint_horizon(canvas, rng)
@@ -472,7 +487,8 @@ def sixteenths(points):
 
 @functools.lru_cache(maxsize=None)
 def noise_tile(number, smooth=0.7):
-    """float32 [513, 513] of mean 0 and deviation 1 that repeats seamlessly after 512; the same in every process."""
+    """float32 [513, 513] of mean 0 and deviation 1 that repeats seamlessly after 512; the same in every
+    process."""
     noise = np.random.default_rng([77, number]).standard_normal([512, 512]).astype(np.float32)
     if smooth:
         noise = cv2.GaussianBlur(np.tile(noise, [3, 3]), (0, 0), smooth)[512:1024, 512:1024]
@@ -524,7 +540,7 @@ def wandering(rng, length, scale):
 def paint_sky(canvas, rng):
     light, view = canvas.light, canvas.view
     end = int(np.clip(view.vanishing + 4, 8, canvas.height))
-    y, x = np.meshgrid(np.arange(0, end, 4.0), np.arange(0, canvas.width, 4.0), indexing='ij')  # the sky is smooth
+    y, x = np.meshgrid(np.arange(0, end, 4.0), np.arange(0, canvas.width, 4.0), indexing='ij')
     rows = (np.clip(y / max(view.vanishing, 1), 0, 1) ** 1.3)[..., None]
     sky = light.zenith * (1 - rows) + light.horizon * rows
     if light.clouds:
@@ -579,8 +595,8 @@ def roughen(canvas, before, rng, size, strength):
     rows = np.flatnonzero(changed.any(1))
     if len(rows):
         part = slice(rows[0], rows[-1] + 1)
-        y, x = np.meshgrid(np.arange(part.start, part.stop, dtype=np.float32), np.arange(canvas.width,
-                                                                                         dtype=np.float32), indexing='ij')
+        y, x = np.meshgrid(np.arange(part.start, part.stop, dtype=np.float32),
+                           np.arange(canvas.width, dtype=np.float32), indexing='ij')
         shift = rng.uniform(0, 512, 2).astype(np.float32)
         leaves = look_up(noise_tile(4, 1.2), x / np.float32(size) + shift[0], y / np.float32(size * 0.7)
                          + shift[1])
@@ -589,12 +605,13 @@ def roughen(canvas, before, rng, size, strength):
         canvas.pixels[part] = cv2.multiply(canvas.pixels[part], cv2.merge([gain] * 3), dtype=cv2.CV_8U)
 
 
-# ---- The ground: everything that lies flat --------------------------------------------------------------------------
+# ---- The ground: everything that lies flat -----------------------------------------------------------------
 
 class Ground:
     """The rows of the canvas that show the ground, as float32, and where their pixels lie in m.
 
-    z [rows]: distance along the road; long, wide [rows]: what one pixel covers along and across; across [rows, columns]:
+    z [rows]: distance along the road; long, wide [rows]: what one pixel covers along and across; across
+    [rows, columns]:
     offset from the camera's path; pixels [rows, columns, 3]
     """
 
@@ -648,7 +665,8 @@ class Ground:
         return np.clip(flakes * (1 - blend) + worn * blend, 0, 1) * (0.35 + 0.65 * min(1, worn * 1.6))
 
     def along(self, pattern, period, phase, raised=0.0):
-        """Share [rows] of each row's stretch of road that lies in the parts (start, length) of a repeating pattern.
+        """Share [rows] of each row's stretch of road that lies in the parts (start, length) of a repeating
+        pattern.
 
         raised: height m; what sticks out of the road hides some of it behind
         """
@@ -728,15 +746,15 @@ def surface_colours(canvas, ground, rng):
 
 
 def grain(canvas, ground, rng):
-    """Brightness of the texture: float32 [rows, columns], around 1; each octave fades where pixels outgrow it."""
+    """Brightness of the texture: float32 [rows, columns], around 1; each octave fades where pixels outgrow
+    it."""
     road = canvas.scene.road
     rough = rng.uniform(0.5, 1.3) * (0.8 if road.concrete else 1.1)
-    total = 1 + ground.texture(cloud_tile(), 0.06, 0.25, rng.uniform(0, 512,
-                                                                     2)) * np.float32(rng.uniform(0.005,
-                                                                                                  0.035))
+    total = 1 + ground.texture(cloud_tile(), 0.06, 0.25,
+                               rng.uniform(0, 512, 2)) * np.float32(rng.uniform(0.005, 0.035))
     edge = max(road.right + road.shoulders[1], road.shoulders[0] - road.left)
-    for number, across, along, strength, least in ((0, 0.006, 0.012, 0.055, 0.006), (1, 0.03, 0.05, 0.035,
-                                                                                     0.004),
+    for number, across, along, strength, least in ((0, 0.006, 0.012, 0.055, 0.006),
+                                                   (1, 0.03, 0.05, 0.035, 0.004),
                                                    (2, 0.12, 0.9, 0.016, 0.002)):
         fade = strength * rough / np.sqrt(1 + (ground.long / along) * (ground.wide / across) * 0.5)
         shift = rng.uniform(0, 512, 2)
@@ -759,7 +777,7 @@ def paint_line(ground, line):
     wobble = 0.012 * np.interp(ground.z, np.arange(0, 200, 1.0),
                                wandering(np.random.default_rng(int(line.phase * 1e6)), 200, 8))
     middle = line.offset + wobble
-    if line.dots:  # raised, so wider and higher than flat marks, with their shaded side towards us if the sun is ahead
+    if line.dots:  # raised, so higher than flat marks; their shaded side is towards us if the sun is ahead
         light = ground.canvas.light
         rng = np.random.default_rng(int(line.phase * 1e6))
         metre = np.minimum(ground.z + line.phase - line.pattern[0][0] + 0.5, 2000).astype(int)
@@ -803,9 +821,8 @@ def paint_joints(ground, rng):
                     strength * ground.along([(0, 0.03)], slab, phase))
     for _ in range(rng.poisson(0.4)):  # the joint of a bridge, or where the surface was renewed
         z = rng.uniform(12, 120)
-        ground.span(road.left - 3, road.right + 3, rng.uniform(0.5, 1.4), ground.between(z,
-                                                                                         z + rng.uniform(0.2,
-                                                                                                         0.9)))
+        ground.span(road.left - 3, road.right + 3, rng.uniform(0.5, 1.4),
+                    ground.between(z, z + rng.uniform(0.2, 0.9)))
     if rng.random() < 0.12:
         z = rng.uniform(15, 80)
         ground.span(-60, 60, rng.uniform(0.75, 1.2), ground.between(z, FARTHEST))
@@ -827,8 +844,8 @@ def paint_cracks(ground, rng):
             path = offset + rng.uniform(0.03, 0.15) * np.interp(ground.z, np.arange(0, 200, 0.15),
                                                                 wandering(rng, 1334, 40))
             half = rng.uniform(0.004, 0.01) if not sealed else rng.uniform(0.015, 0.035)
-            ground.span(path - half, path + half, rng.uniform(0.35, 0.7), ground.between(z, z + rng.uniform(3,
-                                                                                                            25)))
+            ground.span(path - half, path + half, rng.uniform(0.35, 0.7),
+                        ground.between(z, z + rng.uniform(3, 25)))
         for _ in range(rng.poisson(2) if sealed else 0):  # sealed ones across
             z, left = rng.uniform(6, 60), rng.uniform(road.left, road.right - 2)
             ground.span(left, left + rng.uniform(2, 7), 0.6, ground.between(z, z + rng.uniform(0.05, 0.1)))
@@ -841,15 +858,15 @@ def paint_patches(ground, rng):
         left = road.left + lane * road.lane_width + rng.choice([0.1, rng.uniform(0, 2)])
         width = min(rng.choice([road.lane_width - 0.2, rng.uniform(0.5, 2.5)]),
                     road.left + (lane + 1) * road.lane_width - left)
-        ground.span(left, left + width, rng.uniform(0.72, 1.22), ground.between(z, z + rng.exponential(18)
-                                                                                + 1))
+        ground.span(left, left + width, rng.uniform(0.72, 1.22),
+                    ground.between(z, z + rng.exponential(18) + 1))
     for _ in range(rng.poisson(0.6)):  # black streaks of braking tyres
         z, offset = rng.uniform(5, 50), rng.uniform(road.left, road.right)
         slant = rng.normal(0, 0.02)
         for side in (0, 1.5):
             path = offset + side + slant * ground.z
-            ground.span(path - 0.1, path + 0.1, rng.uniform(0.75, 0.9), ground.between(z, z + rng.uniform(5,
-                                                                                                          30)))
+            ground.span(path - 0.1, path + 0.1, rng.uniform(0.75, 0.9),
+                        ground.between(z, z + rng.uniform(5, 30)))
 
 
 def sheen(canvas, ground):
@@ -868,7 +885,8 @@ def shadows(canvas, ground, rng):
     light, road = canvas.light, canvas.scene.road
     mask = np.zeros(ground.across.shape, np.uint8)
     top = np.array([0, ground.first])
-    away = np.array([np.sin(light.azimuth), np.cos(light.azimuth)]) / -np.tan(light.elevation)  # m per m of height
+    # m along the ground per m of height
+    away = np.array([np.sin(light.azimuth), np.cos(light.azimuth)]) / -np.tan(light.elevation)
 
     def cast(ground_points, value=255):
         points = np.array(ground_points, float)
@@ -888,8 +906,9 @@ def shadows(canvas, ground, rng):
             cover += np.clip(np.minimum(ground.z - start, start + length - ground.z) / 4, -3,
                              0.6).astype(np.float32)[:, None]
             soft = np.maximum(0.12, ground.long / 2).astype(np.float32)[:, None]
-            mask = np.maximum(mask, (np.clip((noise + cover * 1.3 - 0.6) / soft + 0.5, 0,
-                                             1) * 255).astype(np.uint8))
+            mask = np.maximum(mask,
+                              (np.clip((noise + cover * 1.3 - 0.6) / soft + 0.5, 0, 1)
+                               * 255).astype(np.uint8))
         if rng.random() < 0.12:  # a bridge, maybe just overhead
             z, slant = rng.uniform(3, 70), rng.normal(0, 0.3)
             deep = rng.uniform(8, 25)
@@ -933,13 +952,14 @@ def shadows(canvas, ground, rng):
     return (1 - np.float32(light.shadow) * mask) * (1 - np.float32(0.8 / 255) * under)
 
 
-# ---- Vehicles -------------------------------------------------------------------------------------------------------
+# ---- Vehicles ----------------------------------------------------------------------------------------------
 
 @dataclasses.dataclass
 class Shape:
     """A vehicle seen from its side: convex outlines [(m from the rear, m up)], clockwise from the lower rear.
 
-    body over the full width, cabin narrower at the top; wheels: their places from the rear; box: no glass in it
+    body over the full width, cabin narrower at the top; wheels: their places from the rear; box: no glass in
+    it
     """
     length: float
     width: float
@@ -967,8 +987,8 @@ VEHICLES = {
     'hatch': Shape(4.0, 1.75, 1.5, [(.1, .28), (0, .5), (0, .98), (3.1, .95), (3.9, .75), (4.0, .5),
                                     (3.9, .26)],
                    [(.05, .96), (.45, 1.46), (2.0, 1.5), (3.1, .94)], (.7, 3.2), 0.31),
-    'box': Shape(8.0, 2.4, 3.5, [(0, .95), (0, 3.5), (6, 3.5), (6, .95)], [(6.2, .5), (6.2, 2.5), (7.5, 2.5),
-                                                                           (8, .6)],
+    'box': Shape(8.0, 2.4, 3.5, [(0, .95), (0, 3.5), (6, 3.5), (6, .95)],
+                 [(6.2, .5), (6.2, 2.5), (7.5, 2.5), (8, .6)],
                  (1.6, 6.8), 0.46, True),
     'trailer': Shape(18.5, 2.55, 4.1, [(0, 1.15), (0, 4.1), (14, 4.1), (14, 1.15)],
                      [(15, .6), (15, 3.8), (17.5, 3.2), (18.5, .6)], (1.4, 2.7, 14.6, 17.4), 0.5, True),
@@ -986,7 +1006,8 @@ def vehicles_as_things(scene):
 
 
 class Body:
-    """Draws in a vehicle's own coordinates: a m to the right of its middle, b m up, c m away from its near end."""
+    """Draws in a vehicle's own coordinates: a m to the right of its middle, b m up, c m away from its near
+    end."""
 
     def __init__(self, canvas, vehicle):
         self.canvas, self.vehicle = canvas, vehicle
@@ -1014,7 +1035,8 @@ class Body:
         self.canvas.polygon(self.points(points), self.canvas.air(colour, self.vehicle.distance))
 
     def prism(self, outline, low, high, colour, glass=None):
-        """Paints the faces that look at us of an outline drawn out to half the widths low (bottom) and high (top)."""
+        """Paints the faces that look at us of an outline drawn out to half the widths low (bottom) and high
+        (top)."""
         outline = np.array(outline)
         bottom, top = outline[:, 1].min(), outline[:, 1].max()
         half = low + (high - low) * (outline[:, 1] - bottom) / (top - bottom)
@@ -1087,18 +1109,19 @@ def paint_far_vehicle(body, colour, near):
 
 
 def paint_vehicle(canvas, rng, vehicle):
-    """Paints a vehicle; on near ones the light falls off from the top down and is uneven as on real sheet metal."""
+    """Paints a vehicle; on near ones the light falls off from the top down and is uneven as on real sheet
+    metal."""
     view, shape = canvas.view, VEHICLES[vehicle.kind]
     middle, size = view.column(vehicle.distance, vehicle.offset), view.camera.focal / vehicle.distance
     left, right = (int(np.clip(middle + side * size * 3, 0, canvas.width)) for side in (-1, 1))
-    top, bottom = (int(np.clip(view.row(vehicle.distance, up), 0, canvas.height)) for up in (shape.height
-                                                                                             * 1.1, -0.3))
+    top, bottom = (int(np.clip(view.row(vehicle.distance, up), 0, canvas.height))
+                   for up in (shape.height * 1.1, -0.3))
     before = canvas.pixels[top:bottom, left:right].copy() if shape.height * size > 30 else None
     paint_body(canvas, rng, vehicle)
     if before is not None and before.size:
         part = canvas.pixels[top:bottom, left:right]
-        y, x = np.meshgrid(np.linspace(0, 1, bottom - top, dtype=np.float32), np.arange(right - left,
-                                                                                        dtype=np.float32), indexing='ij')
+        y, x = np.meshgrid(np.linspace(0, 1, bottom - top, dtype=np.float32),
+                           np.arange(right - left, dtype=np.float32), indexing='ij')
         uneven = look_up(cloud_tile(), x * np.float32(90 / size) + np.float32(rng.uniform(0, 512)),
                          y * np.float32(160) + np.float32(rng.uniform(0, 512)))
         gain = 1 + ((0.5 - y) * 0.35 + 0.09 * uneven) * differing(before, part)
@@ -1113,7 +1136,7 @@ def paint_body(canvas, rng, vehicle):
     middle = canvas.view.column(vehicle.distance, vehicle.offset)
     if not -1500 < middle < canvas.width + 1500:
         return
-    if size < 18:
+    if size < 18:  # px
         paint_far_vehicle(body, colour, shape.length if vehicle.oncoming else 0.0)
         return
     tyre = np.array([20.0, 20, 21])
@@ -1126,8 +1149,8 @@ def paint_body(canvas, rng, vehicle):
         c = axle - inward * shape.radius * 0.6
         body.fill([(a[0], 0, c), (a[1], 0, c), (a[1], 2 * shape.radius, c), (a[0], 2 * shape.radius, c)],
                   tyre)
-    parts = [(shape.body, half, half, None), (shape.cabin, half * 0.93,
-                                              half * (0.76 if not shape.box else 0.93), GLASS)]
+    parts = [(shape.body, half, half, None),
+             (shape.cabin, half * 0.93, half * (0.76 if not shape.box else 0.93), GLASS)]
     if shape.box:
         dark = np.array([30.0, 30, 32])
         body.prism([(0.3, .6), (0.3, 1.15), (shape.length - 1, 1.15), (shape.length - 1, .6)], half * .5,
@@ -1167,6 +1190,7 @@ def paint_body(canvas, rng, vehicle):
         lamps, lamp_height = (0.66, 0.97), (low + .6 * (top - low), low + .85 * (top - low))
         if shape.body and vehicle.kind == 'bus':
             plate(-half * .85, half * .85, 1.7, 2.8, GLASS)
+            lamps, lamp_height = (0.8, 0.95), (0.8, 1.1)
         if vehicle.oncoming:
             plate(-half * .55, half * .55, low + .35 * (top - low), low + .62 * (top - low), (28, 28, 30))
             lamp_height = (low + .5 * (top - low), low + .75 * (top - low))
@@ -1180,19 +1204,19 @@ def paint_body(canvas, rng, vehicle):
             tint = np.array([255, 250, 235]) if vehicle.oncoming else np.array([245, 45, 28])
             tint = tint / max(canvas.light.ambient, 0.3)
         plate(side * half * lamps[0], side * half * lamps[1], *lamp_height, tint)
-    if canvas.light.shadow > 0.3 and rng.random() < 0.35 and not shape.box:  # the sun glints in glass and chrome
+    if canvas.light.shadow > 0.3 and rng.random() < 0.35 and not shape.box:  # the sun glints in the glass
         x, y = body.points([(rng.uniform(-half, half) * 0.7, shape.height * rng.uniform(0.75, 0.98),
                              near + inward * 0.8)])[0]
         radius = np.clip(size * 0.03, 1.0, 5)
         for reach in (1.0, 2.2):
             if radius * reach >= 1:
                 t = np.linspace(0, 2 * np.pi, 8, endpoint=False)
-                star = np.array([x, y]) + np.column_stack([np.cos(t), np.sin(t)]) * (radius
-                                                                                     * np.where(np.arange(8) % 2, 0.4, reach))[:, None]
-                canvas.polygon(star, (255, 255, 250))
+                spike = radius * np.where(np.arange(8) % 2, 0.4, reach)
+                canvas.polygon(np.column_stack([x + spike * np.cos(t), y + spike * np.sin(t)]),
+                               (255, 255, 250))
 
 
-# ---- Beside and above the road --------------------------------------------------------------------------------------
+# ---- Beside and above the road -----------------------------------------------------------------------------
 
 @functools.lru_cache(maxsize=None)
 def tree_sprite(number):
@@ -1261,8 +1285,8 @@ def paint_tree(canvas, rng, offset, height, z, colour, base=0.0):
         return
     way = cv2.INTER_AREA if tall < 320 else cv2.INTER_LINEAR
     flip = rng.random() < 0.5
-    tone, cover = (cv2.resize(sprite[:, ::-1] if flip else sprite, size, interpolation=way)[y0 - top:y1 - top,
-                                                                                            x0 - left:x1 - left]
+    window = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+    tone, cover = (cv2.resize(sprite[:, ::-1] if flip else sprite, size, interpolation=way)[window]
                    for sprite in sprites)
     dark, bright = canvas.air(colour * 0.25, z), canvas.air(colour * (1.5 * canvas.facing(np.pi)), z)
     ramp = np.linspace(0, 1, 256)[:, None]
@@ -1301,7 +1325,8 @@ CHUNKS = np.concatenate([np.arange(2, 20, 1.5), np.geomspace(20, 500, 30)])
 
 
 def barrier(rng, offset, side, kind=None):
-    """A concrete or steel barrier or a wall along the road, in pieces so that it hides and is hidden rightly."""
+    """A concrete or steel barrier or a wall along the road, in pieces so that it hides and is hidden
+    rightly."""
     kind = kind or rng.choice(['none', 'jersey', 'rail', 'wall', 'fence'], p=[.34, .22, .24, .1, .1])
     start, end = (rng.uniform(30, 120), 500) if rng.random() < 0.15 else (0,
                                                                           rng.choice([500,
@@ -1313,8 +1338,8 @@ def barrier(rng, offset, side, kind=None):
     things = []
 
     profiles = {  # (height, away from the road) of the edges of each face, grey, brightness
-        'jersey': [((tall, .22), (tall, .42), 1.1, 0), ((0.3, .14), (tall, .22), 1, 1), ((0, 0), (0.3, .14),
-                                                                                         0.9, 1)],
+        'jersey': [((tall, .22), (tall, .42), 1.1, 0), ((0.3, .14), (tall, .22), 1, 1),
+                   ((0, 0), (0.3, .14), 0.9, 1)],
         'wall': [((0, 0), (tall, 0), 0.9, 1), ((tall, 0), (tall + .15, 0), 1.1, 0)],
         'rail': [((0.45, 0), (0.6, 0), 0.75, 1), ((0.6, 0), (0.75, 0), 1.05, 1)],
         'fence': [((h, 0), (h + 0.04, 0), 0.7, 1) for h in (0.6, 1.2, 1.8)], 'none': []}[kind]
@@ -1408,16 +1433,16 @@ def poles(rng, left, right):
         colour = canvas.air(np.full(3, tone) * canvas.facing(np.pi), z)
         canvas.polyline(canvas.view.project(offset, [0.0, height], [z, z]), colour, width)
         if arm:
-            points = canvas.view.project([offset, offset + arm * 0.6, offset + arm], [height, height + 0.9,
-                                                                                      height + 1.0], [z] * 3)
+            points = canvas.view.project([offset, offset + arm * 0.6, offset + arm],
+                                         [height, height + 0.9, height + 1.0], [z] * 3)
             canvas.polyline(points, colour, width * 0.7)
             canvas.polyline(canvas.view.project([offset + arm, offset + arm * 1.25], height + 1.0, [z, z]),
                             colour, width * 1.6)
 
     def sign(canvas, rng, z, offset, wide, tall, base, colour):
         dim = canvas.facing(np.pi)
-        canvas.polyline(canvas.view.project(offset, [0.0, base + 0.2], [z, z]), canvas.air(np.full(3, 80.0),
-                                                                                           z), canvas.view.camera.focal * 0.12 / z)
+        canvas.polyline(canvas.view.project(offset, [0.0, base + 0.2], [z, z]),
+                        canvas.air(np.full(3, 80.0), z), canvas.view.camera.focal * 0.12 / z)
 
         def panel(grow, tone):
             w, b, t = wide / 2 + grow, base - grow, base + tall + grow
@@ -1470,8 +1495,8 @@ def bridge(rng, outer, right, left):
 
         def quad(low, high, near, far, tone):
             x = np.array([ends[0], ends[1], ends[1], ends[0]])
-            points = canvas.view.project(x, [low, low, high, high], z + slant * x * 0.3 + np.array([near,
-                                                                                                    near, far, far]))
+            points = canvas.view.project(x, [low, low, high, high],
+                                         z + slant * x * 0.3 + np.array([near, near, far, far]))
             canvas.polygon(points, canvas.air(tone, z))
         for x in piers:
             for row in (deep * 0.75, deep * 0.25):
@@ -1486,8 +1511,8 @@ def bridge(rng, outer, right, left):
             canvas.polyline(canvas.view.project(ends, top, [z, z]), canvas.air(colour * 0.6, z),
                             canvas.view.camera.focal * 0.08 / z)
             for x in np.arange(ends[0], ends[1], 2.0):
-                canvas.polyline(canvas.view.project(x, [clear + thick, top], [z, z]), canvas.air(colour * 0.6,
-                                                                                                 z), 1)
+                canvas.polyline(canvas.view.project(x, [clear + thick, top], [z, z]),
+                                canvas.air(colour * 0.6, z), 1)
     return z, paint
 
 
@@ -1525,7 +1550,7 @@ def gantry(rng, left, right):
     return z, paint
 
 
-# ---- What the camera makes of it ------------------------------------------------------------------------------------
+# ---- What the camera makes of it ---------------------------------------------------------------------------
 
 def photograph(canvas, rng):
     """Turns the canvas by the camera's roll, adds lens and sensor: uint8 [720, 1280, 3] RGB."""
@@ -1539,12 +1564,13 @@ def photograph(canvas, rng):
         paint_bonnet(photo, lens, light, rng)
     small = cv2.resize(photo, (WIDTH // 8, HEIGHT // 8), interpolation=cv2.INTER_AREA).astype(np.float32)
     veil = cv2.GaussianBlur(np.maximum(small - 190, 0), (0, 0), 5) * (0.1 + 0.25 * lens.glare)
-    if light.shadow > 0.2 and abs(light.azimuth) < 1.0 and light.elevation < 0.6:  # stray light of a low sun ahead
+    if light.shadow > 0.2 and abs(light.azimuth) < 1.0 and light.elevation < 0.6:  # stray light
         x, y = sun_position(canvas)
         far = np.hypot(np.arange(WIDTH // 8)[None] - (x - MARGIN) / 8, np.arange(HEIGHT // 8)[:, None]
                        - (y - MARGIN) / 8)
-        veil += (lens.glare * (70 * np.exp(-far / 60) + 120 * np.exp(-far / 14)))[..., None] * np.float32([1,
-                                                                                                           .95, .85])
+        veil += (lens.glare * (70 * np.exp(-far / 60) + 120 * np.exp(-far / 14)))[...,
+                                                                                  None] * np.float32([1, .95,
+                                                                                                      .85])
     photo = cv2.add(photo, cv2.resize(cv2.convertScaleAbs(veil), (WIDTH, HEIGHT),
                                       interpolation=cv2.INTER_LINEAR))
     if lens.blur > 0.25 or lens.motion:
@@ -1588,7 +1614,7 @@ def paint_bonnet(photo, lens, light, rng):
         cv2.fillPoly(photo, [sixteenths(points)], clipped(colour * gain), cv2.LINE_AA, 4)
 
 
-# ---- Files ----------------------------------------------------------------------------------------------------------
+# ---- Files -------------------------------------------------------------------------------------------------
 
 def make_scene(seed, index):
     """Scene number index of a seed -> (photo uint8 [720, 1280, 3] RGB, JPEG quality, tusimple.Record)."""

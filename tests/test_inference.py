@@ -1,6 +1,7 @@
 """inference.py from the command line: what it writes, what it says, and what it refuses.
 
-Most tests replace the network by one that takes a photo's colours for its embedding: areas of one colour are instances.
+Most tests replace the network by one that takes a photo's colours for its embedding: areas of one colour are
+instances.
 """
 
 import json
@@ -18,8 +19,9 @@ import clustering
 import inference
 import visualization
 from data import quiet
+from data.command_line import InputError
 
-SHAPE = (64, 64)
+SHAPE = (128, 72)
 LINES = {'red': ((10, 71), (50, 10), (255, 0, 0)), 'blue': ((110, 71), (70, 10), (0, 0, 255))}
 
 
@@ -43,11 +45,11 @@ def no_network(monkeypatch):
 
 
 def road(*names, size=(128, 72)):
-    """A black photo with lines of pure colour."""
+    """A black photo with lines of pure colour, 1 px wide at 128x72: 10 in TuSimple's size."""
     photo = np.zeros([72, 128, 3], np.uint8)
     for name in names:
         start, end, rgb = LINES[name]
-        cv2.line(photo, start, end, rgb, 8)
+        cv2.line(photo, start, end, rgb)
     return cv2.resize(photo, size, interpolation=cv2.INTER_NEAREST)
 
 
@@ -67,7 +69,8 @@ def json_lines(path):
 
 
 def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*'))
+            if path.is_file()}
 
 
 def one_line(text):
@@ -75,9 +78,9 @@ def one_line(text):
     return text
 
 
-# ---- What it writes -------------------------------------------------------------------------------------------------
+# ---- What it writes ----------------------------------------------------------------------------------------
 
-def test_each_instance_is_coloured_from_left_to_right_and_the_background_left(colour_network, run_script, tmp_path):
+def test_instances_are_coloured_from_left_to_right_and_background_left(colour_network, run_script, tmp_path):
     photo = road('blue', 'red')
     write(tmp_path / 'in/a.png', photo)
     outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out')
@@ -90,17 +93,19 @@ def test_each_instance_is_coloured_from_left_to_right_and_the_background_left(co
         np.testing.assert_allclose(picture[y, x], expected, atol=1)
 
 
-def test_pictures_are_numbered_in_the_order_of_their_names_whatever_the_extension(colour_network, run_script, tmp_path):
+def test_pictures_are_numbered_in_the_order_of_their_names(colour_network, run_script, tmp_path):
     write(tmp_path / 'in/b.JPG', road('red', size=(100, 50)))
     write(tmp_path / 'in/a.Png', road('red', size=(64, 80)))
     write(tmp_path / 'in/c.bmp', road('red', size=(30, 30)))
     write(tmp_path / 'in/d.jpeg', np.zeros([1, 1, 3], np.uint8))
     (tmp_path / 'in/notes.txt').write_text('no photo')
-    run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--json', tmp_path / 'p.json')
+    run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out',
+                         '--json', tmp_path / 'p.json')
     shapes = [read(tmp_path / f'out/cluster_{i:04d}.png').shape for i in range(4)]
     assert shapes == [(80, 64, 3), (50, 100, 3), (30, 30, 3), (1, 1, 3)]
     assert len(os.listdir(tmp_path / 'out')) == 4
-    assert [line['raw_file'] for line in json_lines(tmp_path / 'p.json')] == ['a.Png', 'b.JPG', 'c.bmp', 'd.jpeg']
+    raw_files = [line['raw_file'] for line in json_lines(tmp_path / 'p.json')]
+    assert raw_files == ['a.Png', 'b.JPG', 'c.bmp', 'd.jpeg']
 
 
 @pytest.mark.parametrize('photo', [np.full([50, 60], 200, np.uint8), np.full([50, 60], 40000, np.uint16),
@@ -116,7 +121,8 @@ def test_every_frame_of_a_video_is_done_in_order(colour_network, run_script, tmp
     for i in range(7):
         writer.write(np.full([72, 128, 3], 30 * i, np.uint8))
     writer.release()
-    outcome = run_script(inference, '-i', tmp_path / 'drive.avi', '-o', tmp_path / 'out', '--json', tmp_path / 'p.json')
+    outcome = run_script(inference, '-i', tmp_path / 'drive.avi', '-o', tmp_path / 'out',
+                         '--json', tmp_path / 'p.json')
     assert outcome.status == 0 and '7 pictures' in outcome.out
     grey = [read(tmp_path / f'out/cluster_{i:04d}.png').mean() for i in range(7)]
     np.testing.assert_allclose(grey, 30 * np.arange(7), atol=3)
@@ -126,10 +132,10 @@ def test_every_frame_of_a_video_is_done_in_order(colour_network, run_script, tmp
 def test_tusimple_json_gives_its_photos_its_rows_and_its_names_back(colour_network, run_script, tmp_path):
     write(tmp_path / 'set/clips/1/20.jpg', road('red', 'blue', size=(1280, 720)))
     lines = [{'raw_file': './clips//1/20.jpg', 'h_samples': [240, 300, 400, 700], 'lanes': []},
-             {'raw_file': 'clips/1/20.jpg', 'h_samples': [500]}]
+             {'raw_file': 'clips/1/20.jpg', 'h_samples': [500, 600]}]
     (tmp_path / 'set/test_tasks.json').write_text(''.join(json.dumps(line) + '\n' for line in lines))
-    outcome = run_script(inference, '-i', tmp_path / 'set/test_tasks.json', '--no-pictures', '-o', tmp_path / 'out',
-                         '--json', tmp_path / 'p.json')
+    outcome = run_script(inference, '-i', tmp_path / 'set/test_tasks.json', '--no-pictures',
+                         '-o', tmp_path / 'out', '--json', tmp_path / 'p.json')
     assert outcome.status == 0 and '4 lanes' in outcome.out
     assert not (tmp_path / 'out').exists()
     predictions = json_lines(tmp_path / 'p.json')
@@ -161,7 +167,7 @@ def test_masks_hold_the_instance_ids_at_the_size_of_the_photo(colour_network, ru
 
 
 def test_more_than_255_instances_make_a_16_bit_mask(colour_network, run_script, tmp_path, monkeypatch):
-    ids = np.arange(64 * 64).reshape(64, 64) // 14
+    ids = np.arange(72 * 128).reshape(72, 128) // 14
     monkeypatch.setattr(clustering, 'instance_ids', lambda embedding, bandwidth: ids)
     write(tmp_path / 'in/a.png', road(size=SHAPE))
     run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks')
@@ -179,14 +185,16 @@ def test_draw_lanes_draws_them_over_the_instances(colour_network, run_script, tm
     write(tmp_path / 'in/a.png', road('red', size=(640, 360)))
     run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--draw-lanes')
     picture = read(tmp_path / 'out/cluster_0000.png')
-    assert (picture == visualization.colour(0)).all(axis=2).sum() > 100   # the line hides the photo, the instance's colour does not
+    # A line hides the photo, an instance's colour does not.
+    assert (picture == visualization.colour(0)).all(axis=2).sum() > 100
 
 
 def test_bandwidth_decides_what_is_one_instance(colour_network, run_script, tmp_path):
     write(tmp_path / 'in/a.png', road('red', 'blue'))
     found = []
     for bandwidth in ('3', '50'):
-        run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks', '--bandwidth', bandwidth)
+        run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks',
+                   '--bandwidth', bandwidth)
         found.append(read(tmp_path / 'out/mask_0000.png').max())
     assert found == [2, 0]
 
@@ -195,7 +203,8 @@ def test_number_of_workers_changes_no_byte(colour_network, run_script, tmp_path)
     for i in range(6):
         write(tmp_path / f'in/{i}.png', road('red', 'blue', size=(100 + 10 * i, 90)))
     for workers in ('0', '3'):
-        run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / workers, '--masks', '--workers', workers)
+        run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / workers, '--masks',
+                   '--workers', workers)
     assert len(contents(tmp_path / '0')) == 12 and contents(tmp_path / '0') == contents(tmp_path / '3')
 
 
@@ -212,13 +221,14 @@ def test_closing_table_has_times_lanes_and_frames_per_second(colour_network, run
 
 
 def test_save_image_with_features_as_color_writes_each_embedding(tmp_path):
-    pictures = inference.save_image_with_features_as_color(np.eye(3)[None].repeat(2, axis=0)[..., None] * [1, 2, 3], tmp_path)
+    pred = np.eye(3)[None].repeat(2, axis=0)[..., None] * [1, 2, 3]
+    pictures = inference.save_image_with_features_as_color(pred, tmp_path)
     assert sorted(os.listdir(tmp_path)) == ['embedding_0000.png', 'embedding_0001.png']
     np.testing.assert_array_equal(pictures[1], 255 * np.eye(3)[..., None].repeat(3, axis=2))
     np.testing.assert_array_equal(read(tmp_path / 'embedding_0001.png'), pictures[1])
 
 
-# ---- The pipeline ---------------------------------------------------------------------------------------------------
+# ---- The pipeline ------------------------------------------------------------------------------------------
 
 def test_pipeline_keeps_the_order_and_bounds_what_is_under_way():
     lock, under_way, most = threading.Lock(), set(), 0
@@ -251,8 +261,9 @@ def test_pipeline_keeps_the_order_and_bounds_what_is_under_way():
 def test_pipeline_ends_where_reading_does(num_workers):
     endless = iter(int, 1)
     counter = iter([1, 2, 3, None, None, None, None, None])
-    done = list(inference.run_pipeline(endless, lambda _: next(counter), lambda i: i, lambda i: 10 * i, 1, num_workers))
-    assert done == [10, 20, 30]
+    stages = lambda _: next(counter), lambda i: i, lambda i: 10 * i
+    done = inference.run_pipeline(endless, *stages, 1, num_workers)
+    assert list(done) == [10, 20, 30]
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])
@@ -279,20 +290,22 @@ def test_ctrl_c_leaves_with_130_and_one_line(colour_network, run_script, tmp_pat
     monkeypatch.setattr(clustering, 'instance_ids', interrupted)
     write(tmp_path / 'in/a.png', road('red'))
     (tmp_path / 'p.json').write_text('earlier predictions')
-    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--json', tmp_path / 'p.json')
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out',
+                         '--json', tmp_path / 'p.json')
     assert outcome.status == 130 and one_line(outcome.err)
     assert (tmp_path / 'p.json').read_text() == 'earlier predictions'
 
 
-# ---- Bad input ------------------------------------------------------------------------------------------------------
+# ---- Bad input ---------------------------------------------------------------------------------------------
 
 def test_one_bad_photo_among_many_is_named_and_the_others_are_done(colour_network, run_script, tmp_path):
     for name in 'abd':
         write(tmp_path / f'in/{name}.png', road('red'))
     (tmp_path / 'in/c.jpg').write_text('not a photo')
-    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--json', tmp_path / 'p.json')
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out',
+                         '--json', tmp_path / 'p.json')
     assert outcome.status == 1 and 'c.jpg' in one_line(outcome.err)
-    assert sorted(os.listdir(tmp_path / 'out')) == ['cluster_0000.png', 'cluster_0001.png', 'cluster_0003.png']
+    assert sorted(os.listdir(tmp_path / 'out')) == [f'cluster_{i:04d}.png' for i in (0, 1, 3)]
     assert [line['raw_file'] for line in json_lines(tmp_path / 'p.json')] == ['a.png', 'b.png', 'd.png']
     assert '3 pictures' in outcome.out
 
@@ -301,7 +314,8 @@ def test_no_good_photo_at_all_leaves_earlier_predictions_alone(colour_network, r
     good = write(tmp_path / 'good.png', road('red')).read_bytes()
     (tmp_path / 'cut.png').write_bytes(good[:len(good) // 2])
     (tmp_path / 'p.json').write_text('earlier predictions')
-    outcome = run_script(inference, '-i', tmp_path / 'cut.png', '-o', tmp_path / 'out', '--json', tmp_path / 'p.json')
+    outcome = run_script(inference, '-i', tmp_path / 'cut.png', '-o', tmp_path / 'out',
+                         '--json', tmp_path / 'p.json')
     assert outcome.status == 1 and 'cut.png' in one_line(outcome.err) and outcome.out == ''
     assert (tmp_path / 'p.json').read_text() == 'earlier predictions' and os.listdir(tmp_path / 'out') == []
 
@@ -377,14 +391,16 @@ BAD_INPUTS = {
 
 
 @pytest.mark.parametrize('flags, culprit', BAD_INPUTS.values(), ids=BAD_INPUTS)
-def test_bad_input_is_one_line_before_the_network_is_loaded(no_network, run_script, tmp_path, monkeypatch, flags, culprit):
+def test_bad_input_is_one_line_before_the_network_is_loaded(no_network, run_script, tmp_path, monkeypatch,
+                                                            flags, culprit):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / 'in/a.png', road('red'))
     write(tmp_path / 'earlier/cluster_0000.png', road('red'))
     (tmp_path / 'in/tasks.json').write_text('{"raw_file": "a.png", "h_samples": [30, 40]}\n')
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'text').mkdir()
-    for name, text in (('notes.txt', 'notes'), ('video.mp4', 'not a video'), ('tasks.json', ''), ('label.json', 'no json'),
+    for name, text in (('notes.txt', 'notes'), ('video.mp4', 'not a video'), ('tasks.json', ''),
+                       ('label.json', 'no json'),
                        ('escape.json', '{"raw_file": "/etc/passwd.jpg", "h_samples": [30]}')):
         (tmp_path / 'text' / name).write_text(text)
     before = contents(tmp_path)
@@ -393,10 +409,82 @@ def test_bad_input_is_one_line_before_the_network_is_loaded(no_network, run_scri
     assert contents(tmp_path) == before
 
 
-# ---- From the shell -------------------------------------------------------------------------------------------------
+# ---- With a network ----------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def tiny_model(tmp_path_factory):
+    """A model folder with random weights, for pictures of SHAPE."""
+    quiet.import_tensorflow()
+    import tensorflow.compat.v1 as tf
+
+    import utils
+    folder = tmp_path_factory.mktemp('tiny_model')
+    conventions = utils.Conventions(image_size=SHAPE, batch_statistics=False, dropout_at_inference=False)
+    utils.write_conventions(folder, conventions)
+    with tf.Graph().as_default(), tf.Session() as sess:
+        utils.build_model(tf.placeholder(tf.uint8, [None, *SHAPE[::-1], 3]), conventions, is_training=False)
+        sess.run(tf.global_variables_initializer())
+        tf.train.Saver(tf.global_variables()).save(sess, str(folder / 'model.ckpt'), global_step=1)
+    return folder
+
+
+def test_rebuilt_graph_gives_the_embedding_that_the_script_uses(tiny_model):
+    import tensorflow.compat.v1 as tf
+    images = np.random.RandomState(0).randint(0, 256, [1, *SHAPE[::-1], 3]).astype(np.uint8)
+    network, conventions = inference.load_network(tiny_model)
+    embedding = network(images)
+    network.close()
+    assert embedding.shape == (1, *SHAPE[::-1], conventions.feature_dim) and embedding.std() > 0
+    with tf.Graph().as_default(), tf.Session() as sess:
+        input_image = tf.placeholder(tf.float32, [1, *SHAPE[::-1], 3])   # as the 2018 scripts had it
+        rebuilt = inference.rebuild_graph(sess, tiny_model, input_image, 1, conventions.feature_dim)
+        again = sess.run(rebuilt, {input_image: images})
+    np.testing.assert_allclose(again, embedding, atol=1e-4 * abs(embedding).max())
+
+
+def test_feature_dim_of_another_model_is_refused(tiny_model):
+    with pytest.raises(InputError, match='3 dimensions, not 5'):
+        inference.rebuild_graph(None, tiny_model, None, 1, 5)
+
+
+@pytest.mark.parametrize('name, content', [('absent', None), ('empty', {}), ('other', {'checkpoint': 'no'})])
+def test_model_folder_without_a_checkpoint_is_named(tiny_model, run_script, tmp_path, name, content):
+    if content is not None:
+        (tmp_path / name).mkdir()
+        for file, text in content.items():
+            (tmp_path / name / file).write_text(text)
+    write(tmp_path / 'in/a.png', road('red'))
+    outcome = run_script(inference, '-m', tmp_path / name, '-i', tmp_path / 'in', '-o', tmp_path / 'out')
+    assert outcome.status == 1 and str(tmp_path / name) in one_line(outcome.err)
+    assert os.listdir(tmp_path / 'out') == []
+
+
+# ---- From the shell ----------------------------------------------------------------------------------------
 
 def test_help_and_wrong_flags_wait_for_no_heavy_import():
     code = ('import sys, inference\n'
             'heavy = {"tensorflow", "keras", "matplotlib.pyplot", "sklearn"} & set(sys.modules)\n'
             'sys.exit(f"imported: {heavy}" if heavy else 0)')
     subprocess.run([sys.executable, '-c', code], cwd=inference.HERE, check=True)
+
+
+def test_a_run_from_another_folder_says_nothing_but_its_results(tiny_model, tmp_path):
+    for i in range(3):
+        write(tmp_path / f'in/{i}.png', road('red', 'blue'))
+    script = os.path.join(inference.HERE, 'inference.py')
+    environment = {name: value for name, value in os.environ.items() if name != 'TF_CPP_MIN_LOG_LEVEL'}
+    command = [sys.executable, script, '-m', tiny_model, '-i', 'in', '-o', 'out', '--json', 'lanes.json']
+    outcome = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert outcome.returncode == 0 and outcome.stderr == ''
+    assert '3 pictures' in outcome.stdout
+    assert len(os.listdir(tmp_path / 'out')) == 3 and len(json_lines(tmp_path / 'lanes.json')) == 3
+
+
+def test_what_libraries_say_is_shown_if_tensorflow_cannot_be_imported(tmp_path):
+    (tmp_path / 'tensorflow.py').write_text(
+        'import os\nos.write(2, b"libcudart is broken")\nraise ImportError')
+    code = 'from data import quiet; quiet.import_tensorflow()'
+    environment = dict(os.environ, PYTHONPATH=f'{tmp_path}{os.pathsep}{inference.HERE}')
+    outcome = subprocess.run([sys.executable, '-c', code], env=environment, cwd=tmp_path,
+                             capture_output=True, text=True)
+    assert outcome.returncode != 0 and 'libcudart is broken' in outcome.stderr

@@ -1,4 +1,4 @@
-"""data/synthetic_dataset.py: geometry like that of real labels, photos that show what the labels say, whole files."""
+"""data/synthetic_dataset.py: geometry like real labels, photos that show what the labels say, whole files."""
 
 import dataclasses
 import json
@@ -9,8 +9,8 @@ import pytest
 
 from data import synthetic_dataset, tusimple
 
-# Of the 3,626 training label lines of TuSimple, as `statistics` measures them: quantiles 0.1, 0.25, 0.5, 0.75, 0.9, and
-# how far, in px, a sample of ours may lie from each.
+# Of the 3,626 training label lines of TuSimple, as `statistics` measures them: quantiles 0.1, 0.25, 0.5,
+# 0.75, 0.9, and how far, in px, a sample of ours may lie from each.
 REAL_QUANTILES = {
     'column of the vanishing point': ((592, 618, 652, 668, 694), 22),
     'row of the vanishing point': ((224, 231, 238, 243, 248), 8),
@@ -59,7 +59,8 @@ def statistics(records):
 
 
 def test_lanes_are_distributed_like_real_ones(records):
-    measured = {name: np.quantile(values, [0.1, 0.25, 0.5, 0.75, 0.9]) for name, values in statistics(records).items()}
+    measured = {name: np.quantile(values, [0.1, 0.25, 0.5, 0.75, 0.9])
+                for name, values in statistics(records).items()}
     far_off = {name: measured[name].round(1) for name, (real, tolerance) in REAL_QUANTILES.items()
                if np.abs(measured[name] - real).max() > tolerance}
     assert not far_off
@@ -104,12 +105,14 @@ def plain_scene(roll, vehicles=()):
              for offset in (-1.8, 1.8)]
     return dataclasses.replace(
         scene, camera=synthetic_dataset.Camera(1500.0, 1.6, 640.0, 240.0, roll),
-        road=dataclasses.replace(scene.road, heading=0.0, curvature=0.0, curvature_rate=0.0, grade=0.0, left=-1.8, right=1.8,
-                                 lane_width=3.6, concrete=False, shade=80.0, oncoming=None, two_way=False),
+        road=dataclasses.replace(scene.road, heading=0.0, curvature=0.0, curvature_rate=0.0, grade=0.0,
+                                 left=-1.8, right=1.8, lane_width=3.6, concrete=False, shade=80.0,
+                                 shoulders=(4.0, 4.0), shoulder_shade=80.0,
+                                 oncoming=None, two_way=False),
         lines=lines, vehicles=list(vehicles),
         light=dataclasses.replace(scene.light, shadow=0.0, haze=1e5, ambient=1.0, clouds=0.0, dusk=False),
-        lens=dataclasses.replace(scene.lens, balance=(1, 1, 1), contrast=0.0, saturation=1.0, vignette=0.0, blur=0.0,
-                                 motion=0.0, noise=0.0, glare=0.0, bonnet=0.0))
+        lens=dataclasses.replace(scene.lens, balance=(1, 1, 1), contrast=0.0, saturation=1.0, vignette=0.0,
+                                 blur=0.0, motion=0.0, noise=0.0, glare=0.0, bonnet=0.0))
 
 
 @pytest.mark.parametrize('roll', [0.0, 0.02, -0.02])
@@ -131,15 +134,20 @@ def test_vehicles_hide_lines_but_not_their_labels():
     vehicle = synthetic_dataset.Vehicle('sedan', 1.8, 10.0, (120, 20, 20), False, False, 1.0)
     free, hidden = plain_scene(0.0), plain_scene(0.0, [vehicle])
     assert synthetic_dataset.lane_labels(free) == synthetic_dataset.lane_labels(hidden)
-    photos = [synthetic_dataset.render(scene, np.random.default_rng(1)).astype(int) for scene in (free, hidden)]
+    photos = [synthetic_dataset.render(scene, np.random.default_rng(1)).astype(int)
+              for scene in (free, hidden)]
     row = 450  # 11.4 m away on the road: behind the end of the car
     column = 640 + int(1.8 / 1.6 * (row - 240))
     assert photos[0][row, column].min() > photos[1][row, column].min() + 60
 
 
+@pytest.fixture(scope='module')
+def empty():
+    return synthetic_dataset.render(plain_scene(0.0), np.random.default_rng(1)).astype(int)
+
+
 @pytest.mark.parametrize('kind', sorted(synthetic_dataset.VEHICLES))
-def test_every_vehicle_is_painted_from_both_ends(kind):
-    empty = synthetic_dataset.render(plain_scene(0.0), np.random.default_rng(1)).astype(int)
+def test_every_vehicle_is_painted_from_both_ends(kind, empty):
     for oncoming in (False, True):
         vehicle = synthetic_dataset.Vehicle(kind, 4.0, 15.0, (200, 20, 20), oncoming, True, 1.0)
         photo = synthetic_dataset.render(plain_scene(0.0, [vehicle]), np.random.default_rng(1)).astype(int)
@@ -153,13 +161,14 @@ def run(run_script, folder, *flags):
 
 
 def files(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+    return {path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob('*') if path.is_file()}
 
 
 def test_same_seed_same_bytes_whatever_the_number_of_processes_or_scenes(run_script, tmp_path):
-    assert run(run_script, tmp_path / 'a', '--num', 2, '--seed', 5, '--workers', 1).status == 0
+    assert not run(run_script, tmp_path / 'a', '--num', 2, '--seed', 5, '--workers', 1).status
     outcome = run(run_script, tmp_path / 'b', '--num', 3, '--seed', 5, '--workers', 2)
-    assert outcome.status == 0 and '3 scenes' in outcome.out
+    assert not outcome.status and '3 scenes' in outcome.out
     one, two = files(tmp_path / 'a'), files(tmp_path / 'b')
     labels, more = one.pop(synthetic_dataset.LABEL_FILE), two.pop(synthetic_dataset.LABEL_FILE)
     assert more.startswith(labels) and len(more) > len(labels)
@@ -173,9 +182,8 @@ def test_same_seed_same_bytes_whatever_the_number_of_processes_or_scenes(run_scr
 
 
 def test_another_seed_gives_other_scenes():
-    first, second = (synthetic_dataset.lane_labels(synthetic_dataset.sample_scene(np.random.default_rng([seed, 0])))
-                     for seed in (1, 2))
-    assert first.lanes != second.lanes
+    scenes = [synthetic_dataset.sample_scene(np.random.default_rng([seed, 0])) for seed in (1, 2)]
+    assert synthetic_dataset.lane_labels(scenes[0]).lanes != synthetic_dataset.lane_labels(scenes[1]).lanes
 
 
 def test_a_folder_with_other_labels_is_refused_and_left_alone(run_script, tmp_path):

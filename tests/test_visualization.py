@@ -44,7 +44,7 @@ def test_any_number_of_instances_has_colours():
 def test_instances_are_numbered_by_value_and_zero_stays_background():
     label = np.array([[170, 0, 20], [20, 70, 170]], np.uint8)
     np.testing.assert_array_equal(visualization.number_instances(label), [[3, 0, 1], [1, 2, 3]])
-    np.testing.assert_array_equal(visualization.number_instances(label[:, :1]), [[2], [1]])   # without background
+    np.testing.assert_array_equal(visualization.number_instances(label[:, :1]), [[2], [1]])
 
 
 def test_background_of_the_photo_is_left_as_it_is():
@@ -64,7 +64,7 @@ def test_alpha_mixes_photo_and_colour():
 
 
 def test_small_ids_are_scaled_to_the_photo_in_place():
-    """Every instance lands where the whole picture, resized, has it: no shift of the separately drawn boxes."""
+    """Every instance lands where the whole picture, resized, has it: boxes drawn alone are not shifted."""
     ids = blocks(40, 60)
     picture = visualization.draw_instances(np.zeros([123, 200, 3], np.uint8), ids, alpha=1)
     for number in (1, 2):
@@ -74,7 +74,8 @@ def test_small_ids_are_scaled_to_the_photo_in_place():
 
 
 def test_ids_may_be_larger_than_the_photo():
-    picture = visualization.draw_instances(np.zeros([1, 1, 3], np.uint8), np.ones([512, 512], np.int32), alpha=1)
+    ids = np.ones([512, 512], np.int32)
+    picture = visualization.draw_instances(np.zeros([1, 1, 3], np.uint8), ids, alpha=1)
     assert tuple(picture[0, 0]) == visualization.colour(0)
 
 
@@ -86,7 +87,8 @@ def test_lane_is_drawn_through_its_points_and_interrupted_where_absent():
     np.testing.assert_array_equal(picture[30:60], photo[30:60])
 
 
-@pytest.mark.parametrize('lanes', [[], [[-2, -2]], [[-2, 5]], [[5000, 1e5]]], ids=['none', 'absent', 'dot', 'outside'])
+@pytest.mark.parametrize('lanes', [[], [[-2, -2]], [[-2, 5]], [[5000, 1e5]]],
+                         ids=['none', 'absent', 'dot', 'outside'])
 def test_odd_lanes_do_not_break_the_drawing(lanes):
     picture = visualization.draw_lanes(np.zeros([20, 20, 3], np.uint8), lanes, [5, 15])
     assert picture.any() == (lanes == [[-2, 5]])
@@ -127,7 +129,8 @@ def test_save_image_overlay_writes_a_picture_a_photo(tmp_path):
 @pytest.mark.parametrize('feature_dim', [1, 2, 3, 8])
 def test_scatter_plot_is_written_under_step_and_parameters(tmp_path, feature_dim):
     rng = np.random.RandomState(0)
-    path = visualization.evaluate_scatter_plot(tmp_path, rng.randn(1, 16, 24, feature_dim), blocks()[None], feature_dim,
+    embedding = rng.randn(1, 16, 24, feature_dim)
+    path = visualization.evaluate_scatter_plot(tmp_path, embedding, blocks()[None], feature_dim,
                                                'var1.0/dist1.0', 70)
     assert os.path.basename(path) == 'scatter_var1.0_dist1.0_000070.png'
     height, width = cv2.imread(path).shape[:2]

@@ -1,0 +1,350 @@
+"""Tests of clustering.py: mean shift held against scikit-learn, lanes against lines that the tests draw."""
+
+import os
+import subprocess
+import sys
+import tracemalloc
+
+import cv2
+import numpy as np
+import pytest
+
+TESTS = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.dirname(TESTS), TESTS]
+
+import clustering
+from reference import plain_cluster
+
+PHOTO = 1280, 720
+H_SAMPLES = list(range(160, 720, 10))
+
+
+# ---- Embeddings --------------------------------------------------------------------------------------------
+
+def smooth_noise(rng, shape, sigma):
+    noise = cv2.GaussianBlur(rng.normal(size=shape).astype(np.float32), (0, 0), sigma).reshape(shape)
+    return noise / noise.std()
+
+
+def network_like(seed, size=96, feature_dim=3, spread=0.12, smear=1.0, distance=2.2):
+    """As a trained network makes it: tight clusters, and pixels strewn between along the lanes' edges."""
+    rng = np.random.default_rng(seed)
+    label = np.zeros([size, size], np.uint8)
+    for i in range(4):
+        far, near = (size // 2 + 2 * i - 3, size // 4), (int(size * (0.05 + 0.3 * i)), size - 1)
+        cv2.line(label, far, near, i + 1, max(2, size // 90))
+    centers = np.zeros([5, feature_dim])
+    for i in range(1, 5):
+        while np.linalg.norm(centers[:i] - centers[i], axis=1).min() < distance:
+            centers[i] = rng.normal(size=feature_dim) * distance
+    shares = np.stack([cv2.GaussianBlur(np.float32(label == i), (0, 0), smear) for i in range(5)], -1) ** 2
+    embedding = (shares / shares.sum(-1, keepdims=True)) @ centers.astype(np.float32)
+    for sigma in (size / 12, 1.5):
+        embedding += spread / 2 * smooth_noise(rng, embedding.shape, sigma)
+    return embedding.astype(np.float32)
+
+
+def untrained(seed, size=64, feature_dim=3, scale=0.6):
+    rng = np.random.default_rng(seed)
+    return scale * sum(smooth_noise(rng, (size, size, feature_dim), sigma) for sigma in (8, 2, 0.8))
+
+
+def assert_same(points, bandwidth, least=0.9999):
+    num, labels, centers = clustering.cluster(points, bandwidth)
+    plain_num, plain_labels, plain_centers = plain_cluster(points, bandwidth)
+    assert num == plain_num == len(centers)
+    # Both number clusters by how many points they hold; ties aside, the numbers themselves agree.
+    match = np.linalg.norm(centers[:, None].astype(float) - plain_centers, axis=2).argmin(1)
+    assert sorted(match) == list(range(num))
+    assert np.mean(match[labels] == plain_labels) >= least
+    return labels
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+@pytest.mark.parametrize('bandwidth', [0.7, 1.0])
+@pytest.mark.parametrize('seed', range(3))
+def test_cluster_equals_scikit_learn_on_trained_embeddings(seed, bandwidth, dtype):
+    labels = assert_same(network_like(seed).reshape(-1, 3).astype(dtype), bandwidth)
+    assert len(np.unique(labels)) >= 5
+
+
+@pytest.mark.parametrize('feature_dim', [1, 2, 4, 8, 16])
+def test_cluster_equals_scikit_learn_in_any_dimension(feature_dim):
+    distance = 1.6 if feature_dim == 1 else 2.2
+    size = 32 if feature_dim == 16 else 64
+    embedding = network_like(10 + feature_dim, size, feature_dim, 0.05, 1.0, distance)
+    assert_same(embedding.reshape(-1, feature_dim), 1.0)
+
+
+@pytest.mark.parametrize('points, bandwidth', [
+    (untrained(0, size=40).reshape(-1, 3), 1.0),
+    (untrained(1, size=48, scale=0.3).reshape(-1, 3), 0.7),
+    (untrained(2, size=32, feature_dim=2, scale=1).reshape(-1, 2).astype(np.float64), 0.5),
+    (untrained(3, size=20, feature_dim=8, scale=0.25).reshape(-1, 8), 1.0),
+    (untrained(4, size=10, feature_dim=16, scale=0.2).reshape(-1, 16), 1.0)])
+def test_cluster_equals_scikit_learn_on_untrained_noise(points, bandwidth):
+    assert_same(points, bandwidth)
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_cluster_equals_scikit_learn_on_smeared_clusters(seed):
+    assert_same(network_like(20 + seed, smear=2.5, spread=0.4, distance=1.8).reshape(-1, 3), 0.7)
+
+
+def test_cluster_equals_scikit_learn_to_the_last_label_on_small_random_inputs():
+    rng = np.random.default_rng(0)
+    for trial in range(30):
+        n, feature_dim = int(rng.integers(1, [6, 200][trial % 2])), int(rng.integers(1, 5))
+        points = rng.normal(size=(3, feature_dim))[rng.integers(0, 3, n)] * 2
+        points = points + rng.normal(size=(n, feature_dim)) * 0.3
+        points = points.astype([np.float32, np.float64][trial % 3 == 0])
+        if trial % 5 == 0:
+            points = np.maximum(points, 0)  # a head that ends in a ReLU: many coordinates equal, exactly 0
+        if trial % 7 == 0:
+            points = np.round(points * 2) / 2  # on the borders of bins and balls
+        assert_same(points, 1.0, least=1.0)
+
+
+def test_memory_bound_changes_no_result(monkeypatch):
+    points = untrained(5, size=48).reshape(-1, 3)
+    expected = clustering.cluster(points, 0.8)
+    monkeypatch.setattr(clustering, '_MAX_PAIRS', 1000)  # seeds in many small blocks
+    num, labels, centers = clustering.cluster(points, 0.8)
+    assert num == expected[0] and (labels == expected[1]).all()
+    np.testing.assert_allclose(centers, expected[2], atol=1e-6)
+
+
+@pytest.mark.parametrize('levels, crowd', [(1, 1), (3, 1), (3, 10 ** 9)])
+def test_size_of_cells_changes_no_result(monkeypatch, levels, crowd):
+    points = network_like(6).reshape(-1, 3)
+    expected = clustering.cluster(points, 0.7)
+    monkeypatch.setattr(clustering, '_LEVELS', levels)
+    monkeypatch.setattr(clustering, '_CROWD', crowd)
+    num, labels, centers = clustering.cluster(points, 0.7)
+    assert num == expected[0] and (labels == expected[1]).all()
+    np.testing.assert_allclose(centers, expected[2], atol=1e-6)
+
+
+@pytest.mark.parametrize('points', [
+    network_like(0, 512).reshape(-1, 3),
+    untrained(0, 512, scale=0.15).reshape(-1, 3),
+    np.concatenate([network_like(1, 512).reshape(-1, 3), np.float32([[1e6, -1e7, 1e5], [1e12, 0, -1e12]])]),
+    network_like(2, 256, feature_dim=16, spread=0.02).reshape(-1, 16)
+], ids=['trained', 'noise', 'far', '16-d'])
+def test_extra_memory_stays_under_the_bound(points):
+    tracemalloc.start()
+    clustering.cluster(points, 1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60 * points.size + 30e6 < 100e6
+
+
+# ---- Corners -----------------------------------------------------------------------------------------------
+
+def test_cluster_of_nothing():
+    num, labels, centers = clustering.cluster(np.zeros([0, 3], np.float32), 1.0)
+    assert num == 0 and labels.shape == (0,) and centers.shape == (0, 3)
+
+
+def test_cluster_of_one_point_and_of_equal_points():
+    for points in (np.float32([[3, -2, 7]]), np.full([1000, 3], 0.3, np.float32)):
+        num, labels, centers = clustering.cluster(points, 0.7)
+        assert num == 1 and (labels == 0).all()
+        np.testing.assert_allclose(centers, points[:1], rtol=1e-6)
+
+
+@pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64, np.int32])
+def test_any_kind_of_number(dtype):
+    points = np.array([[0, 0], [0, 1], [9, 9], [9, 8], [9, 9]], dtype)
+    num, labels, centers = clustering.cluster(points, 2.0)
+    assert num == 2 and labels.tolist() == [1, 1, 0, 0, 0]
+    assert centers.dtype == (np.float64 if dtype in (np.float64, np.int32) else np.float32)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_points_that_are_not_finite_are_named(value):
+    points = np.zeros([5, 3], np.float32)
+    points[3, 1] = value
+    with pytest.raises(ValueError, match='row 3'):
+        clustering.cluster(points, 1.0)
+
+
+@pytest.mark.parametrize('bandwidth', [0, -1, np.nan, np.inf, 1e-300])
+def test_bandwidth_must_be_a_number_above_0(bandwidth):
+    with pytest.raises(ValueError, match='bandwidth'):
+        clustering.cluster(np.ones([4, 3], np.float32), bandwidth)
+
+
+@pytest.mark.parametrize('shape', [[4], [2, 3, 4], [4, 0]])
+def test_prediction_must_be_rows_of_features(shape):
+    with pytest.raises(ValueError, match='shape'):
+        clustering.cluster(np.zeros(shape, np.float32), 1.0)
+
+
+def test_seeds_without_any_point_around_them_do_not_end_in_an_error():
+    points = np.array([[0.45] * 8, [10.45] * 8, [10.45] * 8])  # 1.27 from the middles of their bins
+    num, labels, centers = clustering.cluster(points, 1.0)
+    assert num == 2 and labels.tolist() == [1, 0, 0]
+
+
+def test_import_is_light():
+    code = 'import sys, clustering; print({"tensorflow", "sklearn", "scipy"} & set(sys.modules))'
+    command = [sys.executable, '-c', code]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=os.path.dirname(TESTS))
+    assert result.stdout.strip() == 'set()', result.stderr
+
+
+# ---- Instances ---------------------------------------------------------------------------------------------
+
+def stripes(num, height=40, stripe=3):
+    """An embedding [h, w, 3] of upright stripes, each a cluster of its own, in an order unlike its place."""
+    width = (num + 1) * 4 * stripe
+    ids = np.zeros([height, width], np.int32)
+    for i in range(num):
+        ids[:, (i + 1) * 4 * stripe:][:, :stripe] = i + 1
+    centers = np.random.default_rng(num).permutation(num + 1)[:, None] * np.float32([5, 0, -3])
+    return centers[ids], ids
+
+
+def test_instance_ids_run_from_left_to_right_with_the_largest_as_background():
+    embedding, expected = stripes(7)
+    ids = clustering.instance_ids(embedding, 1.0)
+    assert ids.dtype == np.int32
+    np.testing.assert_array_equal(ids, expected)
+
+
+def test_instance_ids_are_ordered_by_their_lower_ends():
+    expected = np.zeros([100, 200], np.uint8)
+    cv2.line(expected, (150, 0), (20, 99), 1, 3)  # starts right of the other and ends left of it
+    cv2.line(expected, (100, 40), (100, 99), 2, 3)
+    embedding = np.float32([[0, 0], [0, 9], [9, 0]])[expected]
+    np.testing.assert_array_equal(clustering.instance_ids(embedding, 1.0), expected)
+
+
+def test_instance_ids_of_one_cluster_are_background():
+    assert not clustering.instance_ids(np.ones([8, 9, 3], np.float32), 1.0).any()
+
+
+def test_get_instance_masks_colours_more_than_eight_clusters():
+    embedding, ids = stripes(11)
+    masks = clustering.get_instance_masks(np.stack([embedding, embedding]), 1.0)
+    assert len(masks) == 2
+    assert masks[0].shape == ids.shape + (3,) and masks[0].dtype == np.uint8
+    assert len(np.unique(masks[0].reshape(-1, 3), axis=0)) == 12
+
+
+def test_save_instance_masks_writes_one_file_a_cluster(tmp_path):
+    embedding, ids = stripes(9)
+    clustering.save_instance_masks(embedding[None], str(tmp_path), 1.0, 7)
+    assert sorted(os.listdir(tmp_path)) == [f'cluster_0007_{k}.png' for k in range(10)]
+    for k in range(10):
+        mask = cv2.imread(str(tmp_path / f'cluster_0007_{k}.png'), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(mask > 0, ids == k)
+
+
+# ---- Lanes -------------------------------------------------------------------------------------------------
+
+def road(bend=0.0):
+    """Four lanes as labels have them: float [4, h_samples], px, -2 outside of the photo and above row 270."""
+    y = np.array(H_SAMPLES, float)
+    depth = 1 / np.maximum(y - 240, 1)
+    x = 640 + np.array([-2.4, -0.9, 0.8, 2.3])[:, None] * (y - 240) + bend * 3000 * depth
+    return np.where((y >= 270) & (x >= 0) & (x <= 1279), x, -2)
+
+
+def draw(lines, size=(512, 256)):
+    photo = np.zeros(PHOTO[::-1], np.uint8)
+    for i, line in enumerate(lines):
+        points = np.rint([(x, y) for x, y in zip(line, H_SAMPLES) if x >= 0]).astype(np.int32)
+        cv2.polylines(photo, [points], False, i + 1, 7)
+    return cv2.resize(photo, size, interpolation=cv2.INTER_NEAREST).astype(np.int32)
+
+
+def assert_lanes(found, expected, tolerance=12, ends=0):
+    """As many lanes, x within tolerance, and existing in the same rows, give or take ends of them."""
+    assert len(found) == len(expected)
+    for line, target in zip(found, expected):
+        assert np.count_nonzero((line >= 0) != (target >= 0)) <= ends
+        both = (line >= 0) & (target >= 0)
+        assert np.abs(line - target)[both].max() < tolerance
+        assert (line[line < 0] == -2).all()
+
+
+@pytest.mark.parametrize('size', [(512, 256), (512, 512), (1280, 720), (320, 192)])
+@pytest.mark.parametrize('bend', [-1, 0, 1])
+def test_lanes_of_clean_instances_are_the_lines_they_were_drawn_from(bend, size):
+    expected = road(bend)
+    assert_lanes(clustering.lanes(draw(expected, size), PHOTO, H_SAMPLES), expected, ends=1)
+
+
+def test_lanes_are_in_pixels_of_the_photo():
+    ids = draw(road())
+    large = clustering.lanes(ids, PHOTO, H_SAMPLES)
+    small = clustering.lanes(ids, (640, 360), [y / 2 - 0.25 for y in H_SAMPLES])  # pixel centres, not corners
+    for one, other in zip(large, small):
+        assert ((one >= 0) == (other >= 0)).mean() > 0.97
+        both = (one >= 0) & (other >= 0)
+        np.testing.assert_allclose(other[both], one[both] / 2 - 0.25, atol=1e-6)
+
+
+def test_lanes_go_straight_on_behind_a_vehicle():
+    ids = draw(road())
+    ids[140:200, 120:400] = 0
+    assert_lanes(clustering.lanes(ids, PHOTO, H_SAMPLES), road(), ends=1)
+
+
+def test_lanes_survive_ragged_edges_specks_and_an_attached_vehicle():
+    rng = np.random.default_rng(0)
+    ids = draw(road())
+    ids[cv2.GaussianBlur(rng.normal(size=ids.shape), (0, 0), 1) > 0.3] = 0
+    for x, y in rng.integers([0, 90], [512, 256], size=(12, 2)):
+        cv2.circle(ids, (int(x), int(y)), 2, int(rng.integers(1, 7)), -1)
+    ids[170:200, 330:380] = 3
+    assert_lanes(clustering.lanes(ids, PHOTO, H_SAMPLES), road(), ends=4)
+
+
+def test_specks_and_blobs_are_no_lanes():
+    ids = draw(road())
+    ids[100:108, 20:28] = 5
+    ids[110:170, 400:480] = 6
+    ids[ids == 0] = 0
+    assert len(clustering.lanes(ids, PHOTO, H_SAMPLES)) <= 4
+
+
+def test_two_halves_of_a_lane_become_one():
+    ids = draw(road())
+    ids[150:165] = 0
+    ids[165:][ids[165:] == 2] = 9
+    assert_lanes(clustering.lanes(ids, PHOTO, H_SAMPLES), road(), ends=1)
+
+
+def test_lanes_that_meet_at_the_horizon_stay_two():
+    y = np.array(H_SAMPLES, float)
+    lines = [np.where(y >= 250, 640 + side * (y - 250), -2.0) for side in (-0.7, 0.7)]
+    assert_lanes(clustering.lanes(draw(lines), PHOTO, H_SAMPLES), lines, ends=1)
+
+
+def test_a_lane_that_stops_short_of_the_border_is_prolonged_and_one_that_ends_midway_is_not():
+    expected = road()[1:3]
+    ids = draw(expected)
+    ids[235:][ids[235:] == 1] = 0  # 59 px short
+    ids[160:][ids[160:] == 2] = 0  # ends at row 450
+    first, second = clustering.lanes(ids, PHOTO, H_SAMPLES)
+    assert_lanes([first], expected[:1], ends=1)
+    assert max(y for x, y in zip(second, H_SAMPLES) if x >= 0) in (440, 450)
+
+
+def test_the_lanes_that_most_rows_speak_for_are_kept():
+    lines = [np.where(np.array(H_SAMPLES) >= 500 - 30 * i, 100.0 + 150 * i, -2) for i in range(7)]
+    found = clustering.lanes(draw(lines), PHOTO, H_SAMPLES, max_lanes=3)
+    assert [round(max(line) / 150 - 100 / 150) for line in found] == [4, 5, 6]
+
+
+def test_no_instances_no_lanes():
+    assert clustering.lanes(np.zeros([256, 512], np.int32), PHOTO, H_SAMPLES) == []
+
+
+def test_untrained_noise_gives_lanes_in_bounds_at_most():
+    ids = clustering.instance_ids(untrained(9, size=64, scale=3), 1.0)
+    for line in clustering.lanes(ids, PHOTO, H_SAMPLES):
+        assert ((line == -2) | ((line >= 0) & (line <= 1279))).all()

@@ -1,0 +1,284 @@
+"""Network + head + conventions = model: how one is built, restored, frozen for inference, saved and summarised.
+
+A folder with a model holds a TensorFlow checkpoint and, beside it, `conventions.json`: what a reader of the weights has
+to know and cannot see in them. A folder without that record is taken for one of 2018, whose conventions are the
+defaults of `Conventions` with `batch_statistics` and `feature_dim` read off the weights.
+"""
+import dataclasses
+import glob
+import json
+import math
+import os
+import re
+
+import tensorflow.compat.v1 as tf
+
+import datagenerator
+import enet
+import loss
+from data.command_line import InputError
+
+tf.disable_v2_behavior()
+
+CONVENTIONS_FILE = 'conventions.json'
+NUM_CLASSES = 12  # of ENet's own last layer, `fullconv`; the heads do not use it, the public checkpoints have it
+LAST_PRELU = 'ENet/bottleneck5_1_last_prelu:0'
+HEAD = 'transfer_layer/conv2d_transpose'  # of a model, below its scope: Instance/ or Semantic/
+MOVING_AVERAGE = re.compile(r'ENet/.*/moving_(mean|variance)$')
+
+
+# ---- Conventions ----------------------------------------------------------------------------------------------------
+
+@dataclasses.dataclass(frozen=True)
+class Conventions:
+    """What a model takes for granted. The defaults are those of 2018."""
+    image_size: tuple = (512, 512)    # (width, height) in px that photos are resized to
+    normalisation: str = 'none'       # of RGB 0..255: 'none' or 'signed', to -1..1
+    head: str = 'Instance'            # 'Instance', an embedding, or 'Semantic', the scores of (background, lane)
+    feature_dim: int = 3              # channels of the head
+    head_activation: str = 'relu'     # 'relu' or 'none'
+    batch_statistics: bool = True     # at inference: True where the moving averages were never updated
+    dropout_at_inference: bool = True  # as the graph of 2018 did, by mistake
+    delta_v: float = 0.5              # the margins of the loss, in units of the embedding
+    delta_d: float = 1.5
+    bandwidth: float = 1.0            # of mean shift at inference, in units of the embedding
+    version: int = 1                  # of this record
+
+    def check(self, source):
+        """Raises InputError, naming `source`, if a value is none that this version can follow."""
+        def need(truth, name, meaning):
+            if not truth:
+                raise InputError(f'{source}: "{name}" is {getattr(self, name)!r}, not {meaning}')
+        need(self.version == 1, 'version', 'the version 1 that this program reads')
+        need(isinstance(self.image_size, tuple) and len(self.image_size) == 2 and
+             all(type(side) is int and side > 0 and side % 8 == 0 for side in self.image_size),
+             'image_size', '[width, height], multiples of 8')
+        need(self.normalisation in ('none', 'signed'), 'normalisation', '"none" or "signed"')
+        need(self.head in ('Instance', 'Semantic'), 'head', '"Instance" or "Semantic"')
+        need(type(self.feature_dim) is int and self.feature_dim > 0, 'feature_dim', 'a whole number of 1 or more')
+        need(self.head_activation in ('none', 'relu'), 'head_activation', '"none" or "relu"')
+        for name in ('batch_statistics', 'dropout_at_inference'):
+            need(type(getattr(self, name)) is bool, name, 'true or false')
+        for name in ('delta_v', 'delta_d', 'bandwidth'):
+            value = getattr(self, name)
+            need(type(value) in (int, float) and math.isfinite(value) and value > 0, name, 'a number above 0')
+
+
+def read_conventions(checkpoint_dir):
+    """The Conventions of the model in a folder. Raises InputError if there is no checkpoint or the record is damaged."""
+    checkpoint = find_checkpoint(checkpoint_dir)
+    path = os.path.join(checkpoint_dir, CONVENTIONS_FILE)
+    if not os.path.exists(path):
+        return _conventions_of_2018(checkpoint)
+    try:
+        with open(path, encoding='utf-8') as file:
+            record = json.load(file)
+        record['image_size'] = tuple(record['image_size'])
+        conventions = Conventions(**record)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(f'{path}: is no record of conventions ({error}); take the file that training wrote beside '
+                         f'the checkpoint')
+    conventions.check(path)
+    return conventions
+
+
+def _conventions_of_2018(checkpoint):
+    """Those of a checkpoint without a record, as far as its variables tell."""
+    reader = tf.train.load_checkpoint(checkpoint)
+    shapes = reader.get_variable_to_shape_map()
+    updated = any((reader.get_tensor(name) != (0. if name.endswith('mean') else 1.)).any()
+                  for name in shapes if MOVING_AVERAGE.match(name))
+    head = 'Semantic' if f'Semantic/{HEAD}/biases' in shapes else 'Instance'
+    depth, = shapes.get(f'{head}/{HEAD}/biases', [Conventions.feature_dim])
+    return Conventions(head=head, feature_dim=depth, batch_statistics=not updated)
+
+
+def write_conventions(model_dir, conventions):
+    """Writes the record beside a checkpoint, whole or not at all."""
+    text = json.dumps(dataclasses.asdict(conventions), indent=1) + '\n'
+    datagenerator.write_file(os.path.join(model_dir, CONVENTIONS_FILE), text.encode())
+
+
+# ---- Graph ----------------------------------------------------------------------------------------------------------
+
+def normalise(image, normalisation):
+    """Raw RGB 0..255 [b, h, w, 3] of any type -> float32, what the network reads. The one place."""
+    image = tf.cast(image, tf.float32)
+    return image / 127.5 - 1. if normalisation == 'signed' else image
+
+
+def build_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None):
+    """From raw RGB [b, h, w, 3] to the head, float32 [b, h, w, feature_dim]: an embedding or, of a semantic model, scores.
+
+    noise, decay: of dropout and of batch norm's moving averages, see `enet.ENet`.
+    """
+    if not is_training and conventions.dropout_at_inference:
+        noise = enet.noise_of_2018
+    enet.ENet(normalise(input_image, conventions.normalisation), NUM_CLASSES, None, skip_connections=False, reuse=reuse,
+              is_training=is_training, batch_statistics=is_training or conventions.batch_statistics,
+              decay=decay, noise=noise)
+    # The last of its name: a second network in the same graph has a suffix in its name scope.
+    last_prelu = [op for op in tf.get_default_graph().get_operations()
+                  if re.match(r'ENet(_\d+)?/bottleneck5_1_last_prelu$', op.name)][-1].outputs[0]
+    return build_head(last_prelu, conventions.feature_dim, conventions.head, conventions.head_activation, reuse)
+
+
+def build_head(last_prelu, depth, scope='Instance', activation='none', reuse=None):
+    """The transfer layer. last_prelu: float32 [b, h/2, w/2, 16] -> float32 [b, h, w, depth]."""
+    with tf.variable_scope(f'{scope}/{HEAD}', reuse=reuse):
+        output = enet.head(last_prelu, depth)
+        return tf.nn.relu(output) if activation == 'relu' else output
+
+
+def load_enet(sess, checkpoint_dir, input_image, batch_size, is_training=True):
+    """Builds ENet with the weights of a checkpoint of any head, for a new head to be put on it.
+
+    input_image: [b, h, w, 3], raw RGB 0..255. batch_size: any; not used. -> last_prelu, float32 [b, h/2, w/2, 16].
+    The checkpoint's conventions hold, the normalisation of the image among them. Raises InputError, see `restore`.
+    """
+    conventions = read_conventions(checkpoint_dir)
+    with sess.graph.as_default():
+        build_model(input_image, conventions, is_training)
+        variables = [v for v in tf.global_variables() if v.op.name.startswith('ENet/')]
+        restore(sess, find_checkpoint(checkpoint_dir), variables)
+        return sess.graph.get_tensor_by_name(LAST_PRELU)
+
+
+def add_transfer_layers_and_initialize(sess, last_prelu, feature_dim):
+    """Puts a fresh embedding head on ENet and initialises it. -> embedding, float32 [b, h, w, feature_dim]."""
+    with sess.graph.as_default():
+        embedding = build_head(last_prelu, feature_dim, reuse=tf.AUTO_REUSE)
+        sess.run(tf.variables_initializer(tf.global_variables(scope='Instance/')))
+        return embedding
+
+
+def get_trainable_variables_and_initialize(sess, debug=False):
+    """Initialises what has no value yet. -> the variables to train: all but ENet's own last layer, which no head uses."""
+    with sess.graph.as_default():
+        uninitialised = set(sess.run(tf.report_uninitialized_variables()))
+        fresh = [v for v in tf.global_variables() if v.op.name.encode() in uninitialised]
+        sess.run(tf.variables_initializer(fresh))
+        trained = [v for v in tf.trainable_variables() if not v.op.name.startswith('ENet/fullconv/')]
+    if debug:
+        for variable in trained:
+            print(f'{variable.op.name}\t{variable.shape}')
+    return trained
+
+
+def weight_decay(variables):
+    """The L2 penalty of those of `variables` that have one, a scalar."""
+    names = {v.op.name for v in variables}
+    penalties = [p for p in tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
+                 if p.op.name.split('/Regularizer')[0] in names]
+    return tf.add_n(penalties)
+
+
+def semantic_loss(scores, labels):
+    """Cross entropy of lane or not, each class weighted by 1 / ln(1.02 + its share of the batch) (ENet, section 5.2).
+
+    scores: float32 [b, h, w, 2]; labels: integers [b, h, w], 0 is background. -> a scalar.
+    """
+    classes = tf.cast(tf.not_equal(labels, 0), tf.int32)
+    lane = tf.reduce_mean(tf.cast(classes, tf.float32))
+    weights = tf.gather(1. / tf.log(1.02 + tf.stack([1. - lane, lane])), classes)
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=scores)
+    return tf.reduce_sum(weights * entropy) / tf.reduce_sum(weights)
+
+
+def count_parameters():
+    """How many numbers the default graph's trainable variables hold."""
+    return sum(v.shape.num_elements() for v in tf.trainable_variables())
+
+
+def collect_summaries(disc_loss, l_var, l_dist, l_reg, input_image, prediction, correct_label):
+    """-> (summary of a training step, summary of a validation step): serialised tf.Summary, scalar string tensors.
+
+    Both hold the loss and its weighted terms; the second also the photos [b, h, w, 3], the labels [b, h, w] as grey
+    and the embedding's first three dimensions [b, h, w, d] as colours, and histograms of the embedding.
+    """
+    scalars = [tf.summary.scalar(name, value) for name, value in
+               (('loss/total', disc_loss), ('loss/var', l_var), ('loss/dist', l_dist), ('loss/reg', l_reg))]
+    colours = tf.concat([prediction, tf.zeros_like(prediction), tf.zeros_like(prediction)], -1)[..., :3]
+    pictures = [tf.summary.image('photo', tf.cast(input_image, tf.uint8), 2),
+                tf.summary.image('label', tf.cast(correct_label, tf.float32)[..., None], 2),
+                tf.summary.image('embedding', colours, 2),
+                tf.summary.histogram('embedding', prediction)]
+    return tf.summary.merge(scalars), tf.summary.merge(scalars + pictures)
+
+
+# ---- Checkpoints ----------------------------------------------------------------------------------------------------
+
+def find_checkpoint(checkpoint_dir):
+    """The path prefix of a folder's newest whole checkpoint. Raises InputError if there is none."""
+    if not os.path.isdir(checkpoint_dir):
+        raise InputError(f'{checkpoint_dir}: no such folder; give one with a checkpoint')
+    state = tf.train.get_checkpoint_state(checkpoint_dir) if os.path.exists(
+        os.path.join(checkpoint_dir, 'checkpoint')) else None
+    # By name, not by the path in the file: folders get moved.
+    named = [os.path.join(checkpoint_dir, os.path.basename(state.model_checkpoint_path))] if state else []
+    others = sorted(glob.glob(os.path.join(glob.escape(checkpoint_dir), '*.index')), key=os.path.getmtime, reverse=True)
+    prefixes = named + [path[:-len('.index')] for path in others]
+    for prefix in prefixes:
+        if os.path.exists(prefix + '.index') and glob.glob(glob.escape(prefix) + '.data-*-of-*'):
+            return prefix
+    raise InputError(f'{checkpoint_dir}: holds no checkpoint (*.index and *.data-00000-of-00001)')
+
+
+def restore(sess, checkpoint, variables, partial=False, log=lambda line: None):
+    """Restores variables from a checkpoint. -> the names of those that came from it.
+
+    checkpoint: path prefix. log: called with a line for each variable: from the file, or not and why; and for each in
+    the file that has no use here. With `partial`, variables that the file lacks or has in another shape keep their
+    values. Raises InputError that names the file and the first few such variables otherwise, or if it cannot be read.
+    """
+    try:
+        shapes = tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise InputError(f'{checkpoint}: cannot be read as a checkpoint ({_first_line(error)})')
+    found, problems = [], []
+    for variable in variables:
+        name, shape = variable.op.name, variable.shape.as_list()
+        if shapes.get(name) == shape:
+            found.append(variable)
+            log(f'{name}: from {checkpoint}')
+        else:
+            problems.append(f'{name} {shape} is missing' if name not in shapes else
+                            f'{name} is {shapes[name]} instead of {shape}')
+            log(f'{name}: not from the checkpoint; {problems[-1]}')
+    for name in sorted(shapes.keys() - {v.op.name for v in variables}):
+        log(f'{name}: in {checkpoint}, not used here')
+    if not found or problems and not partial:
+        raise InputError(f'{checkpoint}: is no checkpoint of this network, {len(problems)} of {len(variables)} variables '
+                         f'do not fit: {"; ".join(problems[:3])}{"; ..." if len(problems) > 3 else ""}')
+    try:
+        tf.train.Saver(found).restore(sess, checkpoint)
+    except (tf.errors.OpError, ValueError) as error:
+        raise InputError(f'{checkpoint}: is damaged ({_first_line(error)})')
+    return [v.op.name for v in found]
+
+
+def _first_line(error):
+    return (getattr(error, 'message', None) or str(error)).strip().split('\n')[0]
+
+
+# ---- Inference ------------------------------------------------------------------------------------------------------
+
+class freeze:
+    """The graph from input_image to output with its variables as constants, as a function of arrays.
+
+    frozen = freeze(sess, input_image, output); frozen(images) -> float32 array; frozen.close() ends its session.
+    images: uint8 or float [b, h, w, 3], as input_image takes them.
+    """
+
+    def __init__(self, sess, input_image, output):
+        graph_def = tf.graph_util.convert_variables_to_constants(sess, sess.graph.as_graph_def(), [output.op.name])
+        with tf.Graph().as_default():
+            names = [input_image.name, output.name]
+            self._image, self._output = tf.import_graph_def(graph_def, return_elements=names, name='')
+            self._sess = tf.Session()
+
+    def __call__(self, images):
+        return self._sess.run(self._output, {self._image: images})
+
+    def close(self):
+        self._sess.close()
