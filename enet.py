@@ -102,7 +102,7 @@ def prelu_of_slope(x, slope):
         above = tf.raw_ops.ReluGrad(gradients=dy, features=x)
         below = dy - above
         return above + slope * below, tf.reduce_sum(below * x, axis=[0, 1, 2])
-    return tf.nn.relu(x) + slope * tf.minimum(x, 0.), gradient
+    return x + (slope - 1.) * tf.minimum(x, 0.), gradient
 
 
 def slope_variable(scope, depth):

@@ -24,6 +24,8 @@ CONVENTIONS_FILE = 'conventions.json'
 NUM_CLASSES = 12  # of ENet's own last layer, `fullconv`; the heads do not use it, the public checkpoints have it
 LAST_PRELU = 'ENet/bottleneck5_1_last_prelu:0'
 HEAD = 'transfer_layer/conv2d_transpose'  # of a model, below its scope: Instance/ or Semantic/
+# What TensorFlow raises, by one reader or another, about a file that is no checkpoint or a damaged one.
+CHECKPOINT_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError)
 MOVING_AVERAGE = re.compile(r'ENet/.*/moving_(mean|variance)$')
 
 
@@ -49,19 +51,20 @@ class Conventions:
         def need(truth, name, meaning):
             if not truth:
                 raise InputError(f'{source}: "{name}" is {getattr(self, name)!r}, not {meaning}')
-        need(self.version == 1, 'version', 'the version 1 that this program reads')
+        need(type(self.version) is int and self.version == 1, 'version', 'the version 1 that this program reads')
         need(isinstance(self.image_size, tuple) and len(self.image_size) == 2 and
-             all(type(side) is int and side > 0 and side % 8 == 0 for side in self.image_size),
+             all(type(side) is int and 0 < side <= 2 ** 15 and side % 8 == 0 for side in self.image_size),
              'image_size', '[width, height], multiples of 8')
         need(self.normalisation in ('none', 'signed'), 'normalisation', '"none" or "signed"')
         need(self.head in ('Instance', 'Semantic'), 'head', '"Instance" or "Semantic"')
-        need(type(self.feature_dim) is int and self.feature_dim > 0, 'feature_dim', 'a whole number of 1 or more')
+        need(type(self.feature_dim) is int and 0 < self.feature_dim <= 2 ** 10, 'feature_dim',
+             'a whole number from 1 to 1024')
         need(self.head_activation in ('none', 'relu'), 'head_activation', '"none" or "relu"')
         for name in ('batch_statistics', 'dropout_at_inference'):
             need(type(getattr(self, name)) is bool, name, 'true or false')
         for name in ('delta_v', 'delta_d', 'bandwidth'):
             value = getattr(self, name)
-            need(type(value) in (int, float) and math.isfinite(value) and value > 0, name, 'a number above 0')
+            need(type(value) in (int, float) and 0 < value < math.inf, name, 'a number above 0')
 
 
 def read_conventions(checkpoint_dir):
@@ -74,22 +77,25 @@ def read_conventions(checkpoint_dir):
         with open(path, encoding='utf-8') as file:
             record = json.load(file)
         record['image_size'] = tuple(record['image_size'])
-        conventions = Conventions(**record)
+        # By name: a record that lacks one is not completed from 2018, and one of a later version says so below.
+        conventions = Conventions(**{field.name: record[field.name] for field in dataclasses.fields(Conventions)})
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f'{path}: is no record of conventions ({error}); take the file that training wrote beside '
-                         f'the checkpoint')
+        raise InputError(f'{path}: is no record of conventions ({type(error).__name__}: {error}); take the file '
+                         f'that training wrote beside the checkpoint')
     conventions.check(path)
     return conventions
 
 
 def _conventions_of_2018(checkpoint):
     """Those of a checkpoint without a record, as far as its variables tell."""
-    reader = tf.train.load_checkpoint(checkpoint)
-    shapes = reader.get_variable_to_shape_map()
-    updated = any((reader.get_tensor(name) != (0. if name.endswith('mean') else 1.)).any()
-                  for name in shapes if MOVING_AVERAGE.match(name))
+    reader, shapes = _open_checkpoint(checkpoint)
+    try:
+        updated = any((reader.get_tensor(name) != (0. if name.endswith('mean') else 1.)).any()
+                      for name in shapes if MOVING_AVERAGE.match(name))
+    except CHECKPOINT_ERRORS as error:
+        raise InputError(f'{checkpoint}: is damaged ({_first_line(error)})')
     head = 'Semantic' if f'Semantic/{HEAD}/biases' in shapes else 'Instance'
-    depth, = shapes.get(f'{head}/{HEAD}/biases', [Conventions.feature_dim])
+    depth = (shapes.get(f'{head}/{HEAD}/biases') or [Conventions.feature_dim])[0]
     return Conventions(head=head, feature_dim=depth, batch_statistics=not updated)
 
 
@@ -112,15 +118,20 @@ def build_model(input_image, conventions, is_training=False, noise=None, decay=0
 
     noise, decay: of dropout and of batch norm's moving averages, see `enet.ENet`.
     """
+    last_prelu = build_enet(input_image, conventions, is_training, noise, decay, reuse)
+    return build_head(last_prelu, conventions.feature_dim, conventions.head, conventions.head_activation, reuse)
+
+
+def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None):
+    """`build_model` without its head. -> last_prelu, float32 [b, h/2, w/2, 16]."""
     if not is_training and conventions.dropout_at_inference:
         noise = enet.noise_of_2018
     enet.ENet(normalise(input_image, conventions.normalisation), NUM_CLASSES, None, skip_connections=False, reuse=reuse,
               is_training=is_training, batch_statistics=is_training or conventions.batch_statistics,
               decay=decay, noise=noise)
     # The last of its name: a second network in the same graph has a suffix in its name scope.
-    last_prelu = [op for op in tf.get_default_graph().get_operations()
-                  if re.match(r'ENet(_\d+)?/bottleneck5_1_last_prelu$', op.name)][-1].outputs[0]
-    return build_head(last_prelu, conventions.feature_dim, conventions.head, conventions.head_activation, reuse)
+    return [op for op in tf.get_default_graph().get_operations()
+            if re.match(r'ENet(_\d+)?/bottleneck5_1_last_prelu$', op.name)][-1].outputs[0]
 
 
 def build_head(last_prelu, depth, scope='Instance', activation='none', reuse=None):
@@ -138,10 +149,9 @@ def load_enet(sess, checkpoint_dir, input_image, batch_size, is_training=True):
     """
     conventions = read_conventions(checkpoint_dir)
     with sess.graph.as_default():
-        build_model(input_image, conventions, is_training)
-        variables = [v for v in tf.global_variables() if v.op.name.startswith('ENet/')]
-        restore(sess, find_checkpoint(checkpoint_dir), variables)
-        return sess.graph.get_tensor_by_name(LAST_PRELU)
+        last_prelu = build_enet(input_image, conventions, is_training)
+        restore(sess, find_checkpoint(checkpoint_dir), tf.global_variables(scope='ENet/'))
+        return last_prelu
 
 
 def add_transfer_layers_and_initialize(sess, last_prelu, feature_dim):
@@ -212,8 +222,10 @@ def find_checkpoint(checkpoint_dir):
     """The path prefix of a folder's newest whole checkpoint. Raises InputError if there is none."""
     if not os.path.isdir(checkpoint_dir):
         raise InputError(f'{checkpoint_dir}: no such folder; give one with a checkpoint')
-    state = tf.train.get_checkpoint_state(checkpoint_dir) if os.path.exists(
-        os.path.join(checkpoint_dir, 'checkpoint')) else None
+    try:
+        state = tf.train.get_checkpoint_state(checkpoint_dir)
+    except (ValueError, tf.errors.OpError):  # the file `checkpoint` is damaged: the weights need not be
+        state = None
     # By name, not by the path in the file: folders get moved.
     named = [os.path.join(checkpoint_dir, os.path.basename(state.model_checkpoint_path))] if state else []
     others = sorted(glob.glob(os.path.join(glob.escape(checkpoint_dir), '*.index')), key=os.path.getmtime, reverse=True)
@@ -231,10 +243,7 @@ def restore(sess, checkpoint, variables, partial=False, log=lambda line: None):
     the file that has no use here. With `partial`, variables that the file lacks or has in another shape keep their
     values. Raises InputError that names the file and the first few such variables otherwise, or if it cannot be read.
     """
-    try:
-        shapes = tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise InputError(f'{checkpoint}: cannot be read as a checkpoint ({_first_line(error)})')
+    _, shapes = _open_checkpoint(checkpoint)
     found, problems = [], []
     for variable in variables:
         name, shape = variable.op.name, variable.shape.as_list()
@@ -251,10 +260,19 @@ def restore(sess, checkpoint, variables, partial=False, log=lambda line: None):
         raise InputError(f'{checkpoint}: is no checkpoint of this network, {len(problems)} of {len(variables)} variables '
                          f'do not fit: {"; ".join(problems[:3])}{"; ..." if len(problems) > 3 else ""}')
     try:
-        tf.train.Saver(found).restore(sess, checkpoint)
-    except (tf.errors.OpError, ValueError) as error:
+        with sess.graph.as_default():
+            tf.train.Saver(found).restore(sess, checkpoint)
+    except CHECKPOINT_ERRORS as error:
         raise InputError(f'{checkpoint}: is damaged ({_first_line(error)})')
     return [v.op.name for v in found]
+
+
+def _open_checkpoint(checkpoint):
+    try:
+        reader = tf.train.load_checkpoint(checkpoint)
+        return reader, reader.get_variable_to_shape_map()
+    except CHECKPOINT_ERRORS as error:
+        raise InputError(f'{checkpoint}: cannot be read as a checkpoint ({_first_line(error)})')
 
 
 def _first_line(error):

@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 from sklearn.cluster import MeanShift
 
 
@@ -11,3 +12,182 @@ def plain_cluster(prediction, bandwidth):
         warnings.simplefilter('ignore', UserWarning)
         mean_shift = MeanShift(bandwidth=bandwidth, bin_seeding=True, cluster_all=True).fit(prediction)
     return len(mean_shift.cluster_centers_), mean_shift.labels_, mean_shift.cluster_centers_
+
+
+# ---- ENet --------------------------------------------------------------------------------------------------
+
+def plain_enet(images, batch_statistics=False, noise=None, stage_two_repeat=2, skip_connections=False):
+    """enet.ENet layer by layer, on the variables of the ENet that the default graph already holds.
+
+    images: float32 [b, h, w, 3]. batch_statistics, noise: as in enet.Mode. The others: as in enet.ENet.
+    Returns (last_prelu [b, h/2, w/2, 16], logits [b, h, w, num_classes]), both float32.
+    """
+    import tensorflow.compat.v1 as tf  # here: plain_cluster must not wait for it
+
+    def var(name):
+        return tf.get_variable(name)
+
+    def conv(x, name, stride=1, rate=1):
+        y = tf.nn.conv2d(x, var(name + '/weights'), strides=stride, padding='SAME', dilations=rate)
+        return y + var(name + '/biases')
+
+    def conv_transpose(x, filters):
+        b, h, w, _ = tf.unstack(tf.shape(x))
+        return tf.nn.conv2d_transpose(x, filters, [b, 2 * h, 2 * w, filters.shape[2]], 2, 'SAME')
+
+    def norm(x, name):
+        if batch_statistics:
+            mean, variance = tf.nn.moments(x, [0, 1, 2])
+        else:
+            mean, variance = var(name + '/moving_mean'), var(name + '/moving_variance')
+        return tf.nn.batch_normalization(x, mean, variance, var(name + '/beta'), None, 0.001)
+
+    def relu(x, name):
+        del name
+        return tf.nn.relu(x)
+
+    def prelu(x, name):
+        return tf.nn.relu(x) + var(name + 'alpha') * (x - tf.abs(x)) * 0.5
+
+    def dropout(x, rate, name):
+        if noise is None:
+            return x
+        return tf.where_v2(noise([tf.shape(x)[0], 1, 1, x.shape[3]], name) >= rate, x / (1 - rate), 0.)
+
+    def initial(x, name):
+        net = prelu(norm(conv(x, name + '_conv', stride=2), name + '_batchnorm'), name + '_prelu')
+        return tf.concat([net, tf.nn.max_pool2d(x, 2, 2, 'SAME')], axis=3)
+
+    def bottleneck(x, name, rate=1, asymmetric=False, decoder=False, dropout_rate=0.1):
+        act = relu if decoder else prelu
+        net = act(norm(conv(x, name + '_conv1'), name + '_batch_norm1'), name + '_prelu1')
+        if asymmetric:
+            net = conv(conv(net, name + '_asymmetric_conv2a'), name + '_asymmetric_conv2b')
+        else:
+            net = conv(net, name + ('_dilated_conv2' if rate > 1 else '_conv2'), rate=rate)
+        net = act(norm(net, name + '_batch_norm2'), name + '_prelu2')
+        net = act(norm(conv(net, name + '_conv3'), name + '_batch_norm3'), name + '_prelu3')
+        net = act(dropout(net, dropout_rate, name), name + '_prelu4')
+        return act(x + net, name + '_last_prelu')
+
+    def down(x, name, dropout_rate):
+        net = prelu(norm(conv(x, name + '_conv1', stride=2), name + '_batch_norm1'), name + '_prelu1')
+        net = prelu(norm(conv(net, name + '_conv2'), name + '_batch_norm2'), name + '_prelu2')
+        net = prelu(norm(conv(net, name + '_conv3'), name + '_batch_norm3'), name + '_prelu3')
+        net = dropout(net, dropout_rate, name)
+        main, argmax = plain_max_pool(x)
+        main = tf.pad(main, [[0, 0], [0, 0], [0, 0], [0, net.shape[3] - x.shape[3]]])
+        return prelu(main + net, name + '_last_prelu'), argmax
+
+    def up(x, argmax, name):
+        main = plain_unpool(norm(conv(x, name + '_main_conv1'), name + 'batch_norm1'), argmax)
+        net = tf.nn.relu(norm(conv(x, name + '_conv1'), name + '_batch_norm2'))
+        net = conv_transpose(net, var(name + '_transposed_conv2_filters'))
+        net = tf.nn.relu(norm(net, name + '_batch_norm3'))
+        net = tf.nn.relu(norm(conv(net, name + '_conv3'), name + '_batch_norm4'))
+        return tf.nn.relu(main + dropout(net, 0.1, name))
+
+    with tf.variable_scope('ENet', reuse=True, auxiliary_name_scope=False):
+        net = half = initial(images, 'initial_block_1')
+        net, argmax_half = down(net, 'bottleneck1_0', 0.01)
+        for i in range(1, 5):
+            net = bottleneck(net, f'bottleneck1_{i}', dropout_rate=0.01)
+        quarter = net
+        net, argmax_quarter = down(net, 'bottleneck2_0', 0.1)
+        for stage in range(2, 2 + stage_two_repeat):
+            for i, rate in enumerate((1, 2, None, 4, 1, 8, None, 16), 1):
+                net = bottleneck(net, f'bottleneck{stage}_{i}', rate or 1, asymmetric=rate is None)
+        net = up(net, argmax_quarter, 'bottleneck4_0') + (quarter if skip_connections else 0.)
+        for i in '12':
+            net = bottleneck(net, f'bottleneck4_{i}', decoder=True)
+        net = up(net, argmax_half, 'bottleneck5_0') + (half if skip_connections else 0.)
+        last_prelu = bottleneck(net, 'bottleneck5_1', decoder=True)
+        return last_prelu, conv_transpose(last_prelu, var('fullconv/weights')) + var('fullconv/biases')
+
+
+def plain_max_pool(x):
+    """2x2 max-pooling: [b, h, w, c] -> (pooled, argmax), both [b, h/2, w/2, c]; argmax counts through x."""
+    import tensorflow.compat.v1 as tf
+    window = [1, 2, 2, 1]
+    return tf.nn.max_pool_with_argmax(x, window, window, 'SAME', include_batch_in_index=True)
+
+
+def plain_unpool(x, argmax):
+    """Scatters x to where plain_max_pool found it, into zeros: [b, h, w, c] -> [b, 2h, 2w, c]."""
+    import tensorflow.compat.v1 as tf
+    b, h, w, c = tf.unstack(tf.shape(x, out_type=tf.int64))
+    flat = tf.scatter_nd(tf.reshape(argmax, [-1, 1]), tf.reshape(x, [-1]), [b * h * w * c * 4])
+    return tf.reshape(flat, [b, 2 * h, 2 * w, x.shape[3]])
+
+
+def checkpoint_variables():
+    """{name: shape} of all below `ENet/` in the public checkpoints of 2018, by the rule of their names."""
+    shapes = {}
+
+    def conv(name, kernel, c, depth):
+        shapes[name + '/weights'] = (*kernel, c, depth)
+        shapes[name + '/biases'] = (depth,)
+
+    def norm(name, depth):
+        for part in ('beta', 'moving_mean', 'moving_variance'):
+            shapes[f'{name}/{part}'] = (depth,)
+
+    def block(name, kinds, c, depth, decoder=False):
+        """Three convolutions `kinds`, from c over a quarter of c to depth, with norms and slopes."""
+        r = c // 4
+        channels = ((c, r), (r, r), (r, depth))
+        for i, (kind, (before, after)) in enumerate(zip(kinds, channels), 1):
+            if kind == 'asymmetric':
+                conv(name + '_asymmetric_conv2a', (5, 1), r, r)
+                conv(name + '_asymmetric_conv2b', (1, 5), r, r)
+            elif kind == 'transposed':
+                shapes[name + '_transposed_conv2_filters'] = (3, 3, r, r)
+            else:
+                dilated = '_dilated' if kind == 'dilated' else ''
+                size = 3 if dilated else int(kind)
+                conv(f'{name}{dilated}_conv{i}', (size, size), before, after)
+            norm(f'{name}_batch_norm{i + (kinds[1] == "transposed")}', after)
+            if not decoder:
+                shapes[f'{name}_prelu{i}alpha'] = (after,)
+        if kinds[1] == 'transposed':
+            conv(name + '_main_conv1', (1, 1), c, depth)
+            norm(name + 'batch_norm1', depth)
+        elif not decoder:
+            shapes[name + '_last_prelualpha'] = (depth,)
+            if c == depth:
+                shapes[name + '_prelu4alpha'] = (depth,)
+
+    conv('initial_block_1_conv', (3, 3), 3, 13)
+    norm('initial_block_1_batchnorm', 13)
+    shapes['initial_block_1_prelualpha'] = (13,)
+    block('bottleneck1_0', '231', 16, 64)
+    for i in range(1, 5):
+        block(f'bottleneck1_{i}', '131', 64, 64)
+    block('bottleneck2_0', '231', 64, 128)
+    for stage in '23':
+        for i, kind in enumerate(('3', 'dilated', 'asymmetric', 'dilated') * 2, 1):
+            block(f'bottleneck{stage}_{i}', ('1', kind, '1'), 128, 128)
+    block('bottleneck4_0', ('1', 'transposed', '1'), 128, 64, decoder=True)
+    for i in '12':
+        block(f'bottleneck4_{i}', '131', 64, 64, decoder=True)
+    block('bottleneck5_0', ('1', 'transposed', '1'), 64, 16, decoder=True)
+    block('bottleneck5_1', '131', 16, 16, decoder=True)
+    shapes['fullconv/weights'], shapes['fullconv/biases'] = (2, 2, 12, 16), (12,)
+    return {f'ENet/{name}': shape for name, shape in shapes.items()}
+
+
+def random_weights(seed, shapes):
+    """{name: float32 array} for {name: shape}: as lively as trained weights, slopes of any sign included."""
+    random = np.random.default_rng(seed)
+    values = {}
+    for name, shape in sorted(shapes.items()):
+        if name.endswith(('weights', 'filters')):
+            value = random.normal(0, (2 / np.prod(shape[:3])) ** 0.5, shape)
+        elif name.endswith('alpha'):
+            value = random.uniform(-1.2, 1.5, shape)
+        elif name.endswith('moving_variance'):
+            value = random.uniform(0.3, 3, shape)
+        else:
+            value = random.normal(0, 0.5, shape)
+        values[name] = value.astype(np.float32)
+    return values

@@ -1,0 +1,59 @@
+"""Draws the figures of the README into inference_test/figures.
+
+    python tests/figures.py result inference_test/images/0003.jpg       photo, embedding and lanes, by trained_model
+    python tests/figures.py embedding log/scatter_*.png                 plots of a training side by side
+
+The plots of the second come from `python training.py --pictures 1`, which writes one an epoch.
+"""
+import os
+import sys
+
+import cv2
+import numpy as np
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+import clustering  # noqa: E402
+import datagenerator  # noqa: E402
+import visualization  # noqa: E402
+from data import command_line, quiet  # noqa: E402
+
+FIGURES = os.path.join(ROOT, 'inference_test', 'figures')
+HEIGHT = 270  # px of a row of pictures
+
+
+def beside(pictures, height=HEIGHT):
+    """Pictures uint8 [h, w, 3], scaled to one height, side by side."""
+    return np.hstack([cv2.resize(picture, (round(picture.shape[1] * height / picture.shape[0]), height),
+                                 interpolation=cv2.INTER_AREA) for picture in pictures])
+
+
+def result(path):
+    """The photo, its embedding as colours, and its instances."""
+    quiet.import_tensorflow()
+    import inference
+    network, conventions = inference.load_network(os.path.join(ROOT, 'trained_model'))
+    photo = datagenerator.read_image(path)
+    embedding = network(datagenerator.resize_image(photo, conventions.image_size)[None])[0]
+    ids = clustering.instance_ids(embedding, conventions.bandwidth)
+    colours = cv2.resize(visualization.embedding_as_colours(embedding), photo.shape[1::-1])
+    return beside([photo, colours, visualization.draw_instances(photo, ids)])
+
+
+def embedding(paths):
+    return beside([datagenerator.read_image(path) for path in paths], 2 * HEIGHT)
+
+
+def main():
+    parser = command_line.Parser(description=__doc__)
+    parser.add_argument('figure', choices=('result', 'embedding'), help='Which figure to draw.')
+    parser.add_argument('pictures', nargs='+', help='The photo of `result`, the plots of `embedding`.')
+    flags = parser.parse_args()
+    picture = result(flags.pictures[0]) if flags.figure == 'result' else embedding(flags.pictures)
+    datagenerator.make_output_folder(FIGURES)
+    datagenerator.write_image(os.path.join(FIGURES, flags.figure + '.png'), picture)
+
+
+if __name__ == '__main__':
+    command_line.run(main)

@@ -1,0 +1,330 @@
+"""enet.py: its variables are those of the public checkpoints, its numbers those of reference.plain_enet."""
+
+import collections
+import hashlib
+
+import numpy as np
+import pytest
+
+from data import quiet
+
+quiet.import_tensorflow()
+import tensorflow.compat.v1 as tf  # noqa: E402
+
+import enet  # noqa: E402
+import reference  # noqa: E402
+
+tf.disable_v2_behavior()
+
+RATE_OF_NOISE = 0.3
+WITHOUT_NOISE = enet.Mode(batch_statistics=True, decay=0.5, noise=None)
+AT_INFERENCE = WITHOUT_NOISE._replace(batch_statistics=False)
+
+
+def assert_close(actual, expected, tolerance=1e-4):
+    """Equal to `tolerance` of the largest value."""
+    assert actual.shape == expected.shape and np.isfinite(expected).all() and np.abs(expected).max() > 1e-3
+    assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
+
+
+def evaluate(fetches, feed=None):
+    """Runs fetches of the default graph in a new session with initialised variables."""
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        return sess.run(fetches, feed)
+
+
+@pytest.fixture
+def graph():
+    with tf.Graph().as_default() as graph:
+        yield graph
+
+
+# ---- The whole network -------------------------------------------------------------------------------------
+
+class Network:
+    """Our network beside the plain one, on the same random variables: at inference and in training."""
+
+    def __init__(self):
+        self.image = tf.placeholder(tf.float32, [None, None, None, 3])
+        self.seed = tf.placeholder(tf.int32, [2])
+        noise = enet.noise_of_step(self.seed)
+        logits, probabilities = enet.ENet(self.image, 12, None, skip_connections=False, is_training=False)
+        last_prelu = tf.get_default_graph().get_tensor_by_name('ENet/bottleneck5_1_last_prelu:0')
+        self.variables = {v.op.name: v for v in tf.global_variables()}
+        self.ours = [last_prelu, logits, probabilities]
+        last_prelu, logits = reference.plain_enet(self.image)
+        self.plain = [last_prelu, logits, tf.nn.softmax(logits)]
+
+        # Stage 3, the repeat of stage 2, is left out of these: graphs take seconds to build.
+        self.ours_training, _ = enet.ENet(self.image, 12, None, stage_two_repeat=1,
+                                          skip_connections=False, reuse=True, noise=noise)
+        self.updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+        _, self.plain_training = reference.plain_enet(self.image, batch_statistics=True, noise=noise,
+                                                      stage_two_repeat=1)
+        trained = [v for v in tf.trainable_variables() if 'bottleneck3' not in v.op.name]
+        # A loss that no symmetry of the network cancels.
+        self.ours_gradients, self.plain_gradients = (
+            dict(zip([v.op.name for v in trained],
+                     tf.gradients(tf.reduce_mean(tf.square(logits - tf.range(12.) / 4)), trained)))
+            for logits in (self.ours_training, self.plain_training))
+
+        values = reference.random_weights(1, {n: v.shape.as_list() for n, v in self.variables.items()})
+        self.sess = tf.Session()
+        self.sess.run([v.initializer for v in self.variables.values()],
+                      {v.initializer.inputs[1]: values[name] for name, v in self.variables.items()})
+
+    def run(self, fetches, images, seed=(0, 0)):
+        return self.sess.run(fetches, {self.image: images, self.seed: seed})
+
+
+@pytest.fixture(scope='module')
+def network():
+    with tf.Graph().as_default():
+        network = Network()
+        yield network
+        network.sess.close()
+
+
+def photos(seed, *shape):
+    """Noise, each photo with a black quarter: there every value of a pooling window ties."""
+    images = np.random.default_rng(seed).uniform(0, 255, [*shape, 3]).astype(np.float32)
+    images[:, :shape[1] // 2, :shape[2] // 2] = 0
+    return images
+
+
+def test_variables_are_those_of_the_public_checkpoints(network):
+    shapes = {name: tuple(variable.shape.as_list()) for name, variable in network.variables.items()}
+    assert shapes == reference.checkpoint_variables()
+    lines = sorted(f'{name} {",".join(map(str, shape))}\n' for name, shape in shapes.items())
+    assert len(lines) == 537  # and their digest, taken from the lists of the checkpoints themselves
+    assert hashlib.sha256(''.join(lines).encode()).hexdigest() == \
+        '0691500e6f011569dfd1f600dc4a527ca8b31fbfde1c198bb1b3a2069706a0dd'
+
+
+@pytest.mark.parametrize('shape', [(2, 64, 64), (1, 32, 48), (3, 8, 8)], ids=str)
+def test_inference_equals_the_plain_graph_at_any_batch_and_size(network, shape):
+    images = photos(2, *shape)
+    for actual, expected in zip(network.run(network.ours, images), network.run(network.plain, images)):
+        assert_close(actual, expected)
+
+
+def test_pixels_of_a_constant_photo_tie_as_in_the_plain_graph(network):
+    images = np.full([1, 48, 48, 3], 128, np.float32)
+    for actual, expected in zip(network.run(network.ours, images), network.run(network.plain, images)):
+        assert_close(actual, expected)
+
+
+def test_training_equals_the_plain_graph_with_the_same_dropout(network):
+    images = photos(3, 2, 64, 64)
+    assert_close(*network.run([network.ours_training, network.plain_training], images, [7, 8]))
+
+
+def test_gradients_equal_those_of_the_plain_graph(network):
+    images = photos(4, 2, 64, 64)
+    used = {name: gradient for name, gradient in network.ours_gradients.items() if gradient is not None}
+    ours, plain = network.run([used, {name: network.plain_gradients[name] for name in used}], images, [7, 8])
+    errors = {name: np.linalg.norm(ours[name] - plain[name]) / (np.linalg.norm(plain[name]) + 1e-6)
+              for name in used}
+    # Rounding puts a value or two on the other side of a kink.
+    assert max(errors.values()) < 0.05, max(errors, key=errors.get)
+    assert np.median(list(errors.values())) < 1e-3
+
+
+def test_only_biases_before_a_batch_norm_have_no_gradient(network):
+    without = {name for name, gradient in network.ours_gradients.items() if gradient is None}
+    biases = {name for name in network.ours_gradients if name.endswith('/biases')}
+    assert without == {name for name in biases if 'conv2a' not in name and 'fullconv' not in name}
+
+
+def test_photo_gives_the_same_alone_and_in_a_batch_at_inference(network):
+    images = photos(5, 3, 32, 32) * np.float32([0.1, 1, 3]).reshape(3, 1, 1, 1)
+    together = network.run(network.ours[0], images)
+    for i in range(3):
+        assert_close(network.run(network.ours[0], images[i:i + 1]), together[i:i + 1], 1e-5)
+
+
+def test_inference_is_the_same_each_time(network):
+    images = photos(6, 1, 32, 32)
+    np.testing.assert_array_equal(network.run(network.ours[0], images, [1, 1]),
+                                  network.run(network.ours[0], images, [2, 2]))
+
+
+def test_seed_and_step_decide_what_is_dropped(network):
+    images = photos(7, 1, 32, 32)
+    first, again, other_step, other_seed = (network.run(network.ours_training, images, seed)
+                                            for seed in ([3, 4], [3, 4], [3, 5], [4, 4]))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other_step).max() > 1e-2 and np.abs(first - other_seed).max() > 1e-2
+
+
+def test_every_moving_average_has_one_update(network):
+    averages = sorted(name for name in network.variables if 'moving_' in name and 'bottleneck3' not in name)
+    assert sorted(update.op.inputs[0].op.name for update in network.updates) == averages
+
+
+def test_weight_decay_is_half_the_squares_of_all_convolution_weights(network):
+    with network.sess.graph.as_default():
+        penalty = tf.add_n(tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES))
+    weights = [v for name, v in network.variables.items() if name.endswith(('weights', 'filters'))]
+    weights = network.sess.run(weights)
+    expected = 2e-4 * sum(np.sum(np.float64(w) ** 2) / 2 for w in weights)
+    assert network.sess.run(penalty) == pytest.approx(expected, rel=1e-4)
+
+
+def test_skip_connections_add_the_encoder_to_the_decoder(graph):
+    images = tf.constant(photos(8, 1, 16, 16))
+    ours, _ = enet.ENet(images, 4, 1, stage_two_repeat=0, is_training=False)
+    ours, plain = evaluate([ours, reference.plain_enet(images, stage_two_repeat=0, skip_connections=True)[1]])
+    assert_close(ours, plain)
+
+
+def test_training_drops_otherwise_each_time_where_no_noise_is_given(graph):
+    logits, _ = enet.ENet(tf.constant(photos(9, 1, 8, 8)), 2, 1, stage_two_repeat=0)
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        assert np.abs(sess.run(logits) - sess.run(logits)).max() > 0
+
+
+# ---- Dropout -----------------------------------------------------------------------------------------------
+
+def test_dropout_takes_whole_channels_of_an_image_and_keeps_the_mean(graph):
+    noise = enet.noise_of_step(tf.constant([1, 2]))
+    dropped = evaluate(enet.spatial_dropout(tf.ones([20, 3, 4, 200]), RATE_OF_NOISE, noise, 'scope'))
+    assert (dropped == dropped[:, :1, :1]).all()
+    assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / (1 - RATE_OF_NOISE))}
+    assert (dropped[:, 0, 0] == 0).mean() == pytest.approx(RATE_OF_NOISE, abs=0.03)
+    assert (dropped[0] != dropped[1]).any()
+
+
+def test_scopes_drop_different_channels(graph):
+    noise = enet.noise_of_step(tf.constant([1, 2]))
+    first, second = evaluate([noise([1, 1, 1, 50], scope) for scope in ('bottleneck1_1', 'bottleneck1_2')])
+    assert (first != second).all()
+
+
+def test_noise_of_2018_is_the_first_draw_of_dropout_with_seed_0(graph):
+    x = tf.ones([2, 3, 4, 64])
+    then = tf.nn.dropout(x, rate=RATE_OF_NOISE, noise_shape=[2, 1, 1, 64], seed=0)
+    now = enet.spatial_dropout(x, RATE_OF_NOISE, enet.noise_of_2018, 'any scope')
+    with tf.Session() as sess:
+        first = sess.run(then)
+        assert 0 < (first == 0).mean() < 1
+        np.testing.assert_allclose(sess.run(now), first, rtol=1e-6)
+        np.testing.assert_allclose(sess.run(now), first, rtol=1e-6)  # the first draw each time
+
+
+# ---- Layers ------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('layer', [
+    lambda x, mode: enet.conv_norm(x, 5, [3, 3], mode, 'conv', 'norm', stride=2),
+    lambda x, mode: enet.conv_transpose_norm(x, 5, [3, 3], mode, 'filters', 'norm')],
+    ids=['conv', 'conv_transpose'])
+def test_moving_averages_come_to_the_statistics_of_the_batch(graph, layer):
+    x = tf.constant(np.random.default_rng(1).normal(2, 3, [4, 32, 32, 6]).astype(np.float32))
+    with tf.variable_scope('layer') as scope:
+        training = layer(x, WITHOUT_NOISE)
+        scope.reuse_variables()
+        inference = layer(x, AT_INFERENCE)
+    variables = {v.op.name.split('/', 1)[1]: v for v in tf.global_variables()}
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        for name in {'conv/biases', 'norm/beta'} & variables.keys():
+            variables[name].load(np.float32([0, 1, -2, 30, 4]), sess)
+        assert np.abs(sess.run(training) - sess.run(inference)).max() > 0.5
+        for _ in range(25):
+            sess.run(tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+        assert_close(sess.run(inference), sess.run(training), 1e-3)
+        # With these averages, of the convolution with its bias, any reader of the checkpoint normalises.
+        if 'conv/biases' in variables:
+            convolved = tf.nn.conv2d(x, variables['conv/weights'], 2, 'SAME') + variables['conv/biases']
+            values = sess.run(convolved).reshape(-1, 5)
+            np.testing.assert_allclose(sess.run(variables['norm/moving_mean']), values.mean(0), atol=1e-4)
+            np.testing.assert_allclose(sess.run(variables['norm/moving_variance']), values.var(0), rtol=1e-3)
+
+
+def test_decay_is_the_share_of_the_old_average_that_stays(graph):
+    x = tf.constant(np.random.default_rng(2).normal(5, 1, [1, 4, 4, 3]).astype(np.float32))
+    enet.conv_norm(x, 2, [1, 1], WITHOUT_NOISE._replace(decay=0.9), 'conv', 'norm')
+    variables = {v.op.name: v for v in tf.global_variables()}
+    with tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        variables['norm/moving_mean'].load(np.float32([100, 100]), sess)
+        sess.run(tf.get_collection(tf.GraphKeys.UPDATE_OPS))
+        mean = sess.run(x).reshape(-1, 3).mean(0) @ sess.run(variables['conv/weights'])[0, 0]
+        np.testing.assert_allclose(sess.run(variables['norm/moving_mean']), 90 + 0.1 * mean, rtol=1e-5)
+
+
+def test_prelu_and_its_gradient_equal_finite_differences(graph):
+    random = np.random.default_rng(3)
+    x = random.choice([-1, 1], [2, 3, 4, 5]) * random.uniform(0.1, 2, [2, 3, 4, 5])
+    slope, dy = np.array([-2, -0.5, 0, 0.25, 3]), random.normal(size=x.shape)
+
+    def prelu(x, slope):
+        return np.where(x > 0, x, slope * x)
+
+    tensors = [tf.constant(a, tf.float32) for a in (x, slope)]
+    y = enet.prelu_of_slope(*tensors)
+    actual_y, dx, dslope = evaluate([y, *tf.gradients(y, tensors, tf.constant(dy, tf.float32))])
+    np.testing.assert_allclose(actual_y, prelu(x, slope), rtol=1e-6)
+    h = 1e-3
+    np.testing.assert_allclose(dx, dy * (prelu(x + h, slope) - prelu(x - h, slope)) / (2 * h), atol=1e-5)
+    change = dy * (prelu(x, slope + h) - prelu(x, slope - h)) / (2 * h)
+    np.testing.assert_allclose(dslope, change.sum((0, 1, 2)), atol=1e-5)
+
+
+def test_slope_of_prelu_is_a_variable_of_its_scope(graph):
+    y = enet.prelu(tf.constant([[[[-4., 4.]]]]), 'block_prelu1')
+    assert [(v.op.name, v.shape.as_list()) for v in tf.trainable_variables()] == [('block_prelu1alpha', [2])]
+    np.testing.assert_allclose(evaluate(y), [[[[-1, 4]]]])
+
+
+def test_composed_slopes_equal_two_prelus_with_dropout_between(graph):
+    first, second = (a.ravel() for a in np.meshgrid(*[np.float32([-2, -0.5, 0, 0.5, 1, 3])] * 2))
+    x = np.random.default_rng(4).normal(0, 2, [2, 5, 5, len(first)]).astype(np.float32)
+    noise = enet.noise_of_step(tf.constant([1, 2]))
+    first, second, x = map(tf.constant, (first, second, x))
+    ours = enet.spatial_dropout(enet.prelu_of_slope(x, enet.compose_slopes(first, second)), 0.5, noise, 'a')
+    plain = enet.prelu_of_slope(enet.spatial_dropout(enet.prelu_of_slope(x, first), 0.5, noise, 'a'), second)
+    dy = tf.random.stateless_normal([2, 5, 5, 36], [1, 2])
+    keep = tf.not_equal(first, 0.)  # there the second slope's gradient at its kink is a matter of taste
+    (ours, *our_gradients), (plain, *plain_gradients) = evaluate(
+        [[y] + [tf.boolean_mask(g, keep, axis=a)
+                for g, a in zip(tf.gradients(y, [x, first, second], dy), (3, 0, 0))] for y in (ours, plain)])
+    np.testing.assert_allclose(ours, plain, rtol=1e-6)
+    for actual, expected in zip(our_gradients, plain_gradients):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+# ---- Pooling -----------------------------------------------------------------------------------------------
+
+Pooling = collections.namedtuple('Pooling', ['pooled', 'unpooled', 'gradient'])
+
+
+@pytest.mark.parametrize('values', [
+    lambda random, shape: random.integers(-1, 2, shape),  # nearly every window has a tie
+    lambda random, shape: np.zeros(shape),
+    lambda random, shape: random.normal(size=shape)], ids=['ties', 'constant', 'random'])
+def test_pooling_and_unpooling_equal_argmax_and_scatter(graph, values):
+    random = np.random.default_rng(5)
+    x = tf.constant(values(random, [3, 6, 8, 5]), tf.float32)
+    weights = tf.constant(random.normal(size=[3, 6, 8, 5]), tf.float32)
+
+    def both(pooled, unpool):
+        unpooled = unpool(3. * pooled + 1.)
+        loss = tf.reduce_sum(weights * unpooled) + tf.reduce_sum(pooled * pooled)
+        return Pooling(pooled, unpooled, tf.gradients(loss, x)[0])
+
+    pooled, indices = enet.max_pool(x)
+    argmaxed, argmax = reference.plain_max_pool(x)
+    ours, plain = evaluate([both(pooled, lambda y: enet.unpool(y, indices)),
+                            both(argmaxed, lambda y: reference.plain_unpool(y, argmax))])
+    for name in Pooling._fields:
+        np.testing.assert_allclose(getattr(ours, name), getattr(plain, name), rtol=1e-6, err_msg=name)
+
+
+def test_unpooling_puts_values_where_the_first_largest_was(graph):
+    x = tf.constant([[[[1.], [9.], [5.], [5.]], [[2.], [3.], [5.], [5.]]]])  # on the right, four tie
+    _, indices = enet.max_pool(x)
+    unpooled = evaluate(enet.unpool(tf.constant([[[[7.], [8.]]]]), indices))
+    np.testing.assert_array_equal(unpooled[0, :, :, 0], [[0, 7, 8, 0], [0, 0, 0, 0]])

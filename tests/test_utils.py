@@ -1,0 +1,457 @@
+"""utils.py: a model's conventions, checkpoints that fit or do not, and the graph around the network."""
+
+import dataclasses
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+
+from data import quiet
+from data.command_line import InputError
+
+quiet.import_tensorflow()
+import tensorflow.compat.v1 as tf  # noqa: E402
+
+import enet  # noqa: E402
+import inference  # noqa: E402
+import reference  # noqa: E402
+import utils  # noqa: E402
+
+tf.disable_v2_behavior()
+
+HEAD = 'transfer_layer/conv2d_transpose'
+OURS = utils.Conventions(image_size=(512, 256), normalisation='signed', feature_dim=4, head_activation='none',
+                         batch_statistics=False, dropout_at_inference=False, delta_v=0.25, delta_d=2.0,
+                         bandwidth=0.5)
+
+
+def save_checkpoint(folder, arrays, name='model.ckpt-7'):
+    """Writes {name: array} as a checkpoint into a folder. -> the folder."""
+    os.makedirs(folder, exist_ok=True)
+    with tf.Graph().as_default(), tf.Session() as sess:
+        names, tensors = zip(*arrays.items())
+        inputs = [tf.placeholder(np.asarray(array).dtype, np.shape(array)) for array in tensors]
+        save = tf.raw_ops.SaveV2(prefix=os.path.join(folder, name), tensor_names=names,
+                                 shape_and_slices=[''] * len(names), tensors=inputs)
+        sess.run(save, dict(zip(inputs, tensors)))
+    with open(os.path.join(folder, 'checkpoint'), 'w') as file:
+        file.write(f'model_checkpoint_path: "{name}"\n')
+    return str(folder)
+
+
+def contents(folder):
+    return {name: open(os.path.join(folder, name), 'rb').read() for name in os.listdir(folder)}
+
+
+@pytest.fixture
+def graph():
+    with tf.Graph().as_default() as graph:
+        yield graph
+
+
+@pytest.fixture
+def sess(graph):
+    with tf.Session() as sess:
+        yield sess
+
+
+@pytest.fixture
+def small_model(tmp_path):
+    """A checkpoint of two variables."""
+    return save_checkpoint(tmp_path / 'model', {'ENet/a': np.float32([1, 2]), 'ENet/b': np.float32([[3]])})
+
+
+@pytest.fixture(scope='module')
+def model_of_2018(tmp_path_factory):
+    """A checkpoint with the names of 2018 and random weights whose moving averages were never updated."""
+    shapes = {**reference.checkpoint_variables(), f'Instance/{HEAD}/weights': (2, 2, 3, 16),
+              f'Instance/{HEAD}/biases': (3,)}
+    weights = reference.random_weights(1, shapes)
+    for name, value in weights.items():
+        if name.endswith(('moving_mean', 'moving_variance')):
+            value[...] = name.endswith('variance')
+    return save_checkpoint(tmp_path_factory.mktemp('model_of_2018'), {**weights, 'Variable': np.int32(7)})
+
+
+# ---- Conventions -------------------------------------------------------------------------------------------
+
+def test_conventions_are_read_back_as_they_were_written(small_model):
+    utils.write_conventions(small_model, OURS)
+    assert utils.read_conventions(small_model) == OURS
+    utils.write_conventions(small_model, utils.Conventions())
+    assert utils.read_conventions(small_model) == utils.Conventions()
+
+
+@pytest.mark.parametrize('moving, expected', [
+    ({}, True), ({'moving_mean': 0, 'moving_variance': 1}, True),
+    ({'moving_mean': 0.1, 'moving_variance': 1}, False), ({'moving_mean': 0, 'moving_variance': 0.9}, False)])
+def test_without_a_record_never_updated_averages_are_not_used(tmp_path, moving, expected):
+    arrays = {f'ENet/x_batch_norm1/{name}': np.full([2], value, np.float32) for name, value in moving.items()}
+    conventions = utils.read_conventions(save_checkpoint(tmp_path, {'ENet/w': np.float32([1]), **arrays}))
+    assert conventions == utils.Conventions(batch_statistics=expected)
+
+
+@pytest.mark.parametrize('head, depth', [('Instance', 3), ('Instance', 8), ('Semantic', 2)])
+def test_without_a_record_the_weights_tell_the_head(tmp_path, head, depth):
+    folder = save_checkpoint(tmp_path, {f'{head}/{HEAD}/biases': np.zeros([depth], np.float32)})
+    assert utils.read_conventions(folder) == utils.Conventions(head=head, feature_dim=depth)
+
+
+@pytest.mark.parametrize('field, value', [
+    ('version', 2), ('version', True), ('version', None), ('version', 'new'), ('image_size', 512),
+    ('image_size', [512]), ('image_size', [512, 250]), ('image_size', [-8, 8]), ('image_size', [8.0, 8]),
+    ('image_size', 'ab'), ('image_size', [10 ** 30 * 8, 8]), ('normalisation', 'zero'), ('normalisation', []),
+    ('head', 'instance'), ('feature_dim', 0), ('feature_dim', 3.0), ('feature_dim', True),
+    ('feature_dim', 10 ** 400), ('head_activation', None),
+    ('batch_statistics', 1), ('dropout_at_inference', 'no'),
+    ('delta_v', 0), ('delta_d', float('nan')), ('delta_d', '1.5'), ('bandwidth', float('inf')),
+    ('bandwidth', -10 ** 400), ('bandwidth', True)], ids=lambda value: repr(value)[:20])
+def test_value_that_no_model_has_is_named(small_model, field, value):
+    utils.write_conventions(small_model, OURS)
+    path = os.path.join(small_model, 'conventions.json')
+    with open(path) as file:
+        record = json.load(file)
+    with open(path, 'w') as file:
+        json.dump({**record, field: value}, file)
+    with pytest.raises(InputError, match=rf'^{re.escape(path)}: .*{"" if value == 512 else field}'):
+        utils.read_conventions(small_model)
+
+
+@pytest.mark.parametrize('text', [b'', b'{', b'[]', b'null', b'3', b'"text"', b'{"image_size": [512, 512]}',
+                                  b'\xff\xfe', b'[' * 100000, b'{"image_size": null}'],
+                         ids=lambda text: repr(text)[:20])
+def test_damaged_record_is_an_error_that_names_it(small_model, text):
+    path = os.path.join(small_model, 'conventions.json')
+    with open(path, 'wb') as file:
+        file.write(text)
+    with pytest.raises(InputError, match=re.escape(path)):
+        utils.read_conventions(small_model)
+
+
+def test_record_that_lacks_a_value_is_not_completed_from_2018(small_model):
+    record = dataclasses.asdict(OURS)
+    del record['batch_statistics']
+    with open(os.path.join(small_model, 'conventions.json'), 'w') as file:
+        json.dump(record, file)
+    with pytest.raises(InputError, match='batch_statistics'):
+        utils.read_conventions(small_model)
+
+
+def test_failed_write_leaves_the_old_record(small_model, monkeypatch):
+    utils.write_conventions(small_model, OURS)
+    before = contents(small_model)
+
+    def full_disk(*args):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'replace', full_disk)
+    with pytest.raises((OSError, InputError)):
+        utils.write_conventions(small_model, utils.Conventions())
+    assert contents(small_model) == before
+
+
+# ---- Finding a checkpoint ----------------------------------------------------------------------------------
+
+def test_folder_that_is_missing_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(InputError, match=re.escape(f'{tmp_path}/none: no such folder')):
+        utils.find_checkpoint(f'{tmp_path}/none')
+
+
+def test_folder_without_a_checkpoint_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(InputError, match=re.escape(f'{tmp_path}: holds no checkpoint')):
+        utils.find_checkpoint(str(tmp_path))
+
+
+@pytest.mark.parametrize('written', ['/home/other/model.ckpt-7', 'model.ckpt-7', './old/model.ckpt-7'])
+def test_checkpoint_of_a_moved_folder_is_found(small_model, written):
+    with open(os.path.join(small_model, 'checkpoint'), 'w') as file:
+        file.write(f'model_checkpoint_path: "{written}"\nall_model_checkpoint_paths: "{written}"\n')
+    assert utils.find_checkpoint(small_model) == os.path.join(small_model, 'model.ckpt-7')
+
+
+@pytest.mark.parametrize('text', [None, b'', b'no list of checkpoints', b'\xff\xfe\x00',
+                                  b'model_checkpoint_path: "gone-9"'], ids=repr)
+def test_weights_are_found_without_a_sound_checkpoint_file(small_model, text):
+    path = os.path.join(small_model, 'checkpoint')
+    os.remove(path)
+    if text is not None:
+        with open(path, 'wb') as file:
+            file.write(text)
+    assert utils.find_checkpoint(small_model) == os.path.join(small_model, 'model.ckpt-7')
+
+
+def test_newest_whole_checkpoint_is_found_where_no_file_names_one(small_model):
+    save_checkpoint(small_model, {'x': np.float32([1])}, 'model.ckpt-9')
+    save_checkpoint(small_model, {'x': np.float32([1])}, 'model.ckpt-10')
+    for age, number in ((3, 7), (2, 9), (1, 10)):
+        os.utime(os.path.join(small_model, f'model.ckpt-{number}.index'), (1e9 - age, 1e9 - age))
+    os.remove(os.path.join(small_model, 'checkpoint'))
+    assert utils.find_checkpoint(small_model) == os.path.join(small_model, 'model.ckpt-10')
+    os.remove(os.path.join(small_model, 'model.ckpt-10.data-00000-of-00001'))
+    assert utils.find_checkpoint(small_model) == os.path.join(small_model, 'model.ckpt-9')
+
+
+def test_checkpoint_without_its_data_is_none(small_model):
+    os.remove(os.path.join(small_model, 'model.ckpt-7.data-00000-of-00001'))
+    with pytest.raises(InputError, match='holds no checkpoint'):
+        utils.find_checkpoint(small_model)
+
+
+# ---- Restoring ---------------------------------------------------------------------------------------------
+
+def variable(name, value):
+    return tf.get_variable(name, initializer=tf.constant(value, tf.float32))
+
+
+def test_restore_gives_the_values_of_the_file(small_model, sess):
+    a, b = variable('ENet/a', [0, 0]), variable('ENet/b', [[0]])
+    assert utils.restore(sess, utils.find_checkpoint(small_model), [a, b]) == ['ENet/a', 'ENet/b']
+    np.testing.assert_array_equal(sess.run(a), [1, 2])
+    np.testing.assert_array_equal(sess.run(b), [[3]])
+
+
+def test_restore_needs_no_default_graph(small_model):
+    with tf.Graph().as_default() as graph:
+        a = variable('ENet/a', [0, 0])
+    sess = tf.Session(graph=graph)
+    utils.restore(sess, utils.find_checkpoint(small_model), [a])
+    np.testing.assert_array_equal(sess.run(a), [1, 2])
+    sess.close()
+
+
+def test_what_does_not_fit_is_named_with_the_file(small_model, sess):
+    variables = [variable('ENet/a', [0, 0]), variable('ENet/b', [0]), variable('ENet/c', [0, 1])]
+    checkpoint = utils.find_checkpoint(small_model)
+    with pytest.raises(InputError) as error:
+        utils.restore(sess, checkpoint, variables)
+    for part in (f'{checkpoint}: ', '2 of 3 variables', 'ENet/b is [1, 1] instead of [1]',
+                 'ENet/c [2] is missing'):
+        assert part in str(error.value)
+    assert '\n' not in str(error.value) and 'ENet/a' not in str(error.value)
+
+
+def test_only_the_first_misfits_are_named(small_model, sess):
+    variables = [variable(f'ENet/x{i}', [0]) for i in range(50)]
+    with pytest.raises(InputError, match=r'50 of 50 .*x0 \[1\] is missing; .*x2 \[1\] is missing; \.\.\.$'):
+        utils.restore(sess, utils.find_checkpoint(small_model), variables)
+
+
+def test_partial_restore_keeps_the_rest_and_has_a_line_for_each(tmp_path, sess):
+    # As in the CamVid checkpoint: a gamma that our batch norms have not, another number of classes.
+    folder = save_checkpoint(tmp_path, {'ENet/norm/gamma': np.float32([5]), 'ENet/norm/beta': np.float32([6]),
+                                        'ENet/fullconv/biases': np.zeros([20], np.float32)})
+    beta, classes = variable('ENet/norm/beta', [0]), variable('ENet/fullconv/biases', [1, 2])
+    head = variable(f'Instance/{HEAD}/biases', [3])
+    sess.run(tf.global_variables_initializer())
+    lines = []
+    checkpoint = utils.find_checkpoint(folder)
+    names = utils.restore(sess, checkpoint, [beta, classes, head], partial=True, log=lines.append)
+    assert names == ['ENet/norm/beta']
+    assert [value.tolist() for value in sess.run([beta, classes, head])] == [[6], [1, 2], [3]]
+    assert sorted(line.split(':')[0] for line in lines) == [
+        'ENet/fullconv/biases', 'ENet/norm/beta', 'ENet/norm/gamma', f'Instance/{HEAD}/biases']
+    text = '\n'.join(lines)
+    assert f'ENet/norm/beta: from {checkpoint}' in text
+    assert f'ENet/norm/gamma: in {checkpoint}, not used' in text
+    assert 'is [20] instead of [2]' in text and 'biases [1] is missing' in text
+
+
+def test_partial_restore_of_nothing_at_all_is_an_error(small_model, sess):
+    with pytest.raises(InputError, match='is no checkpoint of this network'):
+        utils.restore(sess, utils.find_checkpoint(small_model), [variable('other', [0])], partial=True)
+
+
+DAMAGES = {
+    'index is text': ('index', lambda data: b'Download failed: 404\n' * 20),
+    'index is empty': ('index', lambda data: b''),
+    'index is cut': ('index', lambda data: data[:len(data) // 2]),
+    'data are empty': ('data-00000-of-00001', lambda data: b''),
+    'data are cut': ('data-00000-of-00001', lambda data: data[:-2]),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_damaged_checkpoint_is_an_error_that_names_it(tmp_path, sess, damage):
+    arrays = {'ENet/norm/moving_mean': np.float32([1, 2]), 'ENet/w': np.float32([3])}
+    folder = save_checkpoint(tmp_path, arrays)
+    part, change = DAMAGES[damage]
+    path = tmp_path / f'model.ckpt-7.{part}'
+    path.write_bytes(change(path.read_bytes()))
+    checkpoint = utils.find_checkpoint(folder)
+    variables = [variable(name, np.zeros_like(value)) for name, value in arrays.items()]
+    with pytest.raises(InputError, match=re.escape(checkpoint)):
+        utils.restore(sess, checkpoint, variables)
+    if damage != 'data are cut':  # what is cut is the head's, at the end
+        with pytest.raises(InputError, match=re.escape(checkpoint)):
+            utils.read_conventions(folder)
+
+
+# ---- The model of 2018 -------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def rebuilt(model_of_2018):
+    """The embedding of inference.rebuild_graph, the plain and the frozen graph, and the variables."""
+    images = np.random.default_rng(2).integers(0, 256, [2, 32, 48, 3], np.uint8)
+    with tf.Graph().as_default(), tf.Session() as sess:
+        image = tf.placeholder(tf.uint8, [None, None, None, 3])
+        live = inference.rebuild_graph(sess, model_of_2018, image, 1, 3)
+        last_prelu, _ = reference.plain_enet(tf.cast(image, tf.float32), batch_statistics=True,
+                                             noise=enet.noise_of_2018)
+        with tf.variable_scope(f'Instance/{HEAD}', reuse=True):
+            plain = tf.nn.conv2d_transpose(last_prelu, tf.get_variable('weights'), tf.shape(live), 2, 'SAME')
+            plain = tf.nn.relu(plain + tf.get_variable('biases'))
+        live_value, plain_value = sess.run([live, plain], {image: images})
+        frozen = utils.freeze(sess, image, live)
+        variables = {v.op.name for v in tf.global_variables()}
+    frozen_value = frozen(images)  # the session of the training is closed by now
+    frozen.close()
+    return live_value, plain_value, frozen_value, variables
+
+
+def test_checkpoint_of_2018_gives_what_the_graph_of_2018_gave(rebuilt):
+    live, plain, _, _ = rebuilt
+    assert live.shape == (2, 32, 48, 3) and live.min() == 0 and plain.max() > 0.1
+    # Statistics over the 48 pixels of the deepest layers magnify rounding; test_enet.py is stricter.
+    np.testing.assert_allclose(live, plain, atol=1e-3 * plain.max())
+
+
+def test_frozen_graph_equals_the_live_one_after_its_session(rebuilt):
+    live, _, frozen, _ = rebuilt
+    np.testing.assert_allclose(frozen, live, atol=1e-5 * live.max())
+
+
+def test_model_has_the_variables_of_its_checkpoint_and_no_more(rebuilt):
+    head = {f'Instance/{HEAD}/weights', f'Instance/{HEAD}/biases'}
+    assert rebuilt[3] == reference.checkpoint_variables().keys() | head
+
+
+def test_wrong_feature_dim_is_named_before_anything_is_built(model_of_2018, sess):
+    with pytest.raises(InputError, match='3 dimensions, not 5'):
+        inference.rebuild_graph(sess, model_of_2018, tf.placeholder(tf.uint8, [None, 8, 8, 3]), 1, 5)
+    assert not tf.global_variables()
+
+
+@pytest.fixture(scope='module')
+def fine_tuning(model_of_2018, tmp_path_factory):
+    """load_enet and a new head of 5 dimensions, from a checkpoint with a semantic head."""
+    reader = tf.train.load_checkpoint(utils.find_checkpoint(model_of_2018))
+    arrays = {name.replace('Instance', 'Semantic'): reader.get_tensor(name)
+              for name in reader.get_variable_to_shape_map()}
+    folder = save_checkpoint(tmp_path_factory.mktemp('semantic'), arrays)
+    with tf.Graph().as_default() as graph:
+        sess = tf.Session()
+        image = tf.placeholder(tf.uint8, [None, 16, 16, 3])
+        last_prelu = utils.load_enet(sess, folder, image, 1)
+        embedding = utils.add_transfer_layers_and_initialize(sess, last_prelu, 5)
+    yield sess, graph, image, last_prelu, embedding, arrays
+    sess.close()
+
+
+def test_load_enet_brings_the_weights_of_another_head(fine_tuning):
+    sess, graph, _, last_prelu, _, arrays = fine_tuning
+    assert last_prelu.name == 'ENet/bottleneck5_1_last_prelu:0'
+    assert last_prelu.shape.as_list() == [None, 8, 8, 16]
+    with graph.as_default():
+        variables = {v.op.name: v for v in tf.global_variables(scope='ENet/')}
+    assert variables.keys() == reference.checkpoint_variables().keys()
+    for name, value in sess.run(variables).items():
+        np.testing.assert_array_equal(value, arrays[name])
+
+
+def test_new_head_is_the_only_one_and_may_have_any_dimension(fine_tuning):
+    sess, graph, image, _, embedding, _ = fine_tuning
+    with graph.as_default():
+        heads = {v.op.name: v.shape.as_list() for v in tf.global_variables()
+                 if not v.op.name.startswith('ENet/')}
+    assert heads == {f'Instance/{HEAD}/weights': [2, 2, 5, 16], f'Instance/{HEAD}/biases': [5]}
+    images = np.random.default_rng(3).integers(0, 256, [2, 16, 16, 3], np.uint8)
+    value = sess.run(embedding, {image: images})
+    assert value.shape == (2, 16, 16, 5) and value.min() < 0  # no ReLU on an embedding
+
+
+def test_all_but_the_last_layer_of_enet_is_trained(fine_tuning):
+    sess, graph, _, _, _, _ = fine_tuning
+    with graph.as_default():
+        everything = {v.op.name for v in tf.trainable_variables()}
+    trained = {v.op.name for v in utils.get_trainable_variables_and_initialize(sess)}
+    assert everything - trained == {'ENet/fullconv/weights', 'ENet/fullconv/biases'}
+    assert f'Instance/{HEAD}/weights' in trained and not any('moving_' in name for name in trained)
+
+
+def test_second_network_on_the_same_variables_reads_its_own_photos(fine_tuning):
+    sess, graph, *_ = fine_tuning
+    with graph.as_default():
+        second = tf.placeholder(tf.uint8, [None, 8, 8, 3])
+        last_prelu = utils.build_enet(second, OURS, reuse=True)
+    assert sess.run(last_prelu, {second: np.zeros([1, 8, 8, 3])}).shape == (1, 4, 4, 16)
+
+
+# ---- Around the network ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('normalisation, expected', [('none', [0, 51, 255]), ('signed', [-1, -0.6, 1])])
+def test_normalisation_of_raw_photos(sess, normalisation, expected):
+    value = sess.run(utils.normalise(tf.constant([[[[0, 51, 255]]]], tf.uint8), normalisation))
+    assert value.dtype == np.float32
+    np.testing.assert_allclose(value[0, 0, 0], expected, atol=1e-6)
+
+
+def test_only_what_has_no_value_is_initialised(sess, capsys):
+    trained, fresh = variable('trained', [1, 2]), variable('fresh', [3])
+    trained.load([7, 8], sess)
+    variables = utils.get_trainable_variables_and_initialize(sess, debug=True)
+    assert [value.tolist() for value in sess.run(variables)] == [[7, 8], [3]]
+    assert variables == [trained, fresh] and capsys.readouterr().out.startswith('trained\t')
+
+
+def test_weight_decay_is_of_the_variables_given(sess):
+    for scope in ('ENet/conv', 'ENet/conv2', 'ENet/fullconv', f'Instance/{HEAD}'):
+        with tf.variable_scope(scope):
+            enet.weights_variable('weights', [2, 2, 3, 4])
+            enet.bias_variable(4)
+    trained = utils.get_trainable_variables_and_initialize(sess)
+    weights = sess.run([v for v in trained if v.op.name.endswith('weights')])
+    assert len(weights) == 3  # without fullconv
+    penalty = sess.run(utils.weight_decay(trained))
+    assert penalty == pytest.approx(enet.WEIGHT_DECAY * sum(np.sum(w ** 2) / 2 for w in weights), rel=1e-5)
+
+
+@pytest.mark.parametrize('lane', [0.3, 0., 1.], ids=['both', 'no lane', 'all lane'])
+def test_semantic_loss_is_cross_entropy_weighted_by_class(sess, lane):
+    random = np.random.default_rng(4)
+    scores = random.normal(size=[2, 5, 6, 2])
+    labels = np.where(random.uniform(size=[2, 5, 6]) < lane, random.choice([20, 70], [2, 5, 6]), 0)
+    is_lane = (labels != 0).astype(int)
+    share = np.array([1 - is_lane.mean(), is_lane.mean()])
+    weights = (1 / np.log(1.02 + share))[is_lane]
+    log_p = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+    entropy = -np.take_along_axis(log_p, is_lane[..., None], -1)[..., 0]
+    x = tf.constant(scores, tf.float32)
+    value = utils.semantic_loss(x, tf.constant(labels))
+    value, gradient = sess.run([value, tf.gradients(value, x)[0]])
+    assert value == pytest.approx(np.sum(weights * entropy) / np.sum(weights), rel=1e-5)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize('feature_dim', [1, 2, 5])
+def test_summaries_hold_the_terms_and_pictures_of_any_embedding(sess, feature_dim):
+    terms = [tf.constant(value) for value in (4., 2., 1.5, 0.5)]
+    photos, labels = np.full([3, 8, 16, 3], 200, np.uint8), np.zeros([3, 8, 16], np.int32)
+    embedding = np.random.default_rng(5).normal(size=[3, 8, 16, feature_dim]).astype(np.float32)
+    step, validation = (tf.Summary.FromString(summary) for summary in sess.run(utils.collect_summaries(
+        *terms, tf.constant(photos), tf.constant(embedding), tf.constant(labels))))
+    for summary in (step, validation):
+        scalars = {value.tag: value.simple_value for value in summary.value if value.HasField('simple_value')}
+        assert scalars == {'loss/total': 4, 'loss/var': 2, 'loss/dist': 1.5, 'loss/reg': 0.5}
+    pictures = {value.tag.split('/')[0]: value.image for value in validation.value if value.HasField('image')}
+    assert {name: (p.width, p.height, p.colorspace) for name, p in pictures.items()} == {
+        'photo': (16, 8, 3), 'label': (16, 8, 1), 'embedding': (16, 8, 3)}
+    assert sum(value.HasField('histo') for value in validation.value) == 1
+
+
+def test_parameters_are_counted_that_are_trained(graph):
+    variable('a', np.zeros([3, 4]))
+    variable('b', np.zeros([5]))
+    tf.get_variable('average', [100], trainable=False)
+    assert utils.count_parameters() == 17
