@@ -9,14 +9,25 @@
                                                               from the shipped model
     tensorboard --logdir log                                  shows how it goes
 
---outdir receives the weights of the best epoch, with the conventions that inference needs, and in its folder resume/ all
-that a training needs to go on: the same command again continues where it was stopped.
+--outdir receives the model of the best epoch, with the conventions that inference needs, and in its folder resume/ all
+that a training needs to go on: however it was stopped, the same command again continues as if it had not been.
 """
+import collections
+import contextlib
+import glob
 import json
 import os
+import signal
 import sys
 import time
+import zlib
 
+try:
+    import fcntl
+except ImportError:   # Windows, where nothing guards an --outdir against a second training
+    fcntl = None
+
+import cv2
 import numpy as np
 import tqdm
 
@@ -26,39 +37,46 @@ import visualization
 from data import command_line, quiet, tusimple, tusimple_evaluation
 from data.command_line import InputError
 
+DEFAULT_MODELDIR = 'pretrained_semantic_model'
 RESUME = 'resume'             # folder of training states within --outdir
-FLAGS_FILE = 'flags.json'     # in it: the flags that the states were trained with
-FREE_FLAGS = {'outdir', 'logdir', 'modeldir', 'epochs', 'workers', 'cache', 'keep', 'save_minutes', 'summary_steps',
-              'pictures', 'fresh'}  # may differ when a training goes on
-SHIPPED_SCHEDULES = ('2018', 'cosine')
-WARM_UP = 0.05                # of a cosine schedule: this part of all steps rises to the learning rate
-NORM_DECAY = 0.99             # of batch norm's moving averages in the long run; lower in the first steps
+FLAGS_FILE = 'flags.json'     # in it: what the states were trained with
+# May differ when a training goes on. What the photos are is compared by their names, wherever they are now.
+FREE_FLAGS = {'srcdir', 'outdir', 'logdir', 'epochs', 'workers', 'cache', 'keep', 'save_minutes', 'summary_steps',
+              'pictures', 'fresh'}
+EMBEDDING_FLAGS = ('var', 'dist', 'reg', 'dvar', 'ddist', 'feature_dim', 'bandwidth')   # mean nothing with --semantic
+MAX_SKIPPED = 3               # steps in a row whose loss or gradient is not finite
+
+Data = collections.namedtuple('Data', ['train', 'valid', 'records'])
+Data.__doc__ = """train, valid: (image paths, label paths); records: a tusimple.Record for each of valid, or None."""
 
 
 def parse_flags(argv=None):
     parser = command_line.Parser(description=__doc__)
     folders = parser.add_argument_group('folders')
     folders.add_argument('-s', '--srcdir', default='data',
-                         help='Folder with images/ and labels/, as data/tusimple_dataset_processing.py writes them.')
-    folders.add_argument('-m', '--modeldir', default='pretrained_semantic_model',
-                         help='Folder of the checkpoint to start from, of this network with any head. The default need '
-                              'not exist; without it the weights start at random.')
+                         help='Folder with images/ and labels/, as data/tusimple_dataset_processing.py writes them; with '
+                              'its lanes.json, validation has the official score.')
+    folders.add_argument('-m', '--modeldir',
+                         help='Folder of the checkpoint to start from, of this network with any head. (default: '
+                              f'{DEFAULT_MODELDIR} if it holds one; otherwise the weights start at random)')
     folders.add_argument('-o', '--outdir', default='saved_model', help='Folder for the trained model.')
-    folders.add_argument('-l', '--logdir', default='log', help='Folder for TensorBoard, scatter plots and pictures.')
+    folders.add_argument('-l', '--logdir', default='log',
+                         help='Folder for TensorBoard, scatter plots and pictures; with --semantic, its folder '
+                              'semantic.')
     folders.add_argument('--fresh', action='store_true',
-                         help='Start over in an --outdir that holds a training, whose files are then replaced.')
+                         help='Start over in an --outdir that holds a training or a model, which are then removed.')
 
-    loss_flags = parser.add_argument_group('loss')
+    loss = parser.add_argument_group('loss')
     number, positive = command_line.non_negative_float, command_line.positive_float
-    loss_flags.add_argument('--var', type=number, default=1.0, help='Weight of the variance term, alpha in the paper.')
-    loss_flags.add_argument('--dist', type=number, default=1.0, help='Weight of the distance term, beta.')
-    loss_flags.add_argument('--reg', type=number, default=1.0, help='Weight of the regularisation term, gamma.')
-    loss_flags.add_argument('--dvar', type=positive, default=0.5,
-                            help='Margin of the variance term, delta_v, in units of the embedding.')
-    loss_flags.add_argument('--ddist', type=positive, default=1.5,
-                            help='Margin of the distance term, delta_d, in units of the embedding.')
-    loss_flags.add_argument('--semantic', action='store_true',
-                            help='Train the stage before instead: each pixel lane or not, weighted cross entropy.')
+    loss.add_argument('--var', type=number, default=1.0, help='Weight of the variance term, alpha in the paper.')
+    loss.add_argument('--dist', type=number, default=1.0, help='Weight of the distance term, beta.')
+    loss.add_argument('--reg', type=number, default=1.0, help='Weight of the regularisation term, gamma.')
+    loss.add_argument('--dvar', type=positive, default=0.5,
+                      help='Margin of the variance term, delta_v, in units of the embedding.')
+    loss.add_argument('--ddist', type=positive, default=1.5,
+                      help='Margin of the distance term, delta_d, in units of the embedding.')
+    loss.add_argument('--semantic', action='store_true',
+                      help='Train the stage before instead: each pixel lane or not, weighted cross entropy.')
 
     network = parser.add_argument_group('network')
     network.add_argument('--image-size', type=command_line.positive_int, nargs=2, default=[512, 512],
@@ -66,14 +84,14 @@ def parse_flags(argv=None):
     network.add_argument('--feature-dim', type=command_line.positive_int, default=3,
                          help='Dimensions of the embedding.')
     network.add_argument('--bandwidth', type=positive, default=0.7,
-                         help='Bandwidth of mean shift in validation, in units of the embedding. It is written beside the '
-                              'weights, for inference to use.')
+                         help='Bandwidth of mean shift in validation, in units of the embedding. It is written beside '
+                              'the weights, for inference to use.')
 
     course = parser.add_argument_group('course of the training')
     course.add_argument('--epochs', type=command_line.positive_int, default=50, help='Passes over the training photos.')
     course.add_argument('--batch-size', type=command_line.positive_int, default=1, help='Photos a step.')
     course.add_argument('--learning-rate', type=positive, default=1e-4, help='Highest learning rate of Adam.')
-    course.add_argument('--schedule', choices=SHIPPED_SCHEDULES, default='2018',
+    course.add_argument('--schedule', choices=['2018', 'cosine'], default='2018',
                         help='Of the learning rate. 2018: times 0.96 every 5,000 steps. cosine: rises over the first '
                              'twentieth of all steps, then falls to 0 along a cosine.')
     course.add_argument('--clip', type=positive, default=5.0,
@@ -98,136 +116,26 @@ def parse_flags(argv=None):
     if any(side % 8 for side in flags.image_size):
         parser.error('argument --image-size: {} {} are not both multiples of 8'.format(*flags.image_size))
     flags.image_size = tuple(flags.image_size)
-    flags.modeldir_given = flags.modeldir != parser.get_default('modeldir')
+    if flags.var == flags.dist == flags.reg == 0:
+        parser.error('arguments --var, --dist, --reg: all are 0, which leaves nothing to learn')
+    if flags.semantic:
+        for name in EMBEDDING_FLAGS:
+            if getattr(flags, name) != parser.get_default(name):
+                parser.error(f'argument --{name.replace("_", "-")}: is about an embedding, and --semantic trains none')
+        flags.logdir = os.path.join(flags.logdir, 'semantic')
     return flags
 
 
-# ---- What the graph needs -------------------------------------------------------------------------------------------
+# ---- Before the first step ------------------------------------------------------------------------------------------
 
-def learning_rate(flags, step, num_steps):
-    """The learning rate at a step, by --schedule; step and num_steps are numbers or tensors. -> the same."""
-    import tensorflow.compat.v1 as tf
-    step = tf.cast(step, tf.float32)
-    if flags.schedule == '2018':
-        return flags.learning_rate * 0.96 ** tf.floor(step / 5000.)
-    warm_up = max(1., WARM_UP * num_steps)
-    rising = (step + 1.) / warm_up
-    falling = 0.5 * (1. + tf.cos(np.pi * (step - warm_up) / max(1., num_steps - warm_up)))
-    return flags.learning_rate * tf.minimum(tf.minimum(rising, 1.), tf.where_v2(step < warm_up, 1., falling))
+def find_data(srcdir):
+    """The photos to train on and to validate on. -> Data"""
+    train_paths, valid_paths = datagenerator.split(*datagenerator.find_samples(srcdir))
+    return Data(train_paths, valid_paths, lane_records(srcdir, valid_paths[0]))
 
-
-class Trainer:
-    """The graph of a training: what it reads, what a step does, what a validation asks for."""
-
-    def __init__(self, flags, conventions, num_steps):
-        import tensorflow.compat.v1 as tf
-        import enet
-        import loss
-        import utils
-        width, height = flags.image_size
-        tf.set_random_seed(flags.seed)
-        self.images = tf.placeholder(tf.uint8, [None, height, width, 3], name='images')
-        self.labels = tf.placeholder(tf.int32, [None, height, width], name='labels')
-        self.step = tf.train.get_or_create_global_step()
-        self.best = tf.get_variable('best_score', [], initializer=tf.constant_initializer(-np.inf), trainable=False)
-        self.best_input = tf.placeholder(tf.float32, [])
-        self.set_best = self.best.assign(self.best_input)
-        step = tf.cast(self.step, tf.int32)
-
-        def terms(output):
-            if flags.semantic:
-                entropy = utils.semantic_loss(output, self.labels)
-                return entropy, tf.zeros([]), tf.zeros([]), tf.zeros([])
-            return loss.discriminative_loss(output, self.labels, flags.feature_dim, flags.image_size,
-                                            flags.dvar, flags.ddist, flags.var, flags.dist, flags.reg)
-
-        # The averages of the first steps are of few batches: the decay rises to NORM_DECAY, as in
-        # tf.train.ExponentialMovingAverage.
-        decay = tf.minimum(NORM_DECAY, tf.cast(1 + step, tf.float32) / tf.cast(10 + step, tf.float32))
-        output = utils.build_model(self.images, conventions, is_training=True, decay=decay,
-                                   noise=enet.noise_of_step(tf.stack([flags.seed % 2 ** 31, step])))
-        self.terms = terms(output)
-        self.variables = [v for v in tf.global_variables()
-                          if v.op.name.startswith(('ENet/', conventions.head + '/'))]
-        trained = [v for v in tf.trainable_variables() if not v.op.name.startswith('ENet/fullconv/')]
-        self.rate = learning_rate(flags, self.step, num_steps)
-        gradients = tf.gradients(self.terms[0] + utils.weight_decay(trained), trained)
-        # A bias before a batch norm has none.
-        trained, gradients = zip(*[(v, g) for v, g in zip(trained, gradients) if g is not None])
-        gradients, self.norm = tf.clip_by_global_norm(gradients, flags.clip)
-        updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
-        with tf.control_dependencies(updates):
-            self.train = tf.train.AdamOptimizer(self.rate).apply_gradients(zip(gradients, trained), self.step)
-
-        self.valid_output = utils.build_model(self.images, conventions, is_training=False, reuse=True)
-        self.valid_terms = terms(self.valid_output)
-        summaries = utils.collect_summaries(*self.terms, self.images, output, self.labels)
-        valid_summaries = utils.collect_summaries(*self.valid_terms, self.images, self.valid_output, self.labels)
-        self.summary = tf.summary.merge([summaries[0], tf.summary.scalar('learning_rate', self.rate),
-                                         tf.summary.scalar('gradient_norm', self.norm)])
-        self.picture_summary = valid_summaries[1]
-        self.weights_summary = tf.summary.merge([tf.summary.histogram(v.op.name, v) for v in trained])
-        self.weights_saver = tf.train.Saver(self.variables, max_to_keep=1)
-        self.state_saver = tf.train.Saver(tf.global_variables(), max_to_keep=flags.keep)
-
-
-# ---- Where a training starts ----------------------------------------------------------------------------------------
-
-def check_folders(flags):
-    """Makes --outdir and --logdir, or finds what is wrong with them. -> whether an earlier training goes on."""
-    resume_dir = os.path.join(flags.outdir, RESUME)
-    has_state = os.path.exists(os.path.join(resume_dir, 'checkpoint'))
-    if not has_state and not flags.fresh and os.path.exists(os.path.join(flags.outdir, 'checkpoint')):
-        raise InputError(f'{flags.outdir}: holds a model but no training that could go on; choose another --outdir, or '
-                         f'--fresh to replace it')
-    for folder in (flags.outdir, resume_dir, flags.logdir):
-        datagenerator.make_output_folder(folder)
-    return has_state and not flags.fresh
-
-
-def check_flags(flags):
-    """Raises InputError if the training to go on was one with other flags."""
-    path = os.path.join(flags.outdir, RESUME, FLAGS_FILE)
-    try:
-        with open(path, encoding='utf-8') as file:
-            before = json.load(file)
-        items = before.items()
-    except (OSError, ValueError, AttributeError):
-        raise InputError(f'{path}: cannot be read; the training cannot go on, start another with --fresh')
-    now = json.loads(json.dumps(vars(flags)))
-    other = [f'--{name.replace("_", "-")} was {value}' for name, value in items
-             if name in now and name not in FREE_FLAGS and now[name] != value]
-    if other:
-        raise InputError(f'{flags.outdir}: holds a training with other flags: {", ".join(other)}; give the same, '
-                         f'another --outdir, or --fresh to start over')
-
-
-def start(sess, flags, trainer, resuming):
-    """Gives all variables their values and says where they came from. The full list goes to --logdir/variables.txt."""
-    import tensorflow.compat.v1 as tf
-    import utils
-    sess.run(tf.global_variables_initializer())
-    lines = []
-    if resuming:
-        checkpoint = utils.find_checkpoint(os.path.join(flags.outdir, RESUME))
-        utils.restore(sess, checkpoint, tf.global_variables(), log=lines.append)
-        print(f'goes on at step {sess.run(trainer.step)} with {checkpoint}')
-    elif os.path.isdir(flags.modeldir) or flags.modeldir_given:
-        checkpoint = utils.find_checkpoint(flags.modeldir)
-        names = utils.restore(sess, checkpoint, trainer.variables, partial=True, log=lines.append)
-        fresh = [v.op.name for v in trainer.variables if v.op.name not in names]
-        print(f'{len(names)} of {len(trainer.variables)} variables start as in {checkpoint}'
-              + (f'; at random: {", ".join(fresh[:4])}{", ..." if len(fresh) > 4 else ""}' if fresh else ''))
-    else:
-        print(f'starts from scratch: there is no {flags.modeldir}')
-        lines = [f'{v.op.name}: at random' for v in trainer.variables]
-    datagenerator.write_file(os.path.join(flags.logdir, 'variables.txt'), '\n'.join(lines + ['']).encode())
-
-
-# ---- Validation -----------------------------------------------------------------------------------------------------
 
 def lane_records(srcdir, image_paths):
-    """The lanes of validation photos from srcdir/lanes.json, a tusimple.Record each, or None if not all are there."""
+    """The lanes of photos from srcdir/lanes.json, a tusimple.Record each, or None if it does not have them all."""
     path = os.path.join(srcdir, tusimple.PREPARED_LABELS)
     if not os.path.exists(path):
         return None
@@ -236,172 +144,369 @@ def lane_records(srcdir, image_paths):
     return None if None in chosen else chosen
 
 
-def validate(sess, trainer, flags, paths, records):
-    """Means over the validation photos: a dict of scalars, of which 'score' decides what the best epoch is."""
+def check_folders(flags):
+    """Finds what is wrong with the folders that flags name, makes --outdir and --logdir, and tries to write there.
+
+    -> whether there is a training in --outdir that goes on.
+    """
+    has_state, has_model = (bool(glob.glob(os.path.join(glob.escape(flags.outdir), *name)))
+                            for name in ((RESUME, '*.index'), ('*.index',)))
+    resuming = has_state and not flags.fresh
+    if has_model and not has_state and not flags.fresh:
+        raise InputError(f'{flags.outdir}: holds a model but no training that could go on; choose another --outdir, or '
+                         f'--fresh to replace it')
+    if flags.modeldir and not resuming:
+        if not os.path.isdir(flags.modeldir):
+            raise InputError(f'--modeldir {flags.modeldir}: no such folder')
+        if os.path.realpath(flags.modeldir) == os.path.realpath(flags.outdir):
+            raise InputError(f'{flags.outdir}: is --modeldir and --outdir at once; choose another --outdir')
+    for folder in (flags.outdir, os.path.join(flags.outdir, RESUME), flags.logdir):
+        datagenerator.make_output_folder(folder)
+    return resuming
+
+
+@contextlib.contextmanager
+def alone(outdir):
+    """Within, no other training writes into outdir. Raises InputError if one does."""
+    path = os.path.join(outdir, RESUME, 'lock')
+    with open(path, 'a+') as file:
+        if fcntl:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise InputError(f'{outdir}: another training (process {file.read().strip()}) is writing there; wait '
+                                 f'for its end or choose another --outdir')
+        file.truncate(0)
+        file.write(f'{os.getpid()}\n')
+        file.flush()
+        yield   # the system unlocks a file that is closed, also by a kill
+
+
+def settings(flags, data):
+    """What a training that goes on has to have in common with itself, as JSON has it."""
+    names = '\n'.join(os.path.basename(path) for path in data.train[0] + data.valid[0])
+    kept = {name: value for name, value in vars(flags).items() if name not in FREE_FLAGS}
+    if flags.schedule == 'cosine':
+        kept['epochs'] = flags.epochs   # the rate of every step hangs on the number of all
+    kept['photos'] = len(data.train[0]), len(data.valid[0]), zlib.crc32(names.encode())
+    return json.loads(json.dumps(kept))
+
+
+def check_flags(flags, data):
+    """Raises InputError if the training to go on was one with other flags or photos."""
+    path = os.path.join(flags.outdir, RESUME, FLAGS_FILE)
+    try:
+        with open(path, encoding='utf-8') as file:
+            before = dict(json.load(file))
+    except (OSError, ValueError, TypeError, RecursionError):
+        raise InputError(f'{path}: cannot be read, so that the training cannot go on; start over with --fresh')
+    now = settings(flags, data)
+    photos = before.pop('photos', None), now.pop('photos')
+    different = [f'--{name.replace("_", "-")} was {before.get(name)}, is {now.get(name)}'
+                 for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    if photos[0] != photos[1]:
+        different.append(f'other photos in --srcdir {flags.srcdir}')
+    if different:
+        raise InputError(f'{flags.outdir}: holds a training with other flags ({"; ".join(different)}); give the same '
+                         f'flags, another --outdir, or --fresh to start over')
+
+
+# ---- Signals --------------------------------------------------------------------------------------------------------
+
+@contextlib.contextmanager
+def noted_signals():
+    """Within, the first SIGTERM or Ctrl-C is only noted in the yielded list; the next ends the process at once."""
+    noted = []
+
+    def note(number, frame):
+        noted.append(number)
+        for number in handlers:
+            signal.signal(number, signal.SIG_DFL)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in handlers:
+        signal.signal(number, note)
+    try:
+        yield noted
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+# ---- Validation -----------------------------------------------------------------------------------------------------
+
+def validate(trainer, flags, data, stop):
+    """Means over the validation photos: a dict of scalars, whose 'score' says which epoch is best. None if stopped."""
     terms, predictions, right, union = [], [], 0, 0
-    for image_path, label_path in zip(*paths):
-        image, label = datagenerator.read_sample(image_path, label_path)
+    for image_path, label_path in zip(*data.valid):
+        if stop:
+            return None
+        photo, label = datagenerator.read_sample(image_path, label_path)
         labels = datagenerator.resize_label(label, flags.image_size)[None]
-        output, values = sess.run([trainer.valid_output, trainer.valid_terms],
-                                  {trainer.images: datagenerator.resize_image(image, flags.image_size)[None],
-                                   trainer.labels: labels})
+        output, values = trainer.predict(datagenerator.resize_image(photo, flags.image_size)[None], labels)
         terms.append(values)
         if flags.semantic:
             is_lane, truth = output[..., 1] > output[..., 0], labels > 0
             right += np.sum(is_lane & truth)
             union += np.sum(is_lane | truth)
-        elif records is not None:
-            record = records[len(predictions)]
+        elif data.records and np.isfinite(output).all():
+            record = data.records[len(terms) - 1]
             ids = clustering.instance_ids(output[0], flags.bandwidth)
-            lanes = [np.asarray(lane).tolist() for lane in clustering.lanes(ids, image.shape[1::-1], record.h_samples)]
+            lanes = [np.asarray(lane).tolist() for lane in clustering.lanes(ids, photo.shape[1::-1], record.h_samples)]
             predictions.append(tusimple.Record(record.raw_file, lanes, record.h_samples))
     result = dict(zip(('total', 'var', 'dist', 'reg'), np.mean(terms, axis=0).tolist()))
     result['score'] = -result['total']
     if flags.semantic:
         result['iou'] = result['score'] = right / max(union, 1)
-    elif records is not None:
-        (accuracy, fp, fn), _ = tusimple_evaluation.score(predictions, records, ignore_run_time=True)
+    elif len(predictions) == len(terms):
+        (accuracy, fp, fn), _ = tusimple_evaluation.score(predictions, data.records, ignore_run_time=True)
         result.update(accuracy=accuracy, fp=fp, fn=fn, score=accuracy)
     return result
 
 
-def write_pictures(sess, trainer, flags, paths, writer, epoch, step):
+def write_pictures(trainer, flags, data, events, epoch, step):
     """TensorBoard's pictures and histograms, and in --logdir: overviews and a scatter plot of two validation photos."""
-    images, labels = datagenerator.load_batch(paths[0][:2], paths[1][:2], flags.image_size)
-    output, summary, weights = sess.run([trainer.valid_output, trainer.picture_summary, trainer.weights_summary],
-                                        {trainer.images: images, trainer.labels: labels})
-    writer.add_summary(summary, step)
-    writer.add_summary(weights, step)
+    images, labels = datagenerator.load_batch(data.valid[0][:2], data.valid[1][:2], flags.image_size)
+    output, _ = trainer.predict(images, labels)
+    if not np.isfinite(output).all():
+        raise InputError(f'{data.valid[0][0]}: the output of the network is not finite')
+    for summary in trainer.summarise(images, labels):
+        events.add(summary, step)
     overviews = []
-    for i, (image, label) in enumerate(zip(images, labels)):
+    for i in range(len(images)):
         ids = (output[i, ..., 1] > output[i, ..., 0]).astype(np.int32) if flags.semantic else \
             clustering.instance_ids(output[i], flags.bandwidth)
-        overviews.append(visualization.overview(image, label, output[i], ids))
-        path = os.path.join(flags.logdir, f'clusters_epoch{epoch:04d}_{i}.png')
-        datagenerator.write_image(path, overviews[-1])
-    writer.add_summary(picture_summary('clusters', overviews), step)
+        overview = visualization.overview(images[i], labels[i], output[i], ids)
+        datagenerator.write_image(os.path.join(flags.logdir, f'clusters_epoch{epoch:04d}_{i}.png'), overview)
+        overviews.append(cv2.imencode('.png', overview[..., ::-1])[1].tobytes())
+    events.add_pictures('clusters', overviews, step)
     if not flags.semantic:
-        settings = f'var{flags.var:g}_dist{flags.dist:g}_reg{flags.reg:g}_dvar{flags.dvar:g}_ddist{flags.ddist:g}'
-        visualization.evaluate_scatter_plot(flags.logdir, output[:1], labels[:1], flags.feature_dim, settings, step)
+        params = f'var{flags.var:g}_dist{flags.dist:g}_reg{flags.reg:g}_dvar{flags.dvar:g}_ddist{flags.ddist:g}'
+        visualization.evaluate_scatter_plot(flags.logdir, output[:1], labels[:1], flags.feature_dim, params, step)
 
 
-def picture_summary(tag, pictures):
-    """A tf.Summary of pictures that were made outside the graph, uint8 [h, w, 3] each."""
-    import cv2
-    import tensorflow.compat.v1 as tf
-    values = [tf.Summary.Value(tag=f'{tag}/{i}', image=tf.Summary.Image(
-        height=picture.shape[0], width=picture.shape[1],
-        encoded_image_string=cv2.imencode('.png', picture[..., ::-1])[1].tobytes())) for i, picture in enumerate(pictures)]
-    return tf.Summary(value=values)
+# ---- The training ---------------------------------------------------------------------------------------------------
+
+class Training:
+    """Steps and epochs, and what is said, shown and saved of them."""
+
+    def __init__(self, trainer, flags, data, queue, events, stop):
+        self.trainer, self.flags, self.data = trainer, flags, data
+        self.queue, self.events, self.stop = queue, events, stop
+        self.resume_dir = os.path.join(flags.outdir, RESUME)
+        self.epoch_steps = queue.steps_per_epoch
+        self.num_steps = flags.epochs * self.epoch_steps
+        self.step, self.epoch = trainer.step(), trainer.epochs()
+        self.skipped = 0                    # steps in a row that were not taken
+        self.losses = []                    # of the steps of this epoch
+        self.saved_at = time.monotonic()
+        self.bar = tqdm.tqdm(total=self.num_steps, initial=self.step, unit='step', disable=None)
+
+    def run(self):
+        """To the last step, or until `stop` holds a signal; either way all is then saved."""
+        with self.bar:
+            while not self.stop:
+                if self.step == (self.epoch + 1) * self.epoch_steps:
+                    self.finish_epoch()
+                elif self.step < self.num_steps:
+                    self.take_step()
+                else:
+                    break
+            if self.stop:
+                self.save_state()
+
+    def take_step(self):
+        batch = self.or_save(self.queue.get)
+        result = self.trainer.train(batch.images, batch.labels)
+        self.step += 1
+        if not result.taken:
+            self.skip(result, batch.paths)
+            return
+        self.skipped = 0
+        self.losses.append(result.terms[0])
+        if self.step % self.flags.summary_steps == 0:
+            self.events.add(result.summary, self.step)
+        self.bar.update()
+        speed = self.flags.batch_size * (self.bar.format_dict['rate'] or 0)
+        self.bar.set_postfix_str(f'loss {self.text(result.terms)}, lr {result.rate:.1e}, {speed:.1f} images/s',
+                                 refresh=False)
+        if time.monotonic() - self.saved_at > 60 * self.flags.save_minutes:
+            self.attempt(self.save_state)
+
+    def skip(self, result, paths):
+        """Says which step was not taken, and gives up after the third in a row: then it is not the photos."""
+        self.skipped += 1
+        problem = (f'step {self.step}: loss {self.text(result.terms)} or its gradient (norm {result.norm:g}) is not '
+                   f'finite for {", ".join(paths)}')
+        if self.skipped == MAX_SKIPPED:
+            raise InputError(f'{problem}; it is the {MAX_SKIPPED}rd in a row, the states in {self.resume_dir} are from '
+                             f'before; try a lower --learning-rate')
+        self.warn(f'{problem}; the step is skipped')
+        self.bar.update()
+
+    def finish_epoch(self):
+        """Validates, keeps the model if it is the best, and saves."""
+        result = self.or_save(validate, self.trainer, self.flags, self.data, self.stop)
+        if result is None:   # stopped: the epoch is validated when the training goes on
+            return
+        self.epoch += 1
+        best = self.trainer.best()
+        is_best = result['score'] > best and self.attempt(self.trainer.save_model, self.flags.outdir)
+        self.trainer.finish_epoch(result['score'] if is_best else best)
+
+        figures = ''.join(f', {name} {result[name]:.3f}' for name in ('accuracy', 'fp', 'fn', 'iou') if name in result)
+        seen = f'training loss {np.mean(self.losses):.4f}, ' if self.losses else ''
+        self.say(f'epoch {self.epoch} of {self.flags.epochs}: {seen}validation loss {self.text(result.values())}'
+                 f'{figures}{" (best)" if is_best else ""}')
+        self.losses.clear()
+        self.events.add_scalars({f'validation/{name}': value for name, value in result.items()}, self.step)
+        if self.epoch % self.flags.pictures == 0 or self.step == self.num_steps:
+            try:
+                write_pictures(self.trainer, self.flags, self.data, self.events, self.epoch, self.step)
+            except InputError as error:
+                self.warn(f'{error}; the training goes on without these pictures')
+        self.attempt(self.save_state)
+
+    def save_state(self):
+        self.saved_at = time.monotonic()   # also of a failure: the next attempt is due no sooner
+        self.events.flush()                # first: no state is ahead of the curves
+        if not os.path.exists(os.path.join(self.resume_dir, FLAGS_FILE)):
+            write_settings(self.flags, self.data, self.trainer.conventions)
+        self.trainer.save_state(self.resume_dir)
+
+    def attempt(self, save, *args):
+        """Saves, or warns if that fails, unless nothing comes after in which it could succeed. -> whether it did."""
+        try:
+            save(*args)
+            return True
+        except InputError as error:
+            if self.step == self.num_steps:
+                raise
+            self.warn(f'{error}; the training goes on')
+            return False
+
+    def or_save(self, act, *args):
+        """Does what can fail by way of a file or thread, and if it does, saves the state before the training ends."""
+        try:
+            return act(*args)
+        except Exception:
+            try:
+                self.save_state()
+            except InputError as error:
+                self.warn(error)
+            raise
+
+    def text(self, terms):
+        total, var, dist, reg, *_ = terms
+        return f'{total:.4f}' + ('' if self.flags.semantic else f' = var {var:.4f} + dist {dist:.4f} + reg {reg:.4f}')
+
+    def say(self, line):
+        with self.bar.external_write_mode():
+            print(line, flush=True)
+
+    def warn(self, line):
+        with self.bar.external_write_mode():
+            command_line.warn(line)
 
 
-# ---- The script -----------------------------------------------------------------------------------------------------
-
-def train(sess, flags, conventions, trainer, queue, epoch_steps, valid_paths, records):
-    """The training itself, from the step that the session's variables are at to the last."""
-    import tensorflow.compat.v1 as tf
+def write_settings(flags, data, conventions):
+    """Notes in resume/ what the states to come belong to."""
     import utils
-    num_steps = flags.epochs * epoch_steps
-    step = int(sess.run(trainer.step))
-    writer = tf.summary.FileWriter(flags.logdir, sess.graph if step == 0 else None, filename_suffix='.train')
-    if step:
-        # Points of steps that a stopped run wrote after its last saved state would appear twice.
-        writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
-    resume_prefix = os.path.join(flags.outdir, RESUME, 'state.ckpt')
-    saved_at = time.monotonic()
-
-    def save_state():
-        trainer.state_saver.save(sess, resume_prefix, step, write_meta_graph=False)
-
-    bar = tqdm.tqdm(total=num_steps, initial=step, unit='step', disable=None)
-    validation = ''
-    try:
-        while step < num_steps:
-            batch = queue.get()
-            fetches = [trainer.train, trainer.terms, trainer.rate, trainer.norm]
-            if (step + 1) % flags.summary_steps == 0:
-                fetches.append(trainer.summary)
-            _, terms, rate, norm, *summary = sess.run(
-                fetches, {trainer.images: batch.images, trainer.labels: batch.labels})
-            if not np.isfinite([*terms, norm]).all():
-                raise InputError(f'step {step + 1}: the loss is not finite (total {terms[0]}, var {terms[1]}, dist '
-                                 f'{terms[2]}, reg {terms[3]}, gradient {norm}) on {", ".join(batch.paths)}; the last '
-                                 f'saved state is untouched, try a lower --learning-rate')
-            step += 1
-            for s in summary:
-                writer.add_summary(s, step)
-            bar.update()
-            speed = flags.batch_size * (bar.format_dict['rate'] or 0)
-            bar.set_postfix_str(f'loss {terms[0]:.3f} = var {terms[1]:.3f} + dist {terms[2]:.3f} + reg {terms[3]:.3f}, '
-                                f'lr {rate:.1e}, {speed:.1f} images/s{validation}')
-            if step % epoch_steps == 0:
-                epoch = step // epoch_steps
-                result = validate(sess, trainer, flags, valid_paths, records)
-                writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag=f'validation/{name}', simple_value=value)
-                                                     for name, value in result.items()]), step)
-                shown = {name: result[name] for name in ('accuracy', 'fp', 'fn', 'iou') if name in result}
-                validation = ''.join(f', {name} {value:.3f}' for name, value in shown.items())
-                with bar.external_write_mode():
-                    print(f'epoch {epoch}: validation loss {result["total"]:.4f} = var {result["var"]:.4f} + dist '
-                          f'{result["dist"]:.4f} + reg {result["reg"]:.4f}{validation}', flush=True)
-                if epoch % flags.pictures == 0 or step == num_steps:
-                    write_pictures(sess, trainer, flags, valid_paths, writer, epoch, step)
-                if result['score'] > sess.run(trainer.best):
-                    sess.run(trainer.set_best, {trainer.best_input: result['score']})
-                    trainer.weights_saver.save(sess, os.path.join(flags.outdir, 'model.ckpt'), step,
-                                               write_meta_graph=False)
-                    utils.write_conventions(flags.outdir, conventions)
-            if step % epoch_steps == 0 or time.monotonic() - saved_at > 60 * flags.save_minutes:
-                save_state()
-                writer.flush()
-                saved_at = time.monotonic()
-    except (KeyboardInterrupt, SystemExit):
-        save_state()
-        print(f'stopped after step {step} of {num_steps} and saved; the same command goes on from there', file=sys.stderr)
-        raise
-    finally:
-        bar.close()
-        writer.close()
+    folder = os.path.join(flags.outdir, RESUME)
+    os.makedirs(folder, exist_ok=True)
+    utils.write_conventions(folder, conventions)
+    datagenerator.write_file(os.path.join(folder, FLAGS_FILE), json.dumps(settings(flags, data), indent=1).encode())
 
 
-def main():
-    flags = parse_flags()
-    image_paths, label_paths = datagenerator.find_samples(flags.srcdir)
-    train_paths, valid_paths = datagenerator.split(image_paths, label_paths)
-    records = lane_records(flags.srcdir, valid_paths[0])
-    if flags.modeldir_given and not os.path.isdir(flags.modeldir):
-        raise InputError(f'--modeldir {flags.modeldir}: no such folder')
-    resuming = check_folders(flags)
+def find_source(flags, resuming):
+    """The folder of the checkpoint to start from, or None to start from scratch."""
     if resuming:
-        check_flags(flags)
-    print(f'{len(train_paths[0])} training photos, {len(valid_paths[0])} validation photos')
+        return os.path.join(flags.outdir, RESUME)
+    if flags.modeldir:
+        return flags.modeldir
+    own = os.path.realpath(DEFAULT_MODELDIR) == os.path.realpath(flags.outdir)
+    return DEFAULT_MODELDIR if not own and glob.glob(os.path.join(DEFAULT_MODELDIR, '*.index')) else None
 
-    quiet.import_tensorflow()
+
+def start(trainer, flags, data, source, resuming):
+    """Gives the variables their values, says where they came from, and makes sure that a state can be saved.
+
+    The full list of variables goes to --logdir/variables.txt.
+    """
+    import utils
+    if resuming:
+        checkpoint = trainer.restore_state(source, command_line.warn)
+        print(f'goes on after step {trainer.step():,}, from {checkpoint}')
+        return
+    lines = []
+    if source:
+        checkpoint = utils.find_checkpoint(source)
+        names = set(trainer.restore_model(checkpoint, lines.append))
+        fresh = [v.op.name for v in trainer.variables if v.op.name not in names]
+        print(f'{len(names)} of {len(trainer.variables)} variables start as in {checkpoint}'
+              + (f'; at random: {", ".join(fresh[:4])}{", ..." if len(fresh) > 4 else ""}' if fresh else ''))
+    else:
+        print(f'starts from scratch: no --modeldir, and no checkpoint in {DEFAULT_MODELDIR}')
+        lines = [f'{v.op.name}: at random' for v in trainer.variables]
+    datagenerator.write_file(os.path.join(flags.logdir, 'variables.txt'), '\n'.join(lines + ['']).encode())
+    for folder in (flags.outdir, os.path.join(flags.outdir, RESUME)):
+        if utils.checkpoints(folder):
+            print(f'{folder}: what was there is replaced')
+        utils.remove_model(folder)
+    write_settings(flags, data, trainer.conventions)
+    trainer.save_state(os.path.join(flags.outdir, RESUME))
+
+
+def train(flags, data, resuming):
+    """All that needs TensorFlow. -> the exit status"""
     import tensorflow.compat.v1 as tf
     import utils
+    source = find_source(flags, resuming)
     conventions = utils.Conventions(
-        image_size=flags.image_size, normalisation='signed', head='Semantic' if flags.semantic else 'Instance',
+        image_size=flags.image_size, head='Semantic' if flags.semantic else 'Instance',
+        # Weights that are taken over mean the same only with the photos as they knew them.
+        normalisation=utils.read_conventions(source).normalisation if source else 'signed',
         feature_dim=2 if flags.semantic else flags.feature_dim, head_activation='none', batch_statistics=False,
         dropout_at_inference=False, delta_v=flags.dvar, delta_d=flags.ddist, bandwidth=flags.bandwidth)
-    epoch_steps = max(1, len(train_paths[0]) // flags.batch_size)
-    num_steps = flags.epochs * epoch_steps
     coord = tf.train.Coordinator()
-    with tf.Graph().as_default(), tf.Session() as sess:
-        trainer = Trainer(flags, conventions, num_steps)
-        start(sess, flags, trainer, resuming)
-        if not resuming:
-            datagenerator.write_file(os.path.join(flags.outdir, RESUME, FLAGS_FILE),
-                                     json.dumps(vars(flags), indent=1).encode())
-        step = int(sess.run(trainer.step))
-        queue = datagenerator.BatchQueue(*train_paths, flags.batch_size, flags.image_size, coord, seed=flags.seed,
-                                         workers=flags.workers, augment=not flags.no_augment, start_step=step,
-                                         cache_bytes=int(flags.cache * 2 ** 30))
+    with noted_signals() as stop, contextlib.ExitStack() as stack:
+        epoch_steps = max(1, len(data.train[0]) // flags.batch_size)
+        trainer = utils.Trainer(conventions, flags.epochs * epoch_steps, flags.learning_rate, flags.schedule,
+                                flags.clip, (flags.var, flags.dist, flags.reg), flags.seed, flags.keep)
+        stack.callback(trainer.close)
+        start(trainer, flags, data, source, resuming)
+        queue = stack.enter_context(datagenerator.BatchQueue(
+            *data.train, flags.batch_size, flags.image_size, coord, seed=flags.seed, workers=flags.workers,
+            augment=not flags.no_augment, start_step=trainer.step(), cache_bytes=int(flags.cache * 2 ** 30)))
+        events = utils.EventFile(flags.logdir, trainer.step(), command_line.warn)
+        stack.callback(events.close)
+        training = Training(trainer, flags, data, queue, events, stop)
         try:
-            train(sess, flags, conventions, trainer, queue, epoch_steps, valid_paths, records)
-        finally:
-            coord.request_stop()
-            queue.close()
-    print(f'the best epoch is in {flags.outdir}: python inference.py --modeldir {flags.outdir}')
+            training.run()
+        except tf.errors.ResourceExhaustedError:
+            raise InputError('there is not enough memory for a step; try a smaller --batch-size or --image-size')
+        if stop:
+            print(f'training.py: stopped after step {training.step:,} of {training.num_steps:,}, which is saved; the '
+                  f'same command goes on from there', file=sys.stderr)
+            return 128 + stop[0]
+        if trainer.best() == -np.inf:
+            raise InputError(f'{flags.outdir}: holds no model, because no epoch gave a finite validation loss; try a '
+                             f'lower --learning-rate')
+    print(f'all {flags.epochs} epochs are done; the model of the best is in {flags.outdir}')
+    return 0
+
+
+def main(argv=None):
+    flags = parse_flags(argv)
+    data = find_data(flags.srcdir)
+    resuming = check_folders(flags)
+    with alone(flags.outdir):
+        if resuming:
+            check_flags(flags, data)
+        print(f'{len(data.train[0]):,} photos to train on, {len(data.valid[0]):,} to validate on'
+              + (' with the official score' if data.records and not flags.semantic else ''), flush=True)
+        quiet.import_tensorflow()   # seconds: only now that nothing is left that could be found wrong without it
+        return train(flags, data, resuming)
 
 
 if __name__ == '__main__':

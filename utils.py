@@ -4,12 +4,15 @@ A folder with a model holds a TensorFlow checkpoint and, beside it, `conventions
 to know and cannot see in them. A folder without that record is taken for one of 2018, whose conventions are the
 defaults of `Conventions` with `batch_statistics` and `feature_dim` read off the weights.
 """
+import collections
 import dataclasses
+import errno
 import glob
 import json
 import math
 import os
 import re
+import time
 
 import tensorflow.compat.v1 as tf
 
@@ -219,9 +222,20 @@ def collect_summaries(disc_loss, l_var, l_dist, l_reg, input_image, prediction, 
 # ---- Checkpoints ----------------------------------------------------------------------------------------------------
 
 def find_checkpoint(checkpoint_dir):
-    """The path prefix of a folder's newest whole checkpoint. Raises InputError if there is none."""
+    """The path prefix of a folder's newest checkpoint, see `checkpoints`. Raises InputError if there is none."""
     if not os.path.isdir(checkpoint_dir):
         raise InputError(f'{checkpoint_dir}: no such folder; give one with a checkpoint')
+    found = checkpoints(checkpoint_dir)
+    if not found:
+        raise InputError(f'{checkpoint_dir}: holds no checkpoint (*.index and *.data-00000-of-00001)')
+    return found[0]
+
+
+def checkpoints(checkpoint_dir):
+    """Path prefixes of a folder's checkpoints that have all their files: the one it calls its newest, then by age.
+
+    Whether the files are sound shows when they are read, see `restore`.
+    """
     try:
         state = tf.train.get_checkpoint_state(checkpoint_dir)
     except (ValueError, tf.errors.OpError):  # the file `checkpoint` is damaged: the weights need not be
@@ -229,11 +243,10 @@ def find_checkpoint(checkpoint_dir):
     # By name, not by the path in the file: folders get moved.
     named = [os.path.join(checkpoint_dir, os.path.basename(state.model_checkpoint_path))] if state else []
     others = sorted(glob.glob(os.path.join(glob.escape(checkpoint_dir), '*.index')), key=os.path.getmtime, reverse=True)
-    prefixes = named + [path[:-len('.index')] for path in others]
-    for prefix in prefixes:
-        if os.path.exists(prefix + '.index') and glob.glob(glob.escape(prefix) + '.data-*-of-*'):
-            return prefix
-    raise InputError(f'{checkpoint_dir}: holds no checkpoint (*.index and *.data-00000-of-00001)')
+    prefixes = dict.fromkeys(named + [path[:-len('.index')] for path in others])
+    return [prefix for prefix in prefixes
+            if os.path.exists(prefix + '.index') and glob.glob(glob.escape(prefix) + '.data-*-of-*')]
+
 
 
 def restore(sess, checkpoint, variables, partial=False, log=lambda line: None):
@@ -300,3 +313,286 @@ class freeze:
 
     def close(self):
         self._sess.close()
+
+
+# ---- Training -------------------------------------------------------------------------------------------------------
+
+WARM_UP = 0.05      # of a cosine schedule: in this part of all steps the learning rate rises
+NORM_DECAY = 0.99   # of batch norm's moving averages in the long run
+
+Step = collections.namedtuple('Step', ['terms', 'rate', 'norm', 'taken', 'summary'])
+Step.__doc__ = """What is known of one step of a training.
+
+terms: float32 (loss, l_var, l_dist, l_reg), the terms weighted; of a semantic model the loss and zeros.
+rate: the learning rate. norm: L2 norm of all gradients, before clipping.
+taken: False if loss or gradient was not finite, so that the step changed nothing. summary: serialised tf.Summary.
+"""
+
+
+def learning_rate(schedule, highest, step, num_steps):
+    """Of a step, counted from 0. -> float32 scalar.
+
+    schedule: '2018', times 0.96 every 5,000 steps; or 'cosine', a straight rise to `highest` over WARM_UP of num_steps,
+    then half a cosine down to 0. step: integer scalar tensor.
+    """
+    step = tf.cast(step, tf.float32)
+    if schedule == '2018':
+        return highest * 0.96 ** tf.floor(step / 5000.)
+    warm_up = max(1., WARM_UP * num_steps)
+    progress = tf.maximum(step - warm_up, 0.) / max(1., num_steps - warm_up)
+    return highest * tf.minimum((step + 1.) / warm_up, 0.5 + 0.5 * tf.cos(math.pi * progress))
+
+
+def norm_decay(step):
+    """Of batch norm's moving averages: NORM_DECAY, less in the first steps, whose averages are of few batches."""
+    step = tf.cast(step, tf.float32)
+    return tf.minimum(NORM_DECAY, (1. + step) / (10. + step))
+
+
+def train_op(loss, variables, updates, rate, clip, step):
+    """One step of Adam. -> (operation, norm, taken).
+
+    loss: scalar. updates: tensors of tf.assign_sub, for batch norm's moving averages. rate: the learning rate. clip:
+    all gradients together are scaled down to this L2 norm; the returned `norm` is from before. step: variable, counts up.
+    Where loss or gradients are not finite, `taken` is False, and neither variables nor Adam's slots nor moving averages
+    change.
+    """
+    gradients = tf.gradients(loss, variables)
+    # A bias before a batch norm has no gradient.
+    gradients, variables = zip(*[(g, v) for g, v in zip(gradients, variables) if g is not None])
+    gradients, norm = tf.clip_by_global_norm(gradients, clip)
+    finite = tf.logical_and(tf.is_finite(loss), tf.is_finite(norm))
+    optimizer = tf.train.AdamOptimizer(rate)
+
+    def take():
+        # Built once more: an operation from outside a branch of tf.cond runs whichever branch is taken.
+        updated = [tf.assign_sub(*update.op.inputs) for update in updates]
+        return tf.group(optimizer.apply_gradients(zip(gradients, variables)), *updated)
+
+    # The rate is read from the step, which must not count up before.
+    with tf.control_dependencies([tf.cond(finite, take, tf.no_op), rate]):
+        return tf.group(tf.assign_add(step, 1)), norm, finite
+
+
+class Trainer:
+    """The graph and the session of a training: takes steps, looks at photos, saves and goes on.
+
+    images are uint8 [b, h, w, 3], labels int32 [b, h, w], both of the conventions' image_size.
+    """
+
+    def __init__(self, conventions, num_steps, highest_rate=1e-4, schedule='2018', clip=5., weights=(1., 1., 1.),
+                 seed=0, keep=3):
+        """weights: of the three terms of the loss. keep: how many states `save_state` leaves."""
+        self.conventions, self._weights = conventions, weights
+        width, height = conventions.image_size
+        self._graph = tf.Graph()
+        with self._graph.as_default():
+            seed %= 2 ** 31
+            tf.set_random_seed(seed)
+            self._images = tf.placeholder(tf.uint8, [None, height, width, 3], name='images')
+            self._labels = tf.placeholder(tf.int32, [None, height, width], name='labels')
+            self._step = tf.train.create_global_step()
+            # All that a training has to remember is a variable, so that a state is one checkpoint.
+            self._epochs = tf.get_variable('epochs_validated', [], tf.int64, tf.zeros_initializer(), trainable=False)
+            self._best = tf.get_variable('best_score', [], tf.float64, tf.constant_initializer(-math.inf),
+                                         trainable=False)
+            self._new_best = tf.placeholder(tf.float64, [])
+            self._finish_epoch = tf.group(tf.assign(self._best, self._new_best), tf.assign_add(self._epochs, 1))
+            self._build_training(num_steps, highest_rate, schedule, clip, seed)
+            self._build_validation()
+            self._all_variables = tf.global_variables()
+            self._states = tf.train.Saver(self._all_variables, max_to_keep=keep, save_relative_paths=True)
+            self._models = tf.train.Saver(self.variables, max_to_keep=1, save_relative_paths=True)
+            self._session = tf.Session()
+            self._session.run(tf.global_variables_initializer())
+
+    def _build_training(self, num_steps, highest_rate, schedule, clip, seed):
+        step = tf.cast(self._step, tf.int32)
+        output = build_model(self._images, self.conventions, is_training=True, decay=norm_decay(step),
+                             noise=enet.noise_of_step(tf.stack([seed, step])))
+        self._terms = self._loss(output)
+        #: The model: ENet and its head, with the moving averages.
+        self.variables = [v for v in tf.global_variables()
+                          if v.op.name.startswith(('ENet/', self.conventions.head + '/'))]
+        # Not ENet's own last layer, which no head uses.
+        trained = [v for v in tf.trainable_variables() if not v.op.name.startswith('ENet/fullconv/')]
+        penalty = weight_decay(trained)
+        self._rate = learning_rate(schedule, highest_rate, step, num_steps)
+        self._train, self._norm, self._taken = train_op(
+            self._terms[0] + penalty, trained, tf.get_collection(tf.GraphKeys.UPDATE_OPS), self._rate, clip, self._step)
+        self._summary = tf.summary.merge([
+            collect_summaries(*self._terms, self._images, output, self._labels)[0],
+            tf.summary.scalar('loss/weight_decay', penalty), tf.summary.scalar('learning_rate', self._rate),
+            tf.summary.scalar('gradient_norm', self._norm)])
+        self._histograms = tf.summary.merge([tf.summary.histogram(v.op.name, v) for v in trained])
+
+    def _build_validation(self):
+        self._output = build_model(self._images, self.conventions, is_training=False, reuse=True)
+        with tf.name_scope('sample'):   # in TensorBoard
+            self._valid_terms = self._loss(self._output)
+            self._pictures = collect_summaries(*self._valid_terms, self._images, self._output, self._labels)[1]
+
+    def _loss(self, output):
+        if self.conventions.head == 'Semantic':
+            return semantic_loss(output, self._labels), tf.zeros([]), tf.zeros([]), tf.zeros([])
+        return loss.discriminative_loss(output, self._labels, self.conventions.feature_dim, self.conventions.image_size,
+                                        self.conventions.delta_v, self.conventions.delta_d, *self._weights)
+
+    def step(self):
+        """How many steps were taken."""
+        return int(self._session.run(self._step))
+
+    def epochs(self):
+        """How many epochs were validated."""
+        return int(self._session.run(self._epochs))
+
+    def best(self):
+        """The score of the best of them, -inf before the first."""
+        return float(self._session.run(self._best))
+
+    def train(self, images, labels):
+        """Takes a step. -> Step."""
+        # The summary each time: it costs nothing, and TensorFlow takes seconds to plan for other fetches.
+        fetches = [self._terms, self._rate, self._norm, self._taken, self._summary, self._train]
+        return Step(*self._session.run(fetches, {self._images: images, self._labels: labels})[:-1])
+
+    def predict(self, images, labels):
+        """-> (output of the head as at inference, float32 [b, h, w, feature_dim]; terms of the loss as in Step)."""
+        return self._session.run([self._output, self._valid_terms], {self._images: images, self._labels: labels})
+
+    def summarise(self, images, labels):
+        """Pictures of these photos and histograms of the weights. -> list of serialised tf.Summary."""
+        return self._session.run([self._pictures, self._histograms], {self._images: images, self._labels: labels})
+
+    def finish_epoch(self, best):
+        """Counts an epoch as validated. best: the score of the model that is kept."""
+        self._session.run(self._finish_epoch, {self._new_best: best})
+
+    def save_model(self, folder):
+        """Puts the model and its conventions into a folder, in the place of the one there.
+
+        Raises InputError if it cannot be saved; the one there is then still whole, as it is at any time.
+        """
+        write_conventions(folder, self.conventions)
+        self._save(self._models, os.path.join(folder, f'model.ckpt-{self.step()}'))
+
+    def save_state(self, folder):
+        """Saves all that the training needs to go on. Raises InputError if that fails; older states are still whole."""
+        # What has the same name has the same content: writing it once more does no harm at any time.
+        self._save(self._states, os.path.join(folder, f'state.ckpt-{self.step()}-{self.epochs()}'))
+
+    def _save(self, saver, prefix):
+        """Writes a checkpoint and then removes what the saver does not keep."""
+        folder = os.path.dirname(prefix)
+        try:
+            os.makedirs(folder, exist_ok=True)
+            if not saver.last_checkpoints:   # those of an earlier process are for this one to remove
+                saver.recover_last_checkpoints(checkpoints(folder)[::-1])
+            saver.save(self._session, prefix, write_meta_graph=False)
+        except (tf.errors.OpError, ValueError, OSError) as error:
+            remove_unfinished(folder)
+            raise InputError(f'{prefix}: cannot be saved: {_reason(error)}')
+
+    def restore_state(self, folder, warn=lambda line: None):
+        """Goes on from the newest state in a folder that is whole; `warn` hears of those that are not. -> its path.
+
+        Raises InputError if there is none.
+        """
+        remove_unfinished(folder)
+        problems = []
+        for checkpoint in checkpoints(folder):
+            try:
+                restore(self._session, checkpoint, self._all_variables)
+            except InputError as error:
+                problems.append(str(error))
+                continue
+            for problem in problems:
+                warn(f'{problem}; the training goes on from the state before it')
+            return checkpoint
+        raise InputError(problems[0] if problems else f'{folder}: holds no state of a training')
+
+    def restore_model(self, checkpoint, log=lambda line: None):
+        """Takes over what a checkpoint of this network has, whatever its head, see `restore`. -> names."""
+        return restore(self._session, checkpoint, self.variables, partial=True, log=log)
+
+    def close(self):
+        self._session.close()
+
+
+class EventFile:
+    """What TensorBoard shows of a training. Where it cannot be written, `warn` hears of it once, and that is all.
+
+    step: that the training goes on from. What a run before wrote of later steps, TensorBoard then forgets.
+    """
+
+    def __init__(self, logdir, step, warn):
+        self._warn, self._writer = warn, None
+        self._path = os.path.join(logdir, f'events.out.tfevents.{time.time():.6f}.{os.getpid()}')
+        try:
+            # Not tf.summary.FileWriter, whose thread fails with a traceback.
+            self._writer = tf.python_io.TFRecordWriter(self._path)
+        except (tf.errors.OpError, OSError) as error:
+            self._fail(error)
+        self._write(file_version='brain.Event:2')
+        self._write(session_log=tf.SessionLog(status=tf.SessionLog.START), step=step + 1)
+        self.flush()
+
+    def add(self, summary, step):
+        """summary: serialised tf.Summary."""
+        self._write(summary=tf.Summary.FromString(summary), step=step)
+
+    def add_scalars(self, values, step):
+        """values: {tag: number}."""
+        self._write(summary=tf.Summary(value=[tf.Summary.Value(tag=tag, simple_value=value)
+                                              for tag, value in values.items()]), step=step)
+
+    def add_pictures(self, tag, pictures, step):
+        """pictures: PNG files as bytes."""
+        self._write(summary=tf.Summary(value=[
+            tf.Summary.Value(tag=f'{tag}/{i}', image=tf.Summary.Image(encoded_image_string=picture))
+            for i, picture in enumerate(pictures)]), step=step)
+
+    def flush(self):
+        self._try(lambda writer: writer.flush())
+        if self._writer is not None and not os.path.exists(self._path):
+            self._fail(FileNotFoundError('it was removed'))
+
+    def close(self):
+        self._try(lambda writer: writer.close())
+        self._writer = None
+
+    def _write(self, **event):
+        self._try(lambda writer: writer.write(tf.Event(wall_time=time.time(), **event).SerializeToString()))
+
+    def _try(self, act):
+        if self._writer is not None:
+            try:
+                act(self._writer)
+            except (tf.errors.OpError, OSError) as error:
+                self._fail(error)
+
+    def _fail(self, error):
+        self._writer = None
+        self._warn(f'{self._path}: cannot be written: {_reason(error)}; the training goes on without TensorBoard')
+
+
+def remove_unfinished(folder):
+    """Removes what a process that was killed while it saved has left in a folder of checkpoints."""
+    for pattern in ('*.tempstate*', 'checkpoint.tmp*', '.*.tmp'):
+        for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
+            os.remove(path)
+
+
+def remove_model(folder):
+    """Removes the checkpoints of a folder and its conventions, if there are any."""
+    remove_unfinished(folder)
+    for pattern in ('checkpoint', '*.index', '*.data-*-of-*', '*.meta', CONVENTIONS_FILE):
+        for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
+            os.remove(path)
+
+
+def _reason(error):
+    """The system's word for what went wrong, which TensorFlow's errors hold among much else."""
+    reasons = (os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EROFS,
+                                                  errno.EIO, errno.ENOENT))
+    return next((reason for reason in reasons if reason in str(error)), _first_line(error))

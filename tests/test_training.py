@@ -1,0 +1,594 @@
+"""training.py: what a training leaves behind, how it goes on after any end, and what it refuses.
+
+The trainings are real but small: 64x32, a dozen drawn photos, and an ENet that of its bottlenecks has only the last, in a
+session that does not optimise its graph; both save many seconds a run.
+"""
+
+import functools
+import glob
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+
+import cv2
+import numpy as np
+import pytest
+
+from data import quiet, tusimple
+
+quiet.import_tensorflow()
+import tensorflow.compat.v1 as tf
+
+import datagenerator
+import enet
+import inference
+import training
+import utils
+from data.command_line import InputError
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SMALL = ['--image-size', '64', '32', '--batch-size', '5', '--summary-steps', '1', '--no-augment', '--workers', '1']
+
+SMALL_ENET = '''
+import sys
+sys.path[:0] = [{root!r}, {root!r} + '/tests']
+import pytest
+import test_training
+from data import command_line
+sys.argv[0] = 'training.py'
+test_training.shrink(pytest.MonkeyPatch())
+command_line.run(test_training.training.main)
+'''
+
+
+def shrink(patch):
+    """Makes the network small and the start of a session quick."""
+    whole = enet.bottleneck
+    patch.setattr(enet, 'bottleneck', lambda x, depth, mode, scope, *args, **kwargs:
+                  whole(x, depth, mode, scope, *args, **kwargs) if scope == 'bottleneck5_1' else x)
+    options = tf.ConfigProto()
+    options.graph_options.rewrite_options.disable_meta_optimizer = True
+    patch.setattr(tf, 'Session', functools.partial(tf.Session, config=options))
+
+
+@pytest.fixture(autouse=True, scope='module')
+def small_network():
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        yield
+
+
+def draw(folder, count=12):
+    """A data set of photos with two straight lines, 20 (left) and 70 (right) in the labels, and their lanes.json."""
+    rng = np.random.default_rng(1)
+    records = []
+    for kind in ('images', 'labels'):
+        (folder / kind).mkdir(parents=True)
+    for i in range(count):
+        photo, label = rng.integers(80, 110, [32, 64, 3]).astype(np.uint8), np.zeros([32, 64], np.uint8)
+        lanes = []
+        for k in range(2):
+            bottom, top = int(64 * (0.2 + 0.6 * k) + rng.uniform(-5, 5)), int(64 * (0.35 + 0.3 * k))
+            cv2.line(photo, (bottom, 31), (top, 8), (240, 240, 240), 3)
+            cv2.line(label, (bottom, 31), (top, 8), 20 + 50 * k, 3)
+            lanes.append(np.interp([10, 20, 30], [8, 31], [top, bottom]).tolist())
+        cv2.imwrite(str(folder / f'images/{i:04d}.png'), photo)
+        cv2.imwrite(str(folder / f'labels/{i:04d}.png'), label)
+        records.append(tusimple.Record(f'images/{i:04d}.png', lanes, [10, 20, 30]))
+    tusimple.write_records(str(folder / 'lanes.json'), records)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp('data') / 'drawn')
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope='module')
+def finished(data, tmp_path_factory):
+    """A training of 3 epochs of 2 steps that nothing disturbed: its folder, with saved_model/ and log/."""
+    folder = tmp_path_factory.mktemp('finished')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert training.main(['-s', str(data), '--epochs', '3', '--learning-rate', '0.01', *SMALL]) == 0
+    return folder
+
+
+def weights(checkpoint):
+    reader = tf.train.load_checkpoint(checkpoint)
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def last_state(folder, outdir='saved_model'):
+    return weights(utils.find_checkpoint(str(folder / outdir / 'resume')))
+
+
+def assert_same(got, expected):
+    assert got.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(got[name], expected[name], err_msg=name)
+
+
+def curves(logdir):
+    """[(tag, step, value)] as TensorBoard shows them: a START makes it forget all from its step on."""
+    points = []
+    for path in sorted(glob.glob(str(logdir / '*tfevents*'))):
+        for event in tf.train.summary_iterator(path):
+            if event.HasField('session_log'):
+                points = [point for point in points if point[1] < event.step]
+            points += [(value.tag, event.step, value.simple_value) for value in event.summary.value
+                       if value.HasField('simple_value')]
+    return points
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def child(*args, cwd, text='epoch 1 ', then=None, **kwargs):
+    """Runs a training as a process; calls `then` with it once a line with `text` is out. -> (status, stdout, stderr)."""
+    with subprocess.Popen([sys.executable, '-c', SMALL_ENET.format(root=ROOT), *map(str, args)], cwd=cwd, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs) as process:
+        out = ''
+        for line in process.stdout:
+            out += line
+            if then and text in line:
+                then(process)
+                then = None
+        return process.wait(), out, process.stderr.read()
+
+
+# ---- What a training leaves behind ----------------------------------------------------------------------------------
+
+def test_training_separates_the_lanes(home, data, run_script):
+    outcome = run_script(training, '-s', data, '--epochs', '30', '--learning-rate', '0.01', '--pictures', '15', *SMALL)
+    assert outcome.status == 0 and outcome.err == ''
+    values = {(tag, step): value for tag, step, value in curves(home / 'log')}
+    # Pixels to their means, and means apart: what is left is the regularisation, which is no goal.
+    pull_and_push = [values['loss/var', step] + values['loss/dist', step] for step in (2, 60)]
+    assert pull_and_push[1] < pull_and_push[0] / 8
+    assert values['validation/total', 60] < values['validation/total', 2] / 2
+    assert 0 <= values['validation/accuracy', 60] <= 1
+    conventions = json.loads((home / 'saved_model/conventions.json').read_text())
+    assert conventions['image_size'] == [64, 32] and conventions['head_activation'] == 'none'
+    assert sorted(path.name for path in (home / 'log').glob('*.png')) == [
+        'clusters_epoch0015_0.png', 'clusters_epoch0015_1.png', 'clusters_epoch0030_0.png', 'clusters_epoch0030_1.png',
+        'scatter_var1_dist1_reg1_dvar0.5_ddist1.5_000030.png', 'scatter_var1_dist1_reg1_dvar0.5_ddist1.5_000060.png']
+    # The model is for inference as it is.
+    outcome = run_script(inference, '-m', home / 'saved_model', '-i', data / 'images', '-o', home / 'results')
+    assert outcome.status == 0 and len(os.listdir(home / 'results')) == 12
+
+
+def test_model_has_the_weights_and_state_has_everything(finished):
+    model, = glob.glob(str(finished / 'saved_model/*.index'))
+    model, state = weights(model[:-len('.index')]), last_state(finished)
+    assert {name.split('/')[0] for name in model} == {'ENet', 'Instance'}
+    assert not any('Adam' in name for name in model)
+    trained = [name for name in model if 'moving_' not in name and 'fullconv' not in name]
+    assert {'global_step', 'best_score', 'epochs_validated', *model} <= state.keys()
+    assert len([name for name in state if name.endswith(('beta1_power', 'beta2_power'))]) == 2
+    slots = {name[:-len('/Adam')] for name in state if name.endswith('/Adam')}
+    assert {name for name in trained if not name.endswith('biases')} <= slots <= set(trained)
+    assert state['global_step'] == 6 and state['epochs_validated'] == 3
+
+
+def test_best_model_is_that_of_the_best_score(finished):
+    scores = {step: value for tag, step, value in curves(finished / 'log') if tag == 'validation/accuracy'}
+    best = max(scores, key=lambda step: (scores[step], -step))
+    assert utils.find_checkpoint(str(finished / 'saved_model')).endswith(f'model.ckpt-{best}')
+    assert last_state(finished)['best_score'] == pytest.approx(scores[best])
+
+
+def test_two_stages_and_fine_tuning(home, data, run_script):
+    few = ['-s', data, '--epochs', '1', *SMALL]
+    outcome = run_script(training, '--semantic', '-o', 'pretrained_semantic_model', *few)
+    assert outcome.status == 0 and 'from scratch' in outcome.out and 'iou' in outcome.out
+    semantic = weights(utils.find_checkpoint('pretrained_semantic_model'))
+    assert {name.split('/')[0] for name in semantic} == {'ENet', 'Semantic'}
+
+    outcome = run_script(training, *few)
+    first = weights(str(home / 'saved_model/resume/state.ckpt-0-0'))
+    assert 'pretrained_semantic_model/model.ckpt' in outcome.out and 'at random: Instance/' in outcome.out
+    enet = {name: value for name, value in semantic.items() if name.startswith('ENet/')}
+    assert_same({name: first[name] for name in enet}, enet)
+    log = (home / 'log/variables.txt').read_text().splitlines()
+    model = weights(utils.find_checkpoint('saved_model'))
+    assert {line.split(':')[0] for line in log} == {*model, *semantic}
+
+    outcome = run_script(training, '-m', 'saved_model', '-o', 'fine_tuned', *few)
+    assert outcome.status == 0 and 'at random' not in outcome.out
+    first = weights(str(home / 'fine_tuned/resume/state.ckpt-0-0'))
+    assert_same({name: first[name] for name in model}, model)
+
+
+def test_checkpoint_of_2018_keeps_what_its_weights_are_used_to(home, data, finished, run_script):
+    shutil.copytree(finished / 'saved_model', 'old', ignore=shutil.ignore_patterns('resume', 'conventions.json'))
+    outcome = run_script(training, '-s', data, '-m', 'old', '--epochs', '1', *SMALL)
+    assert outcome.status == 0
+    assert json.loads((home / 'saved_model/conventions.json').read_text())['normalisation'] == 'none'
+
+
+# ---- Going on -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('number, text', [(signal.SIGKILL, 'epoch 1 '), (signal.SIGTERM, 'epoch 2 '),
+                                          (signal.SIGINT, 'scratch')])
+def test_stopped_training_ends_as_if_it_had_not_been(home, data, finished, run_script, number, text):
+    args = ['-s', data, '--epochs', '3', '--learning-rate', '0.01', '--save-minutes', '1e-9', *SMALL]
+    status, _, err = child(*args, cwd=home, text=text, then=lambda process: process.send_signal(number))
+    if number == signal.SIGKILL:
+        assert status == -signal.SIGKILL
+    elif status:   # 0 where the last step was quicker than the signal
+        assert status == 128 + number and err.count('\n') == 1 and 'same command goes on' in err
+    outcome = run_script(training, *args)
+    assert outcome.status == 0
+    assert_same(last_state(home), last_state(finished))
+    assert_same(weights(utils.find_checkpoint('saved_model')),
+                weights(utils.find_checkpoint(str(finished / 'saved_model'))))
+    assert curves(home / 'log') == curves(finished / 'log')
+    assert len(glob.glob('saved_model/*.index')) == 1 and len(glob.glob('saved_model/resume/*.index')) == 3
+    assert not glob.glob('saved_model/**/*temp*', recursive=True)
+
+
+def test_damaged_newest_state_is_passed_over(home, data, finished, run_script):
+    shutil.copytree(finished, home, dirs_exist_ok=True)
+    newest = utils.find_checkpoint('saved_model/resume') + '.data-00000-of-00001'
+    os.truncate(newest, os.path.getsize(newest) // 2)
+    outcome = run_script(training, '-s', data, '--epochs', '3', '--learning-rate', '0.01', *SMALL)
+    assert outcome.status == 0 and outcome.err.count('\n') == 1
+    assert 'state.ckpt-6-3' in outcome.err and 'state.ckpt-4-2' in outcome.out
+    assert_same(last_state(home), last_state(finished))
+    assert curves(home / 'log') == curves(finished / 'log')
+
+
+def test_fresh_replaces_a_training(home, data, finished, run_script):
+    shutil.copytree(finished / 'saved_model', 'saved_model')
+    outcome = run_script(training, '-s', data, '--epochs', '1', '--seed', '7', '--fresh', *SMALL)
+    assert outcome.status == 0 and 'replaced' in outcome.out
+    names = {os.path.basename(path) for path in glob.glob('saved_model/**/*.index', recursive=True)}
+    assert names == {'model.ckpt-2.index', 'state.ckpt-0-0.index', 'state.ckpt-2-1.index'}
+
+
+@pytest.mark.parametrize('args, culprit', [
+    (['--learning-rate', '0.02'], '--learning-rate was 0.01, is 0.02'), (['--seed', '1'], '--seed was 42, is 1'),
+    (['--modeldir', 'other'], '--modeldir'), (['--semantic'], '--semantic'), (['--schedule', 'cosine'], '--schedule'),
+    (['--image-size', '32', '32'], '--image-size')])
+def test_other_flags_are_named_and_nothing_is_touched(home, data, finished, run_script, args, culprit):
+    shutil.copytree(finished / 'saved_model', 'saved_model')
+    before = contents(home / 'saved_model')
+    outcome = run_script(training, '-s', data, '--epochs', '3', '--learning-rate', '0.01', *SMALL, *args)
+    assert outcome.status == 1 and outcome.err.count('\n') == 1 and culprit in outcome.err
+    lock = home / 'saved_model/resume/lock'
+    before.pop(lock)
+    after = contents(home / 'saved_model')
+    after.pop(lock)
+    assert after == before
+
+
+def test_other_photos_are_noticed(home, finished, run_script):
+    shutil.copytree(finished / 'saved_model', 'saved_model')
+    outcome = run_script(training, '-s', draw(home / 'd', 13), '--epochs', '3', '--learning-rate', '0.01', *SMALL)
+    assert outcome.status == 1 and 'other photos' in outcome.err
+
+
+def test_second_training_on_an_outdir_is_refused(home, data, run_script):
+    (home / 'saved_model/resume').mkdir(parents=True)
+    with training.alone('saved_model'):
+        outcome = run_script(training, '-s', data)
+    assert outcome.status == 1 and f'process {os.getpid()}' in outcome.err and outcome.err.count('\n') == 1
+
+
+# ---- A loss that is not finite --------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def trainer(small_network):
+    conventions = utils.Conventions(image_size=(32, 32), normalisation='signed', head_activation='none',
+                                    batch_statistics=False, dropout_at_inference=False)
+    trainer = utils.Trainer(conventions, 10, weights=(np.float32(1e38), 1., 1.))
+    yield trainer
+    trainer.close()
+
+
+def test_step_that_is_not_finite_changes_nothing(trainer, tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, [2, 32, 32, 3]).astype(np.uint8)
+    labels = np.zeros([2, 32, 32], np.int32)
+    labels[:, :, 9:20] = 20
+    trainer.save_state(str(tmp_path))
+    before = weights(utils.find_checkpoint(str(tmp_path)))
+    result = trainer.train(images, labels)   # the gradient of 1e38 times anything overflows
+    assert not result.taken
+    trainer.save_state(str(tmp_path))
+    after = weights(utils.find_checkpoint(str(tmp_path)))
+    assert after.pop('global_step') == before.pop('global_step') + 1
+    assert_same(after, before)
+
+
+class FakeTrainer:
+    """Takes every step but those of `bad`."""
+    conventions = None
+
+    def __init__(self, bad):
+        self.bad, self.taken, self.saved = bad, 0, []
+
+    def step(self):
+        return 0
+
+    epochs = step
+
+    def best(self):
+        return 0.
+
+    def train(self, images, labels):
+        self.taken += 1
+        good = self.taken not in self.bad
+        return utils.Step([1. if good else np.nan] * 4, 0.1, 1. if good else np.inf, good, b'')
+
+    def finish_epoch(self, best):
+        pass
+
+    def save_state(self, folder):
+        self.saved.append(self.taken)
+
+
+class FakeQueue:
+    steps_per_epoch = 5
+
+    def get(self):
+        return datagenerator.Batch(None, None, ('a.png', 'b.png'), 0, 0, False)
+
+
+class NoEvents:
+    def __getattr__(self, name):
+        return lambda *args: None
+
+
+def fake_training(monkeypatch, trainer, queue=FakeQueue(), stop=()):
+    result = {'total': 1., 'var': 1., 'dist': 0., 'reg': 0., 'score': -1.}
+    monkeypatch.setattr(training, 'validate', lambda *args: dict(result))
+    monkeypatch.setattr(training, 'write_pictures', lambda *args: None)
+    monkeypatch.setattr(training, 'write_settings', lambda *args: None)
+    return training.Training(trainer, training.parse_flags(['--epochs', '1']), None, queue, NoEvents(), stop)
+
+
+def test_files_of_a_skipped_step_are_named_and_training_goes_on(monkeypatch, capsys):
+    trainer = FakeTrainer(bad={2, 3, 5})
+    fake_training(monkeypatch, trainer).run()
+    lines = [line for line in capsys.readouterr().err.splitlines() if 'warning' in line]
+    assert trainer.taken == 5 and trainer.saved == [5]
+    assert [line.split(':')[2].strip() for line in lines] == ['step 2', 'step 3', 'step 5']
+    assert all('a.png, b.png' in line and 'skipped' in line for line in lines)
+
+
+def test_three_in_a_row_stop_the_training_and_no_state_is_written(monkeypatch):
+    trainer = FakeTrainer(bad={2, 3, 4})
+    with pytest.raises(InputError, match=r'step 4: loss nan = var nan .* 3rd in a row'):
+        fake_training(monkeypatch, trainer).run()
+    assert trainer.saved == []
+
+
+# ---- Faults ---------------------------------------------------------------------------------------------------------
+
+def test_full_disk_leaves_what_was_saved(home, data, finished, run_script):
+    shutil.copytree(finished, home, dirs_exist_ok=True)
+    before = contents(home / 'saved_model/resume')
+    args = ['-s', data, '--epochs', '4', '--learning-rate', '0.01', *SMALL]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))   # a file may hold no more than this many bytes
+    try:
+        outcome = run_script(training, *args)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert outcome.status == 1
+    error = outcome.err.splitlines()[-1]
+    assert 'cannot be saved: File too large' in error and 'ckpt-8' in error
+    after = contents(home / 'saved_model/resume')
+    lock = home / 'saved_model/resume/lock'
+    assert {**after, lock: b''} == {**before, lock: b''}
+    outcome = run_script(training, *args)   # with room again
+    assert outcome.status == 0 and 'after step 6' in outcome.out
+
+
+def test_failing_tensorboard_is_one_warning(tmp_path):
+    warnings = []
+    events = utils.EventFile(str(tmp_path), 0, warnings.append)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        for step in range(20):
+            events.add_scalars({'loss': 1.}, step)
+            events.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    events.close()
+    assert len(warnings) == 1 and 'tfevents' in warnings[0] and 'File too large' in warnings[0]
+
+
+def test_removed_event_file_is_one_warning(tmp_path):
+    warnings = []
+    events = utils.EventFile(str(tmp_path / 'log'), 0, warnings.append)   # no such folder
+    events.add_scalars({'loss': 1.}, 1)
+    assert len(warnings) == 1
+    events = utils.EventFile(str(tmp_path), 0, warnings.append)
+    for path in tmp_path.glob('*tfevents*'):
+        path.unlink()
+    events.flush()
+    events.flush()
+    assert len(warnings) == 2 and 'removed' in warnings[1]
+
+
+@pytest.mark.parametrize('error', [InputError('images/7.png: no such file'), RuntimeError('all threads are dead')])
+def test_failing_photo_saves_the_state_first(monkeypatch, error):
+    class Queue(FakeQueue):
+        def get(self):
+            if trainer.taken == 3:
+                raise error
+            return super().get()
+    trainer = FakeTrainer(bad=())
+    with pytest.raises(type(error), match=str(error)):
+        fake_training(monkeypatch, trainer, Queue()).run()
+    assert trainer.saved == [3]
+
+
+def test_failing_save_is_a_warning_until_the_last(monkeypatch, capsys):
+    class Trainer(FakeTrainer):
+        def save_state(self, folder):
+            raise InputError(f'{folder}: cannot be saved: disk full')
+    subject = fake_training(monkeypatch, Trainer(bad=()))
+    subject.flags.save_minutes = 0
+    with pytest.raises(InputError, match='disk full'):
+        subject.run()
+    assert subject.step == 5
+    assert capsys.readouterr().err.count('disk full; the training goes on') >= 4
+
+
+def test_signal_in_validation_leaves_the_epoch_to_be_validated(monkeypatch):
+    stop = []
+    trainer = FakeTrainer(bad=())
+    subject = fake_training(monkeypatch, trainer, stop=stop)
+    monkeypatch.setattr(training, 'validate', lambda *args: stop.append(signal.SIGTERM))   # returns None
+    subject.run()
+    assert subject.epoch == 0 and trainer.saved == [5]
+
+
+# ---- Parts ----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('schedule', ['2018', 'cosine'])
+def test_learning_rate(schedule):
+    steps = np.array([0, 1, 499, 500, 4999, 5000, 9999])
+    with tf.Graph().as_default(), tf.Session() as sess:
+        step = tf.placeholder(tf.int64, [])
+        rate = utils.learning_rate(schedule, 3e-3, step, 10000)
+        got = [sess.run(rate, {step: s}) for s in steps]
+    if schedule == '2018':
+        expected = 3e-3 * 0.96 ** (steps // 5000)
+    else:
+        expected = np.where(steps < 500, 3e-3 * (steps + 1) / 500, 1.5e-3 * (1 + np.cos(np.pi * (steps - 500) / 9500)))
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_norm_decay_rises_to_its_end():
+    with tf.Graph().as_default(), tf.Session() as sess:
+        np.testing.assert_allclose(sess.run([utils.norm_decay(s) for s in (0, 90, 10 ** 6)]), [0.1, 0.91, 0.99])
+
+
+def test_train_op_clips_updates_and_counts():
+    with tf.Graph().as_default(), tf.Session() as sess:
+        variable, average, step = tf.Variable([3., 4.]), tf.Variable(1.), tf.Variable(0, dtype=tf.int64)
+        unused = tf.Variable(1.)
+        factor = tf.placeholder(tf.float32, [])
+        operation, norm, taken = utils.train_op(factor * tf.reduce_sum(variable * variable) / 2, [variable, unused],
+                                                [tf.assign_sub(average, 0.25)], tf.constant(0.1), 1., step)
+        sess.run(tf.global_variables_initializer())
+        slot = [v for v in tf.global_variables() if v.op.name.endswith('/Adam')][0]
+        values = [variable, average, slot, step]
+        assert sess.run([operation, norm, taken], {factor: np.inf})[2] == False  # noqa: E712
+        got = sess.run(values)
+        np.testing.assert_array_equal(got[0], [3, 4])
+        assert got[1] == 1 and not got[2].any() and got[3] == 1
+        assert sess.run([operation, norm, taken], {factor: 1})[1:] == [5., True]
+        got = sess.run(values)
+        np.testing.assert_allclose(got[0], [2.9, 3.9], rtol=1e-5)             # Adam's first step is the rate itself
+        np.testing.assert_allclose(got[2], 0.1 * np.array([0.6, 0.8]), rtol=1e-5)   # of the gradient at norm 1
+        assert got[1] == 0.75 and got[3] == 2
+
+
+def test_states_are_named_newest_first_and_only_if_complete(tmp_path):
+    for age, name in ((1, 'a'), (2, 'b'), (3, 'half')):
+        for suffix in ('.index', '.data-00000-of-00001')[:1 if name == 'half' else 2]:
+            (tmp_path / (name + suffix)).write_bytes(b'x')
+            os.utime(tmp_path / (name + suffix), (age, age))
+    assert [os.path.basename(prefix) for prefix in utils.checkpoints(str(tmp_path))] == ['b', 'a']
+    (tmp_path / 'checkpoint').write_text('model_checkpoint_path: "/elsewhere/a"\n')
+    assert [os.path.basename(prefix) for prefix in utils.checkpoints(str(tmp_path))] == ['a', 'b']
+
+
+# ---- Bad input ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('args, culprit', [
+    *[([flag, value], flag) for value in ('0', '-1', 'x') for flag in
+      ('--epochs', '--batch-size', '--feature-dim', '--workers', '--keep', '--pictures', '--summary-steps')],
+    *[([flag, value], flag) for value in ('0', '-1', 'nan', 'inf') for flag in
+      ('--dvar', '--ddist', '--bandwidth', '--learning-rate', '--clip', '--save-minutes')],
+    *[([flag, value], flag) for flag in ('--var', '--dist', '--reg', '--cache') for value in ('-1', 'nan')],
+    (['--seed', '-1'], '--seed'), (['--image-size', '64'], '--image-size'),
+    (['--image-size', '64', '30'], '--image-size'),
+    (['--schedule', 'linear'], '--schedule'), (['--var', '0', '--dist', '0', '--reg', '0'], '--var'),
+    (['--semantic', '--ddist', '2'], '--ddist'), (['--semantic', '--feature-dim', '4'], '--feature-dim'),
+    (['--no-such-flag'], '--no-such-flag')], ids=lambda value: ' '.join(value) if isinstance(value, list) else '')
+def test_bad_flags(home, run_script, args, culprit):
+    outcome = run_script(training, '-s', 'data', *args)
+    assert outcome.status == 2 and outcome.err.count('\n') == 1 and culprit in outcome.err
+    assert not os.listdir(home)
+
+
+def bad_folders():
+    def file(path):
+        return lambda home: (home / path).write_text('')
+
+    def unwritable(home):
+        (home / 'o').mkdir()
+        (home / 'o').chmod(0o500)
+
+    def model(home):
+        (home / 'o').mkdir()
+        (home / 'o/m.index').write_text('')
+
+    yield 'no data', None, ['-s', 'nowhere'], 'nowhere'
+    yield 'no images', lambda home: (home / 'd').mkdir(), ['-s', 'd'], 'd/images'
+    yield 'one photo', lambda home: draw(home / 'one', 1), ['-s', 'one'], 'one/images/0000.png'
+    yield 'no model', None, ['-m', 'nowhere'], '--modeldir nowhere'
+    yield 'model is outdir', lambda home: (home / 'o').mkdir(), ['-m', 'o', '-o', 'o'], 'o: is --modeldir and --outdir'
+    yield 'outdir is a file', file('o'), ['-o', 'o'], 'o:'
+    yield 'outdir below a file', file('o'), ['-o', 'o/p'], 'o/p:'
+    yield 'logdir is a file', file('l'), ['-l', 'l'], 'l:'
+    yield 'outdir holds a model', model, ['-o', 'o'], 'o: holds a model'
+    if os.geteuid():
+        yield 'unwritable', unwritable, ['-o', 'o'], 'o'
+
+
+@pytest.mark.parametrize('prepare, args, culprit', [pytest.param(*case[1:], id=case[0]) for case in bad_folders()])
+def test_bad_folders_are_found_before_tensorflow(home, data, run_script, monkeypatch, prepare, args, culprit):
+    monkeypatch.setattr(quiet, 'import_tensorflow', lambda: pytest.fail('TensorFlow was imported'))
+    if prepare:
+        prepare(home)
+    before = contents(home)
+    outcome = run_script(training, *([] if '-s' in args else ['-s', data]), *args)
+    assert outcome.status == 1 and outcome.err.count('\n') == 1 and culprit in outcome.err
+    assert {path: value for path, value in contents(home).items() if path.name != 'lock'} == before
+
+
+@pytest.mark.parametrize('kind', ['empty', 'not ours', 'truncated'])
+def test_bad_model(home, data, finished, run_script, kind):
+    (home / 'm').mkdir()
+    if kind == 'truncated':
+        shutil.copytree(finished / 'saved_model', 'm', dirs_exist_ok=True)
+        path, = glob.glob('m/*.data*')
+        os.truncate(path, 1000)
+    elif kind == 'not ours':
+        with tf.Graph().as_default(), tf.Session() as sess:
+            tf.get_variable('something', [2])
+            sess.run(tf.global_variables_initializer())
+            tf.train.Saver().save(sess, 'm/model.ckpt')
+    outcome = run_script(training, '-s', data, '-m', 'm', *SMALL)
+    assert outcome.status == 1 and outcome.err.count('\n') == 1 and 'm' in outcome.err.split(': ')[2]
+    assert not glob.glob('saved_model/**/*.index', recursive=True)
+
+
+def test_unreadable_label_is_one_line(home, data, run_script):
+    shutil.copytree(data, 'd')
+    for path in glob.glob('d/labels/*'):
+        os.truncate(path, 40)
+    outcome = run_script(training, '-s', 'd', *SMALL)
+    assert outcome.status == 1 and 'd/labels/' in outcome.err and outcome.err.count('\n') == 1
+    assert not any(thread.name.startswith('loader') for thread in threading.enumerate())
