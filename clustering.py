@@ -459,9 +459,9 @@ _STIFF, _LOOSE, _DECAY = 0.4, 6.0, 25.0
 _HUBER = 4.0  # from the line: pixels farther out pull less and less
 _OUTLIER = 24.0  # from the line: pixels farther out are no part of the lane; the metric's own tolerance is 20
 _WIDE = 5  # times _LINE_WIDTH: a wider cut through an instance is no line but, say, the car beside it
-_TURNS = 6  # of the reweighted fit; it has settled after 4
+_TURNS = 6  # of the reweighted fit
 
-_JOIN_GAP = 250  # rows: a truck hides as many
+_JOIN_GAP = 250  # rows that a vehicle may hide
 # How well two lines must continue each other: px, and px more a row of the gap.
 _JOIN_OFF, _JOIN_DRIFT = 10.0, 0.1
 _JOIN_TALL = 20  # rows: the direction of a shorter line says nothing

@@ -25,7 +25,6 @@ tf.disable_v2_behavior()
 
 CONVENTIONS_FILE = 'conventions.json'
 NUM_CLASSES = 12  # of ENet's own last layer, `fullconv`; the heads do not use it, the public checkpoints have it
-LAST_PRELU = 'ENet/bottleneck5_1_last_prelu:0'
 HEAD = 'transfer_layer/conv2d_transpose'  # of a model, below its scope: Instance/ or Semantic/
 # What TensorFlow raises, by one reader or another, about a file that is no checkpoint or a damaged one.
 CHECKPOINT_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError)
