@@ -383,11 +383,14 @@ def _slices(length, width):
 
 # ---- Instances ---------------------------------------------------------------------------------------------
 
-def instance_ids(embedding, bandwidth):
+def instance_ids(embedding, bandwidth, radius=None):
     """Clusters the pixels of an embedding and numbers the clusters.
 
     embedding: float [h, w, feature_dim]
     bandwidth: of mean shift, see cluster
+    radius: pixels farther than this from the center of their cluster are background. Beside a lane an embedding
+        passes from the lane's to the background's, and the loss cares for nothing beyond its margin delta_v: with it
+        for radius, lanes are as narrow as the network knows them (section 2.3 of the paper). None: all pixels belong.
     Returns int32 [h, w]: 0 for the largest cluster, which is the background, and 1..K for the others from
     left to right, by the mean x of the lowest fifth of their pixels: lanes meet at the horizon but lie side
     by side near us.
@@ -396,11 +399,17 @@ def instance_ids(embedding, bandwidth):
     if embedding.ndim != 3:
         raise ValueError(f'embedding must be of shape [h, w, feature_dim], not {list(embedding.shape)}')
     height, width, feature_dim = embedding.shape
-    num, labels, _ = cluster(embedding.reshape(height * width, feature_dim), bandwidth)
+    points = embedding.reshape(height * width, feature_dim)
+    num, labels, centers = cluster(points, bandwidth)
     if num < 2:
         return np.zeros([height, width], np.int32)
     counts = np.bincount(labels, minlength=num)
     background = counts.argmax()
+    if radius is not None:
+        away = np.flatnonzero(labels != background)
+        away = away[_squared((points[away] - centers[labels[away]]).T) > radius * radius]
+        labels[away] = background
+        counts = np.bincount(labels, minlength=num)
 
     pixels = np.flatnonzero(labels != background)
     order = np.argsort(labels[pixels], kind='stable')  # cluster by cluster, each from its top down
