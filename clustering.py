@@ -383,14 +383,15 @@ def _slices(length, width):
 
 # ---- Instances ---------------------------------------------------------------------------------------------
 
-def instance_ids(embedding, bandwidth, radius=None):
+def instance_ids(embedding, bandwidth, margins=None):
     """Clusters the pixels of an embedding and numbers the clusters.
 
     embedding: float [h, w, feature_dim]
     bandwidth: of mean shift, see cluster
-    radius: pixels farther than this from the center of their cluster are background. Beside a lane an embedding
-        passes from the lane's to the background's, and the loss cares for nothing beyond its margin delta_v: with it
-        for radius, lanes are as narrow as the network knows them (section 2.3 of the paper). None: all pixels belong.
+    margins: (delta_v, delta_d) of the loss that the network was trained with. Beside a lane an embedding passes from
+        the background's to the lane's, and most of that passage is nearer to the lane's center. With margins, pixels
+        nearer to the background's center than 2 delta_d - delta_v / 2 are background too: the loss wants a lane's
+        mean 2 delta_d away from it. Where the center itself is nearer, half a delta_v beyond it is the border.
     Returns int32 [h, w]: 0 for the largest cluster, which is the background, and 1..K for the others from
     left to right, by the mean x of the lowest fifth of their pixels: lanes meet at the horizon but lie side
     by side near us.
@@ -405,10 +406,13 @@ def instance_ids(embedding, bandwidth, radius=None):
         return np.zeros([height, width], np.int32)
     counts = np.bincount(labels, minlength=num)
     background = counts.argmax()
-    if radius is not None:
+    if margins is not None:
+        delta_v, delta_d = margins
         away = np.flatnonzero(labels != background)
-        away = away[_squared((points[away] - centers[labels[away]]).T) > radius * radius]
-        labels[away] = background
+        distance = np.sqrt(_squared((points[away] - centers[background]).T))
+        border = np.minimum(2 * delta_d - delta_v / 2,
+                            np.sqrt(_squared((centers - centers[background]).T)) + delta_v / 2)
+        labels[away[distance < border[labels[away]]]] = background
         counts = np.bincount(labels, minlength=num)
 
     pixels = np.flatnonzero(labels != background)

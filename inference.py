@@ -73,9 +73,6 @@ def parse_flags(argv):
     clusters = parser.add_argument_group('clustering')
     clusters.add_argument('--bandwidth', type=command_line.positive_float,
                           help='Bandwidth of mean shift in embedding space (default: that of the model).')
-    clusters.add_argument('--radius', type=command_line.positive_float,
-                          help='Pixels farther than this from the centre of their cluster are background, in units of the '
-                               "embedding (default: the model's margin delta_v).")
     pictures = parser.add_argument_group('pictures')
     pictures.add_argument('--draw-lanes', action='store_true',
                           help='Draw the lane lines into cluster_NNNN.png.')
@@ -261,7 +258,7 @@ def embed_photo(photo, network, image_size):
     return photo
 
 
-def finish_photo(photo, bandwidth, radius, flags):
+def finish_photo(photo, bandwidth, margins, flags):
     """From a photo's embedding to its instances, lanes and pictures; then lets go of its arrays."""
     if photo.error is not None:
         return photo
@@ -273,7 +270,7 @@ def finish_photo(photo, bandwidth, radius, flags):
         photo.h_samples = np.unique(np.multiply(tusimple.H_SAMPLES, height) // 720).tolist()
 
     start = time.perf_counter()
-    ids = clustering.instance_ids(photo.embedding, bandwidth, radius)
+    ids = clustering.instance_ids(photo.embedding, bandwidth, margins)
     clustered = time.perf_counter()
     photo.lanes = clustering.lanes(ids, (width, height), photo.h_samples)
     done = time.perf_counter()
@@ -356,14 +353,14 @@ def main(argv=None):
     network, conventions = load_network(flags.modeldir)
     width, height = conventions.image_size
     bandwidth = flags.bandwidth or conventions.bandwidth
-    radius = flags.radius or conventions.delta_v
+    margins = conventions.delta_v, conventions.delta_d
     network(np.zeros([1, height, width, 3], np.uint8))   # the first call plans the graph; the next are timed
 
     start = time.perf_counter()
     done = []
     # A video has to be decoded frame after frame, by one thread.
     results = run_pipeline(photos, read, lambda photo: embed_photo(photo, network, (width, height)),
-                           lambda photo: finish_photo(photo, bandwidth, radius, flags),
+                           lambda photo: finish_photo(photo, bandwidth, margins, flags),
                            1 if is_video else 2, flags.workers)
     with tqdm.tqdm(total=count, unit='photo', disable=None, leave=False) as bar:
         for photo in results:

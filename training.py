@@ -251,7 +251,7 @@ def validate(trainer, flags, data, stop):
             union += np.sum(is_lane | truth)
         elif data.records and np.isfinite(output).all():
             record = data.records[len(terms) - 1]
-            ids = clustering.instance_ids(output[0], flags.bandwidth, flags.dvar)
+            ids = clustering.instance_ids(output[0], flags.bandwidth, (flags.dvar, flags.ddist))
             lanes = [np.asarray(lane).tolist() for lane in clustering.lanes(ids, photo.shape[1::-1], record.h_samples)]
             predictions.append(tusimple.Record(record.raw_file, lanes, record.h_samples))
     result = dict(zip(('total', 'var', 'dist', 'reg'), np.mean(terms, axis=0).tolist()))
@@ -275,7 +275,7 @@ def write_pictures(trainer, flags, data, events, epoch, step):
     overviews = []
     for i in range(len(images)):
         ids = (output[i, ..., 1] > output[i, ..., 0]).astype(np.int32) if flags.semantic else \
-            clustering.instance_ids(output[i], flags.bandwidth, flags.dvar)
+            clustering.instance_ids(output[i], flags.bandwidth, (flags.dvar, flags.ddist))
         overview = visualization.overview(images[i], labels[i], output[i], ids)
         datagenerator.write_image(os.path.join(flags.logdir, f'clusters_epoch{epoch:04d}_{i}.png'), overview)
         overviews.append(cv2.imencode('.png', overview[..., ::-1])[1].tobytes())

@@ -36,7 +36,8 @@ def result(path):
     network, conventions = inference.load_network(os.path.join(ROOT, 'trained_model'))
     photo = datagenerator.read_image(path)
     embedding = network(datagenerator.resize_image(photo, conventions.image_size)[None])[0]
-    ids = clustering.instance_ids(embedding, conventions.bandwidth, conventions.delta_v)
+    ids = clustering.instance_ids(embedding, conventions.bandwidth,
+                                  (conventions.delta_v, conventions.delta_d))
     colours = cv2.resize(visualization.embedding_as_colours(embedding), photo.shape[1::-1])
     return beside([photo, colours, visualization.draw_instances(photo, ids)])
 

@@ -225,6 +225,16 @@ def test_instance_ids_of_one_cluster_are_background():
     assert not clustering.instance_ids(np.ones([8, 9, 3], np.float32), 1.0).any()
 
 
+def test_passage_beside_a_lane_is_background_with_the_margins_of_the_loss():
+    embedding = np.zeros([20, 30, 2], np.float32)
+    embedding[:, 12:15, 0] = 3          # the lane
+    embedding[:, 11, 0], embedding[:, 15, 0] = 2.5, 1.8   # nearer to it than to the background
+    ids = clustering.instance_ids(embedding, 1.0)
+    np.testing.assert_array_equal(np.flatnonzero(ids[0]), [11, 12, 13, 14, 15])
+    ids = clustering.instance_ids(embedding, 1.0, margins=(0.5, 1.5))
+    np.testing.assert_array_equal(np.flatnonzero(ids[0]), [12, 13, 14])
+
+
 def test_get_instance_masks_colours_more_than_eight_clusters():
     embedding, ids = stripes(11)
     masks = clustering.get_instance_masks(np.stack([embedding, embedding]), 1.0)

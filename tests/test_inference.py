@@ -168,7 +168,7 @@ def test_masks_hold_the_instance_ids_at_the_size_of_the_photo(colour_network, ru
 
 def test_more_than_255_instances_make_a_16_bit_mask(colour_network, run_script, tmp_path, monkeypatch):
     ids = np.arange(72 * 128).reshape(72, 128) // 14
-    monkeypatch.setattr(clustering, 'instance_ids', lambda embedding, bandwidth, radius: ids)
+    monkeypatch.setattr(clustering, 'instance_ids', lambda embedding, bandwidth, margins: ids)
     write(tmp_path / 'in/a.png', road(size=SHAPE))
     run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks')
     np.testing.assert_array_equal(read(tmp_path / 'out/mask_0000.png'), ids)
@@ -285,7 +285,7 @@ def test_an_exception_in_any_stage_is_raised_and_hangs_nothing(stage, num_worker
 
 
 def test_ctrl_c_leaves_with_130_and_one_line(colour_network, run_script, tmp_path, monkeypatch):
-    def interrupted(embedding, bandwidth, radius):
+    def interrupted(embedding, bandwidth, margins):
         raise KeyboardInterrupt
     monkeypatch.setattr(clustering, 'instance_ids', interrupted)
     write(tmp_path / 'in/a.png', road('red'))
