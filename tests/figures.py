@@ -1,7 +1,7 @@
 """Draws the figures of the README into inference_test/figures.
 
     python tests/figures.py result inference_test/images/0003.jpg       photo, embedding and lanes, by trained_model
-    python tests/figures.py embedding log/scatter_*.png                 plots of a training side by side
+    python tests/figures.py embedding log/scatter_*.png                 plots of a training, one below the other
 
 The plots of the second come from `python training.py --pictures 1`, which writes one an epoch.
 """
@@ -43,7 +43,10 @@ def result(path):
 
 
 def embedding(paths):
-    return beside([datagenerator.read_image(path) for path in paths], 2 * HEIGHT)
+    """Plots of one size, one below the other, three quarters as wide as the first figure."""
+    pictures = [datagenerator.read_image(path) for path in paths]
+    height = round(1080 * pictures[0].shape[0] / pictures[0].shape[1])
+    return np.vstack([beside([picture], height) for picture in pictures])
 
 
 def main():

@@ -32,7 +32,7 @@ def colour_network(monkeypatch):
         assert batch.dtype == np.uint8 and batch.shape[1:] == (*SHAPE[::-1], 3)
         return batch.astype(np.float32) / 32
     network.close = lambda: None
-    conventions = types.SimpleNamespace(image_size=SHAPE, feature_dim=3, bandwidth=3.0)
+    conventions = types.SimpleNamespace(image_size=SHAPE, feature_dim=3, bandwidth=3.0, delta_v=0.01, delta_d=0.01)
     monkeypatch.setattr(inference, 'load_network', lambda modeldir: (network, conventions))
     monkeypatch.setattr(quiet, 'import_tensorflow', lambda: None)
 
