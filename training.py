@@ -354,11 +354,6 @@ class Training:
         is_best = result['score'] > best and self.attempt(self.trainer.save_model, self.flags.outdir)
         self.trainer.finish_epoch(result['score'] if is_best else best)
 
-        figures = ''.join(f', {name} {result[name]:.3f}' for name in ('accuracy', 'fp', 'fn', 'iou') if name in result)
-        seen = f'training loss {np.mean(self.losses):.4f}, ' if self.losses else ''
-        self.say(f'epoch {self.epoch} of {self.flags.epochs}: {seen}validation loss {self.text(result.values())}'
-                 f'{figures}{" (best)" if is_best else ""}')
-        self.losses.clear()
         self.events.add_scalars({f'validation/{name}': value for name, value in result.items()}, self.step)
         if self.epoch % self.flags.pictures == 0 or self.step == self.num_steps:
             try:
@@ -366,6 +361,12 @@ class Training:
             except InputError as error:
                 self.warn(f'{error}; the training goes on without these pictures')
         self.attempt(self.save_state)
+
+        figures = ''.join(f', {name} {result[name]:.3f}' for name in ('accuracy', 'fp', 'fn', 'iou') if name in result)
+        seen = f'training loss {np.mean(self.losses):.4f}, ' if self.losses else ''
+        self.say(f'epoch {self.epoch} of {self.flags.epochs}: {seen}validation loss {self.text(result.values())}'
+                 f'{figures}{" (best)" if is_best else ""}')
+        self.losses.clear()
 
     def save_state(self):
         self.saved_at = time.monotonic()   # also of a failure: the next attempt is due no sooner
