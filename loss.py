@@ -15,17 +15,17 @@ import collections
 
 import tensorflow.compat.v1 as tf
 
-Instances = collections.namedtuple('Instances', ['segment', 'count', 'image', 'present', 'images'])
+Instances = collections.namedtuple('Instances', ['segment', 'count', 'image', 'background', 'present', 'images'])
 Instances.__doc__ = """The instances of a batch, all images in one list.
 
 segment: int32 [b * h * w], to which instance of the list each pixel belongs.
 count: float32 [n], how many pixels each has. image: int64 [n], in which image it lies. images: scalar, how many there are.
-present: float32 [n], 1 for an instance that counts and 0 for one that is ignored.
+background: bool [n], whether it is label 0. present: float32 [n], 1 for an instance that counts and 0 for one that is ignored.
 """
 
 
 def discriminative_loss(prediction, correct_label, feature_dim, image_shape, delta_v, delta_d,
-                        param_var, param_dist, param_reg, ignore_background=False):
+                        param_var, param_dist, param_reg, ignore_background=False, background_weight=1.):
     """Equation 4 over a batch.
 
     prediction: float32 [b, h, w, feature_dim] (or anything that reshapes to [b, h * w, feature_dim]).
@@ -33,6 +33,9 @@ def discriminative_loss(prediction, correct_label, feature_dim, image_shape, del
     image_shape: (width, height). delta_v, delta_d: the margins, in units of the embedding.
     param_var, param_dist, param_reg: alpha, beta, gamma of equation 4.
     ignore_background: False takes label 0 as one more instance, True leaves it out as the paper does.
+    background_weight: times the background's own part of L_var. In equation 1 every instance counts the same, so a pixel of
+        a background of 130,000 counts 1/200 of a pixel of a lane of 600, and what is a lane with a probability of 1/200
+        is best embedded as one: lanes come out several times too wide. 1 is the paper's equation.
     -> (loss, l_var, l_dist, l_reg), float32 scalars, the terms already weighted; loss is their sum.
     """
     pixels = image_shape[0] * image_shape[1]
@@ -40,7 +43,8 @@ def discriminative_loss(prediction, correct_label, feature_dim, image_shape, del
     x = tf.reshape(tf.cast(prediction, tf.float32), [-1, feature_dim])
     instances = find_instances(labels, ignore_background)
     means = mean_over_pixels(x, instances)  # mu_c
-    l_var = param_var * mean_over_images(pull(x, means, instances, delta_v), instances)
+    weight = tf.where_v2(instances.background, background_weight, 1.)
+    l_var = param_var * mean_over_images(weight * pull(x, means, instances, delta_v), instances)
     l_dist = param_dist * push(means, instances, delta_d)
     l_reg = param_reg * mean_over_images(safe_norm(means), instances)
     return l_var + l_dist + l_reg, l_var, l_dist, l_reg
@@ -61,8 +65,9 @@ def find_instances(labels, ignore_background):
     span = tf.reduce_max(labels) - lowest + 1
     key = labels - lowest + span * tf.range(images)[:, None]
     keys, segment, count = tf.unique_with_counts(tf.reshape(key, [-1]))
-    present = tf.not_equal(keys % span + lowest, 0) if ignore_background else tf.ones_like(keys, tf.bool)
-    return Instances(segment, tf.cast(count, tf.float32), keys // span, tf.cast(present, tf.float32), images)
+    background = tf.equal(keys % span + lowest, 0)
+    present = tf.logical_not(background) if ignore_background else tf.ones_like(background)
+    return Instances(segment, tf.cast(count, tf.float32), keys // span, background, tf.cast(present, tf.float32), images)
 
 
 def pull(x, means, instances, delta_v):

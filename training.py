@@ -43,7 +43,8 @@ FLAGS_FILE = 'flags.json'     # in it: what the states were trained with
 # May differ when a training goes on. What the photos are is compared by their names, wherever they are now.
 FREE_FLAGS = {'srcdir', 'outdir', 'logdir', 'epochs', 'workers', 'cache', 'keep', 'save_minutes', 'summary_steps',
               'pictures', 'fresh'}
-EMBEDDING_FLAGS = ('var', 'dist', 'reg', 'dvar', 'ddist', 'feature_dim', 'bandwidth')   # mean nothing with --semantic
+# Mean nothing with --semantic.
+EMBEDDING_FLAGS = ('var', 'dist', 'reg', 'background_weight', 'dvar', 'ddist', 'feature_dim', 'bandwidth')
 MAX_SKIPPED = 3               # steps in a row whose loss or gradient is not finite
 
 Data = collections.namedtuple('Data', ['train', 'valid', 'records'])
@@ -75,6 +76,10 @@ def parse_flags(argv=None):
                       help='Margin of the variance term, delta_v, in units of the embedding.')
     loss.add_argument('--ddist', type=positive, default=1.5,
                       help='Margin of the distance term, delta_d, in units of the embedding.')
+    loss.add_argument('--background-weight', type=positive, default=1.0,
+                      help='Weight of the background within the variance term, where every lane has 1. In the paper all '
+                           'count the same, few pixels of a lane as much as many of the background, and lanes come out '
+                           'several times too wide; 30 makes them as narrow as the labels.')
     loss.add_argument('--semantic', action='store_true',
                       help='Train the stage before instead: each pixel lane or not, weighted cross entropy.')
 
@@ -96,6 +101,8 @@ def parse_flags(argv=None):
                              'twentieth of all steps, then falls to 0 along a cosine.')
     course.add_argument('--clip', type=positive, default=5.0,
                         help='Gradients are scaled down to this L2 norm over all weights where they exceed it.')
+    course.add_argument('--validation-photos', type=command_line.positive_int, default=200,
+                        help='Photos that each epoch is validated on at most, of the tenth that is held out.')
     course.add_argument('--no-augment', action='store_true', help='Show the photos as they are.')
     course.add_argument('--seed', type=command_line.non_negative_int, default=42,
                         help='Decides the first weights, the order of the photos, augmentation and dropout; the split '
@@ -128,9 +135,10 @@ def parse_flags(argv=None):
 
 # ---- Before the first step ------------------------------------------------------------------------------------------
 
-def find_data(srcdir):
-    """The photos to train on and to validate on. -> Data"""
+def find_data(srcdir, most):
+    """The photos to train on and to validate on, of the latter `most` at most. -> Data"""
     train_paths, valid_paths = datagenerator.split(*datagenerator.find_samples(srcdir))
+    valid_paths = tuple(paths[:most] for paths in valid_paths)   # in random order already
     return Data(train_paths, valid_paths, lane_records(srcdir, valid_paths[0]))
 
 
@@ -473,7 +481,7 @@ def train(flags, data, resuming):
     with noted_signals() as stop, contextlib.ExitStack() as stack:
         epoch_steps = max(1, len(data.train[0]) // flags.batch_size)
         trainer = utils.Trainer(conventions, flags.epochs * epoch_steps, flags.learning_rate, flags.schedule,
-                                flags.clip, (flags.var, flags.dist, flags.reg), flags.seed, flags.keep)
+                                flags.clip, (flags.var, flags.dist, flags.reg), flags.seed, flags.keep, flags.background_weight)
         stack.callback(trainer.close)
         start(trainer, flags, data, source, resuming)
         queue = stack.enter_context(datagenerator.BatchQueue(
@@ -499,7 +507,7 @@ def train(flags, data, resuming):
 
 def main(argv=None):
     flags = parse_flags(argv)
-    data = find_data(flags.srcdir)
+    data = find_data(flags.srcdir, flags.validation_photos)
     resuming = check_folders(flags)
     with alone(flags.outdir):
         if resuming:

@@ -380,9 +380,9 @@ class Trainer:
     """
 
     def __init__(self, conventions, num_steps, highest_rate=1e-4, schedule='2018', clip=5., weights=(1., 1., 1.),
-                 seed=0, keep=3):
-        """weights: of the three terms of the loss. keep: how many states `save_state` leaves."""
-        self.conventions, self._weights = conventions, weights
+                 seed=0, keep=3, background_weight=1.):
+        """weights: of the three terms of the loss. background_weight: see `loss.discriminative_loss`. keep: how many states `save_state` leaves."""
+        self.conventions, self._weights, self._background_weight = conventions, weights, background_weight
         width, height = conventions.image_size
         self._graph = tf.Graph()
         with self._graph.as_default():
@@ -435,7 +435,8 @@ class Trainer:
         if self.conventions.head == 'Semantic':
             return semantic_loss(output, self._labels), tf.zeros([]), tf.zeros([]), tf.zeros([])
         return loss.discriminative_loss(output, self._labels, self.conventions.feature_dim, self.conventions.image_size,
-                                        self.conventions.delta_v, self.conventions.delta_d, *self._weights)
+                                        self.conventions.delta_v, self.conventions.delta_d, *self._weights,
+                                        background_weight=self._background_weight)
 
     def step(self):
         """How many steps were taken."""
