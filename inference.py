@@ -200,7 +200,7 @@ def rebuild_graph(sess, checkpoint_dir, input_image, batch_size, feature_dim):
         raise InputError(f'{checkpoint_dir}: its embedding has {conventions.feature_dim} dimensions, '
                          f'not {feature_dim}')
     with sess.graph.as_default():
-        embedding = utils.build_model(input_image, conventions, is_training=False)
+        embedding = utils.build_model(input_image, conventions, slopes_to_1=utils.slopes_to_1(checkpoint))
         utils.restore(sess, checkpoint, tf.global_variables())
     return embedding
 

@@ -115,22 +115,22 @@ def normalise(image, normalisation):
     return image / 127.5 - 1. if normalisation == 'signed' else image
 
 
-def build_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None):
+def build_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, slopes_to_1=False):
     """From raw RGB [b, h, w, 3] to the head, float32 [b, h, w, feature_dim]: an embedding or, of a semantic model, scores.
 
-    noise, decay: of dropout and of batch norm's moving averages, see `enet.ENet`.
+    noise, decay: of dropout and of batch norm's moving averages; slopes_to_1: of PReLU; see `enet.ENet`.
     """
-    last_prelu = build_enet(input_image, conventions, is_training, noise, decay, reuse)
+    last_prelu = build_enet(input_image, conventions, is_training, noise, decay, reuse, slopes_to_1)
     return build_head(last_prelu, conventions.feature_dim, conventions.head, conventions.head_activation, reuse)
 
 
-def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None):
+def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, slopes_to_1=False):
     """`build_model` without its head. -> last_prelu, float32 [b, h/2, w/2, 16]."""
     if not is_training and conventions.dropout_at_inference:
         noise = enet.noise_of_2018
     enet.ENet(normalise(input_image, conventions.normalisation), NUM_CLASSES, None, skip_connections=False, reuse=reuse,
               is_training=is_training, batch_statistics=is_training or conventions.batch_statistics,
-              decay=decay, noise=noise)
+              decay=decay, noise=noise, slopes_to_1=slopes_to_1)
     # The last of its name: a second network in the same graph has a suffix in its name scope.
     return [op for op in tf.get_default_graph().get_operations()
             if re.match(r'ENet(_\d+)?/bottleneck5_1_last_prelu$', op.name)][-1].outputs[0]
@@ -247,7 +247,6 @@ def checkpoints(checkpoint_dir):
             if os.path.exists(prefix + '.index') and glob.glob(glob.escape(prefix) + '.data-*-of-*')]
 
 
-
 def restore(sess, checkpoint, variables, partial=False, log=lambda line: None):
     """Restores variables from a checkpoint. -> the names of those that came from it.
 
@@ -277,6 +276,15 @@ def restore(sess, checkpoint, variables, partial=False, log=lambda line: None):
     except CHECKPOINT_ERRORS as error:
         raise InputError(f'{checkpoint}: is damaged ({_first_line(error)})')
     return [v.op.name for v in found]
+
+
+def slopes_to_1(checkpoint):
+    """Whether no PReLU of a checkpoint has a slope above 1, see `enet.ENet`."""
+    reader, shapes = _open_checkpoint(checkpoint)
+    try:
+        return all((reader.get_tensor(name) <= 1.).all() for name in shapes if re.fullmatch(r'ENet/.*alpha', name))
+    except CHECKPOINT_ERRORS as error:
+        raise InputError(f'{checkpoint}: is damaged ({_first_line(error)})')
 
 
 def _open_checkpoint(checkpoint):

@@ -442,6 +442,27 @@ def test_rebuilt_graph_gives_the_embedding_that_the_script_uses(tiny_model):
     np.testing.assert_allclose(again, embedding, atol=1e-4 * abs(embedding).max())
 
 
+@pytest.mark.parametrize('slope', [0.5, 1.5])
+def test_network_is_that_of_its_slopes_also_where_they_exceed_1(tiny_model, tmp_path, slope):
+    import tensorflow.compat.v1 as tf
+
+    import utils
+    conventions = utils.read_conventions(str(tiny_model))
+    images = np.random.RandomState(0).randint(0, 256, [1, *SHAPE[::-1], 3]).astype(np.uint8)
+    with tf.Graph().as_default(), tf.Session() as sess:
+        plain = utils.build_model(tf.constant(images), conventions, is_training=False)
+        utils.restore(sess, utils.find_checkpoint(str(tiny_model)), tf.global_variables())
+        one = next(v for v in tf.global_variables() if v.op.name == 'ENet/bottleneck2_1_prelu1alpha')
+        sess.run(tf.assign(one, [slope] + [0.25] * (one.shape[0] - 1)))
+        tf.train.Saver(tf.global_variables()).save(sess, str(tmp_path / 'model.ckpt'))
+        expected = sess.run(plain)
+    utils.write_conventions(str(tmp_path), conventions)
+    assert utils.slopes_to_1(utils.find_checkpoint(str(tmp_path))) == (slope <= 1)
+    network, _ = inference.load_network(str(tmp_path))
+    np.testing.assert_allclose(network(images), expected, atol=1e-4 * abs(expected).max())
+    network.close()
+
+
 def test_feature_dim_of_another_model_is_refused(tiny_model):
     with pytest.raises(InputError, match='3 dimensions, not 5'):
         inference.rebuild_graph(None, tiny_model, None, 1, 5)

@@ -20,16 +20,17 @@ WEIGHTS = 1.0, 0.7, 0.01  # of the three terms
 H, W, D = 4, 6, 3
 
 
-def formula(prediction, labels, ignore_background=False):
+def formula(prediction, labels, ignore_background=False, background_weight=1.):
     """Equations 1 to 4 as they are printed, in float64, by loops: (loss, l_var, l_dist, l_reg)."""
     terms = np.zeros([len(labels), 3])
     for image, (x, label) in enumerate(zip(np.float64(prediction), labels)):
-        instances = [x[label == value] for value in np.unique(label) if value or not ignore_background]
+        values = [value for value in np.unique(label) if value or not ignore_background]
+        instances = [x[label == value] for value in values]
         means = [pixels.mean(axis=0) for pixels in instances]
         c = len(instances)
-        for pixels, mean in zip(instances, means):
+        for value, pixels, mean in zip(values, instances, means):
             hinge = np.maximum(np.linalg.norm(mean - pixels, axis=1) - DELTA_V, 0)
-            terms[image, 0] += np.sum(hinge ** 2) / len(pixels) / c
+            terms[image, 0] += np.sum(hinge ** 2) / len(pixels) / c * (1 if value else background_weight)
             terms[image, 2] += np.linalg.norm(mean) / c
         for a, b in itertools.permutations(means, 2):
             terms[image, 1] += max(2 * DELTA_D - np.linalg.norm(a - b), 0) ** 2 / (c * (c - 1))
@@ -38,20 +39,21 @@ def formula(prediction, labels, ignore_background=False):
 
 
 @functools.cache
-def build(label_dtype, shape, ignore_background):
+def build(label_dtype, shape, ignore_background, background_weight=1.):
     """A graph with the loss and its gradient, and a session for it."""
     with tf.Graph().as_default() as graph:
         prediction = tf.placeholder(tf.float32, [None, *shape, D])
         labels = tf.placeholder(label_dtype, [None, *shape])
         terms = loss.discriminative_loss(prediction, labels, D, shape[::-1], DELTA_V, DELTA_D, *WEIGHTS,
-                                         ignore_background)
+                                         ignore_background, background_weight)
         gradient = tf.gradients(terms[0], prediction)[0]
         return tf.Session(graph=graph), prediction, labels, terms, gradient
 
 
-def evaluate(prediction, labels, ignore_background=False):
+def evaluate(prediction, labels, ignore_background=False, background_weight=1.):
     """-> ((loss, l_var, l_dist, l_reg), the gradient of the loss)."""
-    sess, prediction_in, labels_in, terms, gradient = build(labels.dtype, labels.shape[1:], ignore_background)
+    sess, prediction_in, labels_in, terms, gradient = build(labels.dtype, labels.shape[1:], ignore_background,
+                                                               background_weight)
     terms, gradient = sess.run([terms, gradient], {prediction_in: prediction, labels_in: labels})
     assert np.isfinite(terms).all() and np.isfinite(gradient).all()
     return np.array(terms), gradient
@@ -77,6 +79,13 @@ def test_loss_equals_the_formula_in_float64_for_any_labels(values, dtype, ignore
         prediction, labels = random_batch(seed, values, dtype=dtype)
         terms, _ = evaluate(prediction, labels, ignore_background)
         np.testing.assert_allclose(terms, formula(prediction, labels, ignore_background), rtol=1e-4)
+
+
+@pytest.mark.parametrize('ignore_background', [False, True])
+def test_background_weight_weighs_the_variance_of_label_0_alone(ignore_background):
+    prediction, labels = random_batch(3, [0, -4, 7, 300])
+    terms, _ = evaluate(prediction, labels, ignore_background, 30.)
+    np.testing.assert_allclose(terms, formula(prediction, labels, ignore_background, 30.), rtol=1e-4)
 
 
 @pytest.mark.parametrize('ignore_background', [False, True])
