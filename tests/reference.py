@@ -36,11 +36,9 @@ def plain_enet(images, batch_statistics=False, noise=None, stage_two_repeat=2, s
         return tf.nn.conv2d_transpose(x, filters, [b, 2 * h, 2 * w, filters.shape[2]], 2, 'SAME')
 
     def norm(x, name):
-        if batch_statistics:
-            mean, variance = tf.nn.moments(x, [0, 1, 2])
-        else:
-            mean, variance = var(name + '/moving_mean'), var(name + '/moving_variance')
-        return tf.nn.batch_normalization(x, mean, variance, var(name + '/beta'), None, 0.001)
+        averages = () if batch_statistics else (var(name + '/moving_mean'), var(name + '/moving_variance'))
+        return tf.nn.fused_batch_norm(x, tf.ones(x.shape[3]), var(name + '/beta'), *averages, epsilon=0.001,
+                                      is_training=batch_statistics)[0]
 
     def relu(x, name):
         del name

@@ -1,0 +1,388 @@
+"""How fast it is, beside the plain way of doing the same in the same run.
+
+    python tests/benchmark.py                       the whole table, half an hour on two cores
+    python tests/benchmark.py --quick               the same rows, fewer runs of each, under two minutes
+    python tests/benchmark.py --only network frame  some of it
+
+The plain ways are those of tests/reference.py: ENet layer by layer with `max_pool_with_argmax` and `scatter_nd`,
+scikit-learn's MeanShift, one photo after the other. Both ways run in turn (A B A B ...), and a row has the median of
+each, their ratio (above 1: ours is ahead) and a floor where there is one: what no way of computing it could go below.
+"""
+import functools
+import glob
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import cv2
+import numpy as np
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [ROOT, os.path.join(ROOT, 'tests')]
+
+import benchmark_clustering  # noqa: E402
+import clustering  # noqa: E402
+import datagenerator  # noqa: E402
+import reference  # noqa: E402
+import visualization  # noqa: E402
+from data import command_line, quiet  # noqa: E402
+
+SIDE, BATCH = 512, 4      # of the photos and batches in the rows that name no others
+LANES, THICKNESS = 5, 4   # of the labels
+LEARNING_RATE = 1e-4
+
+
+def in_turn(ways, runs):
+    """The median seconds of each of `ways`, functions without arguments, run in turn; a first run of each is not timed."""
+    times = [[] for _ in ways]
+    for run in range(runs + 1):
+        for way, of_way in zip(ways, times):
+            start = time.perf_counter()
+            way()
+            if run:
+                of_way.append(time.perf_counter() - start)
+    return [float(np.median(of_way)) for of_way in times]
+
+
+def row(name, ours, plain=None, floor=None, unit='ms'):
+    """Prints a row. ours, plain, floor: seconds, shown in ms, or anything else with its unit."""
+    scale = 1000 if unit == 'ms' else 1
+
+    def cell(value):
+        return '-' if value is None else f'{value * scale:,.1f} {unit}'
+    ahead = None if plain is None else plain / ours if unit in ('ms', 'MB') else ours / plain
+    print(f'{name:<58}{cell(ours):>14}{cell(plain):>16}{"-" if ahead is None else f"{ahead:.1f}":>8}{cell(floor):>14}',
+          flush=True)
+
+
+# ---- Inputs -----------------------------------------------------------------------------------------------------------
+
+def make_images(batch, side):
+    return np.random.default_rng(0).integers(0, 256, [batch, side, side, 3], np.uint8)
+
+
+def make_labels(batch, side):
+    """Lanes that fan out from the middle of the upper border, int32 [batch, side, side]."""
+    label = np.zeros([side, side], np.uint8)
+    for lane in range(LANES):
+        cv2.line(label, (side // 2, side // 3), (lane * side // (LANES - 1), side), lane + 1, THICKNESS)
+    return np.repeat(np.int32(label)[None], batch, axis=0)
+
+
+@functools.cache
+def random_weights():
+    return reference.random_weights(0, reference.checkpoint_variables())
+
+
+# ---- The network ------------------------------------------------------------------------------------------------------
+
+def networks(side):
+    """(ours, plain, floor), functions of images uint8 [b, side, side, 3]: frozen, layer by layer, convolutions alone."""
+    import tensorflow.compat.v1 as tf
+    import enet
+    import utils
+    graph = tf.Graph()
+    with graph.as_default(), tf.Session() as sess:
+        images = tf.placeholder(tf.uint8, [None, side, side, 3])
+        enet.ENet(utils.normalise(images, 'signed'), utils.NUM_CLASSES, None, skip_connections=False, is_training=False,
+                  slopes_to_1=True)
+        output = graph.get_tensor_by_name('ENet/bottleneck5_1_last_prelu:0')
+        convolutions = [op for op in graph.get_operations() if op.type in ('Conv2D', 'Conv2DBackpropInput')]
+        plain = reference.plain_enet(utils.normalise(images, 'signed'))[0]
+        for variable in tf.global_variables():
+            value = random_weights()[variable.op.name]
+            variable.load(np.minimum(value, 1) if variable.op.name.endswith('alpha') else value, sess)
+        ours = utils.freeze(sess, images, output)
+        plain_sess = tf.Session()
+        for variable in tf.global_variables():
+            variable.load(variable.eval(sess), plain_sess)
+    return ours, lambda batch: plain_sess.run(plain, {images: batch}), bare_convolutions(convolutions, side)
+
+
+def bare_convolutions(operations, side):
+    """A function of images that runs these convolutions one after the other, each on an input of its size that it finds."""
+    import tensorflow.compat.v1 as tf
+    sizes = {}   # a convolution's input has the size of the photo over 1, 2, 4 or 8: known once the graph is run
+
+    with operations[0].graph.as_default(), tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        image = next(op for op in operations[0].graph.get_operations() if op.type == 'Placeholder').outputs[0]
+        inputs = [op.inputs[2 if op.type == 'Conv2DBackpropInput' else 0] for op in operations]
+        shapes = sess.run([tf.shape(x) for x in inputs] + [tf.shape(op.outputs[0]) for op in operations],
+                          {image: np.zeros([1, side, side, 3], np.uint8)})
+    graph, last = tf.Graph(), None
+    with graph.as_default():
+        batch = tf.placeholder(tf.int32, [])
+        for op, shape, out_shape in zip(operations, shapes, shapes[len(operations):]):
+            shape = tuple(int(n) for n in shape[1:])
+            if shape not in sizes:
+                sizes[shape] = tf.placeholder(tf.float32, [None, *shape])
+            kernel = op.inputs[1].shape.as_list()
+            weights = tf.constant(np.random.default_rng(1).normal(0, 0.1, kernel).astype(np.float32))
+            with tf.control_dependencies([last] if last is not None else []):
+                if op.type == 'Conv2D':
+                    last = tf.nn.conv2d(sizes[shape], weights, op.get_attr('strides'), 'SAME',
+                                        dilations=op.get_attr('dilations'))
+                else:
+                    last = tf.nn.conv2d_transpose(sizes[shape], weights, [batch, *out_shape[1:]], 2, 'SAME')
+        sess = tf.Session()
+
+    def run(images):
+        if not run.feed or run.feed[batch] != len(images):   # made once: it is no part of the time
+            run.feed = {x: np.ones([len(images), *shape], np.float32) for shape, x in sizes.items()}
+            run.feed[batch] = len(images)
+        sess.run(last.op, run.feed)
+    run.feed = None
+    return run
+
+
+def network(quick):
+    ours, plain, floor = networks(SIDE)
+    images = make_images(1, SIDE)
+    row(f'network, {SIDE}x{SIDE}', *in_turn([lambda: ours(images), lambda: plain(images), lambda: floor(images)],
+                                            5 if quick else 30))
+
+
+# ---- Training ---------------------------------------------------------------------------------------------------------
+
+def make_conventions(side):
+    import utils
+    return utils.Conventions(image_size=(side, side), normalisation='signed', head_activation='none',
+                             batch_statistics=False, dropout_at_inference=False)
+
+
+def our_step(side, images, labels):
+    import utils
+    trainer = utils.Trainer(make_conventions(side), 1000, LEARNING_RATE)
+    return lambda: trainer.train(images, labels)
+
+
+def plain_step(side, images, labels):
+    """A step of Adam on the plain graph, with the same loss."""
+    import tensorflow.compat.v1 as tf
+    import enet
+    import loss
+    import utils
+    conventions = make_conventions(side)
+    graph = tf.Graph()
+    with graph.as_default():
+        image_input = tf.placeholder(tf.uint8, [None, side, side, 3])
+        label_input = tf.placeholder(tf.int32, [None, side, side])
+        photos = utils.normalise(image_input, conventions.normalisation)
+        enet.ENet(photos, utils.NUM_CLASSES, None, skip_connections=False, is_training=False)   # makes the variables
+        noise = enet.noise_of_step(tf.random_uniform([2], maxval=2 ** 31 - 1, dtype=tf.int32))
+        embedding = utils.build_head(reference.plain_enet(photos, True, noise)[0], conventions.feature_dim)
+        total = loss.discriminative_loss(embedding, label_input, conventions.feature_dim, (side, side),
+                                         conventions.delta_v, conventions.delta_d, 1., 1., 1.)[0]
+        trained = [v for v in tf.trainable_variables() if not v.op.name.startswith('ENet/fullconv/')]
+        train = tf.train.AdamOptimizer(LEARNING_RATE).minimize(total + utils.weight_decay(trained), var_list=trained)
+        sess = tf.Session()
+        sess.run(tf.global_variables_initializer())
+    return lambda: sess.run([total, train], {image_input: images, label_input: labels})
+
+
+def loss_alone(side, labels):
+    """The loss and its gradient on an embedding that is there already."""
+    import tensorflow.compat.v1 as tf
+    import loss
+    with tf.Graph().as_default():
+        embedding = tf.get_variable('embedding', [len(labels), side, side, 3])
+        label_input = tf.placeholder(tf.int32, [None, side, side])
+        terms = loss.discriminative_loss(embedding, label_input, 3, (side, side), 0.5, 1.5, 1., 1., 1.)
+        gradient = tf.gradients(terms[0], embedding)[0]
+        sess = tf.Session()
+        sess.run(tf.global_variables_initializer())
+    return lambda: sess.run([terms[0], gradient.op], {label_input: labels})
+
+
+STEPS = {'ours': our_step, 'plain': plain_step}
+
+
+def peak_of_steps(way, steps):
+    """What a process that takes this many training steps needs at its peak, in bytes."""
+    output = subprocess.run([sys.executable, __file__, '--peak', way, str(steps)], capture_output=True, check=True,
+                            text=True).stdout
+    return int(output.split()[-1])
+
+
+def training(quick):
+    images, labels = make_images(BATCH, SIDE), make_labels(BATCH, SIDE)
+    steps = [STEPS[way](SIDE, images, labels) for way in ('ours', 'plain')]
+    seconds, plain, of_loss = in_turn([*steps, loss_alone(SIDE, labels)], 2 if quick else 12)
+    row(f'training step, {BATCH} photos of {SIDE}x{SIDE}', seconds, plain)
+    row('  photos trained on a second', BATCH / seconds, BATCH / plain, unit='/s')
+    row('  the loss and its gradient, of that step', 100 * of_loss / seconds, unit='%')
+    if not quick:
+        row('  peak memory of a process that trains', *[peak_of_steps(way, 5) / 2 ** 20 for way in STEPS], unit='MB')
+    with tempfile.TemporaryDirectory() as folder:
+        row('  a step fed by the queue, 2 threads, against a constant batch', *queue_and_constant(folder, quick))
+
+
+def queue_and_constant(folder, quick):
+    """Seconds of a step whose batch comes from the queue, and of the same step on a batch that is always there."""
+    import tensorflow.compat.v1 as tf
+    import utils
+    paths = render(folder, 16)
+    images, labels = datagenerator.load_batch(*[part[:BATCH] for part in paths], (SIDE, SIDE))
+    trainer = utils.Trainer(make_conventions(SIDE), 1000, LEARNING_RATE)
+    with datagenerator.BatchQueue(*paths, BATCH, (SIDE, SIDE), tf.train.Coordinator(), workers=2) as queue:
+        def queued():
+            batch = queue.get()
+            trainer.train(batch.images, batch.labels)
+        # Long turns: within a short one the batches that wait would hide a loader that is too slow.
+        return [seconds / 10 for seconds in in_turn([lambda: [queued() for _ in range(10)],
+                                                     lambda: [trainer.train(images, labels) for _ in range(10)]],
+                                                    1 if quick else 5)]
+
+
+# ---- The frame --------------------------------------------------------------------------------------------------------
+
+def run_script(*arguments):
+    """Runs one of our scripts. -> its seconds"""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def render(folder, count):
+    """Renders and prepares scenes. -> (image paths, label paths)"""
+    run_script('data/synthetic_dataset.py', folder, '--num', count, '--seed', 5)
+    run_script('data/tusimple_dataset_processing.py', folder)
+    return datagenerator.find_samples(folder)
+
+
+def plain_frames(photos, bandwidth):
+    """A function that takes these photos one after the other from file to picture, by the plain graph and scikit-learn."""
+    import tensorflow.compat.v1 as tf
+    import utils
+    model = os.path.join(ROOT, 'trained_model')
+    conventions = utils.read_conventions(model)
+    width, height = conventions.image_size
+    with tf.Graph().as_default():
+        image = tf.placeholder(tf.uint8, [None, height, width, 3])
+        utils.build_model(image, conventions)
+        embedding = utils.build_head(reference.plain_enet(utils.normalise(image, conventions.normalisation))[0],
+                                     conventions.feature_dim, reuse=True)
+        sess = tf.Session()
+        utils.restore(sess, utils.find_checkpoint(model), tf.global_variables())
+
+    def run():
+        with tempfile.TemporaryDirectory() as folder:
+            for i, path in enumerate(photos):
+                photo = cv2.imread(path)
+                resized = cv2.resize(photo, (width, height))[None, ..., ::-1]
+                points = sess.run(embedding, {image: resized})[0].reshape(-1, conventions.feature_dim)
+                ids = reference.plain_cluster(points, bandwidth)[1].reshape(height, width)
+                picture = visualization.draw_instances(photo[..., ::-1], ids)
+                cv2.imwrite(os.path.join(folder, f'{i}.png'), picture[..., ::-1])
+    return run
+
+
+def frame(quick):
+    """Reading, network, clusters, lanes and writing, start-up left out: it is the difference of two runs of inference.py."""
+    import utils
+    conventions = utils.read_conventions(os.path.join(ROOT, 'trained_model'))
+    pictures = sorted(glob.glob(os.path.join(ROOT, 'inference_test', 'images', '*')))
+    many, few = (24, 8) if quick else (204, 4)
+    with tempfile.TemporaryDirectory() as folder:
+        for count in (many, few):
+            os.mkdir(os.path.join(folder, str(count)))
+            for i in range(count):
+                path = pictures[i % len(pictures)]
+                os.symlink(path, os.path.join(folder, str(count), f'{i:04d}{os.path.splitext(path)[1]}'))
+
+        def infer(count):
+            return lambda: run_script('inference.py', '--indir', os.path.join(folder, str(count)),
+                                      '--outdir', os.path.join(folder, 'results'))
+        plain = plain_frames(pictures[:2 if quick else 8], conventions.bandwidth)
+        long, short, of_plain = in_turn([infer(many), infer(few), plain], 1 if quick else 3)
+        ours, of_plain = (many - few) / (long - short), (2 if quick else 8) / of_plain
+        row('photos through inference.py a second', ours, of_plain, unit='/s')
+        row('  from its start to its end, for 1 photo (start-up)', short - (few - 1) / ours)
+        if not quick:
+            row('  peak memory for 24 photos and for 1,000', *memory_of_inference(folder, pictures), unit='MB')
+
+
+def memory_of_inference(folder, pictures):
+    peaks = []
+    for count in (1000, 24):
+        photos = os.path.join(folder, f'memory{count}')
+        os.mkdir(photos)
+        for i in range(count):
+            os.symlink(pictures[i % len(pictures)], os.path.join(photos, f'{i:04d}.jpg'))
+        code = ('import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); '
+                'print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)')
+        output = subprocess.run([sys.executable, '-c', code, sys.executable, 'inference.py', '--indir', photos, '--outdir',
+                                 os.path.join(folder, 'results')], cwd=ROOT, capture_output=True, check=True, text=True)
+        peaks.append(int(output.stdout) / 1024)
+        shutil.rmtree(photos)
+    return peaks
+
+
+# ---- Data sets --------------------------------------------------------------------------------------------------------
+
+def data(quick):
+    count = 10 if quick else 100
+    with tempfile.TemporaryDirectory() as folder:
+        rendered = run_script('data/synthetic_dataset.py', folder, '--num', count)
+        prepared = run_script('data/tusimple_dataset_processing.py', folder)
+        row('scenes rendered a second, start-up included', count / rendered, unit='/s')
+        row('photos prepared a second, start-up included', count / prepared, unit='/s')
+        photo = datagenerator.read_image(datagenerator.find_samples(folder)[0][0])
+    for level in (1, 3, 6, 9):
+        parameters = [cv2.IMWRITE_PNG_COMPRESSION, level]
+        size = len(cv2.imencode('.png', photo, parameters)[1])
+        seconds, = in_turn([lambda: cv2.imencode('.png', photo, parameters)], 3)
+        row(f'  a photo as PNG at level {level}: {size / 2 ** 20:.2f} MB', seconds)
+
+
+# ---- How the cost grows -----------------------------------------------------------------------------------------------
+
+def growth(quick):
+    for side in (256, 512, 768, 1024):
+        ours, plain, _ = networks(side)
+        images = make_images(1, side)
+        row(f'network, {side}x{side}', *in_turn([lambda: ours(images), lambda: plain(images)], 1 if quick else 7))
+    ours, plain, _ = networks(SIDE)
+    for batch in (2, 4, 8):
+        images = make_images(batch, SIDE)
+        row(f'network, batch of {batch}', *in_turn([lambda: ours(images), lambda: plain(images)], 1 if quick else 5))
+
+
+def clusters(quick):
+    for name, seconds, plain, floor in benchmark_clustering.rows(quick):
+        row(name, seconds, plain, floor)
+
+
+SECTIONS = {section.__name__: section for section in (network, clusters, frame, training, data, growth)}
+
+
+def main(argv=None):
+    parser = command_line.Parser(description=__doc__)
+    parser.add_argument('--quick', action='store_true', help='Fewer runs of each, under two minutes.')
+    parser.add_argument('--only', nargs='+', choices=SECTIONS, default=list(SECTIONS), help='The parts to run.')
+    parser.add_argument('--peak', nargs=2, metavar=('WAY', 'STEPS'),
+                        help='Only print the peak memory, in bytes, of a process that takes training steps.')
+    flags = parser.parse_args(argv)
+    quiet.import_tensorflow()
+    if flags.peak:
+        step = STEPS[flags.peak[0]](SIDE, make_images(BATCH, SIDE), make_labels(BATCH, SIDE))
+        for _ in range(int(flags.peak[1])):
+            step()
+        print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        return
+    import tensorflow as tf
+    print(f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}, '
+          f'NumPy {np.__version__}, load {os.getloadavg()[0]:.1f} at the start')
+    print(f'{"":<58}{"ours":>14}{"the plain way":>16}{"ratio":>8}{"floor":>14}')
+    for name in flags.only:
+        SECTIONS[name](flags.quick)
+
+
+if __name__ == '__main__':
+    command_line.run(main)
