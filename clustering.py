@@ -388,10 +388,11 @@ def instance_ids(embedding, bandwidth, margins=None):
 
     embedding: float [h, w, feature_dim]
     bandwidth: of mean shift, see cluster
-    margins: (delta_v, delta_d) of the loss that the network was trained with. Beside a lane an embedding passes from
-        the background's to the lane's, and most of that passage is nearer to the lane's center. With margins, pixels
-        nearer to the background's center than 2 delta_d - delta_v / 2 are background too: the loss wants a lane's
-        mean 2 delta_d away from it. Where the center itself is nearer, half a delta_v beyond it is the border.
+    margins: (delta_v, delta_d) of the loss that the network was trained with. Beside a lane, and where the network is
+        in doubt, an embedding passes from the background's to the lane's: a bridge on which mean shift walks from one
+        to the other, or finds centers of its own. The loss wants the pixels of a lane within delta_v of a mean that is
+        2 delta_d away from the background's. So with margins, pixels less than 2 (delta_d - delta_v) away from the
+        background's center are background, and mean shift has the others alone, which is also soon done.
     Returns int32 [h, w]: 0 for the largest cluster, which is the background, and 1..K for the others from
     left to right, by the mean x of the lowest fifth of their pixels: lanes meet at the horizon but lie side
     by side near us.
@@ -401,33 +402,51 @@ def instance_ids(embedding, bandwidth, margins=None):
         raise ValueError(f'embedding must be of shape [h, w, feature_dim], not {list(embedding.shape)}')
     height, width, feature_dim = embedding.shape
     points = embedding.reshape(height * width, feature_dim)
-    num, labels, centers = cluster(points, bandwidth)
-    if num < 2:
-        return np.zeros([height, width], np.int32)
-    counts = np.bincount(labels, minlength=num)
-    background = counts.argmax()
-    if margins is not None:
+    if margins is None or not len(points):
+        num, labels, _ = cluster(points, bandwidth)
+        pixels = np.flatnonzero(labels != np.bincount(labels, minlength=1).argmax())
+        labels = labels[pixels]
+    else:
         delta_v, delta_d = margins
-        away = np.flatnonzero(labels != background)
-        distance = np.sqrt(_squared((points[away] - centers[background]).T))
-        border = np.minimum(2 * delta_d - delta_v / 2,
-                            np.sqrt(_squared((centers - centers[background]).T)) + delta_v / 2)
-        labels[away[distance < border[labels[away]]]] = background
-        counts = np.bincount(labels, minlength=num)
+        if not np.isfinite(points).all():
+            raise ValueError('embedding holds NaN or infinity')
+        points = points.astype(np.result_type(points, np.float32), copy=False)
+        center = _background_center(points, bandwidth)
+        away = sum(np.square(points[:, j] - value) for j, value in enumerate(center))
+        pixels = np.flatnonzero(away >= max(0, 2 * (delta_d - delta_v)) ** 2)
+        num, labels, _ = cluster(points[pixels], bandwidth)
 
-    pixels = np.flatnonzero(labels != background)
-    order = np.argsort(labels[pixels], kind='stable')  # cluster by cluster, each from its top down
-    pixels, number = pixels[order], labels[pixels[order]]
-    counts[background] = 0
-    place = np.arange(len(pixels)) - (np.cumsum(counts) - counts)[number]
-    low = place >= np.floor(0.8 * counts[number])
-    sums = np.bincount(number[low], pixels[low] % width, num)
+    order = np.argsort(labels, kind='stable')  # cluster by cluster, each from its top down
+    pixels, labels = pixels[order], labels[order]
+    counts = np.bincount(labels, minlength=num)
+    place = np.arange(len(pixels)) - (np.cumsum(counts) - counts)[labels]
+    low = place >= np.floor(0.8 * counts[labels])
+    sums = np.bincount(labels[low], pixels[low] % width, num)
     x = np.full(num, np.inf)  # a center may be the nearest of no pixel at all; such a cluster comes last
-    np.divide(sums, np.bincount(number[low], minlength=num), out=x, where=counts > 0)
-    x[background] = -1
-    ids = np.empty(num, np.int32)
-    ids[np.argsort(x, kind='stable')] = np.arange(num)
-    return ids[labels].reshape(height, width)
+    np.divide(sums, np.bincount(labels[low], minlength=num), out=x, where=counts > 0)
+    number = np.empty(num, np.int32)
+    number[np.argsort(x, kind='stable')] = np.arange(1, num + 1)
+    ids = np.zeros(height * width, np.int32)
+    ids[pixels] = number[labels]
+    return ids.reshape(height, width)
+
+
+def _background_center(points, bandwidth):
+    """Where most points are: the densest bin, from which mean shift goes on until it rests. -> [feature_dim]."""
+    sample = points[::max(1, len(points) // 4096)]  # enough to tell which bin is the densest
+    bins = np.rint(sample / bandwidth)
+    number, counts = np.unique(bins, axis=0, return_inverse=True, return_counts=True)[1:]
+    center = sample[number.ravel() == counts.argmax()].mean(0)
+    columns = np.ascontiguousarray(points.T)
+    for _ in range(_MAX_ITERATIONS):
+        away = sum(np.square(column - value) for column, value in zip(columns, center))
+        near = away <= bandwidth ** 2
+        if not near.any():  # in many dimensions the middle of a bin may be far from its points
+            break
+        before, center = center, columns[:, near].mean(1)
+        if np.square(center - before).sum() <= (_STOP * bandwidth) ** 2:
+            break
+    return center
 
 
 def get_instance_masks(prediction, bandwidth):

@@ -228,11 +228,37 @@ def test_instance_ids_of_one_cluster_are_background():
 def test_passage_beside_a_lane_is_background_with_the_margins_of_the_loss():
     embedding = np.zeros([20, 30, 2], np.float32)
     embedding[:, 12:15, 0] = 3          # the lane
-    embedding[:, 11, 0], embedding[:, 15, 0] = 2.5, 1.8   # nearer to it than to the background
+    embedding[:, 11, 0], embedding[:, 15, 0] = 2.2, 1.8   # nearer to it than to the background
     ids = clustering.instance_ids(embedding, 1.0)
     np.testing.assert_array_equal(np.flatnonzero(ids[0]), [11, 12, 13, 14, 15])
     ids = clustering.instance_ids(embedding, 1.0, margins=(0.5, 1.5))
-    np.testing.assert_array_equal(np.flatnonzero(ids[0]), [12, 13, 14])
+    np.testing.assert_array_equal(np.flatnonzero(ids[0]), [11, 12, 13, 14])
+
+
+def test_bridge_to_the_background_makes_no_instance_of_its_own_with_the_margins():
+    embedding = np.zeros([40, 80, 3], np.float32)
+    embedding[:, 20:24] = 3, 0, 0
+    embedding[:, 60:64] = 0, 3, 0
+    doubt = np.random.default_rng(0).uniform(0.2, 1.9, [40, 10, 1])
+    embedding[:, 24:34], embedding[:, 64:74] = doubt * [1, 0, 0], doubt * [0, 1, 0]
+    assert clustering.instance_ids(embedding, 0.5).max() > 2
+    ids = clustering.instance_ids(embedding, 0.5, margins=(0.5, 1.5))
+    np.testing.assert_array_equal(np.flatnonzero((ids == 1).all(0)), np.arange(20, 24))
+    np.testing.assert_array_equal(np.flatnonzero((ids == 2).all(0)), np.arange(60, 64))
+    assert ids.max() == 2
+
+
+@pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
+def test_margins_change_nothing_where_the_clusters_are_as_the_loss_wants_them(dtype):
+    embedding, expected = stripes(7)
+    embedding = (embedding + np.random.default_rng(0).uniform(-0.2, 0.2, embedding.shape)).astype(dtype)
+    np.testing.assert_array_equal(clustering.instance_ids(embedding, 1.0, margins=(0.5, 1.5)), expected)
+
+
+def test_background_alone_has_no_instances_with_the_margins_either():
+    embedding = np.random.default_rng(0).uniform(-0.2, 0.2, [8, 9, 3])
+    assert not clustering.instance_ids(embedding, 1.0, margins=(0.5, 1.5)).any()
+    assert clustering.instance_ids(np.zeros([0, 9, 3]), 1.0, margins=(0.5, 1.5)).shape == (0, 9)
 
 
 def test_get_instance_masks_colours_more_than_eight_clusters():
