@@ -17,11 +17,14 @@ _STOP = 1e-3  # of the bandwidth: a seed that moves less has arrived
 
 # How it is made fast; none of these changes a result.
 # Levels of cells below the bins, each 2**_DIGIT times finer: to a 64th of the bandwidth.
-_LEVELS, _DIGIT = 3, 2
+_LEVELS, _DIGIT = 2, 3
 _CROWD = 512  # points in a cell from which on it has parts of its own in the last level
 # Around a seed whose last step was below _SLOW bandwidths, room is left for _ROOM such steps.
 _SLOW, _ROOM = 0.1, 3
-_MAX_PAIRS = 1 << 18  # pairs of a seed and a cell at a time, 8 arrays of 8 bytes each
+_BLOCK = 16  # seeds that are compared with cells and points at a time
+_MAX_PAIRS = 1 << 13
+_MAX_NEAR = 1 << 20
+_WIDEST = 1e3
 
 # ---- Mean shift --------------------------------------------------------------------------------------------
 
@@ -78,7 +81,7 @@ def cluster(prediction, bandwidth):
 class _Level(typing.NamedTuple):
     """The cells of one size, [cells] each, sums and middle [feature_dim, cells]."""
     count: np.ndarray  # points in the cell
-    sums: np.ndarray  # of their coordinates
+    weight: np.ndarray  # their number and the sum of their coordinates, [cells, 1 + feature_dim]
     middle: np.ndarray  # of the box around them
     radius: np.ndarray  # of the sphere around that box
     # Where the cell's parts begin among the cells of the next level, in the last one the points.
@@ -161,7 +164,8 @@ def _build_tree(columns, bandwidth):
 
 def _level(count, sums, low, high, first, parts):
     middle = low + (high - low) / 2
-    return _Level(count, sums, middle, np.sqrt(np.square(high - middle).sum(0)), first, parts)
+    weight = np.concatenate([count[:, None], sums.T], 1)
+    return _Level(count, weight, middle, np.sqrt(np.square(high - middle).sum(0)), first, parts)
 
 
 def _number_bins(bins, most_bits):
@@ -206,18 +210,7 @@ def _first_points(tree):
 
 def _find_centers(tree, seeds, bandwidth, slack):
     """Shifts all seeds and merges where they end: float64 [feature_dim, clusters]."""
-    todo, means, counts = [seeds], [], []
-    while todo:
-        block = todo.pop()
-        try:
-            block_means, block_counts = _shift(tree, block, bandwidth, slack)
-        except _TooManyPairs:
-            half = block.shape[1] // 2
-            todo += [block[:, half:], block[:, :half]]
-        else:
-            means.append(block_means)
-            counts.append(block_counts)
-    means, counts = np.concatenate(means, 1), np.concatenate(counts)
+    means, counts = _shift(tree, seeds, bandwidth, slack)
     if not counts.any():
         # In many dimensions the middle of a bin may have no point within the bandwidth. A point has: itself.
         return _find_centers(tree, tree.columns[:, _first_points(tree)], bandwidth, slack)
@@ -231,115 +224,141 @@ def _find_centers(tree, seeds, bandwidth, slack):
     return np.stack(centers, 1)
 
 
-class _TooManyPairs(Exception):
-    """More pairs of a seed and a cell or point than the memory bound allows: take fewer seeds at a time."""
-
-
 def _shift(tree, seeds, bandwidth, slack):
-    """Moves seeds, float [feature_dim, S], to their ends, all at once.
+    """Moves seeds, float [feature_dim, S], to their ends.
 
     Returns (means float64 [feature_dim, S], counts [S]): the ends, and how many points each is the mean of, 0
     for a seed that has none around it.
     """
-    num = seeds.shape[1]
-    means, counts = seeds.astype(np.float64), np.zeros(num)
-    moving = np.arange(num)
-    # What _look found around a seed's anchor stays true, but for near points, while the seed is within margin
-    # of it.
-    anchor, margin, step = np.full(means.shape, np.inf), np.zeros(num), np.full(num, np.inf)
-    sure_count, sure_sum = np.zeros(num), np.zeros(means.shape)
-    near_seed = near_point = np.zeros(0, np.intp)
+    means, counts = seeds.astype(np.float64), np.zeros(seeds.shape[1])
+    step, moving = np.full(seeds.shape[1], np.inf), np.ones(seeds.shape[1], bool)
+    blocks, stale = [], np.arange(seeds.shape[1])
     for _ in range(_MAX_ITERATIONS + 1):
-        away = np.sqrt(_squared(means[:, moving] - anchor[:, moving]))
-        stale = moving[~(away <= margin[moving])]
-        kept = np.zeros(num, bool)
-        kept[moving], kept[stale] = True, False
-        if not kept[near_seed].all():
-            still = np.flatnonzero(kept[near_seed])
-            near_seed, near_point = near_seed[still], near_point[still]
-        if len(stale):
+        room = _MAX_NEAR - sum(len(block.near) for block in blocks)
+        for block in _split(means, stale, bandwidth):
             # A seed in full flight will be far away after one step; a slow one is given room for several.
-            anchor[:, stale] = means[:, stale]
-            margin[stale] = np.where(step[stale] < _SLOW * bandwidth, _ROOM * step[stale], 0)
-            sure_count[stale], sure_sum[:, stale], seed, point = _look(
-                tree, means[:, stale], bandwidth, margin[stale] + slack)
-            near_seed, near_point = np.append(near_seed, stale[seed]), np.append(near_point, point)
-            if len(near_seed) > _MAX_PAIRS and num > 1:
-                raise _TooManyPairs
-
-        # The only place where a point is held against the ball itself, in float64 as scikit-learn's trees do.
-        within = np.flatnonzero(_pair_distance(tree.columns, near_point, means, near_seed) <= bandwidth ** 2)
-        seed = near_seed[within]
-        count, total = sure_count.copy(), sure_sum.copy()
-        count += np.bincount(seed, minlength=num)
-        _add(total, seed, tree.columns, near_point[within])
-
-        count, before = count[moving], means[:, moving]
-        after = np.where(count > 0, total[:, moving] / np.maximum(count, 1), before)
-        # The precision in which scikit-learn keeps means.
-        after = after.astype(tree.columns.dtype).astype(np.float64)
-        means[:, moving], counts[moving] = after, count
-        step[moving] = np.sqrt(_squared(after - before))
-        moving = moving[(step[moving] > _STOP * bandwidth) & (count > 0)]
-        if not len(moving):
+            pace = step[block].max()
+            margin = _ROOM * pace if pace < _SLOW * bandwidth and room > 0 else 0
+            blocks.append(_look(tree, means, block, bandwidth, margin, slack))
+            room -= len(blocks[-1].near)
+        for block in blocks:
+            active = np.flatnonzero(moving[block.seeds])
+            seeds = block.seeds[active]
+            at = means[:, seeds]
+            total = block.total[active]
+            for part in _slices(len(block.near), 1):
+                near = block.near[part]
+                total += _sum_within(tree.columns.take(near, axis=1), at, bandwidth, slack)
+            count = total[:, 0]
+            after = np.where(count > 0, total[:, 1:].T / np.maximum(count, 1), at)
+            # The precision in which scikit-learn keeps means.
+            after = after.astype(tree.columns.dtype).astype(np.float64)
+            means[:, seeds], counts[seeds] = after, count
+            step[seeds] = np.sqrt(_squared(after - at))
+            moving[seeds] = (step[seeds] > _STOP * bandwidth) & (count > 0)
+        if not moving.any():
             break
+        valid, stale = [], []
+        for block in blocks:
+            seeds = block.seeds[moving[block.seeds]]
+            away = _squared(means[:, seeds] - block.anchor[:, moving[block.seeds]]).max(initial=0)
+            if len(seeds) and away <= block.margin ** 2 and block.margin:
+                valid.append(block)
+            else:
+                stale.append(seeds)
+        blocks, stale = valid, np.concatenate([np.zeros(0, np.intp), *stale])
     return means, counts
 
 
-def _look(tree, at, bandwidth, margin):
-    """Looks for the points around places, float64 [feature_dim, S], from the coarsest cells down.
+def _split(means, seeds, bandwidth):
+    """Cuts seeds into blocks of neighbours."""
+    if not len(seeds):
+        return []
+    at = means[:, seeds]
+    extent = at.max(1) - at.min(1)
+    if len(seeds) <= _BLOCK and extent.max() <= _WIDEST * bandwidth or not extent.any() and len(seeds) <= _BLOCK:
+        return [seeds]
+    seeds = seeds[np.argsort(at[extent.argmax()], kind='stable')]
+    half = len(seeds) // 2
+    return _split(means, seeds[:half], bandwidth) + _split(means, seeds[half:], bandwidth)
 
-    margin: float64 [S], how far from the ball's surface a point must lie to be surely within or without
-    Returns (count [S], sum float64 [feature_dim, S]) of the points surely within, and the points near the
-    surface as pairs (seed [pairs], point [pairs]).
+
+class _Block(typing.NamedTuple):
+    """A few neighbouring seeds and what surrounds them, which holds while none is farther than margin from its anchor.
     """
-    num = at.shape[1]
-    count, total = np.zeros(num), np.zeros(at.shape)
-    seed, cell = _expand(np.arange(num), np.zeros(num, np.intp), np.full(num, len(tree.levels[0].count)))
+    seeds: np.ndarray  # int [S]
+    anchor: np.ndarray  # their places, float64 [feature_dim, S]
+    margin: float
+    total: np.ndarray  # number and sum of the points surely within, float64 [S, 1 + feature_dim]
+    near: np.ndarray  # int, the other points that may be within the ball of any of them
+
+
+def _look(tree, means, seeds, bandwidth, margin, slack):
+    """Looks for the points around a block of seeds, from the coarsest cells down.
+
+    margin: how far the seeds may go from where they are now
+    Returns a _Block.
+    """
+    at = means[:, seeds]
+    total = np.zeros([len(seeds), 1 + len(at)])
+    index = np.arange(len(tree.levels[0].count))
     for level in tree.levels:
-        beyond = np.sqrt(_pair_distance(level.middle, cell, at, seed)) - bandwidth
-        reach = level.radius.take(cell) + margin.take(seed)
-        inside = np.flatnonzero(beyond < -reach)
-        cut = np.flatnonzero(np.abs(beyond) <= reach)
-        count += np.bincount(seed[inside], level.count.take(cell[inside]), num)
-        _add(total, seed[inside], level.sums, cell[inside])
-        cell = cell[cut]
-        seed, cell = _expand(seed[cut], level.first.take(cell), level.parts.take(cell))
-    # What is left in cell are points. A wide margin may hold many that are not near.
-    beyond = np.sqrt(_pair_distance(tree.columns, cell, at, seed)) - bandwidth
-    reach = margin.take(seed)
-    inside = np.flatnonzero(beyond < -reach)
-    near = np.flatnonzero(np.abs(beyond) <= reach)
-    count += np.bincount(seed[inside], minlength=num)
-    _add(total, seed[inside], tree.columns, cell[inside])
-    return count, total, seed[near], cell[near]
+        opened = []
+        for part in _slices(len(index), 1):
+            cells = index[part]
+            reach = level.radius.take(cells) + (margin + slack)
+            inside, touched = _compare(level.middle.take(cells, axis=1), at, bandwidth, reach)
+            cut = np.flatnonzero((inside != touched).any(0))
+            weight = level.weight.take(cells, axis=0)
+            weight[cut] = 0
+            total += inside.astype(np.float64) @ weight
+            opened.append(cells[cut])
+        index = np.concatenate(opened)
+        index = _expand(level.first.take(index), level.parts.take(index))
+    near = []
+    for part in _slices(len(index), 1):
+        points = index[part]
+        columns = tree.columns.take(points, axis=1)
+        inside, touched = _compare(columns, at, bandwidth, margin + slack)
+        cut = np.flatnonzero((inside != touched).any(0))
+        inside[:, cut] = False
+        total += _sum(inside, columns)
+        near.append(points[cut])
+    return _Block(seeds, at, margin, total, np.concatenate([np.zeros(0, np.intp), *near]))
 
 
-def _expand(seed, first, parts):
-    """Pairs of seeds with the parts of cells: first[i], first[i] + 1, ... for parts[i] times each seed[i]."""
+def _compare(columns, at, bandwidth, reach):
+    """(inside, touched), bool [S, items]: what lies within bandwidth - reach and bandwidth + reach of each place."""
+    origin = at[:, :1]
+    items, places = columns - origin, at - origin
+    distance = places.T @ items
+    distance *= -2
+    distance += _squared(items)
+    distance += _squared(places)[:, None]
+    inner, outer = np.maximum(bandwidth - reach, 0), bandwidth + reach
+    return distance < inner * inner, distance <= outer * outer
+
+
+def _sum_within(columns, at, bandwidth, slack):
+    """Number and sum, float64 [S, 1 + feature_dim], of the points within the bandwidth of each place."""
+    within, touched = _compare(columns, at, bandwidth, slack)
+    # The only place where a point is held against the ball itself, as scikit-learn's trees do it.
+    place, point = np.nonzero(within != touched)
+    within[place, point] = _squared(columns[:, point] - at[:, place]) <= bandwidth ** 2
+    return _sum(within, columns)
+
+
+def _sum(within, columns):
+    within = within.astype(np.float64)
+    return np.concatenate([within.sum(1, keepdims=True), within @ columns.T], 1)
+
+
+def _expand(first, parts):
+    """The parts of cells: first[i], first[i] + 1, ..., parts[i] of them, for each i."""
     ends = np.cumsum(parts)
-    total = int(ends[-1]) if len(ends) else 0
-    if total > _MAX_PAIRS and seed[0] != seed[-1]:
-        raise _TooManyPairs
     index = np.repeat(first - ends + parts, parts)
-    index += np.arange(total)
-    return np.repeat(seed, parts), index
-
-
-def _pair_distance(columns, index, at, seed):
-    """Squared distances, float64 [pairs], of columns[:, index] from at[:, seed]."""
-    result = np.zeros(len(index))
-    for column, place in zip(columns, at):
-        difference = column.take(index) - place.take(seed)
-        difference *= difference
-        result += difference
-    return result
-
-
-def _add(total, seed, columns, index):
-    """Adds columns[:, index] to total[:, seed] in float64."""
-    for row, column in zip(total, columns):
-        row += np.bincount(seed, column.take(index), len(row))
+    index += np.arange(len(index))
+    return index
 
 
 def _squared(vectors):
