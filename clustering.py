@@ -24,7 +24,8 @@ _SLOW, _ROOM = 0.1, 3
 _BLOCK = 16  # seeds that are compared with cells and points at a time
 _MAX_PAIRS = 1 << 13
 _MAX_NEAR = 1 << 20
-_WIDEST = 1e3
+_WIDEST = 1e6
+_FAR = 1e9
 
 # ---- Mean shift --------------------------------------------------------------------------------------------
 
@@ -81,7 +82,7 @@ def cluster(prediction, bandwidth):
 class _Level(typing.NamedTuple):
     """The cells of one size, [cells] each, sums and middle [feature_dim, cells]."""
     count: np.ndarray  # points in the cell
-    weight: np.ndarray  # their number and the sum of their coordinates, [cells, 1 + feature_dim]
+    weight: np.ndarray  # the sum of their coordinates, and their number, float64 [feature_dim + 1, cells]
     middle: np.ndarray  # of the box around them
     radius: np.ndarray  # of the sphere around that box
     # Where the cell's parts begin among the cells of the next level, in the last one the points.
@@ -164,7 +165,7 @@ def _build_tree(columns, bandwidth):
 
 def _level(count, sums, low, high, first, parts):
     middle = low + (high - low) / 2
-    weight = np.concatenate([count[:, None], sums.T], 1)
+    weight = np.concatenate([sums, count[None]])
     return _Level(count, weight, middle, np.sqrt(np.square(high - middle).sum(0)), first, parts)
 
 
@@ -231,126 +232,135 @@ def _shift(tree, seeds, bandwidth, slack):
     for a seed that has none around it.
     """
     means, counts = seeds.astype(np.float64), np.zeros(seeds.shape[1])
-    step, moving = np.full(seeds.shape[1], np.inf), np.ones(seeds.shape[1], bool)
-    blocks, stale = [], np.arange(seeds.shape[1])
+    step, moving = np.full(len(counts), np.inf), np.ones(len(counts), bool)
+    blocks, stale = [], np.arange(len(counts))
     for _ in range(_MAX_ITERATIONS + 1):
         room = _MAX_NEAR - sum(len(block.near) for block in blocks)
-        for block in _split(means, stale, bandwidth):
-            # A seed in full flight will be far away after one step; a slow one is given room for several.
-            pace = step[block].max()
+        for seeds in _split(means, stale, bandwidth):
+            # A seed in full flight will be far away after one step; slow ones are given room for several.
+            pace = step[seeds].max()
             margin = _ROOM * pace if pace < _SLOW * bandwidth and room > 0 else 0
-            blocks.append(_look(tree, means, block, bandwidth, margin, slack))
+            blocks.append(_look(tree, seeds, means[:, seeds], bandwidth, margin, slack))
             room -= len(blocks[-1].near)
+        valid, stale = [], [np.zeros(0, np.intp)]
         for block in blocks:
             active = np.flatnonzero(moving[block.seeds])
             seeds = block.seeds[active]
             at = means[:, seeds]
-            total = block.total[active]
-            for part in _slices(len(block.near), 1):
-                near = block.near[part]
-                total += _sum_within(tree.columns.take(near, axis=1), at, bandwidth, slack)
-            count = total[:, 0]
-            after = np.where(count > 0, total[:, 1:].T / np.maximum(count, 1), at)
+            total = block.total[active] + _sum_near(tree, block, at, bandwidth, slack)
+            count = total[:, -1]
+            after = block.anchor[:, :1] + bandwidth * total[:, :-1].T / np.maximum(count, 1)
             # The precision in which scikit-learn keeps means.
-            after = after.astype(tree.columns.dtype).astype(np.float64)
+            after = np.where(count > 0, after.astype(tree.columns.dtype), at)
             means[:, seeds], counts[seeds] = after, count
             step[seeds] = np.sqrt(_squared(after - at))
-            moving[seeds] = (step[seeds] > _STOP * bandwidth) & (count > 0)
-        if not moving.any():
-            break
-        valid, stale = [], []
-        for block in blocks:
-            seeds = block.seeds[moving[block.seeds]]
-            away = _squared(means[:, seeds] - block.anchor[:, moving[block.seeds]]).max(initial=0)
-            if len(seeds) and away <= block.margin ** 2 and block.margin:
+            going = (step[seeds] > _STOP * bandwidth) & (count > 0)
+            moving[seeds] = going
+            away = _squared(after - block.anchor[:, active])[going]
+            if not going.any():
+                continue
+            if away.max() < block.margin ** 2:
                 valid.append(block)
             else:
-                stale.append(seeds)
-        blocks, stale = valid, np.concatenate([np.zeros(0, np.intp), *stale])
+                stale.append(seeds[going])
+        blocks, stale = valid, np.concatenate(stale)
+        if not moving.any():
+            break
     return means, counts
 
 
 def _split(means, seeds, bandwidth):
-    """Cuts seeds into blocks of neighbours."""
-    if not len(seeds):
-        return []
+    """Cuts seeds into blocks of neighbours: a list of int [S]."""
     at = means[:, seeds]
-    extent = at.max(1) - at.min(1)
-    if len(seeds) <= _BLOCK and extent.max() <= _WIDEST * bandwidth or not extent.any() and len(seeds) <= _BLOCK:
-        return [seeds]
+    extent = np.ptp(at, axis=1) if len(seeds) else np.zeros(1)
+    if len(seeds) <= _BLOCK and extent.max() <= _WIDEST * bandwidth:
+        return [seeds] if len(seeds) else []
     seeds = seeds[np.argsort(at[extent.argmax()], kind='stable')]
     half = len(seeds) // 2
     return _split(means, seeds[:half], bandwidth) + _split(means, seeds[half:], bandwidth)
 
 
 class _Block(typing.NamedTuple):
-    """A few neighbouring seeds and what surrounds them, which holds while none is farther than margin from its anchor.
-    """
+    """Neighbouring seeds and what is around them, which holds while each is nearer to its anchor than margin."""
     seeds: np.ndarray  # int [S]
-    anchor: np.ndarray  # their places, float64 [feature_dim, S]
+    anchor: np.ndarray  # their places, float64 [feature_dim, S]; the first is the origin of total
     margin: float
-    total: np.ndarray  # number and sum of the points surely within, float64 [S, 1 + feature_dim]
-    near: np.ndarray  # int, the other points that may be within the ball of any of them
+    # Of the points surely within: sum, in bandwidths from the origin, and number; float64 [S, feature_dim + 1].
+    total: np.ndarray
+    near: np.ndarray  # int, all other points that may be within the ball around any of them
 
 
-def _look(tree, means, seeds, bandwidth, margin, slack):
-    """Looks for the points around a block of seeds, from the coarsest cells down.
+def _look(tree, seeds, at, bandwidth, margin, slack):
+    """Looks for the points around a block of seeds, from the coarsest cells down: a _Block.
 
-    margin: how far the seeds may go from where they are now
-    Returns a _Block.
+    at: where the seeds are, float64 [feature_dim, S]
+    margin: how far from there they may go
     """
-    at = means[:, seeds]
-    total = np.zeros([len(seeds), 1 + len(at)])
+    total = np.zeros([len(seeds), len(at) + 1])
     index = np.arange(len(tree.levels[0].count))
     for level in tree.levels:
-        opened = []
+        opened = [np.zeros(0, np.intp)]
         for part in _slices(len(index), 1):
             cells = index[part]
             reach = level.radius.take(cells) + (margin + slack)
-            inside, touched = _compare(level.middle.take(cells, axis=1), at, bandwidth, reach)
-            cut = np.flatnonzero((inside != touched).any(0))
-            weight = level.weight.take(cells, axis=0)
-            weight[cut] = 0
-            total += inside.astype(np.float64) @ weight
+            within, touched, _ = _compare(level.middle.take(cells, axis=1), at, at, bandwidth, reach)
+            cut = (within != touched).any(0)
             opened.append(cells[cut])
+            settled = np.flatnonzero(within.any(0) & ~cut)
+            weight = level.weight.take(cells[settled], axis=1)
+            weight[:-1] -= at[:, :1] * weight[-1]
+            weight[:-1] /= bandwidth
+            total += within[:, settled] @ weight.T
         index = np.concatenate(opened)
         index = _expand(level.first.take(index), level.parts.take(index))
-    near = []
+    near = [np.zeros(0, np.intp)]
     for part in _slices(len(index), 1):
         points = index[part]
-        columns = tree.columns.take(points, axis=1)
-        inside, touched = _compare(columns, at, bandwidth, margin + slack)
-        cut = np.flatnonzero((inside != touched).any(0))
-        inside[:, cut] = False
-        total += _sum(inside, columns)
+        within, touched, rows = _compare(tree.columns.take(points, axis=1), at, at, bandwidth, margin + slack)
+        cut = (within != touched).any(0)
         near.append(points[cut])
-    return _Block(seeds, at, margin, total, np.concatenate([np.zeros(0, np.intp), *near]))
+        within[:, cut] = False
+        total += within.astype(rows.dtype) @ rows.T
+    return _Block(seeds, at, margin, total, np.concatenate(near))
 
 
-def _compare(columns, at, bandwidth, reach):
-    """(inside, touched), bool [S, items]: what lies within bandwidth - reach and bandwidth + reach of each place."""
-    origin = at[:, :1]
-    items, places = columns - origin, at - origin
-    distance = places.T @ items
-    distance *= -2
-    distance += _squared(items)
-    distance += _squared(places)[:, None]
-    inner, outer = np.maximum(bandwidth - reach, 0), bandwidth + reach
-    return distance < inner * inner, distance <= outer * outer
+def _sum_near(tree, block, at, bandwidth, slack):
+    """Sum and number of the near points of a block that are within the balls around places, as in its total."""
+    total = np.zeros([at.shape[1], len(at) + 1])
+    for part in _slices(len(block.near), 1):
+        columns = tree.columns.take(block.near[part], axis=1)
+        within, touched, rows = _compare(columns, at, block.anchor, bandwidth, slack)
+        if (within != touched).any():
+            # The only place where a point is held against the ball itself, in float64 as scikit-learn's trees do.
+            place, point = np.nonzero(within != touched)
+            within[place, point] = _squared(columns[:, point] - at[:, place]) <= bandwidth ** 2
+        total += within.astype(rows.dtype) @ rows.T
+    return total
 
 
-def _sum_within(columns, at, bandwidth, slack):
-    """Number and sum, float64 [S, 1 + feature_dim], of the points within the bandwidth of each place."""
-    within, touched = _compare(columns, at, bandwidth, slack)
-    # The only place where a point is held against the ball itself, as scikit-learn's trees do it.
-    place, point = np.nonzero(within != touched)
-    within[place, point] = _squared(columns[:, point] - at[:, place]) <= bandwidth ** 2
-    return _sum(within, columns)
+def _compare(columns, at, anchor, bandwidth, reach):
+    """Holds items against the balls around places, by a matrix product.
 
-
-def _sum(within, columns):
-    within = within.astype(np.float64)
-    return np.concatenate([within.sum(1, keepdims=True), within @ columns.T], 1)
+    columns: [feature_dim, items]; at: float64 [feature_dim, S]; reach: of the items, [items] or a number
+    Returns (within, touched, rows): bool [S, items], whether an item lies within the ball for sure and whether it may
+    touch it; [feature_dim + 1, items], the items in bandwidths from the first of anchor, and ones.
+    """
+    origin = anchor[:, :1]
+    places = (at - origin) / bandwidth
+    extent = np.abs(places).max() + 1
+    # Rounding grows with the distances: close ones can be taken in float32.
+    dtype = np.float32 if columns.dtype == np.float32 and extent < 32 else np.float64
+    rows = np.empty([len(at) + 2, columns.shape[1]], dtype)
+    items = rows[:-2]
+    np.divide(columns - origin, bandwidth, out=items, casting='same_kind')
+    np.clip(items, -_FAR, _FAR, out=items)
+    rows[-2] = 1
+    np.einsum('ij,ij->j', items, items, out=rows[-1])
+    factors = np.concatenate([-2 * places, _squared(places)[None], np.ones([1, at.shape[1]])]).astype(dtype)
+    distance = factors.T @ rows  # squared
+    reach = reach / bandwidth + 16 * len(at) * np.finfo(dtype).eps * extent ** 2
+    inner, outer = np.maximum(1 - reach, 0).astype(dtype), np.asarray(1 + reach, dtype)
+    return distance < inner * inner, distance <= outer * outer, rows[:-1]
 
 
 def _expand(first, parts):
