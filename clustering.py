@@ -20,7 +20,7 @@ _STOP = 1e-3  # of the bandwidth: a seed that moves less has arrived
 _LEVELS, _DIGIT = 2, 3
 _CROWD = 512  # points in a cell from which on it has parts of its own in the last level
 # Around a seed whose last step was below _SLOW bandwidths, room is left for _ROOM such steps.
-_SLOW, _ROOM = 0.1, 3
+_SLOW, _ROOM = 0.05, 1.5
 _BLOCK = 16  # seeds that are compared with cells and points at a time
 _MAX_PAIRS = 1 << 13
 _MAX_NEAR = 1 << 20
