@@ -200,7 +200,7 @@ def _build_tree(columns, bandwidth):
         first, key = first[keep], key[keep]
     parts = np.diff(first, append=n)
     count = parts
-    sums = np.add.reduceat(ordered, first, axis=1, dtype=np.float64)
+    sums = np.stack([np.add.reduceat(column.astype(np.float64), first) for column in ordered])
     low = np.minimum.reduceat(ordered, first, axis=1).astype(np.float64)
     high = np.maximum.reduceat(ordered, first, axis=1).astype(np.float64)
     result = [_level(scale, count, sums, low, high, first, parts)]
@@ -231,7 +231,7 @@ def _number_bins(bins, most_bits):
     if bits <= most_bits:
         for column, least, span in zip(bins, low, spans):
             number *= span
-            number += (column - least).astype(np.int64)
+            number += (column - column.dtype.type(least)).astype(np.int64)
         return number, bits
     # Too many conceivable bins (far-spread points, many dimensions): number those that hold points.
     for column in bins:

@@ -29,11 +29,12 @@ def photo_like(side, instances=4, feature_dim=3, seed=0, spread=0.12):
     for i in range(instances):
         top, bottom = (side * (0.4 + 0.2 * i / instances), side * 0.3), (side * (0.05 + 0.9 * i / instances), side - 1)
         cv2.line(label, [int(x) for x in top], [int(x) for x in bottom], i + 1, max(2, side // 90))
-    # Unlike the lanes' places, the centers must not come too close: 2.2 in every direction, 3.5 off each other.
-    grid = np.stack(np.meshgrid(*[[-3.5, 0, 3.5]] * min(feature_dim, 3), indexing='ij'), -1).reshape(-1, min(feature_dim, 3))
-    grid = np.concatenate([grid, grid * 2 + 0.5])
+    # Centers 3.5 apart, the background's in their middle.
+    axes = min(feature_dim, 3)
+    grid = np.stack(np.meshgrid(*[[-3.5, 0, 3.5]] * axes, indexing='ij'), -1).reshape(-1, axes)
+    grid = np.concatenate([grid, 2 * grid[np.square(grid).sum(1) > 0]])  # 16 instances in 2 dimensions fit too
     order = np.argsort(np.square(grid).sum(1), kind='stable')[:instances + 1]
-    centers = np.pad(np.float32(grid[order]), [(0, 0), (0, feature_dim - grid.shape[1])])
+    centers = np.pad(np.float32(grid[order]), [(0, 0), (0, feature_dim - axes)])
     shares = np.stack([cv2.GaussianBlur(np.float32(label == i), (0, 0), 1) for i in range(instances + 1)], -1) ** 2
     embedding = (shares / shares.sum(-1, keepdims=True)) @ centers
     return embedding + noise(side, feature_dim, seed, (side / 12, 1.5), spread / 2 * np.sqrt(3 / feature_dim))
