@@ -16,12 +16,16 @@ _MAX_ITERATIONS = 300
 _STOP = 1e-3  # of the bandwidth: a seed that moves less has arrived
 
 # How it is made fast; none of these changes a result.
-# Levels of cells below the bins, each 2**_DIGIT times finer: to a 64th of the bandwidth.
-_LEVELS, _DIGIT = 3, 2
+# Levels of cells below the bins, each 2**_DIGIT times finer: to a 16th of the bandwidth.
+_LEVELS, _DIGIT = 2, 2
 _CROWD = 512  # points in a cell from which on it has parts of its own in the last level
-# Around a seed whose last step was below _SLOW bandwidths, room is left for _ROOM such steps.
-_SLOW, _ROOM = 0.1, 3
-_MAX_PAIRS = 1 << 18  # pairs of a seed and a cell at a time, 8 arrays of 8 bytes each
+_BLOCK = 16  # seeds that are held against cells and points at a time
+_MAX_ITEMS = 1 << 13  # cells or points at a time: a block's distances fit a core's cache
+# Around seeds whose last steps were below _SLOW bandwidths, room is left for _ROOM such steps, as long as the points
+# that may come within a ball by them are not more than _MAX_NEAR.
+_SLOW, _ROOM, _MAX_NEAR = 0.05, 1.5, 1 << 20
+_MOST_SLACK = 1e-3  # bandwidths that distances may be wrong by in float32; where they would be more wrong, in float64
+_WIDE = 1e4  # bandwidths: of points spread wider, the empty space between is left out
 
 # ---- Mean shift --------------------------------------------------------------------------------------------
 
@@ -35,9 +39,9 @@ def cluster(prediction, bandwidth):
     Brabandere et al. cluster so.)
 
     The points are kept in cells within cells, each with its number of points, their sum and a sphere around
-    them. A cell that lies inside or outside of the ball around a seed as a whole is added or left out as a
-    whole; only of cells that the ball's surface cuts are the parts looked at, down to single points. So the
-    means are exact, not binned.
+    them. A block of neighbouring seeds is held against cells by a matrix product. Only those cells that the
+    surface of a ball cuts are opened, down to single points; the others count as a whole. Slow seeds are then
+    held against the points near the surface alone. So the means are exact, not binned.
 
     prediction: float [N, feature_dim]; float16 is worked on as float32, integers as float64
     bandwidth: radius of the ball, in units of the embedding
@@ -69,28 +73,79 @@ def cluster(prediction, bandwidth):
         raise ValueError(f'bandwidth {bandwidth} is too small for points as large as {largest:.3g}')
 
     tree = _build_tree(columns, bandwidth)
-    # For rounding; points so close to the ball's surface are looked at.
-    slack = 1e-9 * bandwidth + 1e-12 * largest
-    centers = _find_centers(tree, _seeds(tree, bandwidth), bandwidth, slack)
+    centers = _find_centers(tree, _seeds(tree, bandwidth), bandwidth)
     return centers.shape[1], _nearest(tree, centers), np.ascontiguousarray(centers.T, points.dtype)
 
 
 class _Level(typing.NamedTuple):
-    """The cells of one size, [cells] each, sums and middle [feature_dim, cells]."""
-    count: np.ndarray  # points in the cell
-    sums: np.ndarray  # of their coordinates
-    middle: np.ndarray  # of the box around them
+    """The cells of one size."""
+    count: np.ndarray  # points in each cell
+    middle: np.ndarray  # of the box around them, [feature_dim, cells]
     radius: np.ndarray  # of the sphere around that box
     # Where the cell's parts begin among the cells of the next level, in the last one the points.
     first: np.ndarray
     parts: np.ndarray  # how many there are
+    rows: np.ndarray  # of the middle, see _rows
+    weight: np.ndarray  # sum of the cell's points, scaled, and their number: float64 [feature_dim + 1, cells]
 
 
 class _Tree(typing.NamedTuple):
-    """Points in the order of their cells: bins of the bandwidth, then 1 to 3 levels of ever smaller cells."""
+    """Points in the order of their cells: bins of the bandwidth, then up to 2 levels of ever smaller cells."""
     columns: np.ndarray  # the points, [feature_dim, N]
     order: np.ndarray  # int [N], their places in the prediction
     levels: list  # of _Level, coarsest (bins) first
+    scale: '_Scale'
+    rows: np.ndarray  # of the points, see _rows
+
+
+class _Scale(typing.NamedTuple):
+    """How places are scaled for matrix products: in bandwidths, from the middle of all points, empty space left out."""
+    bandwidth: float
+    origin: np.ndarray  # float64 [feature_dim, 1]
+    axes: list  # for every axis the bins that hold points, and where they are moved to; empty if nothing is left out
+    dtype: type
+    slack: float  # bandwidths that a distance may be wrong by rounding
+
+    def __call__(self, columns):
+        if not self.axes:
+            return (columns - self.origin) / self.bandwidth
+        result = columns / np.float64(self.bandwidth)
+        for row, column, (bins, moved) in zip(result, columns, self.axes):
+            number = np.searchsorted(bins, np.rint(column / self.bandwidth), 'right') - 1
+            row -= bins[number]  # first: of a far place only its part within the bin can be kept
+            row += moved[number]
+        return result
+
+
+def _make_scale(columns, bandwidth):
+    """Finds the _Scale for points, [feature_dim, N]."""
+    low, high = columns.min(1).astype(np.float64), columns.max(1).astype(np.float64)
+    half, axes = (high - low) / 2 / bandwidth, []
+    if half.max() > _WIDE:
+        for column in columns:
+            bins = np.unique(np.rint(column / bandwidth)).astype(np.float64)
+            moved = np.cumsum(np.minimum(np.diff(bins, prepend=bins[0]), 4))  # balls reach over no more
+            axes.append((bins, moved - moved[-1] / 2))
+        half = np.array([moved[-1] + 1 for _, moved in axes])
+    for dtype in (np.float32, np.float64):
+        slack = (len(columns) + 2) * float(np.finfo(dtype).eps) * (np.linalg.norm(half) + 2) ** 2
+        if slack < _MOST_SLACK:
+            break
+    return _Scale(bandwidth, (low + (high - low) / 2)[:, None], axes, dtype, slack)
+
+
+def _rows(scale, columns):
+    """Scaled columns, ones, and the squared lengths: [feature_dim + 2, n]. With _factors they make distances."""
+    rows = np.empty([len(columns) + 2, columns.shape[1]], scale.dtype)
+    rows[:-2] = scale(columns)
+    rows[-2] = 1
+    np.einsum('ij,ij->j', rows[:-2], rows[:-2], out=rows[-1])
+    return rows
+
+
+def _factors(scale, places):
+    """What times _rows makes squared distances from scaled places, float64 [feature_dim, S]."""
+    return np.concatenate([-2 * places, _squared(places)[None], np.ones([1, places.shape[1]])]).T.astype(scale.dtype)
 
 
 def _build_tree(columns, bandwidth):
@@ -133,6 +188,7 @@ def _build_tree(columns, bandwidth):
     for j in range(feature_dim):
         np.take(columns[j], order, out=ordered[j], mode='clip')
 
+    scale = _make_scale(columns, bandwidth)
     first = _first_of_equals(key)
     key = key[first]
     if levels > 1:
@@ -144,10 +200,10 @@ def _build_tree(columns, bandwidth):
         first, key = first[keep], key[keep]
     parts = np.diff(first, append=n)
     count = parts
-    sums = np.add.reduceat(ordered, first, axis=1, dtype=np.float64)
+    sums = np.stack([np.add.reduceat(column.astype(np.float64), first) for column in ordered])
     low = np.minimum.reduceat(ordered, first, axis=1).astype(np.float64)
     high = np.maximum.reduceat(ordered, first, axis=1).astype(np.float64)
-    result = [_level(count, sums, low, high, first, parts)]
+    result = [_level(scale, count, sums, low, high, first, parts)]
     for _ in range(levels):
         key = key >> digit * feature_dim
         first = _first_of_equals(key)
@@ -155,13 +211,15 @@ def _build_tree(columns, bandwidth):
         key = key[first]
         count, sums = np.add.reduceat(count, first), np.add.reduceat(sums, first, axis=1)
         low, high = np.minimum.reduceat(low, first, axis=1), np.maximum.reduceat(high, first, axis=1)
-        result.insert(0, _level(count, sums, low, high, first, parts))
-    return _Tree(ordered, order, result)
+        result.insert(0, _level(scale, count, sums, low, high, first, parts))
+    return _Tree(ordered, order, result, scale, _rows(scale, ordered))
 
 
-def _level(count, sums, low, high, first, parts):
+def _level(scale, count, sums, low, high, first, parts):
     middle = low + (high - low) / 2
-    return _Level(count, sums, middle, np.sqrt(np.square(high - middle).sum(0)), first, parts)
+    radius = np.sqrt(_squared(high - middle))
+    weight = np.concatenate([scale(sums / count) * count, count[None]])
+    return _Level(count, middle, radius, first, parts, _rows(scale, middle), weight)
 
 
 def _number_bins(bins, most_bits):
@@ -173,7 +231,7 @@ def _number_bins(bins, most_bits):
     if bits <= most_bits:
         for column, least, span in zip(bins, low, spans):
             number *= span
-            number += (column - least).astype(np.int64)
+            number += (column - column.dtype.type(least)).astype(np.int64)
         return number, bits
     # Too many conceivable bins (far-spread points, many dimensions): number those that hold points.
     for column in bins:
@@ -204,23 +262,12 @@ def _first_points(tree):
     return np.cumsum(counts) - counts
 
 
-def _find_centers(tree, seeds, bandwidth, slack):
+def _find_centers(tree, seeds, bandwidth):
     """Shifts all seeds and merges where they end: float64 [feature_dim, clusters]."""
-    todo, means, counts = [seeds], [], []
-    while todo:
-        block = todo.pop()
-        try:
-            block_means, block_counts = _shift(tree, block, bandwidth, slack)
-        except _TooManyPairs:
-            half = block.shape[1] // 2
-            todo += [block[:, half:], block[:, :half]]
-        else:
-            means.append(block_means)
-            counts.append(block_counts)
-    means, counts = np.concatenate(means, 1), np.concatenate(counts)
+    means, counts = _shift(tree, seeds, bandwidth)
     if not counts.any():
         # In many dimensions the middle of a bin may have no point within the bandwidth. A point has: itself.
-        return _find_centers(tree, tree.columns[:, _first_points(tree)], bandwidth, slack)
+        return _find_centers(tree, tree.columns[:, _first_points(tree)], bandwidth)
     means = means[:, counts > 0]
     # Most points first, then by coordinates.
     means = means[:, np.lexsort([*means[::-1], counts[counts > 0]])[::-1]]
@@ -231,115 +278,134 @@ def _find_centers(tree, seeds, bandwidth, slack):
     return np.stack(centers, 1)
 
 
-class _TooManyPairs(Exception):
-    """More pairs of a seed and a cell or point than the memory bound allows: take fewer seeds at a time."""
-
-
-def _shift(tree, seeds, bandwidth, slack):
-    """Moves seeds, float [feature_dim, S], to their ends, all at once.
+def _shift(tree, seeds, bandwidth):
+    """Moves seeds, float [feature_dim, S], to their ends.
 
     Returns (means float64 [feature_dim, S], counts [S]): the ends, and how many points each is the mean of, 0
     for a seed that has none around it.
     """
-    num = seeds.shape[1]
-    means, counts = seeds.astype(np.float64), np.zeros(num)
-    moving = np.arange(num)
-    # What _look found around a seed's anchor stays true, but for near points, while the seed is within margin
-    # of it.
-    anchor, margin, step = np.full(means.shape, np.inf), np.zeros(num), np.full(num, np.inf)
-    sure_count, sure_sum = np.zeros(num), np.zeros(means.shape)
-    near_seed = near_point = np.zeros(0, np.intp)
+    means, counts = seeds.astype(np.float64), np.zeros(seeds.shape[1])
+    step, moving = np.full(len(counts), np.inf), np.ones(len(counts), bool)  # steps in bandwidths
+    blocks, stale = [], np.arange(len(counts))
     for _ in range(_MAX_ITERATIONS + 1):
-        away = np.sqrt(_squared(means[:, moving] - anchor[:, moving]))
-        stale = moving[~(away <= margin[moving])]
-        kept = np.zeros(num, bool)
-        kept[moving], kept[stale] = True, False
-        if not kept[near_seed].all():
-            still = np.flatnonzero(kept[near_seed])
-            near_seed, near_point = near_seed[still], near_point[still]
-        if len(stale):
-            # A seed in full flight will be far away after one step; a slow one is given room for several.
-            anchor[:, stale] = means[:, stale]
-            margin[stale] = np.where(step[stale] < _SLOW * bandwidth, _ROOM * step[stale], 0)
-            sure_count[stale], sure_sum[:, stale], seed, point = _look(
-                tree, means[:, stale], bandwidth, margin[stale] + slack)
-            near_seed, near_point = np.append(near_seed, stale[seed]), np.append(near_point, point)
-            if len(near_seed) > _MAX_PAIRS and num > 1:
-                raise _TooManyPairs
-
-        # The only place where a point is held against the ball itself, in float64 as scikit-learn's trees do.
-        within = np.flatnonzero(_pair_distance(tree.columns, near_point, means, near_seed) <= bandwidth ** 2)
-        seed = near_seed[within]
-        count, total = sure_count.copy(), sure_sum.copy()
-        count += np.bincount(seed, minlength=num)
-        _add(total, seed, tree.columns, near_point[within])
-
-        count, before = count[moving], means[:, moving]
-        after = np.where(count > 0, total[:, moving] / np.maximum(count, 1), before)
-        # The precision in which scikit-learn keeps means.
-        after = after.astype(tree.columns.dtype).astype(np.float64)
-        means[:, moving], counts[moving] = after, count
-        step[moving] = np.sqrt(_squared(after - before))
-        moving = moving[(step[moving] > _STOP * bandwidth) & (count > 0)]
-        if not len(moving):
+        room = _MAX_NEAR - sum(len(block.near) for block in blocks)
+        for seeds in _split(means, stale):
+            # A seed in full flight will be far away after one step; slow ones are given room for several.
+            pace = step[seeds].max()
+            margin = _ROOM * pace if pace < _SLOW and room > 0 else 0
+            blocks.append(_look(tree, seeds, tree.scale(means[:, seeds]), margin))
+            room -= len(blocks[-1].near)
+        valid, stale = [], [np.zeros(0, np.intp)]
+        for block in blocks:
+            active = np.flatnonzero(moving[block.seeds])
+            seeds = block.seeds[active]
+            before = means[:, seeds]
+            places = tree.scale(before)
+            total = block.total[active] + _sum_near(tree, block.near, before, places)
+            count = total[:, -1]
+            # Divided last, as a mean of the points themselves is: equal to the last digit where numbers are round.
+            after = (bandwidth * total[:, :-1].T + count * (before - bandwidth * places)) / np.maximum(count, 1)
+            # The precision in which scikit-learn keeps means.
+            after = np.where(count > 0, after.astype(tree.columns.dtype), before)
+            means[:, seeds], counts[seeds] = after, count
+            step[seeds] = np.sqrt(_squared((after - before) / bandwidth))
+            moving[seeds] = (step[seeds] > _STOP) & (count > 0)
+            going = moving[seeds]
+            away = _squared(tree.scale(after) - block.places[:, active])[going]
+            if (away < block.margin ** 2).all():
+                valid.append(block)
+            else:
+                stale.append(seeds[going])
+        blocks, stale = [block for block in valid if moving[block.seeds].any()], np.concatenate(stale)
+        if not moving.any():
             break
     return means, counts
 
 
-def _look(tree, at, bandwidth, margin):
-    """Looks for the points around places, float64 [feature_dim, S], from the coarsest cells down.
+def _split(means, seeds):
+    """Cuts seeds into blocks of neighbours: a list of int [S]."""
+    if len(seeds) <= _BLOCK:
+        return [seeds] if len(seeds) else []
+    at = means[:, seeds]
+    seeds = seeds[np.argsort(at[np.ptp(at, axis=1).argmax()], kind='stable')]
+    half = len(seeds) // 2
+    return _split(means, seeds[:half]) + _split(means, seeds[half:])
 
-    margin: float64 [S], how far from the ball's surface a point must lie to be surely within or without
-    Returns (count [S], sum float64 [feature_dim, S]) of the points surely within, and the points near the
-    surface as pairs (seed [pairs], point [pairs]).
+
+class _Block(typing.NamedTuple):
+    """Neighbouring seeds and what is around them, which holds while each is nearer to its place than margin."""
+    seeds: np.ndarray  # int [S]
+    places: np.ndarray  # where they were, scaled, float64 [feature_dim, S]
+    margin: float  # bandwidths
+    total: np.ndarray  # sum, scaled, and number of the points surely within, float64 [S, feature_dim + 1]
+    near: np.ndarray  # int, all other points that may be within the ball around any of them
+
+
+def _look(tree, seeds, places, margin):
+    """Looks for the points around a block of seeds, from the coarsest cells down: a _Block.
+
+    places: where the seeds are, scaled, float64 [feature_dim, S]
+    margin: how many bandwidths from there they may go
     """
-    num = at.shape[1]
-    count, total = np.zeros(num), np.zeros(at.shape)
-    seed, cell = _expand(np.arange(num), np.zeros(num, np.intp), np.full(num, len(tree.levels[0].count)))
+    total = np.zeros([len(seeds), len(places) + 1])
+    factors, least = _factors(tree.scale, places), margin + tree.scale.slack
+    index = np.arange(len(tree.levels[0].count))
     for level in tree.levels:
-        beyond = np.sqrt(_pair_distance(level.middle, cell, at, seed)) - bandwidth
-        reach = level.radius.take(cell) + margin.take(seed)
-        inside = np.flatnonzero(beyond < -reach)
-        cut = np.flatnonzero(np.abs(beyond) <= reach)
-        count += np.bincount(seed[inside], level.count.take(cell[inside]), num)
-        _add(total, seed[inside], level.sums, cell[inside])
-        cell = cell[cut]
-        seed, cell = _expand(seed[cut], level.first.take(cell), level.parts.take(cell))
-    # What is left in cell are points. A wide margin may hold many that are not near.
-    beyond = np.sqrt(_pair_distance(tree.columns, cell, at, seed)) - bandwidth
-    reach = margin.take(seed)
-    inside = np.flatnonzero(beyond < -reach)
-    near = np.flatnonzero(np.abs(beyond) <= reach)
-    count += np.bincount(seed[inside], minlength=num)
-    _add(total, seed[inside], tree.columns, cell[inside])
-    return count, total, seed[near], cell[near]
+        opened = [np.zeros(0, np.intp)]
+        for part in _slices(len(index)):
+            cells = index[part]
+            reach = level.radius.take(cells) / tree.scale.bandwidth + least
+            within, cut = _compare(factors, level.rows.take(cells, axis=1), reach)
+            opened.append(cells[cut])
+            total += within @ level.weight.take(cells, axis=1).T
+        index = np.concatenate(opened)
+        index = _expand(level.first.take(index), level.parts.take(index))
+    near = [np.zeros(0, np.intp)]
+    for part in _slices(len(index)):
+        rows = tree.rows.take(index[part], axis=1)
+        within, cut = _compare(factors, rows, least)
+        near.append(index[part][cut])
+        total += within @ rows[:-1].T
+    return _Block(seeds, places, margin, total, np.concatenate(near))
 
 
-def _expand(seed, first, parts):
-    """Pairs of seeds with the parts of cells: first[i], first[i] + 1, ... for parts[i] times each seed[i]."""
+def _compare(factors, rows, reach):
+    """Holds items against the balls around places. factors, rows: of them; reach: of the items, [items] or a number.
+
+    Returns (within, cut): float [S, items], 1 for items within the ball for sure; and the indices of those items for
+    which that cannot be said of every ball, 0 in within.
+    """
+    distance = factors @ rows  # squared
+    inner, outer = np.square([np.maximum(1 - reach, 0), 1 + reach]).astype(rows.dtype)
+    within = distance < inner
+    cut = np.flatnonzero((within != (distance <= outer)).any(0))
+    within = within.astype(rows.dtype)
+    within[:, cut] = 0
+    return within, cut
+
+
+def _sum_near(tree, near, means, places):
+    """Sum and number of those of the near points that are within the balls around means, as in a block's total."""
+    total = np.zeros([means.shape[1], len(means) + 1])
+    factors, slack = _factors(tree.scale, places), tree.scale.slack
+    for part in _slices(len(near)):
+        rows = tree.rows.take(near[part], axis=1)
+        distance = factors @ rows
+        within = distance <= 1
+        # The only place where a point is held against the ball itself, in float64 as scikit-learn's trees do.
+        place, point = np.nonzero(np.abs(distance - 1) <= 3 * slack)
+        exact = tree.columns[:, near[part][point]].astype(np.float64) - means[:, place]
+        within[place, point] = _squared(exact) <= tree.scale.bandwidth ** 2
+        total += within.astype(rows.dtype) @ rows[:-1].T
+    return total
+
+
+def _expand(first, parts):
+    """The parts of cells: first[i], first[i] + 1, ..., parts[i] of them, for each i."""
     ends = np.cumsum(parts)
-    total = int(ends[-1]) if len(ends) else 0
-    if total > _MAX_PAIRS and seed[0] != seed[-1]:
-        raise _TooManyPairs
     index = np.repeat(first - ends + parts, parts)
-    index += np.arange(total)
-    return np.repeat(seed, parts), index
-
-
-def _pair_distance(columns, index, at, seed):
-    """Squared distances, float64 [pairs], of columns[:, index] from at[:, seed]."""
-    result = np.zeros(len(index))
-    for column, place in zip(columns, at):
-        difference = column.take(index) - place.take(seed)
-        difference *= difference
-        result += difference
-    return result
-
-
-def _add(total, seed, columns, index):
-    """Adds columns[:, index] to total[:, seed] in float64."""
-    for row, column in zip(total, columns):
-        row += np.bincount(seed, column.take(index), len(row))
+    index += np.arange(len(index))
+    return index
 
 
 def _squared(vectors):
@@ -355,14 +421,14 @@ def _nearest(tree, centers):
     level = tree.levels[-1]
     labels, rest = np.zeros(n, np.int32), np.zeros(n, bool)
     nearest, sure = np.zeros(len(level.count), np.int32), np.zeros(len(level.count), bool)
-    for part in _slices(len(level.count), num):
+    for part in _slices(len(level.count)):
         distance = np.sqrt(_distances(level.middle[:, part], centers))
         nearest[part] = distance.argmin(1)
         first, second = np.partition(distance, 1, axis=1)[:, :2].T
         sure[part] = second - first > (2 + 1e-6) * level.radius[part] + 1e-9 * second
     labels = np.repeat(nearest, level.count)
     rest = np.flatnonzero(np.repeat(~sure, level.count))
-    for part in _slices(len(rest), num):
+    for part in _slices(len(rest)):
         points = tree.columns.take(rest[part], axis=1)
         labels[rest[part]] = _distances(points, centers).argmin(1)
     result = np.empty(n, np.int32)
@@ -375,10 +441,9 @@ def _distances(columns, centers):
     return sum(np.square(np.subtract.outer(column, center)) for column, center in zip(columns, centers))
 
 
-def _slices(length, width):
-    """Cuts range(length) so that a row of width for each index keeps within the memory bound."""
-    size = max(1, _MAX_PAIRS // width)
-    return [slice(start, start + size) for start in range(0, length, size)]
+def _slices(length):
+    """Cuts range(length) into slices of _MAX_ITEMS."""
+    return [slice(start, start + _MAX_ITEMS) for start in range(0, length, _MAX_ITEMS)]
 
 
 # ---- Instances ---------------------------------------------------------------------------------------------

@@ -108,18 +108,20 @@ def test_cluster_equals_scikit_learn_to_the_last_label_on_small_random_inputs():
 def test_memory_bound_changes_no_result(monkeypatch):
     points = untrained(5, size=48).reshape(-1, 3)
     expected = clustering.cluster(points, 0.8)
-    monkeypatch.setattr(clustering, '_MAX_PAIRS', 1000)  # seeds in many small blocks
+    monkeypatch.setattr(clustering, '_MAX_ITEMS', 100)
+    monkeypatch.setattr(clustering, '_MAX_NEAR', 1000)
     num, labels, centers = clustering.cluster(points, 0.8)
     assert num == expected[0] and (labels == expected[1]).all()
     np.testing.assert_allclose(centers, expected[2], atol=1e-6)
 
 
-@pytest.mark.parametrize('levels, crowd', [(1, 1), (3, 1), (3, 10 ** 9)])
-def test_size_of_cells_changes_no_result(monkeypatch, levels, crowd):
+@pytest.mark.parametrize('levels, crowd, block', [(1, 1, 3), (3, 1, 16), (3, 10 ** 9, 100)])
+def test_size_of_cells_and_blocks_changes_no_result(monkeypatch, levels, crowd, block):
     points = network_like(6).reshape(-1, 3)
     expected = clustering.cluster(points, 0.7)
     monkeypatch.setattr(clustering, '_LEVELS', levels)
     monkeypatch.setattr(clustering, '_CROWD', crowd)
+    monkeypatch.setattr(clustering, '_BLOCK', block)
     num, labels, centers = clustering.cluster(points, 0.7)
     assert num == expected[0] and (labels == expected[1]).all()
     np.testing.assert_allclose(centers, expected[2], atol=1e-6)
@@ -139,7 +141,51 @@ def test_extra_memory_stays_under_the_bound(points):
     assert peak < 60 * points.size + 30e6 < 100e6
 
 
+@pytest.mark.parametrize('wide, slack', [(0, 1e-3), (0, 0), (1e4, 0)])
+def test_precision_of_distances_and_empty_space_change_no_result(monkeypatch, wide, slack):
+    islands = np.float32([[0, 0, 0], [900, -40, 0], [900, 40, 7000]])
+    points = np.concatenate([network_like(7, 48).reshape(-1, 3) + island for island in islands])
+    expected = clustering.cluster(points, 0.7)
+    monkeypatch.setattr(clustering, '_WIDE', wide)  # 0: empty space is left out, always
+    monkeypatch.setattr(clustering, '_MOST_SLACK', slack)  # 0: float64, always
+    num, labels, centers = clustering.cluster(points, 0.7)
+    assert num == expected[0] and (labels == expected[1]).all()
+    np.testing.assert_allclose(centers, expected[2], atol=2e-3)
+
+
 # ---- Corners -----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+def test_far_islands_are_clustered_as_if_alone(dtype):
+    island = network_like(8, 48).reshape(-1, 3).astype(dtype)
+    far = np.array([[2**30, -2**41, 0], [-2**50, 5, 2**14]], dtype)
+    num, labels, _ = clustering.cluster(island, 1.0)
+    num_far, labels_far, centers_far = clustering.cluster(np.concatenate([island, far]), 1.0)
+    assert num_far == num + 2 and (labels_far[:-2] == labels).all()
+    assert len(set(labels_far[-2:]) - set(labels)) == 2
+    np.testing.assert_array_equal(centers_far[labels_far[-2:]], far)
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+def test_points_exactly_on_the_borders_of_balls_and_bins(dtype):
+    lattice = np.stack(np.meshgrid(*[np.arange(5)] * 3), -1).reshape(-1, 3).astype(dtype)
+    for bandwidth in (0.5, 1.0, 1.5, 2.0):  # a multiple of half the spacing
+        assert_same(lattice / 2, bandwidth, least=1.0)
+        assert_same(np.repeat(lattice / 2, 4, axis=0)[::3], bandwidth, least=1.0)
+
+
+@pytest.mark.parametrize('bandwidth', [1e-20, 1e-3, 1e3, 1e20])
+def test_huge_and_tiny_bandwidths(bandwidth):
+    points = np.float32([[1, 1], [20, 1], [50, 50], [20, 1]]) * np.float32(bandwidth)
+    num, labels, _ = clustering.cluster(points, bandwidth)  # scikit-learn overflows
+    assert num == 3 and labels[1] == labels[3] == 0 and sorted(labels) == [0, 0, 1, 2]
+
+
+def test_two_far_points_are_two_clusters():
+    num, labels, centers = clustering.cluster(np.float32([[0, 0], [1e30, 0]]), 1.0)
+    assert num == 2 and sorted(labels) == [0, 1]
+    np.testing.assert_array_equal(centers[labels], np.float32([[0, 0], [1e30, 0]]))
+
 
 def test_cluster_of_nothing():
     num, labels, centers = clustering.cluster(np.zeros([0, 3], np.float32), 1.0)

@@ -1,0 +1,110 @@
+"""Mean shift against scikit-learn's, over sizes, instances, dimensions and kinds of embedding.
+
+    python tests/benchmark_clustering.py
+    python tests/benchmark_clustering.py --quick
+    python tests/benchmark_clustering.py --embeddings FOLDER --bandwidth 0.75   # *.npy, float [h, w, feature_dim]
+"""
+
+import argparse
+import glob
+import os
+import statistics
+import sys
+import time
+
+import cv2
+import numpy as np
+
+TESTS = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.dirname(TESTS), TESTS]
+
+import clustering
+from reference import plain_cluster
+
+
+def photo_like(side, instances=4, feature_dim=3, seed=0, spread=0.12):
+    """An embedding, float32 [side, side, feature_dim], of lanes on a background as a trained network makes it."""
+    rng = np.random.default_rng(seed)
+    label = np.zeros([side, side], np.uint8)
+    for i in range(instances):
+        top, bottom = (side * (0.4 + 0.2 * i / instances), side * 0.3), (side * (0.05 + 0.9 * i / instances), side - 1)
+        cv2.line(label, [int(x) for x in top], [int(x) for x in bottom], i + 1, max(2, side // 90))
+    # Centers 3.5 apart, the background's in their middle.
+    axes = min(feature_dim, 3)
+    grid = np.stack(np.meshgrid(*[[-3.5, 0, 3.5]] * axes, indexing='ij'), -1).reshape(-1, axes)
+    grid = np.concatenate([grid, 2 * grid[np.square(grid).sum(1) > 0]])  # 16 instances in 2 dimensions fit too
+    order = np.argsort(np.square(grid).sum(1), kind='stable')[:instances + 1]
+    centers = np.pad(np.float32(grid[order]), [(0, 0), (0, feature_dim - axes)])
+    shares = np.stack([cv2.GaussianBlur(np.float32(label == i), (0, 0), 1) for i in range(instances + 1)], -1) ** 2
+    embedding = (shares / shares.sum(-1, keepdims=True)) @ centers
+    return embedding + noise(side, feature_dim, seed, (side / 12, 1.5), spread / 2 * np.sqrt(3 / feature_dim))
+
+
+def noise(side, feature_dim=3, seed=0, sigmas=(8, 2), scale=0.3):
+    """What an untrained network gives: smooth noise without clusters, float32 [side, side, feature_dim]."""
+    rng = np.random.default_rng(seed)
+    result = np.zeros([side, side, feature_dim], np.float32)
+    for sigma in sigmas:
+        for j in range(feature_dim):
+            layer = cv2.GaussianBlur(rng.normal(size=[side, side]).astype(np.float32), (0, 0), sigma)
+            result[..., j] += scale * layer / layer.std()
+    return result
+
+
+def medians(functions, turns):
+    """The median seconds of each function, run in turn."""
+    seconds = [[] for _ in functions]
+    for _ in range(turns):
+        for function, taken in zip(functions, seconds):
+            start = time.perf_counter()
+            function()
+            taken.append(time.perf_counter() - start)
+    return [statistics.median(taken) for taken in seconds]
+
+
+def compare(name, embedding, bandwidth, turns):
+    """A row: (name, ours in seconds, scikit-learn's in seconds, None, there is no floor)."""
+    points = embedding.reshape(-1, embedding.shape[-1])
+    clustering.cluster(points, bandwidth)
+    ours, plain = medians([lambda: clustering.cluster(points, bandwidth),
+                           lambda: plain_cluster(points, bandwidth)], turns)
+    return name, ours, plain, None
+
+
+def rows(quick):
+    """Yields (name, our seconds, plain seconds, floor in seconds or None), medians of runs taken in turn."""
+    turns, bandwidth = (1, 1.0) if quick else (3, 1.0)
+    for seed in range(1 if quick else 3):
+        yield compare(f'mean shift, photo-like 512x512 no. {seed}', photo_like(512, seed=seed), bandwidth, turns)
+    for side in (64, 256) if quick else (32, 64, 256, 768, 1024):
+        yield compare(f'mean shift, photo-like {side}x{side}', photo_like(side), bandwidth, turns)
+    for instances in (1, 16) if quick else (1, 2, 8, 16):
+        yield compare(f'mean shift, 512x512, {instances} instances', photo_like(512, instances), bandwidth, turns)
+    for feature_dim in (2, 16) if quick else (2, 4, 8, 16):
+        side = 128 if quick else 256
+        embedding = photo_like(side, feature_dim=feature_dim)
+        yield compare(f'mean shift, {side}x{side}, {feature_dim} dimensions', embedding, bandwidth, turns)
+    side = 128 if quick else 512
+    yield compare(f'mean shift, noise {side}x{side}', noise(side), bandwidth, turns)
+    yield compare(f'mean shift, smeared {side}x{side}', photo_like(side, spread=0.8), 0.75, turns)
+
+
+def rows_of_files(folder, bandwidth, turns=3):
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), '*.npy'))):
+        yield compare(os.path.basename(path), np.load(path), bandwidth, turns)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--quick', action='store_true', help='Fewer and smaller rows, one turn each: under a minute.')
+    parser.add_argument('--embeddings', metavar='FOLDER', help='Measure the embeddings in its *.npy files instead.')
+    parser.add_argument('--bandwidth', type=float, default=1.0, help='Of mean shift on --embeddings, in their units.')
+    flags = parser.parse_args()
+    print(f'{"":42s}{"ours":>10s}{"plain":>12s}{"ratio":>8s}')
+    found = rows_of_files(flags.embeddings, flags.bandwidth) if flags.embeddings else rows(flags.quick)
+    for name, ours, plain, _ in found:
+        print(f'{name:42s}{1e3 * ours:7.1f} ms{1e3 * plain:9.0f} ms{plain / ours:8.1f}', flush=True)
+
+
+if __name__ == '__main__':
+    main()
