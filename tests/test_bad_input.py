@@ -212,7 +212,7 @@ FLAGS = {
 }
 
 FILES = {
-    'inference': {
+    'inference, before the network is loaded': {
         # Where the photos are
         'no such input': ('-i absent', None, 'absent: no such'),
         'empty folder': ('-i empty', None, 'empty: holds no pictures'),
@@ -241,6 +241,8 @@ FILES = {
         'export to a file': ('--export notes.txt', None, '--export notes.txt: is there already'),
         'export to a folder in use': ('--export out', None, '--export out: is there already'),
         'export below a file': ('--export notes.txt/m', None, 'notes.txt: '),
+    },
+    'inference': {
         # The model
         'no model folder': ('-m absent', None, 'absent: no such folder'),
         'no checkpoint': ('-m empty', None, 'empty: holds no checkpoint'),
@@ -375,7 +377,10 @@ def test_flag(script, args, culprit, home, run_script, monkeypatch):
 
 @pytest.mark.parametrize('script, args, spoil, culprit', [
     pytest.param(script, *row, id=f'{script}: {name}') for script, rows in FILES.items() for name, row in rows.items()])
-def test_file(script, args, spoil, culprit, home, run_script):
+def test_file(script, args, spoil, culprit, home, run_script, monkeypatch):
+    if script.endswith('before the network is loaded'):
+        script = 'inference'
+        monkeypatch.setattr(quiet, 'import_tensorflow', lambda: pytest.fail('TensorFlow was imported'))
     if script == 'evaluation' and '.json' in args.split('--')[0]:
         prefix = ''
     else:

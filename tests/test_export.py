@@ -13,6 +13,7 @@ from data import quiet
 quiet.import_tensorflow()
 import tensorflow.compat.v1 as tf  # noqa: E402
 
+import enet  # noqa: E402
 import inference  # noqa: E402
 import utils  # noqa: E402
 
@@ -37,6 +38,17 @@ saved_model_cli.main()
 SIZES = ((1, 64, 96), (3, 40, 128))   # b, h, w
 
 
+@pytest.fixture(autouse=True, scope='module')
+def short_network():
+    """ENet with a bottleneck of each kind, for the sake of the time it takes to build."""
+    whole = enet.bottleneck
+    kept = {'bottleneck2_1', 'bottleneck2_2', 'bottleneck2_3', 'bottleneck4_1', 'bottleneck5_1'}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(enet, 'bottleneck', lambda x, depth, mode, scope, *args, **kwargs:
+                      whole(x, depth, mode, scope, *args, **kwargs) if scope in kept else x)
+        yield
+
+
 def random_model(folder, **conventions):
     """A model with random weights of a size that is in SIZES."""
     conventions = utils.Conventions(image_size=(96, 64), **conventions)
@@ -49,7 +61,7 @@ def random_model(folder, **conventions):
 
 
 @pytest.fixture(scope='module')
-def model(tmp_path_factory):
+def model(short_network, tmp_path_factory):
     folder = tmp_path_factory.mktemp('model')
     utils.write_conventions(folder, random_model(folder, normalisation='signed', head_activation='none', feature_dim=4,
                                                  batch_statistics=False, dropout_at_inference=False, bandwidth=0.3))
@@ -57,7 +69,7 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def model_of_2018(tmp_path_factory):
+def model_of_2018(short_network, tmp_path_factory):
     """Without a record, and its moving averages were never updated."""
     folder = tmp_path_factory.mktemp('model_of_2018')
     random_model(folder)

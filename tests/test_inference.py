@@ -37,13 +37,6 @@ def colour_network(monkeypatch):
     monkeypatch.setattr(quiet, 'import_tensorflow', lambda: None)
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    """Loading TensorFlow or the network is a failure: what the test gives must be refused before."""
-    monkeypatch.setattr(quiet, 'import_tensorflow', lambda: pytest.fail('TensorFlow was imported'))
-    monkeypatch.setattr(inference, 'load_network', lambda modeldir: pytest.fail('the network was loaded'))
-
-
 def road(*names, size=(128, 72)):
     """A black photo with lines of pure colour, 1 px wide at 128x72: 10 in TuSimple's size."""
     photo = np.zeros([72, 128, 3], np.uint8)
@@ -354,61 +347,6 @@ def test_a_model_that_gives_nan_is_named(colour_network, run_script, tmp_path, m
     assert outcome.status == 1 and str(tmp_path / 'model') in one_line(outcome.err) and 'NaN' in outcome.err
 
 
-BAD_FLAGS = {
-    'zero bandwidth': (['--bandwidth', '0'], '--bandwidth'),
-    'negative bandwidth': (['--bandwidth', '-1'], '--bandwidth'),
-    'NaN bandwidth': (['--bandwidth', 'nan'], '--bandwidth'),
-    'wordy bandwidth': (['--bandwidth', 'wide'], '--bandwidth'),
-    'negative workers': (['--workers', '-1'], '--workers'),
-    'unknown flag': (['--colour', 'red'], '--colour'),
-    'nothing to do': (['--no-pictures'], '--no-pictures'),
-}
-
-
-@pytest.mark.parametrize('flags, culprit', BAD_FLAGS.values(), ids=BAD_FLAGS)
-def test_nonsense_flags_are_refused_at_once(no_network, run_script, tmp_path, flags, culprit):
-    write(tmp_path / 'in/a.png', road('red'))
-    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', *flags)
-    assert outcome.status == 2 and culprit in one_line(outcome.err)
-    assert not (tmp_path / 'out').exists()
-
-
-BAD_INPUTS = {
-    'no such input': (['-i', 'absent'], 'absent'),
-    'empty folder': (['-i', 'empty'], 'empty'),
-    'folder without pictures': (['-i', 'text'], 'text'),
-    'damaged video': (['-i', 'text/video.mp4'], 'video.mp4'),
-    'empty json': (['-i', 'text/tasks.json'], 'tasks.json'),
-    'json that is none': (['-i', 'text/label.json'], 'label.json:1'),
-    'json that leaves its folder': (['-i', 'text/escape.json'], 'escape.json:1'),
-    'output folder is a file': (['-o', 'text/notes.txt'], 'notes.txt'),
-    'output folder below a file': (['-o', 'text/notes.txt/out'], 'notes.txt'),
-    'json output is a folder': (['--json', 'empty'], '--json'),
-    'json output below a file': (['--json', 'text/notes.txt/p.json'], 'notes.txt'),
-    'json output is the input': (['-i', 'in/tasks.json', '--json', 'in/../in/tasks.json'], '--json'),
-    'results over their own input': (['-i', 'earlier', '-o', 'earlier'], 'cluster_0000.png'),
-}
-
-
-@pytest.mark.parametrize('flags, culprit', BAD_INPUTS.values(), ids=BAD_INPUTS)
-def test_bad_input_is_one_line_before_the_network_is_loaded(no_network, run_script, tmp_path, monkeypatch,
-                                                            flags, culprit):
-    monkeypatch.chdir(tmp_path)
-    write(tmp_path / 'in/a.png', road('red'))
-    write(tmp_path / 'earlier/cluster_0000.png', road('red'))
-    (tmp_path / 'in/tasks.json').write_text('{"raw_file": "a.png", "h_samples": [30, 40]}\n')
-    (tmp_path / 'empty').mkdir()
-    (tmp_path / 'text').mkdir()
-    for name, text in (('notes.txt', 'notes'), ('video.mp4', 'not a video'), ('tasks.json', ''),
-                       ('label.json', 'no json'),
-                       ('escape.json', '{"raw_file": "/etc/passwd.jpg", "h_samples": [30]}')):
-        (tmp_path / 'text' / name).write_text(text)
-    before = contents(tmp_path)
-    outcome = run_script(inference, '-i', 'in', '-o', 'earlier', *flags)
-    assert outcome.status == 1 and culprit in one_line(outcome.err) and outcome.out == ''
-    assert contents(tmp_path) == before
-
-
 # ---- With a network ----------------------------------------------------------------------------------------
 
 @pytest.fixture(scope='module')
@@ -445,18 +383,6 @@ def test_rebuilt_graph_gives_the_embedding_that_the_script_uses(tiny_model):
 def test_feature_dim_of_another_model_is_refused(tiny_model):
     with pytest.raises(InputError, match='3 dimensions, not 5'):
         inference.rebuild_graph(None, tiny_model, None, 1, 5)
-
-
-@pytest.mark.parametrize('name, content', [('absent', None), ('empty', {}), ('other', {'checkpoint': 'no'})])
-def test_model_folder_without_a_checkpoint_is_named(tiny_model, run_script, tmp_path, name, content):
-    if content is not None:
-        (tmp_path / name).mkdir()
-        for file, text in content.items():
-            (tmp_path / name / file).write_text(text)
-    write(tmp_path / 'in/a.png', road('red'))
-    outcome = run_script(inference, '-m', tmp_path / name, '-i', tmp_path / 'in', '-o', tmp_path / 'out')
-    assert outcome.status == 1 and str(tmp_path / name) in one_line(outcome.err)
-    assert os.listdir(tmp_path / 'out') == []
 
 
 # ---- From the shell ----------------------------------------------------------------------------------------
