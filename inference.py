@@ -19,7 +19,6 @@ import itertools
 import os
 import re
 import shutil
-import sys
 import time
 
 # Before OpenCV is imported: a broken video is for our error line to tell, not for FFmpeg's.
@@ -348,7 +347,8 @@ def write_pictures(photo, ids, flags):
         ids_type = np.uint8 if ids.max(initial=0) <= 255 else np.uint16
         write('mask', datagenerator.resize_label(ids.astype(ids_type), photo.image.shape[1::-1]))
     if flags.scatter:
-        title = f'{photo.raw_file}: {ids.max()} instances'
+        name = command_line.printable(photo.raw_file).replace('$', r'\$')   # not matplotlib's mathematics
+        title = f'{name}: {ids.max()} instances'
         write('scatter', visualization.scatter_plot(photo.embedding, ids, title))
         write('embedding', visualization.embedding_as_colours(photo.embedding))
 
@@ -376,7 +376,7 @@ def print_results(photos, seconds, flags):
     num_lanes = sum(len(photo.lanes) for photo in photos)
     if not flags.no_pictures:
         for photo in photos if len(photos) <= 20 else ():
-            print(f'cluster_{photo.number:04d}.png  {len(photo.lanes)} lanes  {photo.raw_file}')
+            print(f'cluster_{photo.number:04d}.png  {len(photo.lanes)} lanes  {command_line.printable(photo.raw_file)}')
     print(f'{"ms a picture":<14}{"median":>8}{"mean":>8}')
     for name, values in times.items():
         print(f'{name:<14}{np.median(values):8.1f}{np.mean(values):8.1f}')

@@ -148,7 +148,7 @@ def main():
             shutil.rmtree(folder, ignore_errors=True)
 
     for problem in problems:
-        print(problem)
+        print(command_line.printable(problem))
     if removed:
         print(f'Removed {removed} files of an earlier, longer run.')
     print(f'Wrote {len(written)} photos and {num_lanes} lanes to {args.outdir}; '

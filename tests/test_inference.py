@@ -4,6 +4,8 @@ Most tests replace the network by one that takes a photo's colours for its embed
 instances.
 """
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -172,6 +174,21 @@ def test_scatter_shows_the_embedding(colour_network, run_script, tmp_path):
     run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--scatter', '--no-pictures')
     assert sorted(os.listdir(tmp_path / 'out')) == ['embedding_0000.png', 'scatter_0000.png']
     np.testing.assert_array_equal(read(tmp_path / 'out/embedding_0000.png'), road('red', 'blue', size=SHAPE))
+
+
+@pytest.mark.parametrize('name', [b'\xff\xfe.png', b'$_{$ 100%.png', b'\x1b[31m.png', b'two\nlines.png'])
+def test_photos_may_have_any_name(colour_network, tmp_path, name):
+    folder = os.fsencode(tmp_path / 'in')
+    os.rename(write(tmp_path / 'in/a.png', road('red')), os.path.join(folder, name))
+    terminal = io.TextIOWrapper(io.BytesIO(), 'utf-8', errors='strict')
+    with contextlib.redirect_stdout(terminal):
+        status = inference.main(['-i', str(tmp_path / 'in'), '-o', str(tmp_path / 'out'), '--scatter',
+                                 '--json', str(tmp_path / 'p.json')])
+    terminal.flush()
+    lines = terminal.buffer.getvalue().decode().splitlines()
+    assert status == 0 and lines[0].startswith('cluster_0000.png  1 lanes  ') and lines[0].isprintable()
+    assert json_lines(tmp_path / 'p.json')[0]['raw_file'] == os.fsdecode(name)
+    assert len(os.listdir(tmp_path / 'out')) == 3
 
 
 def test_draw_lanes_draws_them_over_the_instances(colour_network, run_script, tmp_path):
