@@ -134,7 +134,7 @@ def test_what_a_killed_export_left_behind_is_cleared(model, light_graph, tmp_pat
     assert os.listdir(tmp_path) == ['out']
 
 
-@pytest.mark.parametrize('error, status', [(tf.errors.ResourceExhaustedError(None, None, 'x; No space left on device'), 1),
+@pytest.mark.parametrize('error, status', [(tf.errors.UnknownError(None, None, 'x; No space left on device'), 1),
                                            (OSError(28, 'No space left on device'), 1), (KeyboardInterrupt(), 130)])
 def test_a_failing_export_leaves_nothing(model, light_graph, tmp_path, run_script, monkeypatch, error, status):
     def save(builder, *args):
