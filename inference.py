@@ -4,6 +4,7 @@
     python inference.py --indir photos --outdir results        a folder of your own
     python inference.py --indir drive.mp4 --draw-lanes         every frame of a video
     python inference.py --indir test_tasks_0627.json --json predictions.json --no-pictures
+    python inference.py --export lanes/1                       the network alone, for TensorFlow Serving and others
 
 Each photo becomes cluster_NNNN.png, the photo at its own size with every instance coloured and the largest
 cluster (the background) left as it is. NNNN counts from 0000 through the inputs as sorted by name, as listed
@@ -17,7 +18,7 @@ import dataclasses
 import itertools
 import os
 import re
-import sys
+import shutil
 import time
 
 # Before OpenCV is imported: a broken video is for our error line to tell, not for FFmpeg's.
@@ -70,6 +71,12 @@ def parse_flags(argv):
     files.add_argument('--json', metavar='FILE',
                        help='Write the lanes in the format of the TuSimple benchmark, one line a photo: '
                             'raw_file, lanes, h_samples, and run_time in ms (network + clustering + lanes).')
+    files.add_argument('--export', metavar='DIR',
+                       help='Write the network as a SavedModel into a new folder, for TensorFlow Serving, '
+                            'tf.saved_model.load and converters, and do nothing else: no photo is looked at. Its '
+                            'signature serving_default takes `image`, float32 [b, h, w, 3], RGB 0..255, any multiples '
+                            'of 8 in size, and gives `embedding`, float32 [b, h, w, feature_dim]. The folder holds '
+                            'conventions.json as well.')
     clusters = parser.add_argument_group('clustering')
     clusters.add_argument('--bandwidth', type=command_line.positive_float,
                           help='Bandwidth of mean shift in embedding space (default: that of the model).')
@@ -88,6 +95,10 @@ def parse_flags(argv):
                        help='Threads that cluster and write while the network is at the next photo; 0 does '
                             'one thing after the other, so that the times are of an undisturbed machine.')
     flags = parser.parse_args(argv)
+    if flags.export:
+        for name in ('json', 'bandwidth', 'draw_lanes', 'masks', 'scatter', 'no_pictures'):
+            if getattr(flags, name) != parser.get_default(name):
+                parser.error(f'argument --{name.replace("_", "-")}: is about photos, and --export looks at none')
     if flags.no_pictures and not (flags.json or flags.masks or flags.scatter):
         parser.error('--no-pictures leaves nothing to do: ask for --json, --masks or --scatter')
     return flags
@@ -171,6 +182,10 @@ def check_outputs(flags, photos, count):
         datagenerator.make_output_folder(os.path.dirname(flags.json) or '.')
         if os.path.exists(flags.json) and os.path.samefile(flags.json, flags.indir):
             raise InputError(f'--json {flags.json}: is the input itself; give another name')
+        written = os.path.realpath(flags.json)
+        for photo in photos if count is not None else ():
+            if os.path.realpath(photo.path) == written:
+                raise InputError(f'--json {flags.json}: is one of the photos; give another name')
     if flags.no_pictures and not flags.masks and not flags.scatter:
         return
     datagenerator.make_output_folder(flags.outdir)
@@ -215,6 +230,43 @@ def load_network(checkpoint_dir):
         input_image = tf.placeholder(tf.uint8, [None, height, width, 3], name='image')
         embedding = rebuild_graph(sess, checkpoint_dir, input_image, 1, conventions.feature_dim)
         return utils.freeze(sess, input_image, embedding), conventions
+
+
+# ---- The exported model ------------------------------------------------------------------------------------
+
+def check_export(export_dir):
+    """Raises InputError unless export_dir is new or empty; makes its parents, and proves that files can go there."""
+    folder = os.path.realpath(export_dir)
+    if os.path.lexists(folder) and not (os.path.isdir(folder) and not os.listdir(folder)):
+        raise InputError(f'--export {export_dir}: is there already; give the name of a new folder')
+    datagenerator.make_output_folder(os.path.dirname(folder))
+
+
+def export_model(checkpoint_dir, export_dir):
+    """Writes the network of checkpoint_dir and its conventions as a SavedModel; export_dir appears whole or not at all.
+
+    Returns (its signature, lines for people; the conventions). Raises InputError where either folder cannot be used.
+    """
+    import tensorflow.compat.v1 as tf
+    import utils
+    conventions = utils.read_conventions(checkpoint_dir)
+    folder = os.path.realpath(export_dir)
+    aside = os.path.join(os.path.dirname(folder), f'.{os.path.basename(folder)}.tmp')
+    shutil.rmtree(aside, ignore_errors=True)   # of a run that was killed
+    try:
+        with tf.Graph().as_default(), tf.Session() as sess:
+            # One type, as a graph has to have: what tf.image.resize gives, and NumPy's bytes are converted to it.
+            input_image = tf.placeholder(tf.float32, [None, None, None, 3], name='image')
+            embedding = rebuild_graph(sess, checkpoint_dir, input_image, 1, conventions.feature_dim)
+            signature = utils.save_for_serving(sess, input_image, embedding, aside)
+        utils.write_conventions(aside, conventions)
+        try:
+            os.replace(aside, folder)   # in the place of an empty folder, too
+        except OSError as error:
+            raise InputError(f'--export {export_dir}: cannot be written: {error.strerror}')
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return signature, conventions
 
 
 # ---- The frame ---------------------------------------------------------------------------------------------
@@ -295,7 +347,8 @@ def write_pictures(photo, ids, flags):
         ids_type = np.uint8 if ids.max(initial=0) <= 255 else np.uint16
         write('mask', datagenerator.resize_label(ids.astype(ids_type), photo.image.shape[1::-1]))
     if flags.scatter:
-        title = f'{photo.raw_file}: {ids.max()} instances'
+        name = command_line.printable(photo.raw_file).replace('$', r'\$')   # not matplotlib's mathematics
+        title = f'{name}: {ids.max()} instances'
         write('scatter', visualization.scatter_plot(photo.embedding, ids, title))
         write('embedding', visualization.embedding_as_colours(photo.embedding))
 
@@ -323,7 +376,7 @@ def print_results(photos, seconds, flags):
     num_lanes = sum(len(photo.lanes) for photo in photos)
     if not flags.no_pictures:
         for photo in photos if len(photos) <= 20 else ():
-            print(f'cluster_{photo.number:04d}.png  {len(photo.lanes)} lanes  {photo.raw_file}')
+            print(f'cluster_{photo.number:04d}.png  {len(photo.lanes)} lanes  {command_line.printable(photo.raw_file)}')
     print(f'{"ms a picture":<14}{"median":>8}{"mean":>8}')
     for name, values in times.items():
         print(f'{name:<14}{np.median(values):8.1f}{np.mean(values):8.1f}')
@@ -340,8 +393,23 @@ def run_time(photo):
     return photo.network_ms + photo.clustering_ms + photo.lanes_ms
 
 
+def export(flags):
+    """All that --export asks for."""
+    check_export(flags.export)
+    quiet.import_tensorflow()
+    signature, conventions = export_model(flags.modeldir, flags.export)
+    print(f'{flags.export}: SavedModel of {flags.modeldir}, signature serving_default')
+    for line in signature:
+        print(f'  {line}')
+    print('image is RGB 0..255, of any multiples of 8 in size; the model was trained at {}x{}'.format(
+        *conventions.image_size))
+    return 0
+
+
 def main(argv=None):
     flags = parse_flags(argv)
+    if flags.export:
+        return export(flags)
     photos, count, problems = find_photos(flags.indir)
     is_video = count is None
     read, count = open_video(flags.indir) if is_video else (read_photo, count)

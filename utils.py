@@ -24,6 +24,8 @@ from data.command_line import InputError
 tf.disable_v2_behavior()
 
 CONVENTIONS_FILE = 'conventions.json'
+MAX_PIXELS = 2 ** 24          # of a model's photos, 4096 x 4096; more, in a stranger's file, would take all memory
+MAX_CONVENTIONS_BYTES = 2 ** 16
 NUM_CLASSES = 12  # of ENet's own last layer, `fullconv`; the heads do not use it, the public checkpoints have it
 HEAD = 'transfer_layer/conv2d_transpose'  # of a model, below its scope: Instance/ or Semantic/
 # What TensorFlow raises, by one reader or another, about a file that is no checkpoint or a damaged one.
@@ -59,6 +61,8 @@ class Conventions:
              'image_size', '[width, height], multiples of 8')
         need(self.normalisation in ('none', 'signed'), 'normalisation', '"none" or "signed"')
         need(self.head in ('Instance', 'Semantic'), 'head', '"Instance" or "Semantic"')
+        need(self.image_size[0] * self.image_size[1] <= MAX_PIXELS, 'image_size',
+             f'of {MAX_PIXELS:,} pixels or less')
         need(type(self.feature_dim) is int and 0 < self.feature_dim <= 2 ** 10, 'feature_dim',
              'a whole number from 1 to 1024')
         need(self.head_activation in ('none', 'relu'), 'head_activation', '"none" or "relu"')
@@ -76,8 +80,11 @@ def read_conventions(checkpoint_dir):
     if not os.path.exists(path):
         return _conventions_of_2018(checkpoint)
     try:
-        with open(path, encoding='utf-8') as file:
-            record = json.load(file)
+        with open(path, 'rb') as file:
+            text = file.read(MAX_CONVENTIONS_BYTES + 1)
+        if len(text) > MAX_CONVENTIONS_BYTES:
+            raise ValueError(f'it has more than {MAX_CONVENTIONS_BYTES:,} bytes')
+        record = json.loads(text.decode('utf-8'))
         record['image_size'] = tuple(record['image_size'])
         # By name: a record that lacks one is not completed from 2018, and one of a later version says so below.
         conventions = Conventions(**{field.name: record[field.name] for field in dataclasses.fields(Conventions)})
@@ -301,6 +308,36 @@ def _first_line(error):
 
 # ---- Inference ------------------------------------------------------------------------------------------------------
 
+def frozen_graph_def(sess, output):
+    """The part of sess.graph that output needs, with its variables as constants: a tf.GraphDef."""
+    return tf.graph_util.convert_variables_to_constants(sess, sess.graph.as_graph_def(), [output.op.name])
+
+
+def save_for_serving(sess, input_image, embedding, folder):
+    """Writes the frozen graph as a SavedModel into a new folder. -> its signature, a line for each of its two tensors.
+
+    The signature serving_default has the input `image` and the output `embedding`. Raises InputError if the folder
+    cannot be written.
+    """
+    with sess.graph.as_default():
+        embedding = tf.identity(embedding, name='embedding')
+    graph_def = frozen_graph_def(sess, embedding)
+    with tf.Graph().as_default(), tf.Session() as frozen:
+        names = [input_image.name, embedding.name]
+        image, embedding = tf.import_graph_def(graph_def, return_elements=names, name='')
+        signature = tf.saved_model.signature_def_utils.predict_signature_def({'image': image}, {'embedding': embedding})
+        try:
+            builder = tf.saved_model.Builder(folder)
+            builder.add_meta_graph_and_variables(
+                frozen, [tf.saved_model.tag_constants.SERVING], strip_default_attrs=True,
+                signature_def_map={tf.saved_model.signature_constants.DEFAULT_SERVING_SIGNATURE_DEF_KEY: signature})
+            builder.save()
+        except (tf.errors.OpError, OSError) as error:
+            raise InputError(f'{folder}: cannot be written: {_reason(error)}')
+    return [f'{name:<10} {tensor.dtype.name} [{", ".join(str(side or "?") for side in tensor.shape.as_list())}]'
+            for name, tensor in (('image', image), ('embedding', embedding))]
+
+
 class freeze:
     """The graph from input_image to output with its variables as constants, as a function of arrays.
 
@@ -309,7 +346,7 @@ class freeze:
     """
 
     def __init__(self, sess, input_image, output):
-        graph_def = tf.graph_util.convert_variables_to_constants(sess, sess.graph.as_graph_def(), [output.op.name])
+        graph_def = frozen_graph_def(sess, output)
         with tf.Graph().as_default():
             names = [input_image.name, output.name]
             self._image, self._output = tf.import_graph_def(graph_def, return_elements=names, name='')

@@ -103,4 +103,9 @@ def _script():
 
 
 def _one_line(message):
-    return ' '.join(str(message).split())
+    return printable(' '.join(str(message).split()))
+
+
+def printable(text):
+    """Text with an escape for what a terminal would obey or cannot show, both of which names of files may hold."""
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

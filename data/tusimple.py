@@ -28,6 +28,8 @@ MAX_LANES = 5  # a sixth grey value, 20 + 50 * 5, would not fit a byte
 LABEL_FILES = 'label_data_*.json'
 PREPARED_LABELS = 'lanes.json'  # in a prepared folder: the lanes of its images/, for the official score
 
+MAX_FILE_BYTES = 2 ** 30   # the labels of all of TuSimple are 20 MB
+MAX_LINE_BYTES = 2 ** 22   # a line is 2 kB
 _LARGEST = 1e9  # px; beyond it a coordinate is a mistake, and integer arithmetic on it may overflow
 
 
@@ -65,11 +67,14 @@ def read_records(json_path, need_lanes=True, need_h_samples=True):
     need_h_samples: False takes lines without h_samples too, as [] (predictions may leave them to the labels)
 
     Returns (records, problems): Records in the order of the lines, and a 'file:line: reason' for each
-    line that cannot be used. Raises OSError if the file cannot be read.
+    line that cannot be used. Raises OSError if the file cannot be read, InputError if it is of an absurd size.
     """
     records, problems = [], []
     with open(json_path, 'rb') as file:
-        for number, line in enumerate(file, 1):
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_FILE_BYTES:
+            raise InputError(f'{json_path}: is too large for a label file ({size:,} bytes)')
+        for number, line in enumerate(_lines(file), 1):
             source = f'{json_path}:{number}'
             if line.strip():
                 try:
@@ -79,7 +84,17 @@ def read_records(json_path, need_lanes=True, need_h_samples=True):
     return records, problems
 
 
+def _lines(file):
+    """The lines of a file as bytes; of one that is too long its beginning, a byte more than is allowed."""
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        yield line
+        while len(line) > MAX_LINE_BYTES and not line.endswith(b'\n'):
+            line = file.readline(MAX_LINE_BYTES + 1)
+
+
 def _parse(line, source, need_lanes, need_h_samples):
+    if len(line) > MAX_LINE_BYTES:
+        raise InputError(f'is longer than {MAX_LINE_BYTES:,} bytes; each line is one JSON object')
     try:
         values = json.loads(line.decode('utf-8-sig'))
     except (ValueError, RecursionError):  # not JSON or not UTF-8; nested beyond any sense

@@ -113,6 +113,11 @@ def main():
         records += good
         problems += bad
 
+    images = os.path.realpath(os.path.join(args.outdir, FOLDERS[0]))
+    for record in records:
+        if os.path.realpath(os.path.dirname(os.path.join(args.train_data_dir, record.raw_file))) == images:
+            raise InputError(f'{record.source}: its photo lies where the results go, in {images}; give another --outdir')
+
     cv2.setNumThreads(1)  # the workers are the parallelism
     written, num_lanes = [], 0
     unfinished = [os.path.join(args.outdir, folder, UNFINISHED) for folder in FOLDERS]
@@ -143,7 +148,7 @@ def main():
             shutil.rmtree(folder, ignore_errors=True)
 
     for problem in problems:
-        print(problem)
+        print(command_line.printable(problem))
     if removed:
         print(f'Removed {removed} files of an earlier, longer run.')
     print(f'Wrote {len(written)} photos and {num_lanes} lanes to {args.outdir}; '

@@ -244,14 +244,29 @@ def read_all(path, **kwargs):
     return records
 
 
+def check_outputs(args, labels):
+    """Makes the output folders, proves them writable, and sees that no output would replace an input."""
+    if args.per_image:
+        if os.path.isdir(args.per_image):
+            raise InputError(f'--per-image {args.per_image}: is a folder; give the name of a file')
+        datagenerator.make_output_folder(os.path.dirname(args.per_image) or '.')
+        for path in (args.predictions, args.labels):
+            if os.path.exists(args.per_image) and os.path.samefile(args.per_image, path):
+                raise InputError(f'--per-image {args.per_image}: is an input itself; give another name')
+    if args.worst:
+        datagenerator.make_output_folder(args.worst)
+        # Whose photos are called 0000.png as well, those of a prepared folder, for one.
+        folders = {os.path.dirname(os.path.join(os.path.dirname(args.labels), label.raw_file)) for label in labels}
+        for folder in folders:
+            if os.path.realpath(folder) == os.path.realpath(args.worst):
+                raise InputError(f'--worst {args.worst}: holds the photos themselves; give another folder')
+
+
 def main():
     args = parse_args()
     labels = read_all(args.labels)
     predictions = read_all(args.predictions, need_h_samples=False)
-    if args.per_image:
-        datagenerator.make_output_folder(os.path.dirname(args.per_image) or '.')
-    if args.worst:
-        datagenerator.make_output_folder(args.worst)
+    check_outputs(args, labels)
 
     (accuracy, fp, fn), rows = score(predictions, labels, args.ignore_run_time)
     print(json.dumps([{'name': 'Accuracy', 'value': accuracy, 'order': 'desc'},

@@ -65,6 +65,7 @@ def end_of(main, capsys):
     (command_line.InputError('photo.jpg: is\nempty'), 1, 'error: photo.jpg: is empty'),
     (OSError(errno.ENOSPC, 'No space left', 'out.png'), 1, 'error: out.png: No space left'),
     (OSError('odd'), 1, 'error: odd'),
+    (command_line.InputError('\x1b[2J\udcffé.jpg: is empty'), 1, r'error: \x1b[2J\udcffé.jpg: is empty'),
     (KeyboardInterrupt(), 130, 'interrupted'),
     (KeyboardInterrupt('resume with --x'), 130, 'resume with --x'),
 ])

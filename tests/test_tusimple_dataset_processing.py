@@ -134,23 +134,6 @@ def test_nothing_usable_is_an_error_and_touches_nothing(content, tusimple_folder
     assert not (tmp_path / 'new').exists()
 
 
-@pytest.mark.parametrize('name', ['missing', 'empty', 'file'])
-def test_a_folder_without_labels_is_named(name, tmp_path, run_script):
-    (tmp_path / 'empty').mkdir()
-    (tmp_path / 'file').touch()
-    failure(run_script(processing, tmp_path / name, '-o', tmp_path / 'out'), str(tmp_path / name))
-    assert not (tmp_path / 'out').exists()
-
-
-@pytest.mark.parametrize('blocked', ['out', 'out/images', 'out/labels'])
-def test_a_file_in_the_place_of_an_output_folder_is_named(blocked, tusimple_folder, tmp_path, run_script):
-    (tmp_path / blocked).parent.mkdir(exist_ok=True)
-    (tmp_path / blocked).write_text('mine')
-    failure(run_script(processing, tusimple_folder, '-o', tmp_path / 'out'), str(tmp_path / blocked))
-    assert (tmp_path / blocked).read_text() == 'mine'
-    assert [path for path in files_of(tmp_path) if 'png' in path] == []
-
-
 def test_a_failure_half_way_leaves_earlier_output_alone(tusimple_folder, tmp_path, run_script, monkeypatch):
     run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
     before = files_of(tmp_path / 'out')
@@ -202,12 +185,6 @@ def test_links_in_the_folder_are_followed(tusimple_folder, tmp_path, run_script)
     (tusimple_folder / 'clips').symlink_to(tmp_path / 'elsewhere')
     outcome = run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
     assert 'Wrote 3 photos' in outcome.out
-
-
-@pytest.mark.parametrize('workers', ['0', '-1', 'two', '1.5'])
-def test_nonsense_workers_are_refused(workers, tusimple_folder, tmp_path, run_script):
-    outcome = run_script(processing, tusimple_folder, '-o', tmp_path / 'out', '--workers', workers)
-    assert outcome.status == 2 and outcome.err.count('\n') == 1 and '--workers' in outcome.err
 
 
 def test_writes_beside_the_script_by_default():

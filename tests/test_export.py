@@ -1,0 +1,147 @@
+"""inference.py --export: a SavedModel that plain TensorFlow 2 reads, complete or not there at all."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data import quiet
+
+quiet.import_tensorflow()
+import tensorflow.compat.v1 as tf  # noqa: E402
+
+import enet  # noqa: E402
+import inference  # noqa: E402
+import utils  # noqa: E402
+
+# What someone would write who has never heard of this project.
+CLIENT = '''
+import sys
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.tools import saved_model_cli
+
+assert tf.executing_eagerly()
+photos, results = np.load('photos.npz'), {}
+for folder in sys.argv[1:]:
+    embed = tf.saved_model.load(folder).signatures['serving_default']
+    for name, images in photos.items():
+        results[folder + name] = embed(image=images)['embedding'].numpy()
+    results[folder + name + ' float'] = embed(image=tf.cast(images, tf.float32))['embedding'].numpy()
+np.savez('embeddings.npz', **results)
+sys.argv[1:] = ['show', '--dir', folder, '--tag_set', 'serve', '--signature_def', 'serving_default']
+saved_model_cli.main()
+'''
+SIZES = ((1, 64, 96), (3, 40, 128))   # b, h, w
+
+
+@pytest.fixture(autouse=True, scope='module')
+def short_network():
+    """ENet with a bottleneck of each kind, for the sake of the time it takes to build."""
+    whole = enet.bottleneck
+    kept = {'bottleneck2_1', 'bottleneck2_2', 'bottleneck2_3', 'bottleneck4_1', 'bottleneck5_1'}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(enet, 'bottleneck', lambda x, depth, mode, scope, *args, **kwargs:
+                      whole(x, depth, mode, scope, *args, **kwargs) if scope in kept else x)
+        yield
+
+
+def random_model(folder, **conventions):
+    """A model with random weights of a size that is in SIZES."""
+    conventions = utils.Conventions(image_size=(96, 64), **conventions)
+    with tf.Graph().as_default(), tf.Session() as sess:
+        tf.set_random_seed(1)
+        utils.build_model(tf.placeholder(tf.uint8, [None, None, None, 3]), conventions, is_training=False)
+        sess.run(tf.global_variables_initializer())
+        tf.train.Saver(tf.global_variables()).save(sess, str(folder / 'model.ckpt'), global_step=1)
+    return conventions
+
+
+@pytest.fixture(scope='module')
+def model(short_network, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('model')
+    utils.write_conventions(folder, random_model(folder, normalisation='signed', head_activation='none', feature_dim=4,
+                                                 batch_statistics=False, dropout_at_inference=False, bandwidth=0.3))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def model_of_2018(short_network, tmp_path_factory):
+    """Without a record, and its moving averages were never updated."""
+    folder = tmp_path_factory.mktemp('model_of_2018')
+    random_model(folder)
+    return folder
+
+
+@pytest.fixture
+def light_graph(monkeypatch):
+    """Most of the time goes into the network, which some tests have no use for."""
+    def graph(sess, checkpoint_dir, input_image, batch_size, feature_dim):
+        with sess.graph.as_default():
+            return input_image / 2
+    monkeypatch.setattr(inference, 'rebuild_graph', graph)
+
+
+def test_plain_tensorflow_2_gives_the_embedding_of_inference(model, model_of_2018, tmp_path, run_script):
+    rng = np.random.default_rng(0)
+    photos = {str(i): rng.integers(0, 256, [*size, 3]).astype(np.uint8) for i, size in enumerate(SIZES)}
+    np.savez(tmp_path / 'photos.npz', **photos)
+    expected = {}
+    for folder, model_dir in (('ours', model), ('of_2018', model_of_2018)):
+        outcome = run_script(inference, '-m', model_dir, '--export', tmp_path / folder, '-i', 'no such folder')
+        assert outcome.status == 0 and outcome.err == ''
+        depth = utils.read_conventions(str(model_dir)).feature_dim
+        assert 'image      float32 [?, ?, ?, 3]' in outcome.out
+        assert f'embedding  float32 [?, ?, ?, {depth}]' in outcome.out
+        with tf.Graph().as_default(), tf.Session() as sess:
+            image = tf.placeholder(tf.uint8, [None, None, None, 3])
+            embedding = inference.rebuild_graph(sess, str(model_dir), image, 1, depth)
+            for name, images in photos.items():
+                expected[folder + name] = sess.run(embedding, {image: images})
+        expected[folder + name + ' float'] = expected[folder + name]
+
+    shown = subprocess.run([sys.executable, '-c', CLIENT, 'ours', 'of_2018'], cwd=tmp_path, check=True,
+                           capture_output=True, text=True).stdout
+    for line in ("inputs['image']", "outputs['embedding']", 'dtype: DT_FLOAT', 'shape: (-1, -1, -1, 3)'):
+        assert line in shown
+    embeddings = np.load(tmp_path / 'embeddings.npz')
+    assert sorted(embeddings) == sorted(expected)
+    for name, values in expected.items():
+        assert values.std() > 0
+        np.testing.assert_allclose(embeddings[name], values, atol=1e-4 * np.abs(values).max(), err_msg=name)
+
+
+def test_conventions_travel_along(model_of_2018, light_graph, tmp_path, run_script):
+    assert run_script(inference, '-m', model_of_2018, '--export', tmp_path / 'out').status == 0
+    with open(tmp_path / 'out/conventions.json') as file:
+        record = json.load(file)
+    assert record['bandwidth'] == 1. and record['image_size'] == [512, 512]   # of 2018, whose folder has no record
+
+
+def test_an_empty_folder_is_filled(model, light_graph, tmp_path, run_script):
+    (tmp_path / 'empty').mkdir()
+    assert run_script(inference, '-m', model, '--export', tmp_path / 'empty/').status == 0
+    assert sorted(os.listdir(tmp_path / 'empty')) == ['conventions.json', 'saved_model.pb', 'variables']
+
+
+def test_what_a_killed_export_left_behind_is_cleared(model, light_graph, tmp_path, run_script):
+    (tmp_path / '.out.tmp').mkdir()
+    (tmp_path / '.out.tmp/saved_model.pb').write_text('half')
+    assert run_script(inference, '-m', model, '--export', tmp_path / 'out').status == 0
+    assert os.listdir(tmp_path) == ['out']
+
+
+@pytest.mark.parametrize('error, status', [(tf.errors.UnknownError(None, None, 'x; No space left on device'), 1),
+                                           (OSError(28, 'No space left on device'), 1), (KeyboardInterrupt(), 130)])
+def test_a_failing_export_leaves_nothing(model, light_graph, tmp_path, run_script, monkeypatch, error, status):
+    def save(builder, *args):
+        raise error
+    monkeypatch.setattr(type(tf.saved_model.Builder(str(tmp_path / 'x'))), 'save', save)
+    os.rmdir(tmp_path / 'x')
+    outcome = run_script(inference, '-m', model, '--export', tmp_path / 'out')
+    assert outcome.status == status and outcome.err.count('\n') == 1
+    assert status == 130 or 'out' in outcome.err and 'No space left on device' in outcome.err
+    assert os.listdir(tmp_path) == []
