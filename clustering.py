@@ -273,7 +273,7 @@ def _find_centers(tree, seeds, bandwidth):
     means = means[:, np.lexsort([*means[::-1], counts[counts > 0]])[::-1]]
     centers = []
     while means.shape[1]:  # a turn for each cluster
-        centers.append(means[:, 0])
+        centers.append(means[:, 0].copy())  # a view would keep all of this turn
         means = means[:, _squared(means - means[:, :1]) > bandwidth ** 2]
     return np.stack(centers, 1)
 
@@ -421,14 +421,14 @@ def _nearest(tree, centers):
     level = tree.levels[-1]
     labels, rest = np.zeros(n, np.int32), np.zeros(n, bool)
     nearest, sure = np.zeros(len(level.count), np.int32), np.zeros(len(level.count), bool)
-    for part in _slices(len(level.count)):
+    for part in _slices(len(level.count), num):
         distance = np.sqrt(_distances(level.middle[:, part], centers))
         nearest[part] = distance.argmin(1)
         first, second = np.partition(distance, 1, axis=1)[:, :2].T
         sure[part] = second - first > (2 + 1e-6) * level.radius[part] + 1e-9 * second
     labels = np.repeat(nearest, level.count)
     rest = np.flatnonzero(np.repeat(~sure, level.count))
-    for part in _slices(len(rest)):
+    for part in _slices(len(rest), num):
         points = tree.columns.take(rest[part], axis=1)
         labels[rest[part]] = _distances(points, centers).argmin(1)
     result = np.empty(n, np.int32)
@@ -441,12 +441,16 @@ def _distances(columns, centers):
     return sum(np.square(np.subtract.outer(column, center)) for column, center in zip(columns, centers))
 
 
-def _slices(length):
-    """Cuts range(length) into slices of _MAX_ITEMS."""
-    return [slice(start, start + _MAX_ITEMS) for start in range(0, length, _MAX_ITEMS)]
+def _slices(length, width=_BLOCK):
+    """Cuts range(length) into slices for which a row of width each keeps within _BLOCK * _MAX_ITEMS numbers."""
+    size = max(1, _BLOCK * _MAX_ITEMS // width)
+    return [slice(start, start + size) for start in range(0, length, size)]
 
 
 # ---- Instances ---------------------------------------------------------------------------------------------
+
+_SAMPLE, _SCATTERED = 4096, 2048  # points; bins that they lie in
+
 
 def instance_ids(embedding, bandwidth, margins=None):
     """Clusters the pixels of an embedding and numbers the clusters.
@@ -458,6 +462,8 @@ def instance_ids(embedding, bandwidth, margins=None):
         to the other, or finds centers of its own. The loss wants the pixels of a lane within delta_v of a mean that is
         2 delta_d away from the background's. So with margins, pixels less than 2 (delta_d - delta_v) away from the
         background's center are background, and mean shift has the others alone, which is also soon done.
+        An embedding that is scattered all over, as that of a network that has hardly begun to learn, has no clusters
+        and is all background: mean shift would spend a minute on thousands of them.
     Returns int32 [h, w]: 0 for the largest cluster, which is the background, and 1..K for the others from
     left to right, by the mean x of the lowest fifth of their pixels: lanes meet at the horizon but lie side
     by side near us.
@@ -477,6 +483,8 @@ def instance_ids(embedding, bandwidth, margins=None):
             raise ValueError('embedding holds NaN or infinity')
         points = points.astype(np.result_type(points, np.float32), copy=False)
         center = _background_center(points, bandwidth)
+        if center is None:
+            return np.zeros([height, width], np.int32)
         away = sum(np.square(points[:, j] - value) for j, value in enumerate(center))
         pixels = np.flatnonzero(away >= max(0, 2 * (delta_d - delta_v)) ** 2)
         num, labels, _ = cluster(points[pixels], bandwidth)
@@ -497,10 +505,15 @@ def instance_ids(embedding, bandwidth, margins=None):
 
 
 def _background_center(points, bandwidth):
-    """Where most points are: the densest bin, from which mean shift goes on until it rests. -> [feature_dim]."""
-    sample = points[::max(1, len(points) // 4096)]  # enough to tell which bin is the densest
+    """Where most points are: the densest bin, from which mean shift goes on until it rests. -> [feature_dim].
+
+    None if the points are scattered: if a sample lies in more than _SCATTERED bins.
+    """
+    sample = points[::max(1, len(points) // _SAMPLE)]  # enough to tell which bin is the densest
     bins = np.rint(sample / bandwidth)
     number, counts = np.unique(bins, axis=0, return_inverse=True, return_counts=True)[1:]
+    if len(counts) > _SCATTERED:
+        return None
     center = sample[number.ravel() == counts.argmax()].mean(0)
     columns = np.ascontiguousarray(points.T)
     for _ in range(_MAX_ITERATIONS):

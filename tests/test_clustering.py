@@ -187,6 +187,15 @@ def test_two_far_points_are_two_clusters():
     np.testing.assert_array_equal(centers[labels], np.float32([[0, 0], [1e30, 0]]))
 
 
+def test_memory_stays_bounded_for_thousands_of_clusters():
+    points = np.random.default_rng(0).uniform(0, 1e3, [5000, 3]).astype(np.float32)
+    tracemalloc.start()
+    num, _, _ = clustering.cluster(points, 1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert num > 4500 and peak < 1e8
+
+
 def test_cluster_of_nothing():
     num, labels, centers = clustering.cluster(np.zeros([0, 3], np.float32), 1.0)
     assert num == 0 and labels.shape == (0,) and centers.shape == (0, 3)
@@ -305,6 +314,11 @@ def test_background_alone_has_no_instances_with_the_margins_either():
     embedding = np.random.default_rng(0).uniform(-0.2, 0.2, [8, 9, 3])
     assert not clustering.instance_ids(embedding, 1.0, margins=(0.5, 1.5)).any()
     assert clustering.instance_ids(np.zeros([0, 9, 3]), 1.0, margins=(0.5, 1.5)).shape == (0, 9)
+
+
+def test_scattered_embedding_is_all_background_with_the_margins():
+    embedding = np.random.default_rng(0).normal(0, 30, [128, 256, 3]).astype(np.float32)
+    assert not clustering.instance_ids(embedding, 0.7, margins=(0.5, 1.5)).any()
 
 
 def test_get_instance_masks_colours_more_than_eight_clusters():
