@@ -16,9 +16,10 @@ On more than one machine, or as here in three processes of one: a parameter serv
                            "task": {"type": "'$1'", "index": 0}}' python training.py --batch-size 2; }
     member ps & member worker & member chief
 
-The same command everywhere, with TF_CONFIG for who is who: chief and workers take --batch-size photos each to a step, so
-that n of them do what one process does with n times the --batch-size, but for batch norm, which sees --batch-size photos
-at a time. The chief validates, saves and shows; the others need --srcdir alone. Any of them can be killed and started again.
+The same command everywhere, with TF_CONFIG for who is who: chief and workers take --batch-size photos each to a step,
+so that n of them do what one process does with n times the --batch-size, but for batch norm, which sees --batch-size
+photos at a time. The chief validates, saves and shows; the others need --srcdir alone. Any of them can be killed and
+started again.
 
 --outdir receives the model of the best epoch, with the conventions that inference needs, and in its folder resume/ all
 that a training needs to go on: however it was stopped, the same command again continues as if it had not been.
@@ -53,6 +54,7 @@ from data.command_line import InputError
 DEFAULT_MODELDIR = 'pretrained_semantic_model'
 RESUME = 'resume'             # folder of training states within --outdir
 FLAGS_FILE = 'flags.json'     # in it: what the states were trained with
+VALIDATION = 'validation'     # folder within --logdir of what belongs to epochs, where the rest belongs to steps
 # May differ when a training goes on. What the photos are is compared by their names, wherever they are now.
 FREE_FLAGS = {'srcdir', 'outdir', 'logdir', 'epochs', 'workers', 'cache', 'keep', 'save_minutes', 'summary_steps',
               'pictures', 'fresh', 'replicas'}
@@ -110,7 +112,8 @@ def parse_flags(argv=None):
 
     course = parser.add_argument_group('course of the training')
     course.add_argument('--epochs', type=command_line.positive_int, default=50, help='Passes over the training photos.')
-    course.add_argument('--batch-size', type=command_line.positive_int, default=1, help='Photos a step.')
+    course.add_argument('--batch-size', type=command_line.positive_int, default=1,
+                        help='Photos a step; in a cluster, of each replica.')
     course.add_argument('--learning-rate', type=positive, default=1e-4, help='Highest learning rate of Adam.')
     course.add_argument('--schedule', choices=['2018', 'cosine'], default='2018',
                         help='Of the learning rate. 2018: times 0.96 every 5,000 steps. cosine: rises over the first '
@@ -167,8 +170,8 @@ def read_tf_config(text):
         raise InputError('TF_CONFIG: is not {"cluster": {"ps": ["host:port"], "chief": ["host:port"], "worker": '
                          '["host:port", ...]}, "task": {"type": ..., "index": ...}} in JSON')
     if jobs.keys() - {'ps', 'chief', 'worker'}:
-        raise InputError(f'TF_CONFIG: has the job "{min(jobs.keys() - {"ps", "chief", "worker"})}"; there are ps, chief '
-                         f'and worker')
+        raise InputError(f'TF_CONFIG: has the job "{min(jobs.keys() - {"ps", "chief", "worker"})}"; there are ps, '
+                         f'chief and worker')
     if len(jobs.get('chief', [])) != 1:
         raise InputError(f'TF_CONFIG: has {len(jobs.get("chief", []))} chiefs; a cluster has one')
     if not isinstance(job, str) or not 0 <= index < len(jobs.get(job, [])):
@@ -217,7 +220,8 @@ def check_folders(flags):
             raise InputError(f'--modeldir {flags.modeldir}: no such folder')
         if os.path.realpath(flags.modeldir) == os.path.realpath(flags.outdir):
             raise InputError(f'{flags.outdir}: is --modeldir and --outdir at once; choose another --outdir')
-    for folder in (flags.outdir, os.path.join(flags.outdir, RESUME), flags.logdir):
+    for folder in (flags.outdir, os.path.join(flags.outdir, RESUME), flags.logdir,
+                   os.path.join(flags.logdir, VALIDATION)):
         datagenerator.make_output_folder(folder)
     return resuming
 
@@ -261,8 +265,8 @@ def check_flags(flags, data):
         raise InputError(f'{path}: cannot be read, so that the training cannot go on; start over with --fresh')
     different = differences(before, settings(flags, data))
     if different:
-        raise InputError(f'{flags.outdir}: holds a training with other flags ({different}); give the same flags, another '
-                         f'--outdir, or --fresh to start over')
+        raise InputError(f'{flags.outdir}: holds a training with other flags ({different}); give the same flags, '
+                         f'another --outdir, or --fresh to start over')
 
 
 def differences(before, now):
@@ -352,7 +356,8 @@ class Training:
 
     def __init__(self, trainer, flags, data, queue, events, stop):
         self.trainer, self.flags, self.data = trainer, flags, data
-        self.queue, self.events, self.stop = queue, events, stop
+        self.queue, self.stop = queue, stop
+        self.events, self.epoch_events = events or (None, None)
         self.resume_dir = os.path.join(flags.outdir, RESUME)
         self.epoch_steps = queue.steps_per_epoch
         self.num_steps = flags.epochs * self.epoch_steps
@@ -413,13 +418,16 @@ class Training:
             return
         self.epoch += 1
         best = self.trainer.best()
+        if best > -np.inf and not glob.glob(os.path.join(glob.escape(self.flags.outdir), '*.index')):
+            self.warn(f'{self.flags.outdir}: the model that was there has vanished; the best from now on is kept')
+            best = -np.inf
         is_best = result['score'] > best and self.attempt(self.trainer.save_model, self.flags.outdir)
         self.trainer.finish_epoch(result['score'] if is_best else best)
 
-        self.events.add_scalars({f'validation/{name}': value for name, value in result.items()}, self.step)
+        self.epoch_events.add_scalars({f'validation/{name}': value for name, value in result.items()}, self.step)
         if self.epoch % self.flags.pictures == 0 or self.step == self.num_steps:
             try:
-                write_pictures(self.trainer, self.flags, self.data, self.events, self.epoch, self.step)
+                write_pictures(self.trainer, self.flags, self.data, self.epoch_events, self.epoch, self.step)
             except InputError as error:
                 self.warn(f'{error}; the training goes on without these pictures')
         self.attempt(self.save_state)
@@ -432,7 +440,8 @@ class Training:
 
     def save_state(self):
         self.saved_at = time.monotonic()   # also of a failure: the next attempt is due no sooner
-        self.events.flush()                # first: no state is ahead of the curves
+        for events in (self.events, self.epoch_events):
+            events.flush()                 # first: no state is ahead of the curves
         if not os.path.exists(os.path.join(self.resume_dir, FLAGS_FILE)):
             write_settings(self.flags, self.data, self.trainer.conventions)
         self.trainer.save_state(self.resume_dir)
@@ -566,8 +575,12 @@ def train(flags, data, resuming, stop, cluster=None):
             augment=not flags.no_augment, start_step=trainer.step(), shard=shard,
             cache_bytes=int(flags.cache * 2 ** 30)))
         if is_chief:
-            events = utils.EventFile(flags.logdir, trainer.step(), command_line.warn)
-            stack.callback(events.close)
+            # Two, since an epoch's last step can be in a state when its validation is not, and is then done again.
+            events = [utils.EventFile(folder, step, command_line.warn) for folder, step in (
+                (flags.logdir, trainer.step()),
+                (os.path.join(flags.logdir, VALIDATION), trainer.epochs() * epoch_steps))]
+            for file in events:
+                stack.callback(file.close)
         training = Training(trainer, flags, data, queue, events, stop) if is_chief else \
             Helper(trainer, flags, data, queue, None, stop)
         try:
@@ -602,8 +615,9 @@ def take_part(flags, data, resuming, member):
                 try:
                     status = train(flags, data, resuming, stop, cluster)
                     return status
-                except utils.Changed as change:
-                    command_line.warn(f'{cluster.name}: {change}; it joins again')
+                except (utils.Changed, *utils.GONE) as change:
+                    reason = change if isinstance(change, utils.Changed) else 'the connection to the others was lost'
+                    command_line.warn(f'{cluster.name}: {reason}; it joins again')
                     resuming = bool(cluster.is_chief and utils.checkpoints(os.path.join(flags.outdir, RESUME)))
         finally:
             cluster.tell('stopped' if status else 'done')
@@ -612,7 +626,7 @@ def take_part(flags, data, resuming, member):
 def meet(cluster, terms, flags):
     """Waits until the cluster is ready for this replica. -> (generation, normalisation); check for a signal after it."""
     if cluster.is_chief:
-        cluster.wait(lambda: cluster.notice() is not None or time.sleep(0.2), 'starts', ['ps'])
+        cluster.wait(lambda: cluster.notice() is not None or time.sleep(0.2), 'starts', cluster.servers)
         cluster.tell('begins')
         return f'generation-{time.time_ns()}', terms['normalisation']
     notice = cluster.wait(lambda: cluster.notice() or time.sleep(0.2), 'joins')

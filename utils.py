@@ -564,7 +564,7 @@ PATIENCE = 10.    # seconds before it says whom it waits for,
 REMINDER = 60.    # and then says it again
 LINGER = 20.      # seconds that a parameter server stays, at the most, when the others should be leaving
 GONE = (tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
-        tf.errors.FailedPreconditionError, tf.errors.OutOfRangeError, tf.errors.UnavailableError, RuntimeError)
+        tf.errors.FailedPreconditionError, tf.errors.OutOfRangeError, tf.errors.UnavailableError)
 
 
 class Changed(Exception):
@@ -586,7 +586,7 @@ class Cluster:
         self.device = f'/job:{job}/task:{index}'
         self.spec = tf.train.ClusterSpec(jobs)
         self._addresses = {_name(job, i): address for job in jobs for i, address in enumerate(jobs[job])}
-        self._servers = [name for name in self._addresses if name.startswith('ps')]
+        self.servers = [name for name in self._addresses if name.startswith('ps')]
         # A parameter server leaves the GPU to the replicas.
         config = tf.ConfigProto(device_count={'GPU': 0}) if job == 'ps' else None
         try:
@@ -600,12 +600,17 @@ class Cluster:
                 self._notice = tf.get_variable('notice', [], tf.string, use_resource=False)
             self._text = tf.placeholder(tf.string, [])
             self._put_up = tf.assign(self._notice, self._text)
-            queues = []
-            for i in range(len(self._servers)):
+            # Each parameter server has a copy of what each replica has last said.
+            said = {}
+            for i, server in enumerate(self.servers):
                 with tf.device(f'/job:ps/task:{i}'):
-                    queues.append(tf.FIFOQueue(-1, tf.string, [()], shared_name='words'))
-            self._tell = [queue.enqueue(self._text) for queue in queues]
-            self._heard = queues[index].dequeue() if job == 'ps' else None
+                    said[server] = {name: tf.get_variable(f'said_{i}/{name.replace(" ", "_")}', [], tf.string,
+                                                          use_resource=False)
+                                    for name in self._addresses if name not in self.servers}
+            self._tell = [tf.assign(words[self.name], self._text) for words in said.values() if self.name in words]
+            with tf.device(self.device):
+                self._heard = {name: tf.cond(tf.is_variable_initialized(word), word.read_value, lambda: '')
+                               for name, word in said.get(self.name, {}).items()}
 
     def config(self, **kwargs):
         """Of a session. It knows the parameter servers and itself alone: it lives on where another replica dies."""
@@ -631,13 +636,13 @@ class Cluster:
         """Puts a dict on the notice board. Raises Changed if the parameter servers do not answer."""
         try:
             self._run(self._put_up, json.dumps(notice))
-        except GONE as error:
-            raise Changed(_first_line(error))
+        except GONE:
+            raise Changed('the connection to a parameter server was lost')
 
     def notice(self):
         """The dict on the notice board, {} if there is none, None if a parameter server does not answer."""
         try:
-            return None if self.silent(self._servers) else json.loads(self._run(self._notice))
+            return None if self.silent(self.servers) else json.loads(self._run(self._notice))
         except tf.errors.FailedPreconditionError:
             return {}
         except GONE:
@@ -645,11 +650,11 @@ class Cluster:
 
     def tell(self, word):
         """Lets the parameter servers know how this process is: begins, done or stopped. If they are there."""
-        try:
-            if not self.silent(self._servers):
-                self._run(self._tell, f'{self.name}: {word}')
-        except GONE:
-            pass
+        for _ in range(3):
+            try:
+                return None if self.silent(self.servers) else self._run(self._tell, word)
+            except GONE:
+                pass
 
     def wait(self, ready, purpose, names=None):
         """ready() as soon as it is true, None if a signal comes before. Says for which of the members it waits."""
@@ -660,32 +665,26 @@ class Cluster:
             if value:
                 return value
             waited = time.monotonic() - began
-            if waited > patience:
+            silent = waited > patience and self.silent([name for name in names or self._addresses if name != self.name])
+            if silent or waited > max(patience, REMINDER):   # a step and a validation can take long
                 patience = waited + REMINDER
-                silent = self.silent([name for name in names or self._addresses if name != self.name])
-                who = f'waits for {" and ".join(silent)}' if silent else 'waits; all that it waits for can be reached'
-                self._log(f'{self.name}: {purpose}: {who}')
+                self._log(f'{self.name}: {purpose}: ' + (f'waits for {" and ".join(silent)}, which does not answer'
+                                                         if silent else f'takes long, though all members answer'))
         return None
 
     def serve(self):
         """The part of a parameter server: it is there until the others do not need it any more. -> exit status"""
-        words, since = {}, None
-        replicas = {name for name in self._addresses if name not in self._servers}
+        since = None
         config = tf.ConfigProto(device_filters=[self.device])
-        timeout = tf.RunOptions(timeout_in_ms=int(1000 * POLL))
         with tf.Session(self.target, graph=self._board, config=config) as session:
             while True:
-                try:
-                    name, word = session.run(self._heard, options=timeout).decode().split(': ')
-                    words[name] = word
-                except tf.errors.DeadlineExceededError:
-                    pass
-                done = {name for name in words if words[name] == 'done'}
-                if done == replicas:
+                time.sleep(POLL)
+                said = {name: word.decode() for name, word in session.run(self._heard).items()}
+                if all(word == 'done' for word in said.values()):
                     return 0
-                if 'chief' in done or self.stop:
+                if said['chief'] == 'done' or self.stop:
                     since = since or time.monotonic()
-                    if time.monotonic() - since > LINGER or self.stop and words.get('chief') != 'begins':
+                    if time.monotonic() - since > LINGER or self.stop and said['chief'] != 'begins':
                         return 128 + self.stop[0] if self.stop else 0
                 else:
                     since = None
@@ -817,8 +816,8 @@ class ReplicaTrainer(Trainer):
             step = Step(*self._session.run(fetches))
         except _Stopped:
             return None
-        except GONE as error:
-            raise Changed(_first_line(error))
+        except (*GONE, RuntimeError):   # the last is MonitoredTrainingSession's
+            raise Changed('the connection to the others was lost')
         return step._replace(elsewhere=bool(finite) and not step.taken)
 
     def _patiently(self, act, look):
@@ -831,25 +830,24 @@ class ReplicaTrainer(Trainer):
                 look()
             return result
         result = self._cluster.wait(ready, f'step {self._next + 1}')
+        if result is None and not self._cluster.is_chief:
+            raise _Stopped
+        # The chief takes its permit back, unless the update has begun: no state may be saved while it is under way.
+        withdrawal = None
         while result is None:
-            # The chief takes its permit back: no state may be saved while an update is under way.
-            if not self._cluster.is_chief or self._withdrawn():
+            withdrawal = withdrawal or _Background(lambda: self._session.run(self._withdraw))
+            withdrawn = withdrawal.ready()
+            if withdrawn:
+                withdrawn()
                 raise _Stopped
             result = background.ready()
         return result()
-
-    def _withdrawn(self):
-        try:
-            self._session.run(self._withdraw, options=tf.RunOptions(timeout_in_ms=int(1000 * POLL)))
-            return True
-        except tf.errors.DeadlineExceededError:
-            return False
 
     def close(self):
         for session in (self._monitored, self._session):
             try:
                 session and session.close()
-            except GONE:
+            except (*GONE, RuntimeError):
                 pass   # what it is connected with has gone before it
 
 
