@@ -626,8 +626,9 @@ def take_part(flags, data, resuming, member):
 def meet(cluster, terms, flags):
     """Waits until the cluster is ready for this replica. -> (generation, normalisation); check for a signal after it."""
     if cluster.is_chief:
-        cluster.wait(lambda: cluster.notice() is not None or time.sleep(0.2), 'starts', cluster.servers)
-        cluster.tell('begins')
+        if cluster.wait(lambda: cluster.notice() is not None or time.sleep(0.2), 'starts', cluster.servers):
+            cluster.put_up({})   # nobody shall join what was there before
+            cluster.tell('begins')
         return f'generation-{time.time_ns()}', terms['normalisation']
     notice = cluster.wait(lambda: cluster.notice() or time.sleep(0.2), 'joins')
     if notice:

@@ -796,12 +796,16 @@ class ReplicaTrainer(Trainer):
 
         Raises Changed.
         """
+        late = []
+
         def look():
             notice = self._cluster.notice()
             if notice is not None and notice.get('generation') != self.generation:
                 raise Changed('the chief or a parameter server has started anew')
-            if notice is not None and self.step() > self._next:   # the token of this replica went to one that had died
-                self._session.run(self._new_token)
+            if notice is not None and self.step() > self._next:
+                late.append(notice)
+                if len(late) > 2:   # the token of this replica went to one that had died
+                    self._session.run(self._new_token)
 
         feed = {self._images: images, self._labels: labels}
         try:
