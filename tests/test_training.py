@@ -386,7 +386,7 @@ def fake_training(monkeypatch, trainer, queue=FakeQueue(), stop=()):
 def test_files_of_a_skipped_step_are_named_and_training_goes_on(monkeypatch, capsys):
     trainer = FakeTrainer(bad={2, 3, 5})
     fake_training(monkeypatch, trainer).run()
-    lines = [line for line in capsys.readouterr().err.splitlines() if 'warning' in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if 'warning: step' in line]
     assert trainer.taken == 5 and trainer.saved == [5]
     assert [line.split(':')[2].strip() for line in lines] == ['step 2', 'step 3', 'step 5']
     assert all('a.png, b.png' in line and 'skipped' in line for line in lines)
