@@ -9,14 +9,28 @@
                                                               from the shipped model
     tensorboard --logdir log                                  shows how it goes
 
+On more than one machine, or as here in three processes of one: a parameter server, a chief and a worker.
+
+    member() { TF_CONFIG='{"cluster": {"ps": ["127.0.0.1:4000"], "chief": ["127.0.0.1:4001"],
+                                       "worker": ["127.0.0.1:4002"]},
+                           "task": {"type": "'$1'", "index": 0}}' python training.py --batch-size 2; }
+    member ps & member worker & member chief
+
+The same command everywhere, with TF_CONFIG for who is who: chief and workers take --batch-size photos each to a step,
+so that n of them do what one process does with n times the --batch-size, but for batch norm, which sees --batch-size
+photos at a time. The chief validates, saves and shows; the others need --srcdir alone. Any of them can be killed and
+started again.
+
 --outdir receives the model of the best epoch, with the conventions that inference needs, and in its folder resume/ all
 that a training needs to go on: however it was stopped, the same command again continues as if it had not been.
 """
 import collections
 import contextlib
+import functools
 import glob
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -40,12 +54,16 @@ from data.command_line import InputError
 DEFAULT_MODELDIR = 'pretrained_semantic_model'
 RESUME = 'resume'             # folder of training states within --outdir
 FLAGS_FILE = 'flags.json'     # in it: what the states were trained with
+VALIDATION = 'validation'     # folder within --logdir of what belongs to epochs, where the rest belongs to steps
 # May differ when a training goes on. What the photos are is compared by their names, wherever they are now.
 FREE_FLAGS = {'srcdir', 'outdir', 'logdir', 'epochs', 'workers', 'cache', 'keep', 'save_minutes', 'summary_steps',
-              'pictures', 'fresh'}
+              'pictures', 'fresh', 'replicas'}
 # Mean nothing with --semantic.
 EMBEDDING_FLAGS = ('var', 'dist', 'reg', 'background_weight', 'dvar', 'ddist', 'feature_dim', 'bandwidth')
 MAX_SKIPPED = 3               # steps in a row whose loss or gradient is not finite
+
+Member = collections.namedtuple('Member', ['jobs', 'job', 'index'])
+Member.__doc__ = """Of a cluster. jobs: {'ps', 'chief' or 'worker': ['host:port']}; job, index: which of them this is."""
 
 Data = collections.namedtuple('Data', ['train', 'valid', 'records'])
 Data.__doc__ = """train, valid: (image paths, label paths); records: a tusimple.Record for each of valid, or None."""
@@ -94,7 +112,8 @@ def parse_flags(argv=None):
 
     course = parser.add_argument_group('course of the training')
     course.add_argument('--epochs', type=command_line.positive_int, default=50, help='Passes over the training photos.')
-    course.add_argument('--batch-size', type=command_line.positive_int, default=1, help='Photos a step.')
+    course.add_argument('--batch-size', type=command_line.positive_int, default=1,
+                        help='Photos a step; in a cluster, of each replica.')
     course.add_argument('--learning-rate', type=positive, default=1e-4, help='Highest learning rate of Adam.')
     course.add_argument('--schedule', choices=['2018', 'cosine'], default='2018',
                         help='Of the learning rate. 2018: times 0.96 every 5,000 steps. cosine: rises over the first '
@@ -123,6 +142,7 @@ def parse_flags(argv=None):
     if any(side % 8 for side in flags.image_size):
         parser.error('argument --image-size: {} {} are not both multiples of 8'.format(*flags.image_size))
     flags.image_size = tuple(flags.image_size)
+    flags.replicas = 1
     if flags.var == flags.dist == flags.reg == 0:
         parser.error('arguments --var, --dist, --reg: all are 0, which leaves nothing to learn')
     if flags.semantic:
@@ -131,6 +151,38 @@ def parse_flags(argv=None):
                 parser.error(f'argument --{name.replace("_", "-")}: is about an embedding, and --semantic trains none')
         flags.logdir = os.path.join(flags.logdir, 'semantic')
     return flags
+
+
+def read_tf_config(text):
+    """What the environment variable TF_CONFIG says. -> Member, or None if there is no cluster. Raises InputError."""
+    if not text:
+        return None
+    try:
+        config = json.loads(text)
+        jobs, job, index = config['cluster'], config['task']['type'], int(config['task']['index'])
+        addresses = [address for job in jobs.values() for address in job]
+        sound = all(isinstance(job, list) for job in jobs.values()) and all(
+            isinstance(address, str) and re.fullmatch(r'(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}', address)
+            for address in addresses)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        sound = False
+    if not sound:
+        raise InputError('TF_CONFIG: is not {"cluster": {"ps": ["host:port"], "chief": ["host:port"], "worker": '
+                         '["host:port", ...]}, "task": {"type": ..., "index": ...}} in JSON')
+    if jobs.keys() - {'ps', 'chief', 'worker'}:
+        raise InputError(f'TF_CONFIG: has the job "{min(jobs.keys() - {"ps", "chief", "worker"})}"; there are ps, '
+                         f'chief and worker')
+    if len(jobs.get('chief', [])) != 1:
+        raise InputError(f'TF_CONFIG: has {len(jobs.get("chief", []))} chiefs; a cluster has one')
+    if not isinstance(job, str) or not 0 <= index < len(jobs.get(job, [])):
+        raise InputError(f'TF_CONFIG: the task is {job} {index}, which the cluster does not have')
+    if len(addresses) == 1:
+        return None
+    if not jobs.get('ps'):
+        raise InputError('TF_CONFIG: has no ps; a cluster needs one to hold the variables')
+    if len(set(addresses)) < len(addresses):
+        raise InputError('TF_CONFIG: has an address twice')
+    return Member(jobs, job, index)
 
 
 # ---- Before the first step ------------------------------------------------------------------------------------------
@@ -168,7 +220,8 @@ def check_folders(flags):
             raise InputError(f'--modeldir {flags.modeldir}: no such folder')
         if os.path.realpath(flags.modeldir) == os.path.realpath(flags.outdir):
             raise InputError(f'{flags.outdir}: is --modeldir and --outdir at once; choose another --outdir')
-    for folder in (flags.outdir, os.path.join(flags.outdir, RESUME), flags.logdir):
+    for folder in (flags.outdir, os.path.join(flags.outdir, RESUME), flags.logdir,
+                   os.path.join(flags.logdir, VALIDATION)):
         datagenerator.make_output_folder(folder)
     return resuming
 
@@ -195,6 +248,7 @@ def settings(flags, data):
     """What a training that goes on has to have in common with itself, as JSON has it."""
     names = '\n'.join(os.path.basename(path) for path in data.train[0] + data.valid[0])
     kept = {name: value for name, value in vars(flags).items() if name not in FREE_FLAGS}
+    kept['batch_size'] *= flags.replicas   # a step is that of one process with the photos of all
     if flags.schedule == 'cosine':
         kept['epochs'] = flags.epochs   # the rate of every step hangs on the number of all
     kept['photos'] = len(data.train[0]), len(data.valid[0]), zlib.crc32(names.encode())
@@ -209,15 +263,17 @@ def check_flags(flags, data):
             before = dict(json.load(file))
     except (OSError, ValueError, TypeError, RecursionError):
         raise InputError(f'{path}: cannot be read, so that the training cannot go on; start over with --fresh')
-    now = settings(flags, data)
-    photos = before.pop('photos', None), now.pop('photos')
-    different = [f'--{name.replace("_", "-")} was {before.get(name)}, is {now.get(name)}'
-                 for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
-    if photos[0] != photos[1]:
-        different.append(f'other photos in --srcdir {flags.srcdir}')
+    different = differences(before, settings(flags, data))
     if different:
-        raise InputError(f'{flags.outdir}: holds a training with other flags ({"; ".join(different)}); give the same '
-                         f'flags, another --outdir, or --fresh to start over')
+        raise InputError(f'{flags.outdir}: holds a training with other flags ({different}); give the same flags, '
+                         f'another --outdir, or --fresh to start over')
+
+
+def differences(before, now):
+    """Between two `settings`, in words."""
+    different = [f'--{name.replace("_", "-")} was {before.get(name)}, is {now.get(name)}'
+                 for name in sorted((before.keys() | now.keys()) - {'photos'}) if before.get(name) != now.get(name)]
+    return '; '.join(different + ['other photos in --srcdir'] * (before.get('photos') != now.get('photos')))
 
 
 # ---- Signals --------------------------------------------------------------------------------------------------------
@@ -300,7 +356,8 @@ class Training:
 
     def __init__(self, trainer, flags, data, queue, events, stop):
         self.trainer, self.flags, self.data = trainer, flags, data
-        self.queue, self.events, self.stop = queue, events, stop
+        self.queue, self.stop = queue, stop
+        self.events, self.epoch_events = events or (None, None)
         self.resume_dir = os.path.join(flags.outdir, RESUME)
         self.epoch_steps = queue.steps_per_epoch
         self.num_steps = flags.epochs * self.epoch_steps
@@ -326,13 +383,15 @@ class Training:
     def take_step(self):
         batch = self.or_save(self.queue.get)
         result = self.trainer.train(batch.images, batch.labels)
+        if result is None:   # stopped while it waited for other machines
+            return
         self.step += 1
         if not result.taken:
-            self.skip(result, batch.paths)
+            self.skip(result, ['photos of another replica'] if result.elsewhere else batch.paths)
             return
         self.skipped = 0
         self.losses.append(result.terms[0])
-        if self.step % self.flags.summary_steps == 0:
+        if self.events and self.step % self.flags.summary_steps == 0:
             self.events.add(result.summary, self.step)
         self.bar.update()
         speed = self.flags.batch_size * (self.bar.format_dict['rate'] or 0)
@@ -359,13 +418,16 @@ class Training:
             return
         self.epoch += 1
         best = self.trainer.best()
+        if best > -np.inf and not glob.glob(os.path.join(glob.escape(self.flags.outdir), '*.index')):
+            self.warn(f'{self.flags.outdir}: the model that was there has vanished; the best from now on is kept')
+            best = -np.inf
         is_best = result['score'] > best and self.attempt(self.trainer.save_model, self.flags.outdir)
         self.trainer.finish_epoch(result['score'] if is_best else best)
 
-        self.events.add_scalars({f'validation/{name}': value for name, value in result.items()}, self.step)
+        self.epoch_events.add_scalars({f'validation/{name}': value for name, value in result.items()}, self.step)
         if self.epoch % self.flags.pictures == 0 or self.step == self.num_steps:
             try:
-                write_pictures(self.trainer, self.flags, self.data, self.events, self.epoch, self.step)
+                write_pictures(self.trainer, self.flags, self.data, self.epoch_events, self.epoch, self.step)
             except InputError as error:
                 self.warn(f'{error}; the training goes on without these pictures')
         self.attempt(self.save_state)
@@ -378,7 +440,8 @@ class Training:
 
     def save_state(self):
         self.saved_at = time.monotonic()   # also of a failure: the next attempt is due no sooner
-        self.events.flush()                # first: no state is ahead of the curves
+        for events in (self.events, self.epoch_events):
+            events.flush()                 # first: no state is ahead of the curves
         if not os.path.exists(os.path.join(self.resume_dir, FLAGS_FILE)):
             write_settings(self.flags, self.data, self.trainer.conventions)
         self.trainer.save_state(self.resume_dir)
@@ -416,6 +479,16 @@ class Training:
     def warn(self, line):
         with self.bar.external_write_mode():
             command_line.warn(line)
+
+
+class Helper(Training):
+    """What a worker does of a Training that is its chief's: the steps alone."""
+
+    def finish_epoch(self):
+        self.epoch += 1
+
+    def save_state(self):
+        pass
 
 
 def write_settings(flags, data, conventions):
@@ -466,34 +539,56 @@ def start(trainer, flags, data, source, resuming):
     trainer.save_state(os.path.join(flags.outdir, RESUME))
 
 
-def train(flags, data, resuming):
-    """All that needs TensorFlow. -> the exit status"""
+def train(flags, data, resuming, stop, cluster=None):
+    """All that needs TensorFlow, as the chief or a worker if there is a cluster. -> the exit status"""
     import tensorflow.compat.v1 as tf
     import utils
-    source = find_source(flags, resuming)
+    is_chief = cluster is None or cluster.is_chief
+    shard = cluster.shard if cluster else (0, 1)
+    source = find_source(flags, resuming) if is_chief else None
+    # Weights that are taken over mean the same only with the photos as they knew them.
+    normalisation = utils.read_conventions(source).normalisation if source else 'signed'
+    if cluster:
+        terms = {'settings': {**settings(flags, data), 'epochs': flags.epochs}, 'normalisation': normalisation}
+        generation, normalisation = meet(cluster, terms, flags)
+        if stop:
+            return left(cluster)
     conventions = utils.Conventions(
-        image_size=flags.image_size, head='Semantic' if flags.semantic else 'Instance',
-        # Weights that are taken over mean the same only with the photos as they knew them.
-        normalisation=utils.read_conventions(source).normalisation if source else 'signed',
+        image_size=flags.image_size, head='Semantic' if flags.semantic else 'Instance', normalisation=normalisation,
         feature_dim=2 if flags.semantic else flags.feature_dim, head_activation='none', batch_statistics=False,
         dropout_at_inference=False, delta_v=flags.dvar, delta_d=flags.ddist, bandwidth=flags.bandwidth)
     coord = tf.train.Coordinator()
-    with noted_signals() as stop, contextlib.ExitStack() as stack:
-        epoch_steps = max(1, len(data.train[0]) // flags.batch_size)
-        trainer = utils.Trainer(conventions, flags.epochs * epoch_steps, flags.learning_rate, flags.schedule,
-                                flags.clip, (flags.var, flags.dist, flags.reg), flags.seed, flags.keep, flags.background_weight)
+    with contextlib.ExitStack() as stack:
+        epoch_steps = max(1, len(data.train[0]) // (flags.batch_size * flags.replicas))
+        build = functools.partial(utils.ReplicaTrainer, cluster, generation) if cluster else utils.Trainer
+        trainer = build(conventions, flags.epochs * epoch_steps, flags.learning_rate, flags.schedule, flags.clip,
+                        (flags.var, flags.dist, flags.reg), flags.seed + shard[0], flags.keep, flags.background_weight)
         stack.callback(trainer.close)
-        start(trainer, flags, data, source, resuming)
+        if is_chief:
+            start(trainer, flags, data, source, resuming)
+        if cluster:
+            trainer.join()
+            if is_chief:
+                cluster.put_up({'generation': generation, **terms})
         queue = stack.enter_context(datagenerator.BatchQueue(
             *data.train, flags.batch_size, flags.image_size, coord, seed=flags.seed, workers=flags.workers,
-            augment=not flags.no_augment, start_step=trainer.step(), cache_bytes=int(flags.cache * 2 ** 30)))
-        events = utils.EventFile(flags.logdir, trainer.step(), command_line.warn)
-        stack.callback(events.close)
-        training = Training(trainer, flags, data, queue, events, stop)
+            augment=not flags.no_augment, start_step=trainer.step(), shard=shard,
+            cache_bytes=int(flags.cache * 2 ** 30)))
+        if is_chief:
+            # Two, since an epoch's last step can be in a state when its validation is not, and is then done again.
+            events = [utils.EventFile(folder, step, command_line.warn) for folder, step in (
+                (flags.logdir, trainer.step()),
+                (os.path.join(flags.logdir, VALIDATION), trainer.epochs() * epoch_steps))]
+            for file in events:
+                stack.callback(file.close)
+        training = Training(trainer, flags, data, queue, events, stop) if is_chief else \
+            Helper(trainer, flags, data, queue, None, stop)
         try:
             training.run()
         except tf.errors.ResourceExhaustedError:
             raise InputError('there is not enough memory for a step; try a smaller --batch-size or --image-size')
+        if not is_chief:
+            return left(cluster)
         if stop:
             print(f'training.py: stopped after step {training.step:,} of {training.num_steps:,}, which is saved; the '
                   f'same command goes on from there', file=sys.stderr)
@@ -505,9 +600,67 @@ def train(flags, data, resuming):
     return 0
 
 
+# ---- More than one machine, see utils.py ----------------------------------------------------------------------------
+
+def take_part(flags, data, resuming, member):
+    """A member of a cluster, to the end of the training. -> the exit status"""
+    import utils
+    with noted_signals() as stop:
+        cluster = utils.Cluster(*member, stop, lambda line: print(f'training.py: {line}', file=sys.stderr, flush=True))
+        if member.job == 'ps':
+            return cluster.serve()
+        status = 1
+        try:
+            while True:
+                try:
+                    status = train(flags, data, resuming, stop, cluster)
+                    return status
+                except (utils.Changed, *utils.GONE) as change:
+                    reason = change if isinstance(change, utils.Changed) else 'the connection to the others was lost'
+                    command_line.warn(f'{cluster.name}: {reason}; it joins again')
+                    resuming = bool(cluster.is_chief and utils.checkpoints(os.path.join(flags.outdir, RESUME)))
+        finally:
+            cluster.tell('stopped' if status else 'done')
+
+
+def meet(cluster, terms, flags):
+    """Waits until the cluster is ready for this replica. -> (generation, normalisation); check for a signal after it."""
+    if cluster.is_chief:
+        if cluster.wait(lambda: cluster.notice() is not None or time.sleep(0.2), 'starts', cluster.servers):
+            cluster.put_up({})   # nobody shall join what was there before
+            cluster.tell('begins')
+        return f'generation-{time.time_ns()}', terms['normalisation']
+    notice = cluster.wait(lambda: cluster.notice() or time.sleep(0.2), 'joins')
+    if notice:
+        different = differences(notice['settings'], terms['settings'])
+        if different:
+            raise InputError(f'{cluster.name}: its flags are not those of the chief ({different}); give all members the '
+                             f'same')
+        return notice['generation'], notice['normalisation']
+    return None, None
+
+
+def left(cluster):
+    """-> the exit status of a worker, or of a chief that has not begun."""
+    if not cluster.stop:
+        print(f'{cluster.name}: all steps are done')
+        return 0
+    print(f'training.py: {cluster.name} has stopped; the same command joins again', file=sys.stderr)
+    return 128 + cluster.stop[0]
+
+
 def main(argv=None):
     flags = parse_flags(argv)
+    member = read_tf_config(os.environ.get('TF_CONFIG'))
+    if member and member.job == 'ps':
+        quiet.import_tensorflow()
+        return take_part(flags, None, False, member)
+    if member:
+        flags.replicas = 1 + len(member.jobs.get('worker', []))
     data = find_data(flags.srcdir, flags.validation_photos)
+    if member and member.job == 'worker':
+        quiet.import_tensorflow()
+        return take_part(flags, data, False, member)
     resuming = check_folders(flags)
     with alone(flags.outdir):
         if resuming:
@@ -515,7 +668,10 @@ def main(argv=None):
         print(f'{len(data.train[0]):,} photos to train on, {len(data.valid[0]):,} to validate on'
               + (' with the official score' if data.records and not flags.semantic else ''), flush=True)
         quiet.import_tensorflow()   # seconds: only now that nothing is left that could be found wrong without it
-        return train(flags, data, resuming)
+        if member:
+            return take_part(flags, data, resuming, member)
+        with noted_signals() as stop:
+            return train(flags, data, resuming, stop)
 
 
 if __name__ == '__main__':

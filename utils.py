@@ -5,14 +5,20 @@ to know and cannot see in them. A folder without that record is taken for one of
 defaults of `Conventions` with `batch_statistics` and `feature_dim` read off the weights.
 """
 import collections
+import contextlib
 import dataclasses
 import errno
+import functools
 import glob
 import json
 import math
 import os
+import queue
 import re
+import socket
+import threading
 import time
+import types
 
 import tensorflow.compat.v1 as tf
 
@@ -364,12 +370,13 @@ class freeze:
 WARM_UP = 0.05      # of a cosine schedule: in this part of all steps the learning rate rises
 NORM_DECAY = 0.99   # of batch norm's moving averages in the long run
 
-Step = collections.namedtuple('Step', ['terms', 'rate', 'norm', 'taken', 'summary'])
+Step = collections.namedtuple('Step', ['terms', 'rate', 'norm', 'taken', 'summary', 'elsewhere'], defaults=[False])
 Step.__doc__ = """What is known of one step of a training.
 
 terms: float32 (loss, l_var, l_dist, l_reg), the terms weighted; of a semantic model the loss and zeros.
 rate: the learning rate. norm: L2 norm of all gradients, before clipping.
 taken: False if loss or gradient was not finite, so that the step changed nothing. summary: serialised tf.Summary.
+elsewhere: True if not for the photos of this process but for those of another replica.
 """
 
 
@@ -401,17 +408,26 @@ def train_op(loss, variables, updates, rate, clip, step):
     Where loss or gradients are not finite, `taken` is False, and neither variables nor Adam's slots nor moving averages
     change.
     """
-    gradients = tf.gradients(loss, variables)
-    # A bias before a batch norm has no gradient.
-    gradients, variables = zip(*[(g, v) for g, v in zip(gradients, variables) if g is not None])
+    # Built once more: an operation from outside a branch of tf.cond runs whichever branch is taken.
+    return apply_if_finite(loss, gradients_of(loss, variables), [update.op.inputs for update in updates], rate, clip,
+                           step)
+
+
+def gradients_of(loss, variables):
+    """-> [(gradient, variable)], without the variables that have none: a bias before a batch norm."""
+    return [(g, v) for g, v in zip(tf.gradients(loss, variables), variables) if g is not None]
+
+
+def apply_if_finite(loss, gradients, moves, rate, clip, step):
+    """`train_op` from its gradients on. gradients: [(gradient, variable)]. moves: [(variable, what is subtracted)]."""
+    gradients, variables = zip(*gradients)
     gradients, norm = tf.clip_by_global_norm(gradients, clip)
     finite = tf.logical_and(tf.is_finite(loss), tf.is_finite(norm))
     optimizer = tf.train.AdamOptimizer(rate)
 
     def take():
-        # Built once more: an operation from outside a branch of tf.cond runs whichever branch is taken.
-        updated = [tf.assign_sub(*update.op.inputs) for update in updates]
-        return tf.group(optimizer.apply_gradients(zip(gradients, variables)), *updated)
+        moved = [tf.assign_sub(variable, move) for variable, move in moves]
+        return tf.group(optimizer.apply_gradients(zip(gradients, variables)), *moved)
 
     # The rate is read from the step, which must not count up before.
     with tf.control_dependencies([tf.cond(finite, take, tf.no_op), rate]):
@@ -430,7 +446,7 @@ class Trainer:
         self.conventions, self._weights, self._background_weight = conventions, weights, background_weight
         width, height = conventions.image_size
         self._graph = tf.Graph()
-        with self._graph.as_default():
+        with self._graph.as_default(), self._placed():
             seed %= 2 ** 31
             tf.set_random_seed(seed)
             self._images = tf.placeholder(tf.uint8, [None, height, width, 3], name='images')
@@ -447,28 +463,42 @@ class Trainer:
             self._all_variables = tf.global_variables()
             self._states = tf.train.Saver(self._all_variables, max_to_keep=keep, save_relative_paths=True)
             self._models = tf.train.Saver(self.variables, max_to_keep=1, save_relative_paths=True)
-            self._session = tf.Session()
-            self._session.run(tf.global_variables_initializer())
+            self._session = self._open_session()
+
+    def _placed(self):
+        """A context that says where the parts of the graph live."""
+        return contextlib.nullcontext()
+
+    def _open_session(self):
+        session = tf.Session()
+        session.run(tf.global_variables_initializer())
+        return session
 
     def _build_training(self, num_steps, highest_rate, schedule, clip, seed):
         step = tf.cast(self._step, tf.int32)
         output = build_model(self._images, self.conventions, is_training=True, decay=norm_decay(step),
                              noise=enet.noise_of_step(tf.stack([seed, step])))
-        self._terms = self._loss(output)
+        terms = self._loss(output)
         #: The model: ENet and its head, with the moving averages.
         self.variables = [v for v in tf.global_variables()
                           if v.op.name.startswith(('ENet/', self.conventions.head + '/'))]
         # Not ENet's own last layer, which no head uses.
         trained = [v for v in tf.trainable_variables() if not v.op.name.startswith('ENet/fullconv/')]
         penalty = weight_decay(trained)
-        self._rate = learning_rate(schedule, highest_rate, step, num_steps)
-        self._train, self._norm, self._taken = train_op(
-            self._terms[0] + penalty, trained, tf.get_collection(tf.GraphKeys.UPDATE_OPS), self._rate, clip, self._step)
+        rate = learning_rate(schedule, highest_rate, step, num_steps)
+        self._train, report = self._build_step(terms, penalty, trained, rate, clip)
+        self._terms, penalty, self._rate, self._norm, self._taken = report
         self._summary = tf.summary.merge([
             collect_summaries(*self._terms, self._images, output, self._labels)[0],
             tf.summary.scalar('loss/weight_decay', penalty), tf.summary.scalar('learning_rate', self._rate),
             tf.summary.scalar('gradient_norm', self._norm)])
         self._histograms = tf.summary.merge([tf.summary.histogram(v.op.name, v) for v in trained])
+
+    def _build_step(self, terms, penalty, trained, rate, clip):
+        """-> (the operation that takes a step, what is known of it: (terms, penalty, rate, norm, taken))."""
+        operation, norm, taken = train_op(terms[0] + penalty, trained, tf.get_collection(tf.GraphKeys.UPDATE_OPS), rate,
+                                          clip, self._step)
+        return operation, (terms, penalty, rate, norm, taken)
 
     def _build_validation(self):
         self._output = build_model(self._images, self.conventions, is_training=False, reuse=True)
@@ -563,6 +593,343 @@ class Trainer:
     def close(self):
         self._session.close()
 
+
+# ---- More than one machine ------------------------------------------------------------------------------------------
+#
+# The parameter servers (ps) hold the variables. Each replica, the chief and the workers, takes its own photos through the
+# network; SyncReplicasOptimizer collects the gradients of all on the parameter servers and takes the step with their mean.
+#
+# A chief that starts, the first time or again, gives the variables a name of their own on the parameter servers (a
+# TensorFlow container, here called a generation) and puts it on a notice board there, once they have their values. So
+# nothing that an earlier chief or the workers of its time left there gets in the way: who finds another generation on the
+# board joins that one.
+
+POLL = 1.         # seconds from one look at the notice board to the next, while a replica waits
+PATIENCE = 10.    # seconds before it says whom it waits for,
+REMINDER = 60.    # and then says it again
+LINGER = 20.      # seconds that a parameter server stays, at the most, when the others should be leaving
+GONE = (tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
+        tf.errors.FailedPreconditionError, tf.errors.OutOfRangeError, tf.errors.UnavailableError)
+
+
+class Changed(Exception):
+    """A parameter server or the chief has gone or started anew, and with it the variables of this generation."""
+
+
+class Cluster:
+    """This process as a member of a cluster.
+
+    jobs: {'ps' or 'chief' or 'worker': ['host:port']}; job, index: which of them this process is. stop: a list that holds
+    a signal once one has come. log: is called with a line about whom is waited for. Raises InputError if the server
+    cannot start.
+    """
+
+    def __init__(self, jobs, job, index, stop, log):
+        self.stop, self._log = stop, log
+        self.name, self.is_chief = _name(job, index), job == 'chief'
+        self.shard = (0 if self.is_chief else index + 1), 1 + len(jobs.get('worker', []))
+        self.device = f'/job:{job}/task:{index}'
+        self.spec = tf.train.ClusterSpec(jobs)
+        self._addresses = {_name(job, i): address for job in jobs for i, address in enumerate(jobs[job])}
+        self.servers = [name for name in self._addresses if name.startswith('ps')]
+        # A parameter server leaves the GPU to the replicas.
+        config = tf.ConfigProto(device_count={'GPU': 0}) if job == 'ps' else None
+        try:
+            self._server = tf.train.Server(self.spec, job, index, config=config)
+        except tf.errors.OpError:
+            raise InputError(f'TF_CONFIG: {self.name} cannot listen at {self._addresses[self.name]}; is that an address '
+                             f'of this machine, and no other process there?')
+        self.target = self._server.target
+        with tf.Graph().as_default() as self._board:
+            with tf.device('/job:ps/task:0'):
+                self._notice = tf.get_variable('notice', [], tf.string, use_resource=False)
+            self._text = tf.placeholder(tf.string, [])
+            self._put_up = tf.assign(self._notice, self._text)
+            # Each parameter server has a copy of what each replica has last said.
+            said = {}
+            for i, server in enumerate(self.servers):
+                with tf.device(f'/job:ps/task:{i}'):
+                    said[server] = {name: tf.get_variable(f'said_{i}/{name.replace(" ", "_")}', [], tf.string,
+                                                          use_resource=False)
+                                    for name in self._addresses if name not in self.servers}
+            self._tell = [tf.assign(words[self.name], self._text) for words in said.values() if self.name in words]
+            with tf.device(self.device):
+                self._heard = {name: tf.cond(tf.is_variable_initialized(word), word.read_value, lambda: '')
+                               for name, word in said.get(self.name, {}).items()}
+
+    def config(self, **kwargs):
+        """Of a session. It knows the parameter servers and itself alone: it lives on where another replica dies."""
+        return tf.ConfigProto(device_filters=['/job:ps', self.device], **kwargs)
+
+    def _run(self, operation, text=''):
+        """One operation in a session of its own, which a parameter server that starts anew cannot spoil."""
+        with tf.Session(self.target, graph=self._board, config=self.config(operation_timeout_in_ms=5000)) as session:
+            return session.run(operation, {self._text: text})
+
+    def silent(self, names):
+        """Which of these members do not answer, with their addresses."""
+        found = []
+        for name in names:
+            host, port = self._addresses[name].rsplit(':', 1)
+            try:
+                socket.create_connection((host.strip('[]'), int(port)), timeout=POLL).close()
+            except OSError:
+                found.append(f'{name} at {self._addresses[name]}')
+        return found
+
+    def put_up(self, notice):
+        """Puts a dict on the notice board. Raises Changed if the parameter servers do not answer."""
+        try:
+            self._run(self._put_up, json.dumps(notice))
+        except GONE:
+            raise Changed('the connection to a parameter server was lost')
+
+    def notice(self):
+        """The dict on the notice board, {} if there is none, None if a parameter server does not answer."""
+        try:
+            return None if self.silent(self.servers) else json.loads(self._run(self._notice))
+        except tf.errors.FailedPreconditionError:
+            return {}
+        except GONE:
+            return None
+
+    def tell(self, word):
+        """Lets the parameter servers know how this process is: begins, done or stopped. If they are there."""
+        for _ in range(3):
+            try:
+                return None if self.silent(self.servers) else self._run(self._tell, word)
+            except GONE:
+                pass
+
+    def wait(self, ready, purpose, names=None):
+        """ready() as soon as it is true, None if a signal comes before. Says for which of the members it waits."""
+        patience = PATIENCE
+        began = time.monotonic()
+        while not self.stop:
+            value = ready()
+            if value:
+                return value
+            waited = time.monotonic() - began
+            silent = waited > patience and self.silent([name for name in names or self._addresses if name != self.name])
+            if silent or waited > max(patience, REMINDER):   # a step and a validation can take long
+                patience = waited + REMINDER
+                self._log(f'{self.name}: {purpose}: ' + (f'waits for {" and ".join(silent)}, which does not answer'
+                                                         if silent else f'takes long, though all members answer'))
+        return None
+
+    def serve(self):
+        """The part of a parameter server: it is there until the others do not need it any more. -> exit status"""
+        since = None
+        config = tf.ConfigProto(device_filters=[self.device])
+        with tf.Session(self.target, graph=self._board, config=config) as session:
+            while True:
+                time.sleep(POLL)
+                said = {name: word.decode() for name, word in session.run(self._heard).items()}
+                if all(word == 'done' for word in said.values()):
+                    return 0
+                if said['chief'] == 'done' or self.stop:
+                    since = since or time.monotonic()
+                    if time.monotonic() - since > LINGER or self.stop and said['chief'] != 'begins':
+                        return 128 + self.stop[0] if self.stop else 0
+                else:
+                    since = None
+
+
+def _name(job, index):
+    return job if job == 'chief' else f'{job} {index}'
+
+
+class _Background:
+    """act() in a thread. Nothing else can wait for TensorFlow and still hear a signal."""
+
+    def __init__(self, act):
+        self._act, self._result = act, queue.SimpleQueue()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self):
+        try:
+            value = self._act()
+            self._result.put(lambda: value)
+        except BaseException as error:
+            self._result.put(functools.partial(_throw, error))
+
+    def ready(self):
+        """What gives the value, or raises what act() raised; None after POLL seconds without either."""
+        try:
+            return self._result.get(timeout=POLL)
+        except queue.Empty:
+            return None
+
+
+def _throw(error):
+    raise error
+
+
+class ReplicaTrainer(Trainer):
+    """The Trainer of a replica: takes each step together with all the others.
+
+    A step is that of one process with the photos of all: the loss, the gradient before it is clipped and the movement of
+    batch norm's moving averages are the means over the replicas, and a step that is finite for all but one is taken by
+    none. Only batch norm sees the difference: a replica normalises by the statistics of its own photos.
+    """
+
+    def __init__(self, cluster, generation, *args, **kwargs):
+        self._cluster, self.generation = cluster, generation
+        self._monitored = None
+        super().__init__(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _placed(self):
+        setter = tf.train.replica_device_setter(cluster=self._cluster.spec, worker_device=self._cluster.device)
+        with tf.container(self.generation), tf.device(setter):
+            yield
+
+    def _open_session(self):
+        session = tf.Session(self._cluster.target, config=self._cluster.config())
+        if self._cluster.is_chief:
+            session.run([tf.global_variables_initializer(), self._report.initializer])
+        return session
+
+    def _build_step(self, terms, penalty, trained, rate, clip):
+        loss = terms[0] + penalty
+        gradients = gradients_of(loss, trained)
+        moves = [update.op.inputs for update in tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
+        self._finite = tf.is_finite(loss + tf.global_norm([gradient for gradient, _ in gradients]))
+        # Is handed in like a gradient, and then tells all replicas of the step: four terms, penalty, rate, norm, taken.
+        self._report = tf.get_variable('report', [8], initializer=tf.zeros_initializer(), trainable=False,
+                                       collections=['report'])
+        report = tf.stack([*terms, penalty, 0., 0., 0.])
+        with tf.device(self._cluster.device):
+            permits = tf.FIFOQueue(1, tf.bool, [()], name='permits', shared_name='permits')
+
+        def apply_means(means, step):
+            means = list(means)
+            with tf.control_dependencies([mean for mean, _ in means]):
+                permit = permits.dequeue()
+            with tf.control_dependencies([permit]):
+                (report, _), *means = [(tf.identity(mean), variable) for mean, variable in means]
+            operation, norm, taken = apply_if_finite(
+                report[0] + report[4], means[:len(gradients)],
+                [(variable, mean) for mean, variable in means[len(gradients):]], rate, clip, step)
+            return tf.group(operation, tf.assign(self._report, tf.stack([*tf.unstack(report[:5]), rate, norm,
+                                                                         tf.cast(taken, tf.float32)])))
+
+        self._sync = tf.train.SyncReplicasOptimizer(types.SimpleNamespace(apply_gradients=apply_means),
+                                                    self._cluster.shard[1])
+        operation = self._sync.apply_gradients(
+            [(report, self._report), *gradients, *[(move, variable) for variable, move in moves]], self._step)
+        with tf.device(self._step.device):
+            tokens = tf.FIFOQueue(-1, tf.int64, [()], shared_name='sync_token_q')   # that of SyncReplicasOptimizer
+        self._token, self._new_token = tokens.dequeue(), tokens.enqueue(self._step)
+        self._permit, self._withdraw = permits.enqueue(True), permits.dequeue()
+        *terms, penalty, rate, norm, taken = tf.unstack(self._report)
+        return operation, (terms, penalty, rate, norm, tf.greater(taken, 0.))
+
+    def join(self):
+        """From here on this replica takes part."""
+        with self._graph.as_default():
+            # The variables have their values.
+            scaffold = tf.train.Scaffold(init_op=tf.no_op(), saver=self._states, summary_op=tf.no_op())
+            self._monitored = tf.train.MonitoredTrainingSession(
+                self._cluster.target, self._cluster.is_chief, scaffold=scaffold,
+                hooks=[_Synchronised(self._sync, self._cluster.is_chief)], config=self._cluster.config(),
+                stop_grace_period_secs=1, max_wait_secs=60)
+        self._next = self.step()
+
+    def train(self, images, labels):
+        """Takes a step together with the others. -> Step, or None if a signal came while this one waited for them.
+
+        Raises Changed.
+        """
+        late = []
+
+        def look():
+            notice = self._cluster.notice()
+            if notice is not None and notice.get('generation') != self.generation:
+                raise Changed('the chief or a parameter server has started anew')
+            if notice is not None and self.step() > self._next:
+                late.append(notice)
+                if len(late) > 2:   # the token of this replica went to one that had died
+                    self._session.run(self._new_token)
+
+        feed = {self._images: images, self._labels: labels}
+        try:
+            if self._cluster.is_chief:
+                self._session.run(self._permit)
+            token, finite = self._patiently(lambda: self._monitored.run([self._train, self._finite], feed), look)
+            while token <= self._next:   # left by a worker that died
+                token = self._patiently(lambda: self._session.run(self._token), look)
+                self._session.run(self._sync.local_step_init_op)
+            self._next = int(token)
+            fetches = [self._terms, self._rate, self._norm, self._taken, self._summary]
+            step = Step(*self._session.run(fetches))
+        except _Stopped:
+            return None
+        except (*GONE, RuntimeError):   # the last is MonitoredTrainingSession's
+            raise Changed('the connection to the others was lost')
+        return step._replace(elsewhere=bool(finite) and not step.taken)
+
+    def _patiently(self, act, look):
+        """The value of act(), which other replicas can hold up. Raises _Stopped if a signal comes first."""
+        background = _Background(act)
+
+        def ready():
+            result = background.ready()
+            if result is None:
+                look()
+            return result
+        result = self._cluster.wait(ready, f'step {self._next + 1}')
+        if result is None and not self._cluster.is_chief:
+            raise _Stopped
+        # The chief takes its permit back, unless the update has begun: no state may be saved while it is under way.
+        withdrawal = None
+        while result is None:
+            withdrawal = withdrawal or _Background(lambda: self._session.run(self._withdraw))
+            withdrawn = withdrawal.ready()
+            if withdrawn:
+                withdrawn()
+                raise _Stopped
+            result = background.ready()
+        return result()
+
+    def close(self):
+        for session in (self._monitored, self._session):
+            try:
+                session and session.close()
+            except (*GONE, RuntimeError):
+                pass   # what it is connected with has gone before it
+
+
+class _Stopped(Exception):
+    """A signal came."""
+
+
+class _Synchronised(tf.train.SessionRunHook):
+    """What SyncReplicasOptimizer.make_session_run_hook() does, but quiet at the end and for one session only.
+
+    MonitoredTrainingSession makes another where it lost the connection; who knows what the first one had done by then.
+    """
+
+    def __init__(self, sync, is_chief):
+        self._start = sync.chief_init_op if is_chief else sync.local_step_init_op
+        sync.ready_for_local_init_op.mark_used()
+        self._runner, self._started = None, False
+        if is_chief:
+            runner = sync.get_chief_queue_runner()
+            self._runner = tf.train.QueueRunner(
+                runner.queue, runner.enqueue_ops,
+                queue_closed_exception_types=(tf.errors.OutOfRangeError, tf.errors.CancelledError))
+
+    def after_create_session(self, session, coord):
+        if self._started:
+            raise Changed('the connection to a parameter server was lost')
+        self._started = True
+        session.run(self._start)
+        if self._runner:
+            self._runner.create_threads(session, coord, daemon=True, start=True)
+
+
+# ---- What a training leaves behind ----------------------------------------------------------------------------------
 
 class EventFile:
     """What TensorBoard shows of a training. Where it cannot be written, `warn` hears of it once, and that is all.

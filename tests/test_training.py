@@ -122,15 +122,18 @@ def assert_same(got, expected):
 
 
 def curves(logdir):
-    """[(tag, step, value)] as TensorBoard shows them: a START makes it forget all from its step on."""
-    points = []
-    for path in sorted(glob.glob(str(logdir / '*tfevents*'))):
-        for event in tf.train.summary_iterator(path):
-            if event.HasField('session_log'):
-                points = [point for point in points if point[1] < event.step]
-            points += [(value.tag, event.step, value.simple_value) for value in event.summary.value
-                       if value.HasField('simple_value')]
-    return points
+    """[(tag, step, value)] as TensorBoard shows them: a START makes it forget all of its folder from its step on."""
+    found = []
+    for folder in (logdir, logdir / 'validation'):
+        points = []
+        for path in sorted(glob.glob(str(folder / '*tfevents*'))):
+            for event in tf.train.summary_iterator(path):
+                if event.HasField('session_log'):
+                    points = [point for point in points if point[1] < event.step]
+                points += [(value.tag, event.step, value.simple_value) for value in event.summary.value
+                           if value.HasField('simple_value')]
+        found += points
+    return found
 
 
 def contents(folder):
@@ -239,6 +242,25 @@ def test_stopped_training_ends_as_if_it_had_not_been(home, data, finished, run_s
     assert curves(home / 'log') == curves(finished / 'log')
     assert len(glob.glob('saved_model/*.index')) == 1 and len(glob.glob('saved_model/resume/*.index')) == 3
     assert not glob.glob('saved_model/**/*temp*', recursive=True)
+
+
+def test_kill_between_the_curves_and_the_state_of_an_epoch(home, data, finished, run_script):
+    class Killed(BaseException):
+        pass
+
+    def killed(self, folder):
+        if (self.step(), self.epochs()) == (4, 2):   # the curves are out, and the state is that of before the validation
+            raise Killed
+        save_state(self, folder)
+    save_state = utils.Trainer.save_state
+    args = ['-s', str(data), '--epochs', '3', '--learning-rate', '0.01', '--save-minutes', '1e-9', *SMALL]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(utils.Trainer, 'save_state', killed)
+        training.main(args)
+    outcome = run_script(training, *args)
+    assert outcome.status == 0 and 'state.ckpt-4-1' in outcome.out
+    assert_same(last_state(home), last_state(finished))
+    assert curves(home / 'log') == curves(finished / 'log')
 
 
 def test_damaged_newest_state_is_passed_over(home, data, finished, run_script):
@@ -358,13 +380,13 @@ def fake_training(monkeypatch, trainer, queue=FakeQueue(), stop=()):
     monkeypatch.setattr(training, 'validate', lambda *args: dict(result))
     monkeypatch.setattr(training, 'write_pictures', lambda *args: None)
     monkeypatch.setattr(training, 'write_settings', lambda *args: None)
-    return training.Training(trainer, training.parse_flags(['--epochs', '1']), None, queue, NoEvents(), stop)
+    return training.Training(trainer, training.parse_flags(['--epochs', '1']), None, queue, [NoEvents()] * 2, stop)
 
 
 def test_files_of_a_skipped_step_are_named_and_training_goes_on(monkeypatch, capsys):
     trainer = FakeTrainer(bad={2, 3, 5})
     fake_training(monkeypatch, trainer).run()
-    lines = [line for line in capsys.readouterr().err.splitlines() if 'warning' in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if 'warning: step' in line]
     assert trainer.taken == 5 and trainer.saved == [5]
     assert [line.split(':')[2].strip() for line in lines] == ['step 2', 'step 3', 'step 5']
     assert all('a.png, b.png' in line and 'skipped' in line for line in lines)
@@ -397,6 +419,77 @@ def test_full_disk_leaves_what_was_saved(home, data, finished, run_script):
     assert {**after, lock: b''} == {**before, lock: b''}
     outcome = run_script(training, *args)   # with room again
     assert outcome.status == 0 and 'after step 6' in outcome.out
+
+
+def at_step(monkeypatch, number, act):
+    """Has act() called before the step of that number, counted from 0, in this process."""
+    take_step = training.Training.take_step
+    monkeypatch.setattr(training.Training, 'take_step',
+                        lambda self: (act() if self.step == number else None, take_step(self)))
+
+
+def small_photo(path):
+    cv2.imwrite(path, np.zeros([16, 16, 3], np.uint8))
+
+
+@pytest.mark.parametrize('spoil, problem', [
+    (os.remove, 'no such file'), (lambda path: open(path, 'w').close(), 'is empty'), (small_photo, 'its photo')],
+    ids=['deleted', 'emptied', 'replaced'])
+def test_photos_spoilt_in_mid_epoch(home, data, finished, run_script, spoil, problem):
+    shutil.copytree(data, 'd')
+    args = ['-s', 'd', '--epochs', '3', '--learning-rate', '0.01', '--cache', '0', *SMALL]
+    with pytest.MonkeyPatch.context() as patch:
+        # One batch ahead, so that not all has been read before.
+        patch.setattr(datagenerator, 'BatchQueue', functools.partial(datagenerator.BatchQueue, capacity=1))
+        at_step(patch, 3, lambda: [spoil(path) for path in glob.glob('d/images/*')])
+        outcome = run_script(training, *args)
+    assert outcome.status == 1 and outcome.err.count('\n') == 1 and 'd/images/' in outcome.err and problem in outcome.err
+    assert not any(thread.name.startswith('loader') for thread in threading.enumerate())
+    shutil.copytree(data, 'd', dirs_exist_ok=True)
+    outcome = run_script(training, *args)
+    assert outcome.status == 0 and 'goes on after step' in outcome.out and 'after step 2' not in outcome.out
+    assert_same(last_state(home), last_state(finished))
+    assert curves(home / 'log') == curves(finished / 'log')
+
+
+def test_vanished_outdir_is_made_anew(home, data, finished, run_script, monkeypatch):
+    at_step(monkeypatch, 3, lambda: shutil.rmtree('saved_model'))
+    outcome = run_script(training, '-s', data, '--epochs', '3', '--learning-rate', '0.01', *SMALL)
+    assert outcome.status == 0 and 'saved_model: the model that was there has vanished' in outcome.err
+    state = last_state(home)
+    del state['best_score']
+    assert_same(state, {name: value for name, value in last_state(finished).items() if name != 'best_score'})
+    assert utils.read_conventions('saved_model') == utils.read_conventions(str(finished / 'saved_model'))
+    assert run_script(training, '-s', data, '--epochs', '3', '--learning-rate', '0.01', *SMALL).status == 0
+
+
+def test_vanished_logdir_does_not_stop_the_training(home, data, finished, run_script, monkeypatch):
+    at_step(monkeypatch, 3, lambda: shutil.rmtree('log'))
+    outcome = run_script(training, '-s', data, '--epochs', '3', '--learning-rate', '0.01', *SMALL)
+    assert outcome.status == 0 and 'without TensorBoard' in outcome.err and 'without these pictures' in outcome.err
+    assert all(line.startswith('training.py: warning: log/') for line in outcome.err.splitlines())
+    assert_same(last_state(home), last_state(finished))
+
+
+@pytest.mark.parametrize('text', [b'', b'model_checkpoint_path: 7', b'\xff\xfe\0garbage'])
+def test_damaged_index_of_checkpoints_is_done_without(home, data, finished, run_script, text):
+    shutil.copytree(finished, home, dirs_exist_ok=True)
+    for folder in ('saved_model', 'saved_model/resume'):
+        (home / folder / 'checkpoint').write_bytes(text)
+    outcome = run_script(training, '-s', data, '--epochs', '4', '--learning-rate', '0.01', *SMALL)
+    assert outcome.status == 0 and outcome.err == '' and 'goes on after step 6' in outcome.out
+
+
+@pytest.mark.parametrize('text', ['', '{', '[1]', 'null', None])
+def test_damaged_record_of_flags_is_named_and_nothing_is_touched(home, data, finished, run_script, text):
+    shutil.copytree(finished / 'saved_model', 'saved_model')
+    record = home / 'saved_model/resume/flags.json'
+    record.unlink() if text is None else record.write_text(text)
+    before = contents(home / 'saved_model')
+    outcome = run_script(training, '-s', data, '--epochs', '4', '--learning-rate', '0.01', *SMALL)
+    assert outcome.status == 1 and outcome.err.count('\n') == 1 and 'flags.json' in outcome.err and '--fresh' in outcome.err
+    lock = home / 'saved_model/resume/lock'
+    assert {**contents(home / 'saved_model'), lock: b''} == {**before, lock: b''}
 
 
 def test_failing_tensorboard_is_one_warning(tmp_path):
