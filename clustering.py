@@ -450,6 +450,7 @@ def _slices(length, width=_BLOCK):
 # ---- Instances ---------------------------------------------------------------------------------------------
 
 _SAMPLE, _SCATTERED = 4096, 2048  # points; bins that they lie in
+_SPECKS = 2.5e-4  # of all pixels: smaller clusters are none; a lane has twenty times as many
 
 
 def instance_ids(embedding, bandwidth, margins=None):
@@ -463,7 +464,7 @@ def instance_ids(embedding, bandwidth, margins=None):
         2 delta_d away from the background's. So with margins, pixels less than 2 (delta_d - delta_v) away from the
         background's center are background, and mean shift has the others alone, which is also soon done.
         An embedding that is scattered all over, as that of a network that has hardly begun to learn, has no clusters
-        and is all background: mean shift would spend a minute on thousands of them.
+        and is all background: mean shift would spend a minute on thousands of them. Specks are background as well.
     Returns int32 [h, w]: 0 for the largest cluster, which is the background, and 1..K for the others from
     left to right, by the mean x of the lowest fifth of their pixels: lanes meet at the horizon but lie side
     by side near us.
@@ -485,9 +486,10 @@ def instance_ids(embedding, bandwidth, margins=None):
         center = _background_center(points, bandwidth)
         if center is None:
             return np.zeros([height, width], np.int32)
-        away = sum(np.square(points[:, j] - value) for j, value in enumerate(center))
-        pixels = np.flatnonzero(away >= max(0, 2 * (delta_d - delta_v)) ** 2)
+        pixels = np.flatnonzero(_squared((points - center).T) >= max(0, 2 * (delta_d - delta_v)) ** 2)
         num, labels, _ = cluster(points[pixels], bandwidth)
+        large = (np.bincount(labels, minlength=num) >= _SPECKS * len(points))[labels]
+        pixels, labels = pixels[large], labels[large]
 
     order = np.argsort(labels, kind='stable')  # cluster by cluster, each from its top down
     pixels, labels = pixels[order], labels[order]
@@ -507,21 +509,20 @@ def instance_ids(embedding, bandwidth, margins=None):
 def _background_center(points, bandwidth):
     """Where most points are: the densest bin, from which mean shift goes on until it rests. -> [feature_dim].
 
-    None if the points are scattered: if a sample lies in more than _SCATTERED bins.
+    By a sample of the points, which is enough for a mean of most of them. None if it is scattered: if it lies in more
+    than _SCATTERED bins.
     """
-    sample = points[::max(1, len(points) // _SAMPLE)]  # enough to tell which bin is the densest
+    sample = points[::max(1, len(points) // _SAMPLE)]
     bins = np.rint(sample / bandwidth)
     number, counts = np.unique(bins, axis=0, return_inverse=True, return_counts=True)[1:]
     if len(counts) > _SCATTERED:
         return None
     center = sample[number.ravel() == counts.argmax()].mean(0)
-    columns = np.ascontiguousarray(points.T)
     for _ in range(_MAX_ITERATIONS):
-        away = sum(np.square(column - value) for column, value in zip(columns, center))
-        near = away <= bandwidth ** 2
+        near = _squared((sample - center).T) <= bandwidth ** 2
         if not near.any():  # in many dimensions the middle of a bin may be far from its points
             break
-        before, center = center, columns[:, near].mean(1)
+        before, center = center, sample[near].mean(0)
         if np.square(center - before).sum() <= (_STOP * bandwidth) ** 2:
             break
     return center
@@ -565,7 +566,7 @@ _SPECK = 24  # a piece less tall is none; a speck of another lane's colour would
 _CANDIDATES = 20  # instances looked at, the tallest ones: untrained noise has hundreds
 
 # Px a line may bend at a knot: near; more at the far end; how soon it fades.
-_STIFF, _LOOSE, _DECAY = 0.4, 6.0, 25.0
+_STIFF, _LOOSE, _DECAY = 0.1, 6.0, 25.0
 _HUBER = 4.0  # from the line: pixels farther out pull less and less
 _OUTLIER = 24.0  # from the line: pixels farther out are no part of the lane; the metric's own tolerance is 20
 _WIDE = 5  # times _LINE_WIDTH: a wider cut through an instance is no line but, say, the car beside it
@@ -583,7 +584,7 @@ _MIN_PURE = 0.4  # of the cuts through an instance that belong to its line; less
 # Rows beyond the pixels' end that still count as lane: ends are rounded to the rows of a coarser grid.
 _SLACK = 4
 # Rows short of the border: labels end within the first; up to the second, pixels are missing.
-_NEAR, _REACH = 30, 90
+_NEAR, _REACH = 30, 150
 
 
 def lanes(ids, image_shape, h_samples, max_lanes=5):

@@ -316,6 +316,15 @@ def test_background_alone_has_no_instances_with_the_margins_either():
     assert clustering.instance_ids(np.zeros([0, 9, 3]), 1.0, margins=(0.5, 1.5)).shape == (0, 9)
 
 
+def test_speck_is_background_with_the_margins():
+    embedding = np.zeros([200, 200, 2], np.float32)
+    embedding[:, 50:53] = 3, 0
+    embedding[10:12, 10:14] = 0, 3
+    assert clustering.instance_ids(embedding, 1.0).max() == 2
+    ids = clustering.instance_ids(embedding, 1.0, margins=(0.5, 1.5))
+    assert ids.max() == 1 and not ids[:, :50].any()
+
+
 def test_scattered_embedding_is_all_background_with_the_margins():
     embedding = np.random.default_rng(0).normal(0, 30, [128, 256, 3]).astype(np.float32)
     assert not clustering.instance_ids(embedding, 0.7, margins=(0.5, 1.5)).any()
