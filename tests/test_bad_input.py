@@ -35,7 +35,7 @@ SCRIPTS = {'training': training, 'inference': inference, 'processing': tusimple_
 
 # ---- Sound files ---------------------------------------------------------------------------------------------------
 
-def light_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None):
+def light_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, slopes_to_1=False):
     """In the place of the network, which takes seconds to build: one matrix for the colours."""
     with tf.variable_scope('ENet', reuse=reuse):
         weights = enet.weights_variable('weights', [1, 1, 3, conventions.feature_dim])

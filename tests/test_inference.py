@@ -34,7 +34,7 @@ def colour_network(monkeypatch):
         assert batch.dtype == np.uint8 and batch.shape[1:] == (*SHAPE[::-1], 3)
         return batch.astype(np.float32) / 32
     network.close = lambda: None
-    conventions = types.SimpleNamespace(image_size=SHAPE, feature_dim=3, bandwidth=3.0, delta_v=0.01, delta_d=0.01)
+    conventions = types.SimpleNamespace(image_size=SHAPE, feature_dim=3, bandwidth=3.0, delta_v=0.5, delta_d=1.5)
     monkeypatch.setattr(inference, 'load_network', lambda modeldir: (network, conventions))
     monkeypatch.setattr(quiet, 'import_tensorflow', lambda: None)
 
@@ -206,7 +206,7 @@ def test_bandwidth_decides_what_is_one_instance(colour_network, run_script, tmp_
         run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks',
                    '--bandwidth', bandwidth)
         found.append(read(tmp_path / 'out/mask_0000.png').max())
-    assert found == [2, 0]
+    assert found == [2, 1]
 
 
 def test_number_of_workers_changes_no_byte(colour_network, run_script, tmp_path):
