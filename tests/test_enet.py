@@ -127,8 +127,8 @@ def test_gradients_equal_those_of_the_plain_graph(network):
     errors = {name: np.linalg.norm(ours[name] - plain[name]) / (np.linalg.norm(plain[name]) + 1e-6)
               for name in used}
     # Rounding puts a value or two on the other side of a kink.
-    assert max(errors.values()) < 0.1, max(errors, key=errors.get)
-    assert np.median(list(errors.values())) < 0.02
+    assert max(errors.values()) < 0.05, max(errors, key=errors.get)
+    assert np.median(list(errors.values())) < 1e-3
 
 
 def test_only_biases_before_a_batch_norm_have_no_gradient(network):
