@@ -20,7 +20,8 @@ Instances.__doc__ = """The instances of a batch, all images in one list.
 
 segment: int32 [b * h * w], to which instance of the list each pixel belongs.
 count: float32 [n], how many pixels each has. image: int64 [n], in which image it lies. images: scalar, how many there are.
-background: bool [n], whether it is label 0. present: float32 [n], 1 for an instance that counts and 0 for one that is ignored.
+background: bool [n], whether it is label 0.
+present: float32 [n], 1 for an instance that counts and 0 for one that is ignored.
 """
 
 
@@ -35,7 +36,7 @@ def discriminative_loss(prediction, correct_label, feature_dim, image_shape, del
     ignore_background: False takes label 0 as one more instance, True leaves it out as the paper does.
     background_weight: times the background's own part of L_var. In equation 1 every instance counts the same, so a pixel of
         a background of 130,000 counts 1/200 of a pixel of a lane of 600, and what is a lane with a probability of 1/200
-        is best embedded as one: lanes come out several times too wide. 1 is the paper's equation.
+        is best embedded as one: lanes come out several times too wide. 1 is equation 1 with the background an instance.
     -> (loss, l_var, l_dist, l_reg), float32 scalars, the terms already weighted; loss is their sum.
     """
     pixels = image_shape[0] * image_shape[1]
