@@ -3,7 +3,7 @@
     python training.py                                        on data/, from scratch or from pretrained_semantic_model/
     python training.py --semantic --outdir pretrained_semantic_model && python training.py
                                                               in the two stages of 2018: lane or not, then which lane
-    python training.py --batch-size 4 --image-size 512 256 --schedule cosine --learning-rate 3e-3 --reg 0.001 \
+    python training.py --batch-size 4 --image-size 512 256 --schedule cosine --learning-rate 3e-3 --reg 0.001 \\
         --background-weight 6
                                                               the settings of the shipped model
     python training.py --modeldir trained_model --outdir fine_tuned
