@@ -450,7 +450,7 @@ def _slices(length, width=_BLOCK):
 # ---- Instances ---------------------------------------------------------------------------------------------
 
 _SAMPLE, _SCATTERED = 4096, 2048  # points; bins that they lie in
-_SPECKS = 2.5e-4  # of all pixels: smaller clusters are none; a lane has twenty times as many
+_SPECKS = 8e-4  # of all pixels: smaller clusters are none; a lane has ten times as many
 
 
 def instance_ids(embedding, bandwidth, margins=None):
