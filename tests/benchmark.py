@@ -94,13 +94,13 @@ def networks(side):
         output = graph.get_tensor_by_name('ENet/bottleneck5_1_last_prelu:0')
         convolutions = [op for op in graph.get_operations() if op.type in ('Conv2D', 'Conv2DBackpropInput')]
         plain = reference.plain_enet(utils.normalise(images, 'signed'))[0]
-        for variable in tf.global_variables():
-            value = random_weights()[variable.op.name]
-            variable.load(np.minimum(value, 1) if variable.op.name.endswith('alpha') else value, sess)
-        ours = utils.freeze(sess, images, output)
+        values = {v: random_weights()[v.op.name] for v in tf.global_variables()}
+        initial = {v.initializer.inputs[1]: np.minimum(value, 1) if v.op.name.endswith('alpha') else value
+                   for v, value in values.items()}
         plain_sess = tf.Session()
-        for variable in tf.global_variables():
-            variable.load(variable.eval(sess), plain_sess)
+        for session in (sess, plain_sess):   # at once: TensorFlow plans anew for each other fetch
+            session.run([v.initializer for v in values], initial)
+        ours = utils.freeze(sess, images, output)
     return ours, lambda batch: plain_sess.run(plain, {images: batch}), bare_convolutions(convolutions, side)
 
 

@@ -127,13 +127,21 @@ def curves(logdir):
     for folder in (logdir, logdir / 'validation'):
         points = []
         for path in sorted(glob.glob(str(folder / '*tfevents*'))):
-            for event in tf.train.summary_iterator(path):
+            for event in read_events(path):
                 if event.HasField('session_log'):
                     points = [point for point in points if point[1] < event.step]
                 points += [(value.tag, event.step, value.simple_value) for value in event.summary.value
                            if value.HasField('simple_value')]
         found += points
     return found
+
+
+def read_events(path):
+    """The tf.Events of a file, as TensorBoard reads it: up to the one that a kill cut in two."""
+    try:
+        yield from tf.train.summary_iterator(path)
+    except tf.errors.DataLossError:
+        pass
 
 
 def contents(folder):
