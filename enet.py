@@ -6,11 +6,14 @@ the public checkpoints of 2018 use, so that weights from then load.
 Where there is more than one exact way to compute a thing, the way with the fewest passes over memory is taken:
 * a convolution and its batch norm are one: in training the biases cancel out, at inference the norm is folded in;
 * two PReLUs in a row, with a spatial dropout between, are one PReLU (`compose_slopes`);
+* where a custom getter puts NumPy arrays in the place of the variables (`utils.constant_weights`), what depends on them
+  alone is computed once, while the graph is built, and a PReLU whose slopes are at most 1 is a maximum;
 * pooling keeps which of its four pixels won, as 0..3, and unpooling compares with that instead of scattering.
 """
 import collections
 import zlib
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 EPSILON = 0.001  # of every batch norm, as in the public checkpoints
@@ -19,14 +22,12 @@ WEIGHT_DECAY = 2e-4  # on the weights of every convolution (section 4.2)
 
 # ---- Layers ---------------------------------------------------------------------------------------------------------
 
-class Mode(collections.namedtuple('Mode', ['batch_statistics', 'decay', 'noise', 'slopes_to_1'],
-                                  defaults=[False])):
+class Mode(collections.namedtuple('Mode', ['batch_statistics', 'decay', 'noise'])):
     """How the blocks treat a batch.
 
     batch_statistics: normalise by the batch's own mean and variance (True) or by the moving averages (False).
-    decay: of the moving averages, a float or scalar tensor.
+    decay: of the moving averages, a float or scalar tensor; None where they are not updated.
     noise: where dropout draws from, such as `noise_of_step(seed)`, or None for no dropout.
-    slopes_to_1: promises that no PReLU has a slope above 1, which then is max(x, slope * x).
     """
 
 
@@ -82,20 +83,20 @@ def batch_norm(convolve, weights, biases, mode, scope, depth_axis=3):
         moving_variance = tf.get_variable('moving_variance', [depth], initializer=tf.ones_initializer(),
                                           trainable=False)
     if not mode.batch_statistics:
-        scale = tf.rsqrt(moving_variance + EPSILON)
+        scale = (moving_variance + EPSILON) ** -0.5
         scale_of_weights = scale if depth_axis == 3 else scale[:, None]
         return tf.nn.bias_add(convolve(weights * scale_of_weights), beta + (biases - moving_mean) * scale)
     y, mean, variance = tf.nn.fused_batch_norm(convolve(weights), tf.ones([depth]), beta, epsilon=EPSILON)
-    for average, value in ((moving_mean, mean + biases), (moving_variance, variance)):
+    for average, value in ((moving_mean, mean + biases), (moving_variance, variance)) if mode.decay is not None else ():
         tf.add_to_collection(tf.GraphKeys.UPDATE_OPS,
                              tf.assign_sub(average, (1. - mode.decay) * (average - value)))
     return y
 
 
-def prelu(x, mode, scope, slope=None):
+def prelu(x, scope, slope=None):
     """x where x > 0, slope * x elsewhere. x: float32 [b, h, w, c] -> the same shape; slope: [c], by default learned."""
     slope = slope_variable(scope, x.shape[-1]) if slope is None else slope
-    if mode.slopes_to_1:
+    if isinstance(slope, np.ndarray) and slope.max() <= 1.:
         return tf.maximum(x, slope * x, name=scope)
     return prelu_of_slope(x, slope)
 
@@ -115,9 +116,8 @@ def slope_variable(scope, depth):
     return tf.get_variable(scope + 'alpha', [depth], initializer=tf.constant_initializer(0.25))
 
 
-def relu(x, mode, scope):
+def relu(x, scope):
     """ReLU in the place, and with the name, of a PReLU."""
-    del mode
     return tf.nn.relu(x, name=scope)
 
 
@@ -127,7 +127,8 @@ def compose_slopes(first, second):
     A first slope >= 0 keeps the sign of x, so the slopes multiply; a negative one turns negative x positive, where the
     second PReLU does nothing. A positive factor between the two (dropout's) passes through both.
     """
-    return tf.where(first >= 0., first * second, first)
+    where = np.where if isinstance(first, np.ndarray) else tf.where
+    return where(first >= 0., first * second, first)
 
 
 def spatial_dropout(x, rate, noise, scope):
@@ -192,7 +193,7 @@ def dynamic_shape(x):
 def initial_block(x, mode, scope='initial_block_1'):
     """Figure 2a: 13 channels of a 3x3 convolution beside 3 of max-pooling. float32 [b, h, w, 3] -> [b, h/2, w/2, 16]."""
     net = conv_norm(x, 13, [3, 3], mode, scope + '_conv', scope + '_batchnorm', stride=2)
-    return tf.concat([prelu(net, mode, scope + '_prelu'), tf.nn.max_pool2d(x, 2, 2, 'SAME')], axis=-1)
+    return tf.concat([prelu(net, scope + '_prelu'), tf.nn.max_pool2d(x, 2, 2, 'SAME')], axis=-1)
 
 
 def bottleneck(x, depth, mode, scope, dropout=0.1, rate=1, asymmetric=False, decoder=False):
@@ -203,21 +204,21 @@ def bottleneck(x, depth, mode, scope, dropout=0.1, rate=1, asymmetric=False, dec
     reduced = depth // 4
     activation = relu if decoder else prelu
     net = conv_norm(x, reduced, [1, 1], mode, scope + '_conv1', scope + '_batch_norm1')
-    net = activation(net, mode, scope + '_prelu1')
+    net = activation(net, scope + '_prelu1')
     if asymmetric:
         net = conv(net, reduced, [5, 1], scope + '_asymmetric_conv2a')
         net = conv_norm(net, reduced, [1, 5], mode, scope + '_asymmetric_conv2b', scope + '_batch_norm2')
     else:
         name = scope + ('_dilated_conv2' if rate > 1 else '_conv2')
         net = conv_norm(net, reduced, [3, 3], mode, name, scope + '_batch_norm2', rate=rate)
-    net = activation(net, mode, scope + '_prelu2')
+    net = activation(net, scope + '_prelu2')
     net = conv_norm(net, depth, [1, 1], mode, scope + '_conv3', scope + '_batch_norm3')
     if decoder:
-        net = relu(net, mode, scope + '_prelu3')
+        net = relu(net, scope + '_prelu3')
     else:
-        net = prelu(net, mode, scope, compose_slopes(slope_variable(scope + '_prelu3', depth),
-                                                     slope_variable(scope + '_prelu4', depth)))
-    return activation(x + spatial_dropout(net, dropout, mode.noise, scope), mode, scope + '_last_prelu')
+        net = prelu(net, scope, compose_slopes(slope_variable(scope + '_prelu3', depth),
+                                               slope_variable(scope + '_prelu4', depth)))
+    return activation(x + spatial_dropout(net, dropout, mode.noise, scope), scope + '_last_prelu')
 
 
 def downsampling_bottleneck(x, depth, mode, scope, dropout):
@@ -229,12 +230,12 @@ def downsampling_bottleneck(x, depth, mode, scope, dropout):
     pooled, indices = max_pool(x)
     main = tf.pad(pooled, [[0, 0], [0, 0], [0, 0], [0, depth - x.shape[-1]]])
     net = conv_norm(x, reduced, [2, 2], mode, scope + '_conv1', scope + '_batch_norm1', stride=2)
-    net = prelu(net, mode, scope + '_prelu1')
+    net = prelu(net, scope + '_prelu1')
     net = conv_norm(net, reduced, [3, 3], mode, scope + '_conv2', scope + '_batch_norm2')
-    net = prelu(net, mode, scope + '_prelu2')
+    net = prelu(net, scope + '_prelu2')
     net = conv_norm(net, depth, [1, 1], mode, scope + '_conv3', scope + '_batch_norm3')
-    net = prelu(net, mode, scope + '_prelu3')
-    return prelu(main + spatial_dropout(net, dropout, mode.noise, scope), mode, scope + '_last_prelu'), indices
+    net = prelu(net, scope + '_prelu3')
+    return prelu(main + spatial_dropout(net, dropout, mode.noise, scope), scope + '_last_prelu'), indices
 
 
 def upsampling_bottleneck(x, depth, indices, mode, scope, dropout=0.1):
@@ -245,17 +246,17 @@ def upsampling_bottleneck(x, depth, indices, mode, scope, dropout=0.1):
     reduced = x.shape[-1] // 4
     main = conv_norm(x, depth, [1, 1], mode, scope + '_main_conv1', scope + 'batch_norm1')
     main = unpool(main, indices)
-    net = relu(conv_norm(x, reduced, [1, 1], mode, scope + '_conv1', scope + '_batch_norm2'), mode, scope + '_prelu1')
+    net = relu(conv_norm(x, reduced, [1, 1], mode, scope + '_conv1', scope + '_batch_norm2'), scope + '_prelu1')
     net = conv_transpose_norm(net, reduced, [3, 3], mode, scope + '_transposed_conv2_filters', scope + '_batch_norm3')
-    net = conv_norm(relu(net, mode, scope + '_prelu2'), depth, [1, 1], mode, scope + '_conv3', scope + '_batch_norm4')
-    net = relu(net, mode, scope + '_prelu3')
-    return relu(main + spatial_dropout(net, dropout, mode.noise, scope), mode, scope + '_last_prelu')
+    net = conv_norm(relu(net, scope + '_prelu2'), depth, [1, 1], mode, scope + '_conv3', scope + '_batch_norm4')
+    net = relu(net, scope + '_prelu3')
+    return relu(main + spatial_dropout(net, dropout, mode.noise, scope), scope + '_last_prelu')
 
 
 # ---- Network --------------------------------------------------------------------------------------------------------
 
 def ENet(inputs, num_classes, batch_size, num_initial_blocks=1, stage_two_repeat=2, skip_connections=True, reuse=None,
-         is_training=True, scope='ENet', batch_statistics=None, decay=0.9, noise=None, slopes_to_1=False):
+         is_training=True, scope='ENet', batch_statistics=None, decay=0.9, noise=None):
     """Table 1 of the paper.
 
     inputs: float32 [b, h, w, 3], h and w multiples of 8. -> (logits, probabilities), both float32
@@ -267,11 +268,10 @@ def ENet(inputs, num_classes, batch_size, num_initial_blocks=1, stage_two_repeat
     batch_statistics: whether batch norms use the batch's own statistics; by default when training.
     decay: of batch norm's moving averages; the paper's Torch code calls 1 - 0.9 its momentum.
     noise: what dropout draws from, see `Mode`; by default other noise each run when training, no dropout otherwise.
-    slopes_to_1: promises that no PReLU has a slope above 1, for an inference with fewer passes over memory.
     """
     if is_training and noise is None:
         noise = noise_of_step(tf.random_uniform([2], maxval=2 ** 31 - 1, dtype=tf.int32))
-    mode = Mode(is_training if batch_statistics is None else batch_statistics, decay, noise, slopes_to_1)
+    mode = Mode(is_training if batch_statistics is None else batch_statistics, decay if is_training else None, noise)
     with tf.variable_scope(scope, reuse=reuse):
         net = initial_block(inputs, mode, 'initial_block_1')
         for i in range(2, max(num_initial_blocks, 1) + 1):

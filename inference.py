@@ -204,32 +204,59 @@ def rebuild_graph(sess, checkpoint_dir, input_image, batch_size, feature_dim):
     batch_size: not used, any batch does; feature_dim: of the checkpoint
     Returns the embedding, float32 [b, h, w, feature_dim]. Raises InputError if the checkpoint cannot be used.
     """
-    import tensorflow.compat.v1 as tf
+    import tensorflow.compat.v1 as tf   # not at the top: seconds that --help need not wait for
     import utils
     conventions = utils.read_conventions(checkpoint_dir)
-    checkpoint = utils.find_checkpoint(checkpoint_dir)
-    if conventions.head != 'Instance':
-        raise InputError(f'{checkpoint_dir}: is a semantic model, which tells lane from road but not lane from '
-                         'lane; train on from it')
     if feature_dim != conventions.feature_dim:
         raise InputError(f'{checkpoint_dir}: its embedding has {conventions.feature_dim} dimensions, '
                          f'not {feature_dim}')
+    check_head(checkpoint_dir, conventions)
     with sess.graph.as_default():
-        embedding = utils.build_model(input_image, conventions, slopes_to_1=utils.slopes_to_1(checkpoint))
-        utils.restore(sess, checkpoint, tf.global_variables())
+        embedding = utils.build_model(input_image, conventions)
+        utils.restore(sess, utils.find_checkpoint(checkpoint_dir), tf.global_variables())
     return embedding
+
+
+def check_head(checkpoint_dir, conventions):
+    """Raises InputError unless the model gives an embedding."""
+    if conventions.head != 'Instance':
+        raise InputError(f'{checkpoint_dir}: is a semantic model, which tells lane from road but not lane from '
+                         'lane; train on from it')
+
+
+def build_network(checkpoint_dir, input_image):
+    """`rebuild_graph` in the default graph, with the weights as constants: what inference and export run."""
+    import utils
+    conventions = utils.read_conventions(checkpoint_dir)
+    check_head(checkpoint_dir, conventions)
+    with utils.constant_weights(utils.find_checkpoint(checkpoint_dir)):
+        return utils.build_model(input_image, conventions)
+
+
+class Network:
+    """The default graph from image to embedding as a function of arrays, until it is closed."""
+
+    def __init__(self, image, embedding):
+        import tensorflow.compat.v1 as tf
+        self._image, self._embedding = image, embedding
+        self._sess = tf.Session()
+
+    def __call__(self, images):
+        return self._sess.run(self._embedding, {self._image: images})
+
+    def close(self):
+        self._sess.close()
 
 
 def load_network(checkpoint_dir):
     """(network, conventions): a function from uint8 [b, h, w, 3] to float32 [b, h, w, feature_dim]."""
-    import tensorflow.compat.v1 as tf   # not at the top: seconds that --help need not wait for
+    import tensorflow.compat.v1 as tf
     import utils
     conventions = utils.read_conventions(checkpoint_dir)
     width, height = conventions.image_size
-    with tf.Graph().as_default(), tf.Session() as sess:
-        input_image = tf.placeholder(tf.uint8, [None, height, width, 3], name='image')
-        embedding = rebuild_graph(sess, checkpoint_dir, input_image, 1, conventions.feature_dim)
-        return utils.freeze(sess, input_image, embedding), conventions
+    with tf.Graph().as_default():
+        image = tf.placeholder(tf.uint8, [None, height, width, 3], name='image')
+        return Network(image, build_network(checkpoint_dir, image)), conventions
 
 
 # ---- The exported model ------------------------------------------------------------------------------------
@@ -256,9 +283,8 @@ def export_model(checkpoint_dir, export_dir):
     try:
         with tf.Graph().as_default(), tf.Session() as sess:
             # One type, as a graph has to have: what tf.image.resize gives, and NumPy's bytes are converted to it.
-            input_image = tf.placeholder(tf.float32, [None, None, None, 3], name='image')
-            embedding = rebuild_graph(sess, checkpoint_dir, input_image, 1, conventions.feature_dim)
-            signature = utils.save_for_serving(sess, input_image, embedding, aside)
+            image = tf.placeholder(tf.float32, [None, None, None, 3], name='image')
+            signature = utils.save_for_serving(sess, image, build_network(checkpoint_dir, image), aside)
         utils.write_conventions(aside, conventions)
         try:
             os.replace(aside, folder)   # in the place of an empty folder, too

@@ -20,6 +20,7 @@ import threading
 import time
 import types
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 import datagenerator
@@ -128,22 +129,22 @@ def normalise(image, normalisation):
     return image / 127.5 - 1. if normalisation == 'signed' else image
 
 
-def build_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, slopes_to_1=False):
+def build_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None):
     """From raw RGB [b, h, w, 3] to the head, float32 [b, h, w, feature_dim]: an embedding or, of a semantic model, scores.
 
-    noise, decay: of dropout and of batch norm's moving averages; slopes_to_1: of PReLU; see `enet.ENet`.
+    noise, decay: of dropout and of batch norm's moving averages, see `enet.ENet`.
     """
-    last_prelu = build_enet(input_image, conventions, is_training, noise, decay, reuse, slopes_to_1)
+    last_prelu = build_enet(input_image, conventions, is_training, noise, decay, reuse)
     return build_head(last_prelu, conventions.feature_dim, conventions.head, conventions.head_activation, reuse)
 
 
-def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, slopes_to_1=False):
+def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None):
     """`build_model` without its head. -> last_prelu, float32 [b, h/2, w/2, 16]."""
     if not is_training and conventions.dropout_at_inference:
         noise = enet.noise_of_2018
     enet.ENet(normalise(input_image, conventions.normalisation), NUM_CLASSES, None, skip_connections=False, reuse=reuse,
               is_training=is_training, batch_statistics=is_training or conventions.batch_statistics,
-              decay=decay, noise=noise, slopes_to_1=slopes_to_1)
+              decay=decay, noise=noise)
     # The last of its name: a second network in the same graph has a suffix in its name scope.
     return [op for op in tf.get_default_graph().get_operations()
             if re.match(r'ENet(_\d+)?/bottleneck5_1_last_prelu$', op.name)][-1].outputs[0]
@@ -270,19 +271,18 @@ def restore(sess, checkpoint, variables, partial=False, log=lambda line: None):
     _, shapes = _open_checkpoint(checkpoint)
     found, problems = [], []
     for variable in variables:
-        name, shape = variable.op.name, variable.shape.as_list()
-        if shapes.get(name) == shape:
+        name = variable.op.name
+        problem = _misfit(name, variable.shape.as_list(), shapes)
+        if problem:
+            problems.append(problem)
+            log(f'{name}: not from the checkpoint; {problem}')
+        else:
             found.append(variable)
             log(f'{name}: from {checkpoint}')
-        else:
-            problems.append(f'{name} {shape} is missing' if name not in shapes else
-                            f'{name} is {shapes[name]} instead of {shape}')
-            log(f'{name}: not from the checkpoint; {problems[-1]}')
     for name in sorted(shapes.keys() - {v.op.name for v in variables}):
         log(f'{name}: in {checkpoint}, not used here')
-    if not found or problems and not partial:
-        raise InputError(f'{checkpoint}: is no checkpoint of this network, {len(problems)} of {len(variables)} variables '
-                         f'do not fit: {"; ".join(problems[:3])}{"; ..." if len(problems) > 3 else ""}')
+    if not found or not partial:
+        _check_fit(checkpoint, problems, len(variables))
     try:
         with sess.graph.as_default():
             tf.train.Saver(found).restore(sess, checkpoint)
@@ -291,13 +291,44 @@ def restore(sess, checkpoint, variables, partial=False, log=lambda line: None):
     return [v.op.name for v in found]
 
 
-def slopes_to_1(checkpoint):
-    """Whether no PReLU of a checkpoint has a slope above 1, see `enet.ENet`."""
+@contextlib.contextmanager
+def constant_weights(checkpoint):
+    """In its block, get_variable gives the arrays of a checkpoint, and no variable is made.
+
+    The network for inference is built so: in a fraction of the time, and what depends on weights alone is computed at
+    once, see `enet`. checkpoint: path prefix. Raises InputError like `restore`.
+    """
     reader, shapes = _open_checkpoint(checkpoint)
-    try:
-        return all((reader.get_tensor(name) <= 1.).all() for name in shapes if re.fullmatch(r'ENet/.*alpha', name))
-    except CHECKPOINT_ERRORS as error:
-        raise InputError(f'{checkpoint}: is damaged ({_first_line(error)})')
+    names, problems = [], []
+
+    def read(getter, name, shape, **kwargs):
+        shape = tf.TensorShape(shape).as_list()
+        names.append(name)
+        problem = _misfit(name, shape, shapes)
+        if problem:
+            problems.append(problem)
+            return np.zeros(shape, np.float32)
+        try:
+            return reader.get_tensor(name).astype(np.float32, copy=False)
+        except CHECKPOINT_ERRORS as error:
+            raise InputError(f'{checkpoint}: is damaged ({_first_line(error)})')
+
+    with tf.variable_scope(tf.get_variable_scope(), custom_getter=read):
+        yield
+    _check_fit(checkpoint, problems, len(names))
+
+
+def _misfit(name, shape, shapes):
+    """Why a variable cannot come from a checkpoint with these shapes, or None."""
+    if name not in shapes:
+        return f'{name} {shape} is missing'
+    return None if shapes[name] == shape else f'{name} is {shapes[name]} instead of {shape}'
+
+
+def _check_fit(checkpoint, problems, count):
+    if problems:
+        raise InputError(f'{checkpoint}: is no checkpoint of this network, {len(problems)} of {count} variables '
+                         f'do not fit: {"; ".join(problems[:3])}{"; ..." if len(problems) > 3 else ""}')
 
 
 def _open_checkpoint(checkpoint):
@@ -314,55 +345,25 @@ def _first_line(error):
 
 # ---- Inference ------------------------------------------------------------------------------------------------------
 
-def frozen_graph_def(sess, output):
-    """The part of sess.graph that output needs, with its variables as constants: a tf.GraphDef."""
-    return tf.graph_util.convert_variables_to_constants(sess, sess.graph.as_graph_def(), [output.op.name])
+def save_for_serving(sess, image, embedding, folder):
+    """Writes sess.graph as a SavedModel into a new folder. -> its signature, a line for each of its two tensors.
 
-
-def save_for_serving(sess, input_image, embedding, folder):
-    """Writes the frozen graph as a SavedModel into a new folder. -> its signature, a line for each of its two tensors.
-
-    The signature serving_default has the input `image` and the output `embedding`. Raises InputError if the folder
-    cannot be written.
+    image, embedding: the input and the output of the signature serving_default, and their names there. Raises InputError
+    if the folder cannot be written.
     """
     with sess.graph.as_default():
         embedding = tf.identity(embedding, name='embedding')
-    graph_def = frozen_graph_def(sess, embedding)
-    with tf.Graph().as_default(), tf.Session() as frozen:
-        names = [input_image.name, embedding.name]
-        image, embedding = tf.import_graph_def(graph_def, return_elements=names, name='')
         signature = tf.saved_model.signature_def_utils.predict_signature_def({'image': image}, {'embedding': embedding})
         try:
             builder = tf.saved_model.Builder(folder)
             builder.add_meta_graph_and_variables(
-                frozen, [tf.saved_model.tag_constants.SERVING], strip_default_attrs=True,
+                sess, [tf.saved_model.tag_constants.SERVING], strip_default_attrs=True,
                 signature_def_map={tf.saved_model.signature_constants.DEFAULT_SERVING_SIGNATURE_DEF_KEY: signature})
             builder.save()
         except (tf.errors.OpError, OSError) as error:
             raise InputError(f'{folder}: cannot be written: {_reason(error)}')
     return [f'{name:<10} {tensor.dtype.name} [{", ".join(str(side or "?") for side in tensor.shape.as_list())}]'
             for name, tensor in (('image', image), ('embedding', embedding))]
-
-
-class freeze:
-    """The graph from input_image to output with its variables as constants, as a function of arrays.
-
-    frozen = freeze(sess, input_image, output); frozen(images) -> float32 array; frozen.close() ends its session.
-    images: uint8 or float [b, h, w, 3], as input_image takes them.
-    """
-
-    def __init__(self, sess, input_image, output):
-        graph_def = frozen_graph_def(sess, output)
-        with tf.Graph().as_default():
-            names = [input_image.name, output.name]
-            self._image, self._output = tf.import_graph_def(graph_def, return_elements=names, name='')
-            self._sess = tf.Session()
-
-    def __call__(self, images):
-        return self._sess.run(self._output, {self._image: images})
-
-    def close(self):
-        self._sess.close()
 
 
 # ---- Training -------------------------------------------------------------------------------------------------------

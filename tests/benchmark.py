@@ -82,26 +82,30 @@ def random_weights():
 # ---- The network ------------------------------------------------------------------------------------------------------
 
 def networks(side):
-    """(ours, plain, floor), functions of images uint8 [b, side, side, 3]: frozen, layer by layer, convolutions alone."""
+    """(ours, plain, floor), functions of images uint8 [b, side, side, 3]: constants, layer by layer, convolutions alone."""
     import tensorflow.compat.v1 as tf
     import enet
+    import inference
     import utils
-    graph = tf.Graph()
-    with graph.as_default(), tf.Session() as sess:
+    weights = {name: np.minimum(value, 1) if name.endswith('alpha') else value   # as training leaves nearly all slopes
+               for name, value in random_weights().items()}
+    with tf.Graph().as_default() as graph:
         images = tf.placeholder(tf.uint8, [None, side, side, 3])
-        enet.ENet(utils.normalise(images, 'signed'), utils.NUM_CLASSES, None, skip_connections=False, is_training=False,
-                  slopes_to_1=True)
-        output = graph.get_tensor_by_name('ENet/bottleneck5_1_last_prelu:0')
+        with tf.variable_scope('', custom_getter=lambda getter, name, *args, **kwargs: weights[name]):
+            enet.ENet(utils.normalise(images, 'signed'), utils.NUM_CLASSES, None, skip_connections=False,
+                      is_training=False)
+        ours = inference.Network(images, graph.get_tensor_by_name('ENet/bottleneck5_1_last_prelu:0'))
         convolutions = [op for op in graph.get_operations() if op.type in ('Conv2D', 'Conv2DBackpropInput')]
-        plain = reference.plain_enet(utils.normalise(images, 'signed'))[0]
-        values = {v: random_weights()[v.op.name] for v in tf.global_variables()}
-        initial = {v.initializer.inputs[1]: np.minimum(value, 1) if v.op.name.endswith('alpha') else value
-                   for v, value in values.items()}
+    with tf.Graph().as_default():
+        plain_images = tf.placeholder(tf.uint8, [None, side, side, 3])
+        enet.ENet(utils.normalise(plain_images, 'signed'), utils.NUM_CLASSES, None, skip_connections=False,
+                  is_training=False)   # makes the variables
+        plain = reference.plain_enet(utils.normalise(plain_images, 'signed'))[0]
         plain_sess = tf.Session()
-        for session in (sess, plain_sess):   # at once: TensorFlow plans anew for each other fetch
-            session.run([v.initializer for v in values], initial)
-        ours = utils.freeze(sess, images, output)
-    return ours, lambda batch: plain_sess.run(plain, {images: batch}), bare_convolutions(convolutions, side)
+        # At once: TensorFlow plans anew for each other fetch.
+        plain_sess.run([v.initializer for v in tf.global_variables()],
+                       {v.initializer.inputs[1]: weights[v.op.name] for v in tf.global_variables()})
+    return ours, lambda batch: plain_sess.run(plain, {plain_images: batch}), bare_convolutions(convolutions, side)
 
 
 def bare_convolutions(operations, side):
@@ -110,7 +114,6 @@ def bare_convolutions(operations, side):
     sizes = {}   # a convolution's input has the size of the photo over 1, 2, 4 or 8: known once the graph is run
 
     with operations[0].graph.as_default(), tf.Session() as sess:
-        sess.run(tf.global_variables_initializer())
         image = next(op for op in operations[0].graph.get_operations() if op.type == 'Placeholder').outputs[0]
         inputs = [op.inputs[2 if op.type == 'Conv2DBackpropInput' else 0] for op in operations]
         shapes = sess.run([tf.shape(x) for x in inputs] + [tf.shape(op.outputs[0]) for op in operations],

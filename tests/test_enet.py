@@ -273,14 +273,15 @@ def test_prelu_and_its_gradient_equal_finite_differences(graph):
     np.testing.assert_allclose(dslope, change.sum((0, 1, 2)), atol=1e-5)
 
 
-def test_prelu_whose_slopes_are_promised_to_be_at_most_1_is_the_same(graph):
-    x, slope = np.random.default_rng(5).normal(0, 2, [2, 5, 5, 4]).astype(np.float32), np.float32([-2, 0, 0.25, 1])
-    ours = enet.prelu(tf.constant(x), WITHOUT_NOISE._replace(slopes_to_1=True), 'a', slope)
+@pytest.mark.parametrize('highest', [1, 1.5])
+def test_prelu_of_constant_slopes_is_the_same(graph, highest):
+    x, slope = np.random.default_rng(5).normal(0, 2, [2, 5, 5, 4]).astype(np.float32), np.float32([-2, 0, 0.25, highest])
+    ours = enet.prelu(tf.constant(x), 'a', slope)
     np.testing.assert_allclose(evaluate(ours), np.where(x > 0, x, slope * x), rtol=1e-6)
 
 
 def test_slope_of_prelu_is_a_variable_of_its_scope(graph):
-    y = enet.prelu(tf.constant([[[[-4., 4.]]]]), WITHOUT_NOISE, 'block_prelu1')
+    y = enet.prelu(tf.constant([[[[-4., 4.]]]]), 'block_prelu1')
     assert [(v.op.name, v.shape.as_list()) for v in tf.trainable_variables()] == [('block_prelu1alpha', [2])]
     np.testing.assert_allclose(evaluate(y), [[[[-1, 4]]]])
 

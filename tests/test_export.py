@@ -79,10 +79,7 @@ def model_of_2018(short_network, tmp_path_factory):
 @pytest.fixture
 def light_graph(monkeypatch):
     """Most of the time goes into the network, which some tests have no use for."""
-    def graph(sess, checkpoint_dir, input_image, batch_size, feature_dim):
-        with sess.graph.as_default():
-            return input_image / 2
-    monkeypatch.setattr(inference, 'rebuild_graph', graph)
+    monkeypatch.setattr(inference, 'build_network', lambda checkpoint_dir, input_image: input_image / 2)
 
 
 def test_plain_tensorflow_2_gives_the_embedding_of_inference(model, model_of_2018, tmp_path, run_script):

@@ -412,7 +412,6 @@ def test_network_is_that_of_its_slopes_also_where_they_exceed_1(tiny_model, tmp_
         tf.train.Saver(tf.global_variables()).save(sess, str(tmp_path / 'model.ckpt'))
         expected = sess.run(plain)
     utils.write_conventions(str(tmp_path), conventions)
-    assert utils.slopes_to_1(utils.find_checkpoint(str(tmp_path))) == (slope <= 1)
     network, _ = inference.load_network(str(tmp_path))
     np.testing.assert_allclose(network(images), expected, atol=1e-4 * abs(expected).max())
     network.close()

@@ -258,6 +258,15 @@ def test_partial_restore_keeps_the_rest_and_has_a_line_for_each(tmp_path, sess):
     assert 'is [20] instead of [2]' in text and 'biases [1] is missing' in text
 
 
+def test_constants_that_do_not_fit_are_named_once_all_are_known(small_model):
+    with pytest.raises(InputError, match=r'3 of 4 variables do not fit: .*is \[2\] instead of \[3\].*missing'):
+        with utils.constant_weights(utils.find_checkpoint(small_model)):
+            tf.get_variable('ENet/a', [3])
+            tf.get_variable('ENet/b', [1, 1])
+            tf.get_variable('other', [1])
+            tf.get_variable('another', [1])
+
+
 def test_partial_restore_of_nothing_at_all_is_an_error(small_model, sess):
     with pytest.raises(InputError, match='is no checkpoint of this network'):
         utils.restore(sess, utils.find_checkpoint(small_model), [variable('other', [0])], partial=True)
@@ -283,6 +292,9 @@ def test_damaged_checkpoint_is_an_error_that_names_it(tmp_path, sess, damage):
     variables = [variable(name, np.zeros_like(value)) for name, value in arrays.items()]
     with pytest.raises(InputError, match=re.escape(checkpoint)):
         utils.restore(sess, checkpoint, variables)
+    with pytest.raises(InputError, match=re.escape(checkpoint)), utils.constant_weights(checkpoint):
+        for name, value in arrays.items():
+            tf.get_variable(name, value.shape)
     if damage != 'data are cut':  # what is cut is the head's, at the end
         with pytest.raises(InputError, match=re.escape(checkpoint)):
             utils.read_conventions(folder)
@@ -292,7 +304,7 @@ def test_damaged_checkpoint_is_an_error_that_names_it(tmp_path, sess, damage):
 
 @pytest.fixture(scope='module')
 def rebuilt(model_of_2018):
-    """The embedding of inference.rebuild_graph, the plain and the frozen graph, and the variables."""
+    """The embedding of inference.rebuild_graph, of the plain graph and that of constants, and the variables."""
     images = np.random.default_rng(2).integers(0, 256, [2, 32, 48, 3], np.uint8)
     with tf.Graph().as_default(), tf.Session() as sess:
         image = tf.placeholder(tf.uint8, [None, None, None, 3])
@@ -303,10 +315,11 @@ def rebuilt(model_of_2018):
             plain = tf.nn.conv2d_transpose(last_prelu, tf.get_variable('weights'), tf.shape(live), 2, 'SAME')
             plain = tf.nn.relu(plain + tf.get_variable('biases'))
         live_value, plain_value = sess.run([live, plain], {image: images})
-        frozen = utils.freeze(sess, image, live)
         variables = {v.op.name for v in tf.global_variables()}
-    frozen_value = frozen(images)  # the session of the training is closed by now
-    frozen.close()
+    with tf.Graph().as_default(), tf.Session() as sess:
+        image = tf.placeholder(tf.uint8, [None, None, None, 3])
+        frozen_value = sess.run(inference.build_network(model_of_2018, image), {image: images})
+        assert not tf.global_variables()
     return live_value, plain_value, frozen_value, variables
 
 
@@ -317,7 +330,7 @@ def test_checkpoint_of_2018_gives_what_the_graph_of_2018_gave(rebuilt):
     np.testing.assert_allclose(live, plain, atol=1e-3 * plain.max())
 
 
-def test_frozen_graph_equals_the_live_one_after_its_session(rebuilt):
+def test_graph_of_constants_equals_that_of_variables(rebuilt):
     live, _, frozen, _ = rebuilt
     np.testing.assert_allclose(frozen, live, atol=1e-5 * live.max())
 
