@@ -419,7 +419,6 @@ def _nearest(tree, centers):
         return np.zeros(n, np.int64)
     # A cell goes as a whole where its sphere cannot reach the plane halfway to the next center.
     level = tree.levels[-1]
-    labels, rest = np.zeros(n, np.int32), np.zeros(n, bool)
     nearest, sure = np.zeros(len(level.count), np.int32), np.zeros(len(level.count), bool)
     for part in _slices(len(level.count), num):
         distance = np.sqrt(_distances(level.middle[:, part], centers))
@@ -450,7 +449,7 @@ def _slices(length, width=_BLOCK):
 # ---- Instances ---------------------------------------------------------------------------------------------
 
 _SAMPLE, _SCATTERED = 4096, 2048  # points; bins that they lie in
-_SPECKS = 8e-4  # of all pixels: smaller clusters are none; a lane has ten times as many
+_SPECKS = 8e-4  # of all pixels: smaller clusters are none; half of all label lanes have over 7 times as many
 
 
 def instance_ids(embedding, bandwidth, margins=None):
@@ -484,7 +483,7 @@ def instance_ids(embedding, bandwidth, margins=None):
             raise ValueError('embedding holds NaN or infinity')
         points = points.astype(np.result_type(points, np.float32), copy=False)
         center = _background_center(points, bandwidth)
-        if center is None:
+        if center is None:  # see is_scattered
             return np.zeros([height, width], np.int32)
         pixels = np.flatnonzero(_squared((points - center).T) >= max(0, 2 * (delta_d - delta_v)) ** 2)
         num, labels, _ = cluster(points[pixels], bandwidth)
@@ -504,6 +503,12 @@ def instance_ids(embedding, bandwidth, margins=None):
     ids = np.zeros(height * width, np.int32)
     ids[pixels] = number[labels]
     return ids.reshape(height, width)
+
+
+def is_scattered(embedding, bandwidth):
+    """Whether instance_ids with margins takes all of an embedding [h, w, feature_dim] for background, since it lies in
+    thousands of bins: the network has hardly begun to learn, or the bandwidth is far too small for it."""
+    return _background_center(np.reshape(embedding, [-1, np.shape(embedding)[-1]]), bandwidth) is None
 
 
 def _background_center(points, bandwidth):
@@ -567,14 +572,16 @@ _CANDIDATES = 20  # instances looked at, the tallest ones: untrained noise has h
 
 # Px a line may bend at a knot: near; more at the far end; how soon it fades.
 _STIFF, _LOOSE, _DECAY = 0.1, 6.0, 25.0
+_SKY = 0.02  # of all cuts may lie above the far end: specks
 _HUBER = 4.0  # from the line: pixels farther out pull less and less
 _OUTLIER = 24.0  # from the line: pixels farther out are no part of the lane; the metric's own tolerance is 20
-_WIDE = 5  # times _LINE_WIDTH: a wider cut through an instance is no line but, say, the car beside it
+_BROAD = 5  # times _LINE_WIDTH: a wider cut through an instance is no line but, say, the car beside it
 _TURNS = 6  # of the reweighted fit
 
 _JOIN_GAP = 250  # rows that a vehicle may hide
 # How well two lines must continue each other: px, and px more a row of the gap.
 _JOIN_OFF, _JOIN_DRIFT = 10.0, 0.1
+_OVERLAP = 5  # rows that two parts of one lane may share: a ragged end
 _JOIN_TALL = 20  # rows: the direction of a shorter line says nothing
 
 _MIN_TALL = 50  # rows: of 13,795 lanes in the labels 0.2 % span less
@@ -617,7 +624,8 @@ def lanes(ids, image_shape, h_samples, max_lanes=5):
 
     part = weight > 0
     top, bottom = _extent(cuts, part)
-    filled = np.bincount(cuts.lane[part], minlength=len(curves)) * (_PHOTO[1] / ids.shape[0])
+    rows_with = np.unique([cuts.lane[part], cuts.y[part]], axis=1)[0].astype(np.intp)
+    filled = np.bincount(rows_with, minlength=len(curves)) * (_PHOTO[1] / ids.shape[0])
     pure = np.bincount(cuts.lane, part) / np.bincount(cuts.lane)
     good = ((bottom - top >= _MIN_TALL) & (filled >= np.maximum(_MIN_ROWS, _MIN_COVER * (bottom - top)))
             & (pure >= _MIN_PURE))
@@ -631,7 +639,8 @@ def lanes(ids, image_shape, h_samples, max_lanes=5):
         end = border if _NEAR < border - bottom[i] <= _REACH else bottom[i]
         y = (rows + 0.5) / scale_y - 0.5
         x = (np.interp(y, knots, curves[i]) + 0.5) * scale_x - 0.5
-        exists = (y >= top[i] - _SLACK) & (y <= end + _SLACK) & (x >= 0) & (x <= image_shape[0] - 1)
+        exists = ((y >= top[i] - _SLACK) & (y <= end + _SLACK) & (rows >= 0) & (rows <= image_shape[1] - 1)
+                  & (x >= 0) & (x <= image_shape[0] - 1))
         if np.count_nonzero(exists) >= 2:
             result.append(np.where(exists, x, -2.0))
     return result
@@ -666,7 +675,7 @@ def _pieces(cuts, row_height):
     cuts = _Cuts(*[values[order] for values in cuts])
     if not len(order):
         return cuts
-    first = np.flatnonzero(np.append(True, (np.diff(cuts.lane) > 0) | (np.diff(cuts.y) > _BRIDGE)))
+    first = np.flatnonzero(np.append(True, (np.diff(cuts.lane) > 0) | (np.diff(cuts.y) > max(_BRIDGE, 1.5 * row_height))))
     last = np.append(first[1:], len(order)) - 1
     tall = cuts.y[last] - cuts.y[first] + row_height
     tall[tall < _SPECK] = 0
@@ -706,7 +715,7 @@ def _fit(cuts):
     right = position - knot
     left = 1 - right
 
-    far_end = y.min()  # of all lanes: close to the horizon
+    far_end = np.quantile(y, _SKY)  # of all lanes: close to the horizon
     bend = _STIFF + _LOOSE * np.exp(-np.maximum(np.arange(1, size - 1) * _KNOT - far_end, 0) / _DECAY)
     second = np.diff(np.eye(size), 2, axis=0) * (_HUBER / bend)[:, None]
     penalty = second.T @ second + 1e-9 * np.eye(size)
@@ -729,26 +738,32 @@ def _fit(cuts):
         off = np.abs(x - upper * left - lower * right) / stretch
         weight = np.minimum(1, 2 * _LINE_WIDTH * stretch / width) ** 2
         weight *= np.minimum(1, _HUBER / np.maximum(off, 1e-9))
-    return curves, np.where((off < _OUTLIER) & (width < _WIDE * _LINE_WIDTH * stretch), weight, 0)
+    return curves, np.where((off < _OUTLIER) & (width < _BROAD * _LINE_WIDTH * stretch), weight, 0)
 
 
 def _join(cuts, curves, weight):
     """Finds lanes that continue each other: int [K], the lowest number among the lanes that each is one with.
 
-    Lanes in the same rows never are, so lanes that run together at the horizon stay apart.
+    Lanes in the same rows never are, nor lanes joined with those, so lanes that run together at the horizon and lanes
+    that fork stay apart. What fits best is joined first.
     """
     top, bottom = _extent(cuts, weight > 0)
     knots = np.arange(curves.shape[1]) * _KNOT
-    joined = np.arange(len(curves))
     gap = top[None, :] - bottom[:, None]  # [upper, lower]
     tall = bottom - top >= _JOIN_TALL
-    # Few: lanes, not pixels.
-    for upper, lower in np.argwhere((gap > -5) & (gap < _JOIN_GAP) & tall & tall[:, None]):
+    pairs = []  # few: of lanes, not of pixels
+    for upper, lower in np.argwhere((gap > -_OVERLAP) & (gap < _JOIN_GAP) & tall & tall[:, None]):
         ends = [bottom[upper], top[lower]]
         above, below = np.interp(ends, knots, curves[upper]), np.interp(ends, knots, curves[lower])
         distance = max(gap[upper, lower], 0)
         stretch = np.hypot(1, (below[1] - below[0]) / max(distance, 1))
-        if np.abs(above - below).max() < (_JOIN_OFF + _JOIN_DRIFT * distance) * stretch:
-            one, other = sorted([joined[upper], joined[lower]])
+        off = np.abs(above - below).max() / ((_JOIN_OFF + _JOIN_DRIFT * distance) * stretch)
+        if off < 1:
+            pairs.append((off, upper, lower))
+    joined = np.arange(len(curves))
+    shared = np.minimum(bottom[:, None], bottom) - np.maximum(top[:, None], top)  # rows
+    for _, upper, lower in sorted(pairs):
+        one, other = sorted([joined[upper], joined[lower]])
+        if (shared[np.ix_(joined == one, joined == other)] < _OVERLAP).all():
             joined[joined == other] = one
     return joined

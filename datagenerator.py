@@ -177,12 +177,16 @@ def write_file(path, data):
         raise InputError(f'{path}: cannot be written: {error.strerror}')
 
 
-def write_image(path, image):
-    """Write a uint8 RGB [h, w, 3] or a uint8 or uint16 grey [h, w] array, as the extension says."""
+def encode(image, extension='.png'):
+    """The bytes of a picture file, the same for the same array. image: as for write_image."""
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode(os.path.splitext(path)[1].lower(), image, PNG_PARAMETERS)
-    write_file(path, data.tobytes())
+    return cv2.imencode(extension, image, PNG_PARAMETERS)[1].tobytes()
+
+
+def write_image(path, image):
+    """Write a uint8 RGB [h, w, 3] or a uint8 or uint16 grey [h, w] array, as the extension says."""
+    write_file(path, encode(image, os.path.splitext(path)[1].lower()))
 
 
 def make_output_folder(path):

@@ -48,6 +48,7 @@ class Photo:
     h_samples: list = None         # y in px of lane points; None: tusimple's, scaled to the photo's height
     image: np.ndarray = None       # uint8 [h, w, 3]; None when done
     embedding: np.ndarray = None   # float32 [h', w', feature_dim]; None when done
+    scattered: bool = False        # see clustering.is_scattered
     lanes: list = None             # [num_lanes][len(h_samples)] x in px
     network_ms: float = None
     clustering_ms: float = None
@@ -95,12 +96,17 @@ def parse_flags(argv):
                        help='Threads that cluster and write while the network is at the next photo; 0 does '
                             'one thing after the other, so that the times are of an undisturbed machine.')
     flags = parser.parse_args(argv)
+    for name in ('json', 'export'):
+        if getattr(flags, name) == '':
+            parser.error(f'argument --{name}: is empty; give a name')
     if flags.export:
-        for name in ('json', 'bandwidth', 'draw_lanes', 'masks', 'scatter', 'no_pictures'):
+        for name in ('indir', 'outdir', 'json', 'bandwidth', 'draw_lanes', 'masks', 'scatter', 'no_pictures', 'workers'):
             if getattr(flags, name) != parser.get_default(name):
                 parser.error(f'argument --{name.replace("_", "-")}: is about photos, and --export looks at none')
     if flags.no_pictures and not (flags.json or flags.masks or flags.scatter):
         parser.error('--no-pictures leaves nothing to do: ask for --json, --masks or --scatter')
+    if flags.no_pictures and flags.draw_lanes:
+        parser.error('--draw-lanes draws into the pictures that --no-pictures leaves out: give one of them')
     return flags
 
 
@@ -213,7 +219,8 @@ def rebuild_graph(sess, checkpoint_dir, input_image, batch_size, feature_dim):
     check_head(checkpoint_dir, conventions)
     with sess.graph.as_default():
         embedding = utils.build_model(input_image, conventions)
-        utils.restore(sess, utils.find_checkpoint(checkpoint_dir), tf.global_variables())
+        variables = [v for scope in ('ENet/', f'{conventions.head}/') for v in tf.global_variables(scope=scope)]
+        utils.restore(sess, utils.find_checkpoint(checkpoint_dir), variables)
     return embedding
 
 
@@ -352,6 +359,7 @@ def finish_photo(photo, bandwidth, margins, flags):
     clustered = time.perf_counter()
     photo.lanes = clustering.lanes(ids, (width, height), photo.h_samples)
     done = time.perf_counter()
+    photo.scattered = not ids.any() and clustering.is_scattered(photo.embedding, bandwidth)
     photo.clustering_ms, photo.lanes_ms = 1000 * (clustered - start), 1000 * (done - clustered)
 
     write_pictures(photo, ids, flags)
@@ -367,7 +375,7 @@ def write_pictures(photo, ids, flags):
     if not flags.no_pictures:
         picture = visualization.draw_instances(photo.image, ids)
         if flags.draw_lanes:
-            picture = visualization.draw_lanes(picture, photo.lanes, photo.h_samples)
+            picture = visualization.draw_lanes(picture, photo.lanes, photo.h_samples, ids)
         write('cluster', picture)
     if flags.masks:
         ids_type = np.uint8 if ids.max(initial=0) <= 255 else np.uint16
@@ -427,6 +435,9 @@ def export(flags):
     print(f'{flags.export}: SavedModel of {flags.modeldir}, signature serving_default')
     for line in signature:
         print(f'  {line}')
+    if conventions.batch_statistics or conventions.dropout_at_inference:
+        print('as models of 2018 do, it normalises by the batch\'s own statistics, or drops channels: the result of a '
+              'photo depends on the others in its batch')
     print('image is RGB 0..255, of any multiples of 8 in size; the model was trained at {}x{}'.format(
         *conventions.image_size))
     return 0
@@ -471,6 +482,10 @@ def main(argv=None):
     if is_video and count and len(done) < 0.95 * count - 1:   # headers are a few frames wrong now and then
         problems.append(f'{flags.indir}: only {len(done)} of its {count} frames can be decoded')
         command_line.warn(problems[-1])
+    scattered = sum(photo.scattered for photo in done)
+    if scattered:
+        command_line.warn(f'the embedding of {scattered} of {len(done)} pictures is scattered, which is taken for background '
+                          f'alone: train {flags.modeldir} for longer, or give a --bandwidth above {bandwidth:g}')
     if done:
         if flags.json:
             tusimple.write_records(flags.json, [

@@ -8,6 +8,7 @@ TensorFlow; matplotlib is imported only by what plots.
 import functools
 import itertools
 import os
+import warnings
 
 import cv2
 import numpy as np
@@ -97,24 +98,28 @@ def _boxes(ids):
     return [(k, (top[k], bottom[k], left[k], right[k])) for k in np.flatnonzero(bottom)]
 
 
-def draw_lanes(photo, lanes, h_samples):
-    """Draws lane lines in the palette's colours, with a dark edge that sets them off bright concrete.
+def draw_lanes(photo, lanes, h_samples, ids):
+    """Draws lane lines in the colours of the instances they lie on, with a dark edge that sets them off bright concrete.
 
     lanes: [num_lanes][len(h_samples)] x in px of the photo; negative where a lane is absent
     h_samples: y in px
+    ids: int of any size, the instances, as for draw_instances; of two that are one lane, that with more of it counts
     Returns a new uint8 [h, w, 3].
     """
     picture = photo.copy()
+    scale = np.divide(ids.shape[::-1], photo.shape[1::-1])
     thickness = max(round(max(photo.shape[:2]) / 320), 1)
-    for k, lane in enumerate(lanes):
+    for lane in lanes:
         points = np.stack([np.asarray(lane, np.float64), np.asarray(h_samples, np.float64)], axis=1)
         present = points[:, 0] >= 0
+        x, y = np.clip((points[present] + 0.5) * scale, 0, np.subtract(ids.shape[::-1], 1)).astype(int).T
+        number = np.bincount(ids[y, x], minlength=2)[1:].argmax()
         pieces = np.split(points, np.flatnonzero(np.diff(present)) + 1)
         # The last point twice: a lone one is a dot then, rather than nothing. shift=4: 1/16 px.
         pieces = [np.rint(16 * np.append(piece, piece[-1:], axis=0)).astype(np.int32)
                   for piece in pieces if len(piece) and piece[0, 0] >= 0]
         cv2.polylines(picture, pieces, False, (20, 20, 20), thickness + 2, cv2.LINE_AA, shift=4)
-        cv2.polylines(picture, pieces, False, colour(k), thickness, cv2.LINE_AA, shift=4)
+        cv2.polylines(picture, pieces, False, colour(number), thickness, cv2.LINE_AA, shift=4)
     return picture
 
 
@@ -181,6 +186,7 @@ def scatter_plot(embedding, label, title=''):
     # Not pyplot: its global list of figures is not safe among threads and keeps every figure alive.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    warnings.filterwarnings('ignore', 'Glyph .* missing from')   # of a photo's name in the title: boxes say it as well
 
     label = np.ravel(label)
     points = np.reshape(embedding, (len(label), -1)).astype(np.float64)

@@ -26,14 +26,6 @@ import datagenerator
 from data import command_line, tusimple
 from data.command_line import InputError
 
-# Medians over ten 1280x720 road photos and their labels, on one core: ms to encode + ms to decode, kB.
-#   level  filters    photos          labels
-#   1      all         95 + 40  762    23 + 7  11
-#   1      up          53 + 27  766     6 + 3  12
-#   2      up          57 + 25  733     6 + 4  11
-#   3      up         119 + 41  681     5 + 3  11
-#   3      all        197 + 53  688    20 + 7  10
-PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 2, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
 FOLDERS = ('images', 'labels')
 UNFINISHED = '.unfinished'  # in each of FOLDERS, so that moving files from it to its parent is a mere rename
 
@@ -62,12 +54,7 @@ def prepare(record, folder):
         raise InputError(f'{record.source}: {error}') from None
     label = tusimple.draw_label(record, (photo.shape[1], photo.shape[0]))
     num_lanes = np.unique(label[label > 0]).size
-    return encode_png(cv2.cvtColor(photo, cv2.COLOR_RGB2BGR)), encode_png(label), num_lanes
-
-
-def encode_png(image):
-    """uint8 array, grey or BGR, to the bytes of a PNG; the same array gives the same bytes."""
-    return cv2.imencode('.png', image, PNG_OPTIONS)[1].tobytes()
+    return datagenerator.encode(photo), datagenerator.encode(label), num_lanes
 
 
 def outcomes(function, items, workers):

@@ -1,15 +1,15 @@
 """How fast it is, beside the plain way of doing the same in the same run.
 
     python tests/benchmark.py                       the whole table, half an hour on two cores
-    python tests/benchmark.py --quick               fewer rows and runs of each, five minutes
+    python tests/benchmark.py --quick               fewer rows and runs of each, two minutes
     python tests/benchmark.py --only network frame  some of it
 
 The plain ways are those of tests/reference.py: ENet layer by layer with `max_pool_with_argmax` and `scatter_nd`,
 scikit-learn's MeanShift, one photo after the other. Both ways run in turn (A B A B ...), and a row has the median of
 each, their ratio (above 1: ours is ahead) and a floor where there is one: what no way of computing it could go below.
 """
-import functools
 import glob
+import importlib.util
 import os
 import platform
 import resource
@@ -26,27 +26,15 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, 'tests')]
 
 import benchmark_clustering  # noqa: E402
-import clustering  # noqa: E402
 import datagenerator  # noqa: E402
 import reference  # noqa: E402
 import visualization  # noqa: E402
+from benchmark_clustering import in_turn  # noqa: E402
 from data import command_line, quiet  # noqa: E402
 
 SIDE, BATCH = 512, 4      # of the photos and batches in the rows that name no others
 LANES, THICKNESS = 5, 4   # of the labels
 LEARNING_RATE = 1e-4
-
-
-def in_turn(ways, runs):
-    """The median seconds of each of `ways`, functions without arguments, run in turn; a first run of each is not timed."""
-    times = [[] for _ in ways]
-    for run in range(runs + 1):
-        for way, of_way in zip(ways, times):
-            start = time.perf_counter()
-            way()
-            if run:
-                of_way.append(time.perf_counter() - start)
-    return [float(np.median(of_way)) for of_way in times]
 
 
 def row(name, ours, plain=None, floor=None, unit='ms'):
@@ -74,11 +62,6 @@ def make_labels(batch, side):
     return np.repeat(np.int32(label)[None], batch, axis=0)
 
 
-@functools.cache
-def random_weights():
-    return reference.random_weights(0, reference.checkpoint_variables())
-
-
 # ---- The network ------------------------------------------------------------------------------------------------------
 
 def networks(side):
@@ -87,8 +70,8 @@ def networks(side):
     import enet
     import inference
     import utils
-    weights = {name: np.minimum(value, 1) if name.endswith('alpha') else value   # as training leaves nearly all slopes
-               for name, value in random_weights().items()}
+    reader = tf.train.load_checkpoint(os.path.join(ROOT, 'trained_model'))
+    weights = {name: reader.get_tensor(name) for name in reference.checkpoint_variables()}
     with tf.Graph().as_default() as graph:
         images = tf.placeholder(tf.uint8, [None, side, side, 3])
         with tf.variable_scope('', custom_getter=lambda getter, name, *args, **kwargs: weights[name]):
@@ -148,8 +131,30 @@ def bare_convolutions(operations, side):
 def network(quick):
     ours, plain, floor = networks(SIDE)
     images = make_images(1, SIDE)
-    row(f'network, {SIDE}x{SIDE}', *in_turn([lambda: ours(images), lambda: plain(images), lambda: floor(images)],
-                                            5 if quick else 30))
+    ways = {'TensorFlow': lambda: ours(images), 'plain': lambda: plain(images), 'floor': lambda: floor(images)}
+    with tempfile.TemporaryDirectory() as folder:
+        ways.update(other_engines(os.path.join(folder, 'model'), np.float32(images)))
+        seconds = dict(zip(ways, in_turn(ways.values(), 5 if quick else 30)))
+    row(f'network, {SIDE}x{SIDE}', seconds['TensorFlow'], seconds['plain'], seconds['floor'])
+    for engine in list(ways)[3:]:
+        row(f'  the same by {engine}', seconds[engine])
+
+
+def other_engines(folder, images):
+    """{engine: a function that runs the exported model}, of those that are installed."""
+    engines = {}
+    run_script('inference.py', '--export', folder)
+    if importlib.util.find_spec('openvino'):
+        import openvino
+        compiled = openvino.compile_model(openvino.convert_model(folder), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+        engines['OpenVINO'] = lambda: compiled(images)
+    if importlib.util.find_spec('onnxruntime') and importlib.util.find_spec('tf2onnx'):
+        import onnxruntime
+        subprocess.run([sys.executable, '-m', 'tf2onnx.convert', '--saved-model', folder, '--output', folder + '.onnx', '--opset',
+                        '17', '--inputs', f'image:0[{",".join(map(str, images.shape))}]'], check=True, capture_output=True)
+        session = onnxruntime.InferenceSession(folder + '.onnx')
+        engines['ONNX Runtime'] = lambda: session.run(None, {'image:0': images})
+    return engines
 
 
 # ---- Training ---------------------------------------------------------------------------------------------------------
@@ -223,11 +228,11 @@ def training(quick):
     row('  the loss and its gradient, of that step', 100 * of_loss / seconds, unit='%')
     if not quick:
         row('  peak memory of a process that trains', *[peak_of_steps(way, 5) / 2 ** 20 for way in STEPS], unit='MB')
-    with tempfile.TemporaryDirectory() as folder:
-        row('  a step fed by the queue, 2 threads, against a constant batch', *queue_and_constant(folder, quick))
+        with tempfile.TemporaryDirectory() as folder:
+            row('  a step fed by the queue, 2 threads, against a constant batch', *queue_and_constant(folder))
 
 
-def queue_and_constant(folder, quick):
+def queue_and_constant(folder):
     """Seconds of a step whose batch comes from the queue, and of the same step on a batch that is always there."""
     import tensorflow.compat.v1 as tf
     import utils
@@ -240,8 +245,7 @@ def queue_and_constant(folder, quick):
             trainer.train(batch.images, batch.labels)
         # Long turns: within a short one the batches that wait would hide a loader that is too slow.
         return [seconds / 10 for seconds in in_turn([lambda: [queued() for _ in range(10)],
-                                                     lambda: [trainer.train(images, labels) for _ in range(10)]],
-                                                    1 if quick else 5)]
+                                                     lambda: [trainer.train(images, labels) for _ in range(10)]], 5)]
 
 
 # ---- The frame --------------------------------------------------------------------------------------------------------
@@ -305,17 +309,18 @@ def frame(quick):
             return lambda: run_script('inference.py', '--indir', os.path.join(folder, str(count)),
                                       '--outdir', os.path.join(folder, 'results'))
         plain = plain_frames(pictures[:2 if quick else 8], conventions.bandwidth)
-        long, short, of_plain = in_turn([infer(many), infer(few), plain], 1 if quick else 3)
+        long, short, of_plain = in_turn([infer(many), infer(few), plain], 1 if quick else 3, warm_up=0)
         ours, of_plain = (many - few) / (long - short), (2 if quick else 8) / of_plain
         row('photos through inference.py a second', ours, of_plain, unit='/s')
         row('  from its start to its end, for 1 photo (start-up)', short - (few - 1) / ours)
         if not quick:
-            row('  peak memory for 24 photos and for 1,000', *memory_of_inference(folder, pictures), unit='MB')
+            for count, peak in memory_of_inference(folder, pictures):
+                row(f'  peak memory, {count:,} photos', peak, unit='MB')
 
 
 def memory_of_inference(folder, pictures):
     peaks = []
-    for count in (1000, 24):
+    for count in (24, 1000):
         photos = os.path.join(folder, f'memory{count}')
         os.mkdir(photos)
         for i in range(count):
@@ -324,7 +329,7 @@ def memory_of_inference(folder, pictures):
                 'print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)')
         output = subprocess.run([sys.executable, '-c', code, sys.executable, 'inference.py', '--indir', photos, '--outdir',
                                  os.path.join(folder, 'results')], cwd=ROOT, capture_output=True, check=True, text=True)
-        peaks.append(int(output.stdout) / 1024)
+        peaks.append((count, int(output.stdout) / 1024))
         shutil.rmtree(photos)
     return peaks
 
@@ -340,24 +345,28 @@ def data(quick):
         row('scenes rendered a second, start-up included', count / rendered, unit='/s')
         row('photos prepared a second, start-up included', count / prepared, unit='/s')
         photo = datagenerator.read_image(datagenerator.find_samples(outdir)[0][0])
-    for level in (1, 3, 6, 9):
-        parameters = [cv2.IMWRITE_PNG_COMPRESSION, level]
-        size = len(cv2.imencode('.png', photo, parameters)[1])
-        seconds, = in_turn([lambda: cv2.imencode('.png', photo, parameters)], 3)
-        row(f'  a photo as PNG at level {level}: {size / 2 ** 20:.2f} MB', seconds)
+    levels = {f'at level {level}': [cv2.IMWRITE_PNG_COMPRESSION, level] for level in (1, 3, 6, 9)}
+    for name, parameters in {'as we do': datagenerator.PNG_PARAMETERS, **levels}.items():
+        data = cv2.imencode('.png', photo, parameters)[1]
+        writing, reading = in_turn([lambda: cv2.imencode('.png', photo, parameters),
+                                    lambda: cv2.imdecode(data, cv2.IMREAD_COLOR)], 3)
+        row(f'  a photo to PNG {name}: {len(data) / 2 ** 20:.2f} MB', writing)
+        row('    and back', reading)
 
 
 # ---- How the cost grows -----------------------------------------------------------------------------------------------
 
 def growth(quick):
+    if quick:
+        return
     for side in (256, 512, 768, 1024):
         ours, plain, _ = networks(side)
         images = make_images(1, side)
-        row(f'network, {side}x{side}', *in_turn([lambda: ours(images), lambda: plain(images)], 1 if quick else 7))
+        row(f'network, {side}x{side}', *in_turn([lambda: ours(images), lambda: plain(images)], 7))
     ours, plain, _ = networks(SIDE)
     for batch in (2, 4, 8):
         images = make_images(batch, SIDE)
-        row(f'network, batch of {batch}', *in_turn([lambda: ours(images), lambda: plain(images)], 1 if quick else 5))
+        row(f'network, batch of {batch}', *in_turn([lambda: ours(images), lambda: plain(images)], 5))
 
 
 def clusters(quick):
@@ -370,7 +379,7 @@ SECTIONS = {section.__name__: section for section in (network, clusters, frame, 
 
 def main(argv=None):
     parser = command_line.Parser(description=__doc__)
-    parser.add_argument('--quick', action='store_true', help='Fewer rows and runs of each, five minutes.')
+    parser.add_argument('--quick', action='store_true', help='Fewer rows and runs of each, two minutes.')
     parser.add_argument('--only', nargs='+', choices=SECTIONS, default=list(SECTIONS), help='The parts to run.')
     parser.add_argument('--peak', nargs=2, metavar=('WAY', 'STEPS'),
                         help='Only print the peak memory, in bytes, of a process that takes training steps.')

@@ -51,23 +51,24 @@ def noise(side, feature_dim=3, seed=0, sigmas=(8, 2), scale=0.3):
     return result
 
 
-def medians(functions, turns):
-    """The median seconds of each function, run in turn."""
-    seconds = [[] for _ in functions]
-    for _ in range(turns):
-        for function, taken in zip(functions, seconds):
+def in_turn(ways, runs, warm_up=1):
+    """The median seconds of each of `ways`, functions without arguments, run in turn; first `warm_up` untimed runs."""
+    times = [[] for _ in ways]
+    for run in range(warm_up + runs):
+        for way, of_way in zip(ways, times):
             start = time.perf_counter()
-            function()
-            taken.append(time.perf_counter() - start)
-    return [statistics.median(taken) for taken in seconds]
+            way()
+            if run >= warm_up:
+                of_way.append(time.perf_counter() - start)
+    return [statistics.median(of_way) for of_way in times]
 
 
 def compare(name, embedding, bandwidth, turns):
     """A row: (name, ours in seconds, scikit-learn's in seconds, None, there is no floor)."""
     points = embedding.reshape(-1, embedding.shape[-1])
     clustering.cluster(points, bandwidth)
-    ours, plain = medians([lambda: clustering.cluster(points, bandwidth),
-                           lambda: plain_cluster(points, bandwidth)], turns)
+    ours, plain = in_turn([lambda: clustering.cluster(points, bandwidth),
+                           lambda: plain_cluster(points, bandwidth)], turns, warm_up=0)
     return name, ours, plain, None
 
 

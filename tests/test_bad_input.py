@@ -35,7 +35,7 @@ SCRIPTS = {'training': training, 'inference': inference, 'processing': tusimple_
 
 # ---- Sound files ---------------------------------------------------------------------------------------------------
 
-def light_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, slopes_to_1=False):
+def light_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None):
     """In the place of the network, which takes seconds to build: one matrix for the colours."""
     with tf.variable_scope('ENet', reuse=reuse):
         weights = enet.weights_variable('weights', [1, 1, 3, conventions.feature_dim])
@@ -196,7 +196,9 @@ FLAGS = {
         ('--bandwidth wide', '--bandwidth'), ('--bandwidth', '--bandwidth'), ('--workers -1', '--workers'),
         ('--workers 1.5', '--workers'), ('--colour red', '--colour'), ('photo.jpg', 'photo.jpg'),
         ('--no-pictures', '--no-pictures'), ('--export m --json p.json', '--json'), ('--export m --masks', '--masks'),
-        ('--export m --bandwidth 2', '--bandwidth'), ('--export', '--export')],
+        ('--export m --bandwidth 2', '--bandwidth'),
+        ('--export m --indir in', '--indir'), ('--export=', '--export'), ('--json=', '--json'),
+        ('--no-pictures --masks --draw-lanes', '--draw-lanes'), ('--export', '--export')],
     'processing': [
         ('', 'train_data_dir'), ('set --workers 0', '--workers'), ('set --workers -1', '--workers'),
         ('set --workers two', '--workers'), ('set --outdir', '--outdir'), ('set --size 9', '--size')],

@@ -330,6 +330,11 @@ def test_scattered_embedding_is_all_background_with_the_margins():
     assert not clustering.instance_ids(embedding, 0.7, margins=(0.5, 1.5)).any()
 
 
+def test_what_is_taken_for_scattered_says_so():
+    assert clustering.is_scattered(np.random.default_rng(0).normal(0, 50, [64, 64, 3]), 1.0)
+    assert not clustering.is_scattered(np.zeros([64, 64, 3]), 1.0)
+
+
 def test_get_instance_masks_colours_more_than_eight_clusters():
     embedding, ids = stripes(11)
     masks = clustering.get_instance_masks(np.stack([embedding, embedding]), 1.0)
@@ -386,7 +391,7 @@ def test_lanes_are_in_pixels_of_the_photo():
     ids = draw(road())
     large = clustering.lanes(ids, PHOTO, H_SAMPLES)
     small = clustering.lanes(ids, (640, 360), [y / 2 - 0.25 for y in H_SAMPLES])  # pixel centres, not corners
-    for one, other in zip(large, small):
+    for one, other in zip(large, small, strict=True):
         assert ((one >= 0) == (other >= 0)).mean() > 0.97
         both = (one >= 0) & (other >= 0)
         np.testing.assert_allclose(other[both], one[both] / 2 - 0.25, atol=1e-6)
@@ -412,8 +417,57 @@ def test_specks_and_blobs_are_no_lanes():
     ids = draw(road())
     ids[100:108, 20:28] = 5
     ids[110:170, 400:480] = 6
-    ids[ids == 0] = 0
-    assert len(clustering.lanes(ids, PHOTO, H_SAMPLES)) <= 4
+    found = clustering.lanes(ids, PHOTO, H_SAMPLES)
+    # One lane is behind the blob.
+    assert_lanes([*found[:2], found[-1]], [*road()[:2], road()[3]], ends=1)
+    assert len(found) <= 4
+
+
+def test_speck_in_the_sky_bends_no_lane():
+    ids = draw(road(1))
+    ids[2:8, 20:34] = 7
+    for line, clean in zip(clustering.lanes(ids, PHOTO, H_SAMPLES), clustering.lanes(draw(road(1)), PHOTO, H_SAMPLES),
+                           strict=True):
+        both = (line >= 0) & (clean >= 0)
+        assert ((line >= 0) == (clean >= 0)).mean() > 0.97 and np.abs(line - clean)[both].max() < 6
+
+
+@pytest.mark.parametrize('size', [(96, 48), (112, 56)])
+def test_rows_of_small_embeddings_are_not_pieces_each(size):
+    expected = road()[1:3]
+    assert_lanes(clustering.lanes(draw(expected, size), PHOTO, H_SAMPLES), expected, tolerance=40, ends=4)
+
+
+def test_no_lane_outside_of_the_photo():
+    ids = np.zeros([360, 640], np.uint8)
+    cv2.line(ids, (320, 125), (150, 359), 1, 3)
+    line, = clustering.lanes(ids, PHOTO, [-50, 600, 719, 720, 722])
+    np.testing.assert_array_equal(line >= 0, [False, True, True, False, False])
+
+
+def points(*ends):
+    """The straight line between two points of the photo, as in labels."""
+    (x0, y0), (x1, y1) = ends
+    y = np.array(H_SAMPLES, float)
+    return np.where((y >= min(y0, y1)) & (y <= max(y0, y1)), x0 + (x1 - x0) * (y - y0) / (y1 - y0), -2)
+
+
+def test_lanes_that_a_third_one_above_continues_stay_two():
+    lines = [points((630, 290), (200, 719)), points((650, 290), (1080, 719))]
+    above = points((640, 240), (640, 280))
+    found = clustering.lanes(draw([*lines, above]), PHOTO, H_SAMPLES)
+    assert len(found) == 2
+    for line, target in zip(found, lines):
+        near = np.array(H_SAMPLES) > 320
+        assert np.abs(line - target)[near & (target >= 0)].max() < 15
+
+
+def test_lanes_that_fork_are_one_with_the_branch_that_fits_best():
+    stem, left, right = points((640, 440), (600, 710)), points((646, 420), (670, 280)), points((660, 420), (720, 280))
+    found = clustering.lanes(draw([stem, left, right]), PHOTO, H_SAMPLES)
+    assert len(found) == 2
+    both = np.maximum(stem, left)
+    assert min(np.abs(line - both)[both >= 0].max() for line in found) < 15
 
 
 def test_two_halves_of_a_lane_become_one():

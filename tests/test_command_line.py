@@ -1,7 +1,9 @@
 """data/command_line.py: flag types, one-line complaints and exit statuses."""
 
 import argparse
+import ast
 import errno
+import glob
 import os
 import signal
 import subprocess
@@ -122,3 +124,12 @@ def test_a_reader_that_leaves_is_no_traceback():
     process.stdout.close()
     err = process.stderr.read()
     assert process.wait(30) == 1 and err == ''
+
+
+@pytest.mark.parametrize('path', sorted(glob.glob(os.path.join(ROOT, '*.py'))), ids=os.path.basename)
+def test_no_constant_of_a_module_is_given_two_values(path):
+    with open(path) as file:
+        tree = ast.parse(file.read())
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    names = [name.id for target in targets for name in getattr(target, 'elts', [target]) if isinstance(name, ast.Name)]
+    assert len(names) == len(set(names))

@@ -88,8 +88,9 @@ def test_plain_tensorflow_2_gives_the_embedding_of_inference(model, model_of_201
     np.savez(tmp_path / 'photos.npz', **photos)
     expected = {}
     for folder, model_dir in (('ours', model), ('of_2018', model_of_2018)):
-        outcome = run_script(inference, '-m', model_dir, '--export', tmp_path / folder, '-i', 'no such folder')
+        outcome = run_script(inference, '-m', model_dir, '--export', tmp_path / folder)
         assert outcome.status == 0 and outcome.err == ''
+        assert ('drops channels' in outcome.out) == (folder == 'of_2018')
         depth = utils.read_conventions(str(model_dir)).feature_dim
         assert 'image      float32 [?, ?, ?, 3]' in outcome.out
         assert f'embedding  float32 [?, ?, ?, {depth}]' in outcome.out

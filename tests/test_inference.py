@@ -199,6 +199,15 @@ def test_draw_lanes_draws_them_over_the_instances(colour_network, run_script, tm
     assert (picture == visualization.colour(0)).all(axis=2).sum() > 100
 
 
+def test_scattered_embedding_is_said_to_be_one(colour_network, run_script, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, [*SHAPE[::-1], 3]).astype(np.uint8)
+    write(tmp_path / 'in/a.png', noise)
+    write(tmp_path / 'in/b.png', road('red'))
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--bandwidth', '0.2', '-m', 'mine')
+    assert outcome.status == 0 and outcome.err.count('\n') == 1
+    assert '1 of 2 pictures is scattered' in outcome.err and 'mine' in outcome.err and '0.2' in outcome.err
+
+
 def test_bandwidth_decides_what_is_one_instance(colour_network, run_script, tmp_path):
     write(tmp_path / 'in/a.png', road('red', 'blue'))
     found = []

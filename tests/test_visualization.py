@@ -82,7 +82,7 @@ def test_ids_may_be_larger_than_the_photo():
 def test_lane_is_drawn_through_its_points_and_interrupted_where_absent():
     photo = np.full([100, 960, 3], 128, np.uint8)
     h_samples = [10, 20, 30, 60, 70, 90]
-    picture = visualization.draw_lanes(photo, [[50, 50, -2, -2, 50, 50]], h_samples)
+    picture = visualization.draw_lanes(photo, [[50, 50, -2, -2, 50, 50]], h_samples, np.ones([10, 10], int))
     assert tuple(picture[15, 50]) == visualization.colour(0) == tuple(picture[80, 50])
     np.testing.assert_array_equal(picture[30:60], photo[30:60])
 
@@ -90,8 +90,22 @@ def test_lane_is_drawn_through_its_points_and_interrupted_where_absent():
 @pytest.mark.parametrize('lanes', [[], [[-2, -2]], [[-2, 5]], [[5000, 1e5]]],
                          ids=['none', 'absent', 'dot', 'outside'])
 def test_odd_lanes_do_not_break_the_drawing(lanes):
-    picture = visualization.draw_lanes(np.zeros([20, 20, 3], np.uint8), lanes, [5, 15])
+    picture = visualization.draw_lanes(np.zeros([20, 20, 3], np.uint8), lanes, [5, 15], np.zeros([8, 8], int))
     assert picture.any() == (lanes == [[-2, 5]])
+
+
+def test_lane_has_the_colour_of_the_instance_that_it_lies_on():
+    ids = np.zeros([60, 40], int)
+    ids[:20, 10], ids[20:, 10], ids[:, 30] = 5, 2, 3
+    lanes = [[10.5 * 16] * 30, [30.5 * 16] * 30]   # instances 1 and 4 are no lanes, 2 and 5 are one
+    picture = visualization.draw_lanes(np.zeros([960, 640, 3], np.uint8), lanes, list(range(16, 960, 32)), ids)
+    assert tuple(picture[400, 168]) == visualization.colour(1)
+    assert tuple(picture[400, 488]) == visualization.colour(2)
+
+
+def test_title_in_any_script_is_quiet(recwarn):
+    visualization.scatter_plot(np.zeros([2, 2, 2], np.float32), np.zeros([2, 2], int), '\u9053\u8def.jpg')
+    assert not list(recwarn)
 
 
 def test_embedding_colours_use_the_whole_range_of_each_dimension():
