@@ -100,7 +100,7 @@ def parse_flags(argv):
         if getattr(flags, name) == '':
             parser.error(f'argument --{name}: is empty; give a name')
     if flags.export:
-        for name in ('indir', 'outdir', 'json', 'bandwidth', 'draw_lanes', 'masks', 'scatter', 'no_pictures', 'workers'):
+        for name in ('json', 'bandwidth', 'draw_lanes', 'masks', 'scatter', 'no_pictures'):
             if getattr(flags, name) != parser.get_default(name):
                 parser.error(f'argument --{name.replace("_", "-")}: is about photos, and --export looks at none')
     if flags.no_pictures and not (flags.json or flags.masks or flags.scatter):

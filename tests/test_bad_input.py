@@ -197,7 +197,7 @@ FLAGS = {
         ('--workers 1.5', '--workers'), ('--colour red', '--colour'), ('photo.jpg', 'photo.jpg'),
         ('--no-pictures', '--no-pictures'), ('--export m --json p.json', '--json'), ('--export m --masks', '--masks'),
         ('--export m --bandwidth 2', '--bandwidth'),
-        ('--export m --indir in', '--indir'), ('--export=', '--export'), ('--json=', '--json'),
+        ('--export=', '--export'), ('--json=', '--json'),
         ('--no-pictures --masks --draw-lanes', '--draw-lanes'), ('--export', '--export')],
     'processing': [
         ('', 'train_data_dir'), ('set --workers 0', '--workers'), ('set --workers -1', '--workers'),

@@ -96,7 +96,7 @@ def test_plain_tensorflow_2_gives_the_embedding_of_inference(model, model_of_201
         assert f'embedding  float32 [?, ?, ?, {depth}]' in outcome.out
         with tf.Graph().as_default(), tf.Session() as sess:
             image = tf.placeholder(tf.uint8, [None, None, None, 3])
-            embedding = inference.rebuild_graph(sess, str(model_dir), image, 1, depth)
+            embedding = inference.build_network(str(model_dir), image)
             for name, images in photos.items():
                 expected[folder + name] = sess.run(embedding, {image: images})
         expected[folder + name + ' float'] = expected[folder + name]
