@@ -22,7 +22,7 @@ sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__))), os.
 
 FLAGS = ['--epochs', '10', '--image-size', '64', '32', '--batch-size', '4', '--summary-steps', '1', '--pictures', '4',
          '--save-minutes', '1e-9', '--learning-rate', '0.003']
-PHASES = ['start', 'step', 'validation', 'save']   # what a process is doing, as one byte of a file that it maps
+PHASES = ['start', 'step', 'validation', 'save', 'between them']   # what a process is doing, as one byte of a file that it maps
 EXPECTED = 10 * 4                                  # steps: of 20 photos 18 are trained on
 
 
@@ -41,7 +41,7 @@ def child(phase_path, full, argv):
             try:
                 return act(*args, **kwargs)
             finally:
-                phase[0] = before
+                phase[0] = before or PHASES.index('between them')
         return run
     training.Training.take_step = noted(training.Training.take_step, 1)
     training.validate = noted(training.validate, 2)
@@ -149,7 +149,7 @@ def main():
             failed = failed or bool(problems)
             print(f'training {rounds}: {sum(hits.values())} kills so far, '
                   + ('; '.join(problems) if problems else 'the same bit for bit'), flush=True)
-    where = ', '.join(f'{hits[phase]} in {"a " * (phase != "validation")}{phase}' for phase in PHASES)
+    where = ', '.join(f'{phase} {hits[phase]}' for phase in PHASES)
     print(f'{sum(hits.values())} kills ({where}), {lives} processes, {rounds} trainings of {EXPECTED} steps, '
           f'{time.monotonic() - began:.0f} seconds: ' + ('DIFFERENT' if failed else 'all the same bit for bit'))
     return int(failed)
