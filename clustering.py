@@ -73,7 +73,8 @@ def cluster(prediction, bandwidth):
         raise ValueError(f'bandwidth {bandwidth} is too small for points as large as {largest:.3g}')
 
     tree = _build_tree(columns, bandwidth)
-    centers = _find_centers(tree, _seeds(tree, bandwidth), bandwidth)
+    with np.errstate(invalid='ignore'):  # matrix products were seen to raise that flag, on numbers that are all finite
+        centers = _find_centers(tree, _seeds(tree, bandwidth), bandwidth)
     return centers.shape[1], _nearest(tree, centers), np.ascontiguousarray(centers.T, points.dtype)
 
 
