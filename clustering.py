@@ -465,9 +465,9 @@ def instance_ids(embedding, bandwidth, margins=None):
         background's center are background, and mean shift has the others alone, which is also soon done.
         An embedding that is scattered all over, as that of a network that has hardly begun to learn, has no clusters
         and is all background: mean shift would spend a minute on thousands of them. Specks are background as well.
-    Returns int32 [h, w]: 0 for the largest cluster, which is the background, and 1..K for the others from
-    left to right, by the mean x of the lowest fifth of their pixels: lanes meet at the horizon but lie side
-    by side near us.
+    Returns int32 [h, w]: 0 for the largest cluster, which is the background, and 1..K for the others from left to right,
+    by where the straight lines through them meet the lower border of the photo or go on below: lanes meet at the
+    horizon but lie side by side near us.
     """
     embedding = np.asarray(embedding)
     if embedding.ndim != 3:
@@ -491,14 +491,13 @@ def instance_ids(embedding, bandwidth, margins=None):
         large = (np.bincount(labels, minlength=num) >= _SPECKS * len(points))[labels]
         pixels, labels = pixels[large], labels[large]
 
-    order = np.argsort(labels, kind='stable')  # cluster by cluster, each from its top down
-    pixels, labels = pixels[order], labels[order]
-    counts = np.bincount(labels, minlength=num)
-    place = np.arange(len(pixels)) - (np.cumsum(counts) - counts)[labels]
-    low = place >= np.floor(0.8 * counts[labels])
-    sums = np.bincount(labels[low], pixels[low] % width, num)
-    x = np.full(num, np.inf)  # a center may be the nearest of no pixel at all; such a cluster comes last
-    np.divide(sums, np.bincount(labels[low], minlength=num), out=x, where=counts > 0)
+    # Where the straight line through a cluster's pixels, x as a function of y, meets the lower border.
+    y, x = np.divmod(pixels, width)
+    y -= height - 1
+    size, sum_x, sum_y, sum_xy, sum_yy = (np.bincount(labels, weights, num) for weights in (None, x, y, x * y, y * y))
+    count = np.maximum(size, 1)  # a center may be the nearest of no pixel at all; such a cluster comes last
+    slope = (sum_xy - sum_x * sum_y / count) / (sum_yy - sum_y ** 2 / count + count)  # of what is one row tall, 0
+    x = np.where(size > 0, (sum_x - slope * sum_y) / count, np.inf)
     number = np.empty(num, np.int32)
     number[np.argsort(x, kind='stable')] = np.arange(1, num + 1)
     ids = np.zeros(height * width, np.int32)
@@ -592,7 +591,7 @@ _MIN_PURE = 0.4  # of the cuts through an instance that belong to its line; less
 # Rows beyond the pixels' end that still count as lane: ends are rounded to the rows of a coarser grid.
 _SLACK = 4
 # Rows short of the border: labels end within the first; up to the second, pixels are missing.
-_NEAR, _REACH = 30, 150
+_NEAR, _REACH = 30, 200
 
 
 def lanes(ids, image_shape, h_samples, max_lanes=5):

@@ -92,10 +92,13 @@ def parse_flags(argv):
                                'instance, and embedding_NNNN.png, its first three dimensions as colours.')
     pictures.add_argument('--no-pictures', action='store_true', help='Do not write cluster_NNNN.png.')
     speed = parser.add_argument_group('speed')
-    speed.add_argument('--workers', type=command_line.non_negative_int, default=min(os.cpu_count() or 1, 8),
+    speed.add_argument('--workers', type=command_line.non_negative_int,
                        help='Threads that cluster and write while the network is at the next photo; 0 does '
-                            'one thing after the other, so that the times are of an undisturbed machine.')
+                            'one thing after the other, so that the times are of an undisturbed machine, and is the '
+                            'default with --json, which records them; otherwise as many as there are cores, up to 8.')
     flags = parser.parse_args(argv)
+    if flags.workers is None:
+        flags.workers = 0 if flags.json else min(os.cpu_count() or 1, 8)
     for name in ('json', 'export'):
         if getattr(flags, name) == '':
             parser.error(f'argument --{name}: is empty; give a name')

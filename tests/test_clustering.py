@@ -276,6 +276,15 @@ def test_instance_ids_are_ordered_by_their_lower_ends():
     np.testing.assert_array_equal(clustering.instance_ids(embedding, 1.0), expected)
 
 
+def test_lane_that_leaves_at_the_side_comes_after_one_that_leaves_below_it():
+    expected = np.zeros([100, 200], np.uint8)
+    cv2.line(expected, (110, 20), (180, 99), 1, 3)
+    cv2.line(expected, (115, 20), (199, 50), 2, 3)  # further left on the whole
+    cv2.line(expected, (90, 20), (80, 30), 3, 3)    # and what ends far up is where it points to
+    embedding = np.float32([[0, 0], [0, 9], [9, 0], [9, 9]])[expected]
+    np.testing.assert_array_equal(clustering.instance_ids(embedding, 1.0), np.int32([0, 2, 3, 1])[expected])
+
+
 def test_instance_ids_of_one_cluster_are_background():
     assert not clustering.instance_ids(np.ones([8, 9, 3], np.float32), 1.0).any()
 

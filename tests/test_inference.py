@@ -227,6 +227,12 @@ def test_number_of_workers_changes_no_byte(colour_network, run_script, tmp_path)
     assert len(contents(tmp_path / '0')) == 12 and contents(tmp_path / '0') == contents(tmp_path / '3')
 
 
+def test_times_that_are_written_down_are_of_an_undisturbed_machine():
+    assert inference.parse_flags(['--json', 'p.json']).workers == 0
+    assert inference.parse_flags([]).workers >= 1
+    assert inference.parse_flags(['--json', 'p.json', '--workers', '3']).workers == 3
+
+
 def test_closing_table_has_times_lanes_and_frames_per_second(colour_network, run_script, tmp_path):
     for i in range(3):
         write(tmp_path / f'in/{i}.png', road('red', 'blue'))
