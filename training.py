@@ -422,7 +422,7 @@ class Training:
         if best > -np.inf and not glob.glob(os.path.join(glob.escape(self.flags.outdir), '*.index')):
             self.warn(f'{self.flags.outdir}: the model that was there has vanished; the best from now on is kept')
             best = -np.inf
-        is_best = result['score'] > best and self.attempt(self.trainer.save_model, self.flags.outdir)
+        is_best = result['score'] > best and self.or_save(self.attempt, self.trainer.save_model, self.flags.outdir)
         self.trainer.finish_epoch(result['score'] if is_best else best)
 
         self.epoch_events.add_scalars({f'validation/{name}': value for name, value in result.items()}, self.step)

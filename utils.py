@@ -549,6 +549,7 @@ class Trainer:
 
         Raises InputError if it cannot be saved; the one there is then still whole, as it is at any time.
         """
+        datagenerator.make_output_folder(folder)   # may have vanished since
         write_conventions(folder, self.conventions)
         self._save(self._models, os.path.join(folder, f'model.ckpt-{self.step()}'))
 

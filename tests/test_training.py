@@ -463,13 +463,21 @@ def test_photos_spoilt_in_mid_epoch(home, data, finished, run_script, spoil, pro
     assert curves(home / 'log') == curves(finished / 'log')
 
 
-def test_vanished_outdir_is_made_anew(home, data, finished, run_script, monkeypatch):
-    at_step(monkeypatch, 3, lambda: shutil.rmtree('saved_model'))
+@pytest.mark.parametrize('step', [3, 5], ids=['in the second epoch', 'in the last'])
+def test_vanished_outdir_is_made_anew(home, data, finished, run_script, monkeypatch, step):
+    at_step(monkeypatch, step, lambda: shutil.rmtree('saved_model'))
     outcome = run_script(training, '-s', data, '--epochs', '3', '--learning-rate', '0.01', *SMALL)
     assert outcome.status == 0 and 'saved_model: the model that was there has vanished' in outcome.err
-    state = last_state(home)
-    del state['best_score']
-    assert_same(state, {name: value for name, value in last_state(finished).items() if name != 'best_score'})
+    # The best is that of the epochs since, whose model is there.
+    scores = {at: value for tag, at, value in curves(finished / 'log') if tag == 'validation/score' and at > step}
+    best = max(scores, key=lambda at: (scores[at], -at))
+    expected, state = last_state(finished), last_state(home)
+    assert state['best_score'] == pytest.approx(scores[best])
+    assert_same(state, {**expected, 'best_score': state['best_score']})
+    checkpoint = utils.find_checkpoint('saved_model')
+    assert checkpoint.endswith(f'model.ckpt-{best}')
+    model, then = weights(checkpoint), weights(f'saved_model/resume/state.ckpt-{best}-{best // 2}')
+    assert_same(model, {name: then[name] for name in model})
     assert utils.read_conventions('saved_model') == utils.read_conventions(str(finished / 'saved_model'))
     assert run_script(training, '-s', data, '--epochs', '3', '--learning-rate', '0.01', *SMALL).status == 0
 
@@ -554,6 +562,20 @@ def test_failing_save_is_a_warning_until_the_last(monkeypatch, capsys):
         subject.run()
     assert subject.step == 5
     assert capsys.readouterr().err.count('disk full; the training goes on') >= 4
+
+
+def test_failing_save_of_the_last_model_saves_the_state_first(monkeypatch):
+    class Trainer(FakeTrainer):
+        def best(self):
+            return -np.inf
+
+        def save_model(self, folder):
+            raise InputError(f'{folder}: cannot be saved: disk full')
+    trainer = Trainer(bad=())
+    subject = fake_training(monkeypatch, trainer)
+    with pytest.raises(InputError, match='disk full'):
+        subject.run()
+    assert trainer.saved == [5]   # whose validation is still to be done
 
 
 def test_signal_in_validation_leaves_the_epoch_to_be_validated(monkeypatch):
