@@ -496,7 +496,7 @@ def write_settings(flags, data, conventions):
     """Notes in resume/ what the states to come belong to."""
     import utils
     folder = os.path.join(flags.outdir, RESUME)
-    os.makedirs(folder, exist_ok=True)
+    datagenerator.make_output_folder(folder)
     utils.write_conventions(folder, conventions)
     datagenerator.write_file(os.path.join(folder, FLAGS_FILE), json.dumps(settings(flags, data), indent=1).encode())
 

@@ -490,6 +490,24 @@ def test_vanished_logdir_does_not_stop_the_training(home, data, finished, run_sc
     assert_same(last_state(home), last_state(finished))
 
 
+@pytest.mark.parametrize('spoilt', [False, True], ids=['alone', 'with the photos'])
+def test_outdir_that_cannot_be_made_anew_is_a_warning_until_the_last(home, data, run_script, spoilt):
+    def replace():
+        shutil.rmtree('saved_model')
+        (home / 'saved_model').write_text('mine')
+        for path in glob.glob('d/images/*') * spoilt:
+            os.remove(path)
+    shutil.copytree(data, 'd')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datagenerator, 'BatchQueue', functools.partial(datagenerator.BatchQueue, capacity=1))
+        at_step(patch, 1, replace)
+        outcome = run_script(training, '-s', 'd', '--epochs', '2', '--cache', '0', *SMALL)
+    *warnings, error = outcome.err.splitlines()
+    assert outcome.status == 1 and error.startswith(f'training.py: error: {"d/images/" if spoilt else "saved_model: "}')
+    assert warnings and all(line.startswith('training.py: warning: saved_model') for line in warnings)
+    assert (home / 'saved_model').read_text() == 'mine'
+
+
 @pytest.mark.parametrize('text', [b'', b'model_checkpoint_path: 7', b'\xff\xfe\0garbage'])
 def test_damaged_index_of_checkpoints_is_done_without(home, data, finished, run_script, text):
     shutil.copytree(finished, home, dirs_exist_ok=True)
