@@ -146,6 +146,9 @@ def parse_flags(argv=None):
     flags.replicas = 1
     if flags.var == flags.dist == flags.reg == 0:
         parser.error('arguments --var, --dist, --reg: all are 0, which leaves nothing to learn')
+    if flags.dvar >= flags.ddist:
+        parser.error(f'argument --dvar: {flags.dvar} is not below the {flags.ddist} of --ddist, which leaves no room '
+                     f'between lanes')
     if flags.semantic:
         for name in EMBEDDING_FLAGS:
             if getattr(flags, name) != parser.get_default(name):

@@ -78,6 +78,7 @@ class Conventions:
         for name in ('delta_v', 'delta_d', 'bandwidth'):
             value = getattr(self, name)
             need(type(value) in (int, float) and 0 < value < math.inf, name, 'a number above 0')
+        need(self.delta_v < self.delta_d, 'delta_v', f'below "delta_d", {self.delta_d!r}')
 
 
 def read_conventions(checkpoint_dir):

@@ -667,6 +667,7 @@ def test_states_are_named_newest_first_and_only_if_complete(tmp_path):
     *[([flag, value], flag) for flag in ('--var', '--dist', '--reg', '--cache') for value in ('-1', 'nan')],
     (['--seed', '-1'], '--seed'), (['--image-size', '64'], '--image-size'),
     (['--image-size', '64', '30'], '--image-size'),
+    (['--dvar', '1.5'], '--dvar'), (['--dvar', '0.4', '--ddist', '0.3'], '--dvar'),
     (['--schedule', 'linear'], '--schedule'), (['--var', '0', '--dist', '0', '--reg', '0'], '--var'),
     (['--semantic', '--ddist', '2'], '--ddist'), (['--semantic', '--feature-dim', '4'], '--feature-dim'),
     (['--no-such-flag'], '--no-such-flag')], ids=lambda value: ' '.join(value) if isinstance(value, list) else '')
