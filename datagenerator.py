@@ -16,6 +16,9 @@ import numpy as np
 
 from data.command_line import InputError
 
+HALF_WRITTEN = '.unfinished'  # a file beside images/ and labels/: what is in them does not belong together yet
+# Of what a model reads and gives; more, by a slip or in a stranger's file, would take all memory.
+MAX_SIDE, MAX_MODEL_PIXELS, MAX_FEATURE_DIM = 2 ** 15, 2 ** 24, 2 ** 10
 IMAGE_EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png')
 MAX_PIXELS = 2 ** 26          # 8192 x 8192: more is refused by the header alone, before any memory is taken
 MAX_FILE_BYTES = 2 ** 29      # no picture within MAX_PIXELS comes near this
@@ -221,10 +224,12 @@ def list_images(folder):
 def find_samples(srcdir):
     """Pair srcdir/images/NAME.* with srcdir/labels/NAME.*: sorted (image_paths, label_paths).
 
-    Raises InputError where a folder is missing or empty, or a picture has no partner.
+    Raises InputError where a folder is missing, empty or half-written, or a picture has no partner.
     """
     if not os.path.isdir(srcdir):
         raise InputError(f'{srcdir}: no such folder')
+    if os.path.lexists(os.path.join(srcdir, HALF_WRITTEN)):
+        raise InputError(f'{srcdir}: is half-written; run tusimple_dataset_processing.py again')
     by_name = []
     for folder in ('images', 'labels'):
         folder = os.path.join(srcdir, folder)
