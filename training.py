@@ -30,6 +30,7 @@ import contextlib
 import functools
 import glob
 import json
+import math
 import os
 import re
 import signal
@@ -143,6 +144,11 @@ def parse_flags(argv=None):
     if any(side % 8 for side in flags.image_size):
         parser.error('argument --image-size: {} {} are not both multiples of 8'.format(*flags.image_size))
     flags.image_size = tuple(flags.image_size)
+    if max(flags.image_size) > datagenerator.MAX_SIDE or math.prod(flags.image_size) > datagenerator.MAX_MODEL_PIXELS:
+        parser.error('argument --image-size: {} x {} has a side of over {:,} px or is of over {:,} pixels'.format(
+            *flags.image_size, datagenerator.MAX_SIDE, datagenerator.MAX_MODEL_PIXELS))
+    if flags.feature_dim > datagenerator.MAX_FEATURE_DIM:
+        parser.error(f'argument --feature-dim: {flags.feature_dim} is more than {datagenerator.MAX_FEATURE_DIM:,}')
     flags.replicas = 1
     if flags.var == flags.dist == flags.reg == 0:
         parser.error('arguments --var, --dist, --reg: all are 0, which leaves nothing to learn')
@@ -561,6 +567,7 @@ def train(flags, data, resuming, stop, cluster=None):
         image_size=flags.image_size, head='Semantic' if flags.semantic else 'Instance', normalisation=normalisation,
         feature_dim=2 if flags.semantic else flags.feature_dim, head_activation='none', batch_statistics=False,
         dropout_at_inference=False, delta_v=flags.dvar, delta_d=flags.ddist, bandwidth=flags.bandwidth)
+    conventions.check('the flags')
     coord = tf.train.Coordinator()
     with contextlib.ExitStack() as stack:
         epoch_steps = max(1, len(data.train[0]) // (flags.batch_size * flags.replicas))
@@ -577,7 +584,7 @@ def train(flags, data, resuming, stop, cluster=None):
         queue = stack.enter_context(datagenerator.BatchQueue(
             *data.train, flags.batch_size, flags.image_size, coord, seed=flags.seed, workers=flags.workers,
             augment=not flags.no_augment, start_step=trainer.step(), shard=shard,
-            cache_bytes=int(flags.cache * 2 ** 30)))
+            cache_bytes=flags.cache * 2 ** 30))
         if is_chief:
             # Two, since an epoch's last step can be in a state when its validation is not, and is then done again.
             events = [utils.EventFile(folder, step, command_line.warn) for folder, step in (

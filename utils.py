@@ -31,7 +31,6 @@ from data.command_line import InputError
 tf.disable_v2_behavior()
 
 CONVENTIONS_FILE = 'conventions.json'
-MAX_PIXELS = 2 ** 24          # of a model's photos, 4096 x 4096; more, in a stranger's file, would take all memory
 MAX_CONVENTIONS_BYTES = 2 ** 16
 NUM_CLASSES = 12  # of ENet's own last layer, `fullconv`; the heads do not use it, the public checkpoints have it
 HEAD = 'transfer_layer/conv2d_transpose'  # of a model, below its scope: Instance/ or Semantic/
@@ -64,14 +63,14 @@ class Conventions:
                 raise InputError(f'{source}: "{name}" is {getattr(self, name)!r}, not {meaning}')
         need(type(self.version) is int and self.version == 1, 'version', 'the version 1 that this program reads')
         need(isinstance(self.image_size, tuple) and len(self.image_size) == 2 and
-             all(type(side) is int and 0 < side <= 2 ** 15 and side % 8 == 0 for side in self.image_size),
+             all(type(side) is int and 0 < side <= datagenerator.MAX_SIDE and side % 8 == 0 for side in self.image_size),
              'image_size', '[width, height], multiples of 8')
         need(self.normalisation in ('none', 'signed'), 'normalisation', '"none" or "signed"')
         need(self.head in ('Instance', 'Semantic'), 'head', '"Instance" or "Semantic"')
-        need(self.image_size[0] * self.image_size[1] <= MAX_PIXELS, 'image_size',
-             f'of {MAX_PIXELS:,} pixels or less')
-        need(type(self.feature_dim) is int and 0 < self.feature_dim <= 2 ** 10, 'feature_dim',
-             'a whole number from 1 to 1024')
+        need(self.image_size[0] * self.image_size[1] <= datagenerator.MAX_MODEL_PIXELS, 'image_size',
+             f'of {datagenerator.MAX_MODEL_PIXELS:,} pixels or less')
+        need(type(self.feature_dim) is int and 0 < self.feature_dim <= datagenerator.MAX_FEATURE_DIM, 'feature_dim',
+             f'a whole number from 1 to {datagenerator.MAX_FEATURE_DIM}')
         need(self.head_activation in ('none', 'relu'), 'head_activation', '"none" or "relu"')
         for name in ('batch_statistics', 'dropout_at_inference'):
             need(type(getattr(self, name)) is bool, name, 'true or false')

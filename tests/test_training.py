@@ -203,7 +203,7 @@ def test_best_model_is_that_of_the_best_score(finished):
 
 
 def test_two_stages_and_fine_tuning(home, data, run_script):
-    few = ['-s', data, '--epochs', '1', *SMALL]
+    few = ['-s', data, '--epochs', '1', '--cache', '1e300', *SMALL]   # more than a number of bytes can be
     outcome = run_script(training, '--semantic', '-o', 'pretrained_semantic_model', *few)
     assert outcome.status == 0 and 'from scratch' in outcome.out and 'iou' in outcome.out
     semantic = weights(utils.find_checkpoint('pretrained_semantic_model'))
@@ -666,7 +666,8 @@ def test_states_are_named_newest_first_and_only_if_complete(tmp_path):
       ('--dvar', '--ddist', '--bandwidth', '--learning-rate', '--clip', '--save-minutes')],
     *[([flag, value], flag) for flag in ('--var', '--dist', '--reg', '--cache') for value in ('-1', 'nan')],
     (['--seed', '-1'], '--seed'), (['--image-size', '64'], '--image-size'),
-    (['--image-size', '64', '30'], '--image-size'),
+    (['--image-size', '64', '30'], '--image-size'), (['--image-size', '4096', '4104'], '--image-size'),
+    (['--image-size', '32776', '8'], '--image-size'), (['--feature-dim', '1025'], '--feature-dim'),
     (['--dvar', '1.5'], '--dvar'), (['--dvar', '0.4', '--ddist', '0.3'], '--dvar'),
     (['--schedule', 'linear'], '--schedule'), (['--var', '0', '--dist', '0', '--reg', '0'], '--var'),
     (['--semantic', '--ddist', '2'], '--ddist'), (['--semantic', '--feature-dim', '4'], '--feature-dim'),
@@ -675,6 +676,12 @@ def test_bad_flags(home, run_script, args, culprit):
     outcome = run_script(training, '-s', 'data', *args)
     assert outcome.status == 2 and outcome.err.count('\n') == 1 and culprit in outcome.err
     assert not os.listdir(home)
+
+
+def test_largest_model_that_the_flags_allow_can_be_read_back():
+    for args in (['--image-size', '4096', '4096'], ['--image-size', '32768', '8'], ['--feature-dim', '1024']):
+        flags = training.parse_flags(args)
+        utils.Conventions(image_size=flags.image_size, feature_dim=flags.feature_dim).check('flags')
 
 
 def bad_folders():
