@@ -416,8 +416,7 @@ class Training:
         problem = (f'step {self.step}: loss {self.text(result.terms)} or its gradient (norm {result.norm:g}) is not '
                    f'finite for {", ".join(paths)}')
         if self.skipped == MAX_SKIPPED:
-            raise InputError(f'{problem}; it is the {MAX_SKIPPED}rd in a row, the states in {self.resume_dir} are from '
-                             f'before; try a lower --learning-rate')
+            raise InputError(f'{problem}; it is the {MAX_SKIPPED}rd in a row; try {lower_rate(self.flags)}')
         self.warn(f'{problem}; the step is skipped')
         self.bar.update()
 
@@ -489,6 +488,14 @@ class Training:
     def warn(self, line):
         with self.bar.external_write_mode():
             command_line.warn(line)
+
+
+def lower_rate(flags):
+    """The flags of a training in place of this one, which cannot go on with another learning rate."""
+    start = '--fresh'
+    if glob.glob(os.path.join(glob.escape(flags.outdir), '*.index')):
+        start = f'--modeldir {flags.outdir} --outdir {os.path.normpath(flags.outdir)}_2'
+    return f'{start} --learning-rate {flags.learning_rate / 3:.1g}'
 
 
 class Helper(Training):
@@ -602,11 +609,11 @@ def train(flags, data, resuming, stop, cluster=None):
             return left(cluster)
         if stop:
             print(f'training.py: stopped after step {training.step:,} of {training.num_steps:,}, which is saved; the '
-                  f'same command goes on from there', file=sys.stderr)
+                  f'same command{" without --fresh" if flags.fresh else ""} goes on from there', file=sys.stderr)
             return 128 + stop[0]
         if trainer.best() == -np.inf:
-            raise InputError(f'{flags.outdir}: holds no model, because no epoch gave a finite validation loss; try a '
-                             f'lower --learning-rate')
+            raise InputError(f'{flags.outdir}: holds no model, because no epoch gave a finite validation loss; try '
+                             f'{lower_rate(flags)}')
     print(f'all {flags.epochs} epochs are done; the model of the best is in {flags.outdir}')
     return 0
 

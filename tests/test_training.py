@@ -8,6 +8,7 @@ import functools
 import glob
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -233,17 +234,19 @@ def test_checkpoint_of_2018_keeps_what_its_weights_are_used_to(home, data, finis
 
 # ---- Going on -------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('number, text', [(signal.SIGKILL, 'epoch 1 '), (signal.SIGTERM, 'epoch 2 '),
-                                          (signal.SIGINT, 'scratch')])
-def test_stopped_training_ends_as_if_it_had_not_been(home, data, finished, run_script, number, text):
+@pytest.mark.parametrize('number, step', [(signal.SIGKILL, None), (signal.SIGTERM, 3), (signal.SIGINT, 0)])
+def test_stopped_training_ends_as_if_it_had_not_been(home, data, finished, run_script, number, step):
     args = ['-s', data, '--epochs', '3', '--learning-rate', '0.01', '--save-minutes', '1e-9', *SMALL]
-    status, _, err = child(*args, cwd=home, text=text, then=lambda process: process.send_signal(number))
     if number == signal.SIGKILL:
-        assert status == -signal.SIGKILL
-    elif status:   # 0 where the last step was quicker than the signal
-        assert status == 128 + number and err.count('\n') == 1 and 'same command goes on' in err
+        assert child(*args, cwd=home, then=lambda process: process.kill())[0] == -signal.SIGKILL
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            at_step(patch, step, lambda: os.kill(os.getpid(), number))
+            outcome = run_script(training, *args)
+        assert outcome.status == 128 + number and outcome.err.count('\n') == 1
+        assert f'stopped after step {step + 1} of 6, which is saved; the same command goes on' in outcome.err
     outcome = run_script(training, *args)
-    assert outcome.status == 0
+    assert outcome.status == 0 and 'goes on after step' in outcome.out
     assert_same(last_state(home), last_state(finished))
     assert_same(weights(utils.find_checkpoint('saved_model')),
                 weights(utils.find_checkpoint(str(finished / 'saved_model'))))
@@ -282,12 +285,16 @@ def test_damaged_newest_state_is_passed_over(home, data, finished, run_script):
     assert curves(home / 'log') == curves(finished / 'log')
 
 
-def test_fresh_replaces_a_training(home, data, finished, run_script):
+def test_fresh_replaces_a_training_and_the_new_one_goes_on_without_it(home, data, finished, run_script, monkeypatch):
     shutil.copytree(finished / 'saved_model', 'saved_model')
-    outcome = run_script(training, '-s', data, '--epochs', '1', '--seed', '7', '--fresh', *SMALL)
-    assert outcome.status == 0 and 'replaced' in outcome.out
+    args = ['-s', data, '--epochs', '1', '--seed', '7', *SMALL]
+    at_step(monkeypatch, 0, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    outcome = run_script(training, '--fresh', *args)
+    assert outcome.status == 143 and 'replaced' in outcome.out
+    assert 'step 1 of 2, which is saved; the same command without --fresh goes on' in outcome.err
+    assert run_script(training, *args).status == 0
     names = {os.path.basename(path) for path in glob.glob('saved_model/**/*.index', recursive=True)}
-    assert names == {'model.ckpt-2.index', 'state.ckpt-0-0.index', 'state.ckpt-2-1.index'}
+    assert names == {'model.ckpt-2.index', 'state.ckpt-0-0.index', 'state.ckpt-1-0.index', 'state.ckpt-2-1.index'}
 
 
 @pytest.mark.parametrize('args, culprit', [
@@ -403,11 +410,18 @@ def test_files_of_a_skipped_step_are_named_and_training_goes_on(monkeypatch, cap
     assert all('a.png, b.png' in line and 'skipped' in line for line in lines)
 
 
-def test_three_in_a_row_stop_the_training_and_no_state_is_written(monkeypatch):
+def test_three_in_a_row_stop_the_training_and_no_state_is_written(home, monkeypatch):
     trainer = FakeTrainer(bad={2, 3, 4})
-    with pytest.raises(InputError, match=r'step 4: loss nan = var nan .* 3rd in a row'):
+    with pytest.raises(InputError, match='step 4: loss nan = var nan .* 3rd in a row; try --fresh --learning-rate 3e-05'):
         fake_training(monkeypatch, trainer).run()
     assert trainer.saved == []
+
+
+def test_three_in_a_row_after_a_model_was_saved_advise_to_start_from_it(home, monkeypatch):
+    (home / 'saved_model').mkdir()
+    (home / 'saved_model/model.ckpt-9.index').touch()
+    with pytest.raises(InputError, match='try --modeldir saved_model --outdir saved_model_2 --learning-rate 3e-05$'):
+        fake_training(monkeypatch, FakeTrainer(bad={2, 3, 4})).run()
 
 
 # ---- Faults ---------------------------------------------------------------------------------------------------------
@@ -706,7 +720,7 @@ def bad_folders():
     yield 'logdir is a file', file('l'), ['-l', 'l'], 'l:'
     yield 'outdir holds a model', model, ['-o', 'o'], 'o: holds a model'
     if os.geteuid():
-        yield 'unwritable', unwritable, ['-o', 'o'], 'o'
+        yield 'unwritable', unwritable, ['-o', 'o'], 'o/.probe: cannot be written'
 
 
 @pytest.mark.parametrize('prepare, args, culprit', [pytest.param(*case[1:], id=case[0]) for case in bad_folders()])
@@ -716,7 +730,8 @@ def test_bad_folders_are_found_before_tensorflow(home, data, run_script, monkeyp
         prepare(home)
     before = contents(home)
     outcome = run_script(training, *([] if '-s' in args else ['-s', data]), *args)
-    assert outcome.status == 1 and outcome.err.count('\n') == 1 and culprit in outcome.err
+    assert outcome.status == 1 and outcome.err.count('\n') == 1
+    assert outcome.err.startswith(f'training.py: error: {culprit}')
     assert {path: value for path, value in contents(home).items() if path.name != 'lock'} == before
 
 
@@ -733,7 +748,7 @@ def test_bad_model(home, data, finished, run_script, kind):
             sess.run(tf.global_variables_initializer())
             tf.train.Saver().save(sess, 'm/model.ckpt')
     outcome = run_script(training, '-s', data, '-m', 'm', *SMALL)
-    assert outcome.status == 1 and outcome.err.count('\n') == 1 and 'm' in outcome.err.split(': ')[2]
+    assert outcome.status == 1 and outcome.err.count('\n') == 1 and re.match('training.py: error: m[:/]', outcome.err)
     assert not glob.glob('saved_model/**/*.index', recursive=True)
 
 
