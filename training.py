@@ -65,7 +65,7 @@ EMBEDDING_FLAGS = ('var', 'dist', 'reg', 'background_weight', 'dvar', 'ddist', '
 MAX_SKIPPED = 3               # steps in a row whose loss or gradient is not finite
 
 Member = collections.namedtuple('Member', ['jobs', 'job', 'index'])
-Member.__doc__ = """Of a cluster. jobs: {'ps', 'chief' or 'worker': ['host:port']}; job, index: which of them this is."""
+Member.__doc__ = """Of a cluster. jobs: {'ps', 'chief' or 'worker': ['host:port']}; job, index: which of them it is."""
 
 Data = collections.namedtuple('Data', ['train', 'valid', 'records'])
 Data.__doc__ = """train, valid: (image paths, label paths); records: a tusimple.Record for each of valid, or None."""
@@ -75,8 +75,8 @@ def parse_flags(argv=None):
     parser = command_line.Parser(description=__doc__)
     folders = parser.add_argument_group('folders')
     folders.add_argument('-s', '--srcdir', default='data',
-                         help='Folder with images/ and labels/, as data/tusimple_dataset_processing.py writes them; with '
-                              'its lanes.json, validation has the official score.')
+                         help='Folder with images/ and labels/, as data/tusimple_dataset_processing.py writes them; '
+                              'with its lanes.json, validation has the official score.')
     folders.add_argument('-m', '--modeldir',
                          help='Folder of the checkpoint to start from, of this network with any head. (default: '
                               f'{DEFAULT_MODELDIR} if it holds one; otherwise the weights start at random)')
@@ -404,7 +404,7 @@ class Training:
         if self.events and self.step % self.flags.summary_steps == 0:
             self.events.add(result.summary, self.step)
         self.bar.update()
-        speed = self.flags.batch_size * (self.bar.format_dict['rate'] or 0)
+        speed = self.flags.batch_size * self.flags.replicas * (self.bar.format_dict['rate'] or 0)
         self.bar.set_postfix_str(f'loss {self.text(result.terms)}, lr {result.rate:.1e}, {speed:.1f} images/s',
                                  refresh=False)
         if time.monotonic() - self.saved_at > 60 * self.flags.save_minutes:
@@ -433,7 +433,8 @@ class Training:
         is_best = result['score'] > best and self.or_save(self.attempt, self.trainer.save_model, self.flags.outdir)
         self.trainer.finish_epoch(result['score'] if is_best else best)
 
-        self.epoch_events.add_scalars({f'validation/{name}': value for name, value in result.items()}, self.step)
+        shown = [name for name in result if not (self.flags.semantic and name in ('var', 'dist', 'reg'))]
+        self.epoch_events.add_scalars({f'validation/{name}': result[name] for name in shown}, self.step)
         if self.epoch % self.flags.pictures == 0 or self.step == self.num_steps:
             try:
                 write_pictures(self.trainer, self.flags, self.data, self.epoch_events, self.epoch, self.step)
@@ -642,7 +643,7 @@ def take_part(flags, data, resuming, member):
 
 
 def meet(cluster, terms, flags):
-    """Waits until the cluster is ready for this replica. -> (generation, normalisation); check for a signal after it."""
+    """Waits until the cluster is ready for this replica, or for a signal. -> (generation, normalisation)."""
     if cluster.is_chief:
         if cluster.wait(lambda: cluster.notice() is not None or time.sleep(0.2), 'starts', cluster.servers):
             cluster.put_up({})   # nobody shall join what was there before
@@ -652,8 +653,8 @@ def meet(cluster, terms, flags):
     if notice:
         different = differences(notice['settings'], terms['settings'])
         if different:
-            raise InputError(f'{cluster.name}: its flags are not those of the chief ({different}); give all members the '
-                             f'same')
+            raise InputError(f'{cluster.name}: its flags are not those of the chief ({different}); give all members '
+                             f'the same')
         return notice['generation'], notice['normalisation']
     return None, None
 

@@ -101,8 +101,8 @@ def own_names(outdir):
         folder = os.path.join(outdir, folder)
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
             if re.fullmatch(r'\d{4,}\.png', name) and name not in own:
-                raise InputError(f'{os.path.join(folder, name)}: is not from this script, as {lanes_path} does not have '
-                                 'it; move it away or give another --outdir')
+                raise InputError(f'{os.path.join(folder, name)}: is not from this script, as {lanes_path} does not '
+                                 'have it; move it away or give another --outdir')
     return own
 
 
@@ -133,16 +133,17 @@ def publish(outdir, written, own):
 
 def main():
     args = parse_args()
-    records, problems = [], []
+    records, problems = [], []   # the latter (file, line, 'file:line: reason')
     for path in tusimple.find_label_files(args.train_data_dir):
         good, bad = tusimple.read_records(path)
         records += good
-        problems += bad
+        problems += [(path, int(problem[len(path) + 1:].split(':')[0]), problem) for problem in bad]
 
     images = os.path.realpath(os.path.join(args.outdir, FOLDERS[0]))
     for record in records:
         if os.path.realpath(os.path.dirname(os.path.join(args.train_data_dir, record.raw_file))) == images:
-            raise InputError(f'{record.source}: its photo lies where the results go, in {images}; give another --outdir')
+            raise InputError(f'{record.source}: its photo lies where the results go, in {images}; give another '
+                             '--outdir')
 
     own = own_names(args.outdir)
 
@@ -156,7 +157,8 @@ def main():
                 try:
                     photo, label, lanes_seen = outcome.result()
                 except InputError as error:
-                    problems.append(str(error))
+                    path, _, line = record.source.rpartition(':')
+                    problems.append((path, int(line), str(error)))
                     continue
                 if not written:  # not sooner: without a usable line nothing is touched
                     for folder in unfinished:
@@ -167,6 +169,7 @@ def main():
                     datagenerator.write_file(os.path.join(folder, name), data)
                 written.append(tusimple.Record(f'images/{name}', record.lanes, record.h_samples))
                 num_lanes += lanes_seen
+        problems = [problem for *_, problem in sorted(problems)]
         if not written:
             first = f'; the first: {problems[0]}' if problems else ''
             raise InputError(f'{args.train_data_dir}: none of {len(problems)} label lines is usable{first}')

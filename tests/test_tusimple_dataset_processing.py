@@ -113,6 +113,16 @@ def test_a_bad_line_is_reported_passed_over_and_counted(make, reason, tusimple_f
     assert [record.lanes for record in records] == [json.loads(line)['lanes'] for line in (first, *rest)]
 
 
+def test_bad_lines_are_reported_in_their_order(tusimple_folder, tmp_path, run_script):
+    good, *_ = label_lines(tusimple_folder)
+    no_photo = but(raw_file='no.jpg')(good)
+    (tusimple_folder / 'label_data_0000.json').write_text('\n'.join([no_photo, good] * 5 + ['{', no_photo, '{']))
+    (tusimple_folder / 'label_data_0001.json').write_text('{')
+    outcome = run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
+    expected = [('label_data_0000.json', str(line)) for line in (1, 3, 5, 7, 9, 11, 12, 13)] + [('label_data_0001.json', '1')]
+    assert [tuple(line.split('/')[-1].split(':')[:2]) for line in outcome.out.splitlines()[:-1]] == expected
+
+
 def failure(outcome, *words):
     """Asserts one line on stderr with these words and status 1."""
     assert outcome.status == 1 and outcome.out == ''
