@@ -578,7 +578,7 @@ def train(flags, data, resuming, stop, cluster=None):
     conventions.check('the flags')
     coord = tf.train.Coordinator()
     with contextlib.ExitStack() as stack:
-        epoch_steps = max(1, len(data.train[0]) // (flags.batch_size * flags.replicas))
+        epoch_steps = datagenerator.steps_per_epoch(len(data.train[0]), flags.batch_size * flags.replicas)
         build = functools.partial(utils.ReplicaTrainer, cluster, generation) if cluster else utils.Trainer
         trainer = build(conventions, flags.epochs * epoch_steps, flags.learning_rate, flags.schedule, flags.clip,
                         (flags.var, flags.dist, flags.reg), flags.seed + shard[0], flags.keep, flags.background_weight)

@@ -388,7 +388,7 @@ class FakeQueue:
     steps_per_epoch = 5
 
     def get(self):
-        return datagenerator.Batch(None, None, ('a.png', 'b.png'), 0, 0, False)
+        return datagenerator.Batch(None, None, ('a.png', 'b.png'))
 
 
 class NoEvents:
