@@ -55,7 +55,7 @@ from data.command_line import InputError
 
 DEFAULT_MODELDIR = 'pretrained_semantic_model'
 RESUME = 'resume'             # folder of training states within --outdir
-FLAGS_FILE = 'flags.json'     # in it: what the states were trained with
+FLAGS_FILE = 'flags.json'     # in it: what the training began with
 VALIDATION = 'validation'     # folder within --logdir of what belongs to epochs, where the rest belongs to steps
 # May differ when a training goes on. What the photos are is compared by their names, wherever they are now.
 FREE_FLAGS = {'srcdir', 'outdir', 'logdir', 'epochs', 'workers', 'cache', 'keep', 'save_minutes', 'summary_steps',
@@ -255,12 +255,10 @@ def alone(outdir):
 
 
 def settings(flags, data):
-    """What a training that goes on has to have in common with itself, as JSON has it."""
+    """All that a training was given, as JSON has it."""
     names = '\n'.join(os.path.basename(path) for path in data.train[0] + data.valid[0])
-    kept = {name: value for name, value in vars(flags).items() if name not in FREE_FLAGS}
+    kept = dict(vars(flags))
     kept['batch_size'] *= flags.replicas   # a step is that of one process with the photos of all
-    if flags.schedule == 'cosine':
-        kept['epochs'] = flags.epochs   # the rate of every step hangs on the number of all
     kept['photos'] = len(data.train[0]), len(data.valid[0]), zlib.crc32(names.encode())
     return json.loads(json.dumps(kept))
 
@@ -279,10 +277,13 @@ def check_flags(flags, data):
                          f'another --outdir, or --fresh to start over')
 
 
-def differences(before, now):
-    """Between two `settings`, in words."""
+def differences(before, now, free=FREE_FLAGS):
+    """Between two `settings`, in words, but for the flags that are free to differ."""
+    if now['schedule'] == 'cosine':
+        free = free - {'epochs'}   # the rate of every step hangs on the number of all
+    names = sorted((before.keys() | now.keys()) - free - {'photos'})
     different = [f'--{name.replace("_", "-")} was {before.get(name)}, is {now.get(name)}'
-                 for name in sorted((before.keys() | now.keys()) - {'photos'}) if before.get(name) != now.get(name)]
+                 for name in names if before.get(name) != now.get(name)]
     return '; '.join(different + ['other photos in --srcdir'] * (before.get('photos') != now.get('photos')))
 
 
@@ -567,7 +568,7 @@ def train(flags, data, resuming, stop, cluster=None):
     # Weights that are taken over mean the same only with the photos as they knew them.
     normalisation = utils.read_conventions(source).normalisation if source else 'signed'
     if cluster:
-        terms = {'settings': {**settings(flags, data), 'epochs': flags.epochs}, 'normalisation': normalisation}
+        terms = {'settings': settings(flags, data), 'normalisation': normalisation}
         generation, normalisation = meet(cluster, terms, flags)
         if stop:
             return left(cluster)
@@ -651,7 +652,7 @@ def meet(cluster, terms, flags):
         return f'generation-{time.time_ns()}', terms['normalisation']
     notice = cluster.wait(lambda: cluster.notice() or time.sleep(0.2), 'joins')
     if notice:
-        different = differences(notice['settings'], terms['settings'])
+        different = differences(notice['settings'], terms['settings'], FREE_FLAGS - {'epochs'})
         if different:
             raise InputError(f'{cluster.name}: its flags are not those of the chief ({different}); give all members '
                              f'the same')

@@ -316,6 +316,16 @@ def test_other_flags_are_named_and_nothing_is_touched(home, data, finished, run_
     assert after == before
 
 
+def test_all_flags_are_recorded_and_those_that_matter_are_compared(finished):
+    record = json.loads((finished / 'saved_model/resume/flags.json').read_text())
+    assert vars(training.parse_flags([])).keys() <= record.keys() and record['epochs'] == 3 and record['workers'] == 1
+    data = training.Data((['a.png'], ['a.png']), (['b.png'], ['b.png']), None)
+    for schedule, expected in (('2018', ''), ('cosine', '--epochs was 5, is 6')):   # whose rates hang on the end
+        before, now = (training.settings(training.parse_flags(
+            ['--schedule', schedule, '--epochs', number, '--workers', number]), data) for number in '56')
+        assert training.differences(before, now) == expected
+
+
 def test_other_photos_are_noticed(home, finished, run_script):
     shutil.copytree(finished / 'saved_model', 'saved_model')
     outcome = run_script(training, '-s', draw(home / 'd', 13), '--epochs', '3', '--learning-rate', '0.01', *SMALL)
