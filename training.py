@@ -93,7 +93,7 @@ def parse_flags(argv=None):
     loss.add_argument('--dist', type=number, default=1.0, help='Weight of the distance term, beta.')
     loss.add_argument('--reg', type=number, default=1.0, help='Weight of the regularisation term, gamma.')
     loss.add_argument('--dvar', type=positive, default=0.5,
-                      help='Margin of the variance term, delta_v, in units of the embedding.')
+                      help='Margin of the variance term, delta_v, in units of the embedding; below --ddist.')
     loss.add_argument('--ddist', type=positive, default=1.5,
                       help='Margin of the distance term, delta_d, in units of the embedding.')
     loss.add_argument('--background-weight', type=positive, default=1.0,
