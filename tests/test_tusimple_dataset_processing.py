@@ -120,7 +120,8 @@ def test_bad_lines_are_reported_in_their_order(tusimple_folder, tmp_path, run_sc
     (tusimple_folder / 'label_data_0001.json').write_text('{')
     outcome = run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
     places = [line.split(': ')[0].split('/')[-1] for line in outcome.out.splitlines()[:-1]]
-    assert places == [f'label_data_0000.json:{line}' for line in (1, 3, 5, 7, 9, 11, 12, 13)] + ['label_data_0001.json:1']
+    expected = [f'label_data_0000.json:{line}' for line in (1, 3, 5, 7, 9, 11, 12, 13)] + ['label_data_0001.json:1']
+    assert places == expected
 
 
 def failure(outcome, *words):
