@@ -23,7 +23,8 @@ photos at a time. The chief validates, saves and shows; the others need --srcdir
 started again.
 
 --outdir receives the model of the best epoch, with the conventions that inference needs, and in its folder resume/ all
-that a training needs to go on: however it was stopped, the same command again continues as if it had not been.
+that a training needs to go on: however it was stopped, the same command again, without --fresh, continues as if it had
+not been.
 """
 import collections
 import contextlib
