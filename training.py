@@ -60,7 +60,7 @@ FLAGS_FILE = 'flags.json'     # in it: what the training began with
 VALIDATION = 'validation'     # folder within --logdir of what belongs to epochs, where the rest belongs to steps
 # May differ when a training goes on. What the photos are is compared by their names, wherever they are now.
 FREE_FLAGS = {'srcdir', 'outdir', 'logdir', 'epochs', 'workers', 'cache', 'keep', 'save_minutes', 'summary_steps',
-              'pictures', 'fresh', 'replicas'}
+              'pictures', 'fresh'}
 # Mean nothing with --semantic.
 EMBEDDING_FLAGS = ('var', 'dist', 'reg', 'background_weight', 'dvar', 'ddist', 'feature_dim', 'bandwidth')
 MAX_SKIPPED = 3               # steps in a row whose loss or gradient is not finite
@@ -150,7 +150,6 @@ def parse_flags(argv=None):
             *flags.image_size, datagenerator.MAX_SIDE, datagenerator.MAX_MODEL_PIXELS))
     if flags.feature_dim > datagenerator.MAX_FEATURE_DIM:
         parser.error(f'argument --feature-dim: {flags.feature_dim} is more than {datagenerator.MAX_FEATURE_DIM:,}')
-    flags.replicas = 1
     if flags.var == flags.dist == flags.reg == 0:
         parser.error('arguments --var, --dist, --reg: all are 0, which leaves nothing to learn')
     if flags.dvar >= flags.ddist:
@@ -255,26 +254,25 @@ def alone(outdir):
         yield   # the system unlocks a file that is closed, also by a kill
 
 
-def settings(flags, data):
-    """All that a training was given, as JSON has it."""
+def settings(flags, data, replicas=1):
+    """All that a training was given, as JSON has it. Its batch_size is of a step, of all replicas together."""
     names = '\n'.join(os.path.basename(path) for path in data.train[0] + data.valid[0])
-    kept = dict(vars(flags))
-    kept['batch_size'] *= flags.replicas   # a step is that of one process with the photos of all
+    kept = {**vars(flags), 'batch_size': flags.batch_size * replicas}
     kept['photos'] = len(data.train[0]), len(data.valid[0]), zlib.crc32(names.encode())
     return json.loads(json.dumps(kept))
 
 
-def check_flags(flags, data):
-    """Raises InputError if the training to go on was one with other flags or photos."""
-    path = os.path.join(flags.outdir, RESUME, FLAGS_FILE)
+def check_flags(outdir, given):
+    """Raises InputError if the training to go on was one with other flags or photos. given: `settings`."""
+    path = os.path.join(outdir, RESUME, FLAGS_FILE)
     try:
         with open(path, encoding='utf-8') as file:
             before = dict(json.load(file))
     except (OSError, ValueError, TypeError, RecursionError):
         raise InputError(f'{path}: cannot be read, so that the training cannot go on; start over with --fresh')
-    different = differences(before, settings(flags, data))
+    different = differences(before, given)
     if different:
-        raise InputError(f'{flags.outdir}: holds a training with other flags ({different}); give the same flags, '
+        raise InputError(f'{outdir}: holds a training with other flags ({different}); give the same flags, '
                          f'another --outdir, or --fresh to start over')
 
 
@@ -366,8 +364,8 @@ def write_pictures(trainer, flags, data, events, epoch, step):
 class Training:
     """Steps and epochs, and what is said, shown and saved of them."""
 
-    def __init__(self, trainer, flags, data, queue, events, stop):
-        self.trainer, self.flags, self.data = trainer, flags, data
+    def __init__(self, trainer, flags, data, queue, events, stop, given):
+        self.trainer, self.flags, self.data, self.given = trainer, flags, data, given
         self.queue, self.stop = queue, stop
         self.events, self.epoch_events = events or (None, None)
         self.resume_dir = os.path.join(flags.outdir, RESUME)
@@ -406,7 +404,7 @@ class Training:
         if self.events and self.step % self.flags.summary_steps == 0:
             self.events.add(result.summary, self.step)
         self.bar.update()
-        speed = self.flags.batch_size * self.flags.replicas * (self.bar.format_dict['rate'] or 0)
+        speed = self.given['batch_size'] * (self.bar.format_dict['rate'] or 0)
         self.bar.set_postfix_str(f'loss {self.text(result.terms)}, lr {result.rate:.1e}, {speed:.1f} images/s',
                                  refresh=False)
         if time.monotonic() - self.saved_at > 60 * self.flags.save_minutes:
@@ -455,7 +453,7 @@ class Training:
         for events in (self.events, self.epoch_events):
             events.flush()                 # first: no state is ahead of the curves
         if not os.path.exists(os.path.join(self.resume_dir, FLAGS_FILE)):
-            write_settings(self.flags, self.data, self.trainer.conventions)
+            write_settings(self.flags.outdir, self.given, self.trainer.conventions)
         self.trainer.save_state(self.resume_dir)
 
     def attempt(self, save, *args):
@@ -511,13 +509,13 @@ class Helper(Training):
         pass
 
 
-def write_settings(flags, data, conventions):
+def write_settings(outdir, given, conventions):
     """Notes in resume/ what the states to come belong to."""
     import utils
-    folder = os.path.join(flags.outdir, RESUME)
+    folder = os.path.join(outdir, RESUME)
     datagenerator.make_output_folder(folder)
     utils.write_conventions(folder, conventions)
-    datagenerator.write_file(os.path.join(folder, FLAGS_FILE), json.dumps(settings(flags, data), indent=1).encode())
+    datagenerator.write_file(os.path.join(folder, FLAGS_FILE), json.dumps(given, indent=1).encode())
 
 
 def find_source(flags, resuming):
@@ -530,7 +528,7 @@ def find_source(flags, resuming):
     return DEFAULT_MODELDIR if not own and glob.glob(os.path.join(DEFAULT_MODELDIR, '*.index')) else None
 
 
-def start(trainer, flags, data, source, resuming):
+def start(trainer, flags, given, source, resuming):
     """Gives the variables their values, says where they came from, and makes sure that a state can be saved.
 
     The full list of variables goes to --logdir/variables.txt.
@@ -555,7 +553,7 @@ def start(trainer, flags, data, source, resuming):
         if utils.checkpoints(folder):
             print(f'{folder}: what was there is replaced')
         utils.remove_model(folder)
-    write_settings(flags, data, trainer.conventions)
+    write_settings(flags.outdir, given, trainer.conventions)
     trainer.save_state(os.path.join(flags.outdir, RESUME))
 
 
@@ -568,8 +566,9 @@ def train(flags, data, resuming, stop, cluster=None):
     source = find_source(flags, resuming) if is_chief else None
     # Weights that are taken over mean the same only with the photos as they knew them.
     normalisation = utils.read_conventions(source).normalisation if source else 'signed'
+    given = settings(flags, data, shard[1])
     if cluster:
-        terms = {'settings': settings(flags, data), 'normalisation': normalisation}
+        terms = {'settings': given, 'normalisation': normalisation}
         generation, normalisation = meet(cluster, terms, flags)
         if stop:
             return left(cluster)
@@ -580,13 +579,13 @@ def train(flags, data, resuming, stop, cluster=None):
     conventions.check('the flags')
     coord = tf.train.Coordinator()
     with contextlib.ExitStack() as stack:
-        epoch_steps = datagenerator.steps_per_epoch(len(data.train[0]), flags.batch_size * flags.replicas)
+        epoch_steps = datagenerator.steps_per_epoch(len(data.train[0]), given['batch_size'])
         build = functools.partial(utils.ReplicaTrainer, cluster, generation) if cluster else utils.Trainer
         trainer = build(conventions, flags.epochs * epoch_steps, flags.learning_rate, flags.schedule, flags.clip,
                         (flags.var, flags.dist, flags.reg), flags.seed + shard[0], flags.keep, flags.background_weight)
         stack.callback(trainer.close)
         if is_chief:
-            start(trainer, flags, data, source, resuming)
+            start(trainer, flags, given, source, resuming)
         if cluster:
             trainer.join()
             if is_chief:
@@ -602,8 +601,8 @@ def train(flags, data, resuming, stop, cluster=None):
                 (os.path.join(flags.logdir, VALIDATION), trainer.epochs() * epoch_steps))]
             for file in events:
                 stack.callback(file.close)
-        training = Training(trainer, flags, data, queue, events, stop) if is_chief else \
-            Helper(trainer, flags, data, queue, None, stop)
+        training = (Training if is_chief else Helper)(
+            trainer, flags, data, queue, events if is_chief else None, stop, given)
         try:
             training.run()
         except tf.errors.ResourceExhaustedError:
@@ -676,8 +675,6 @@ def main(argv=None):
     if member and member.job == 'ps':
         quiet.import_tensorflow()
         return take_part(flags, None, False, member)
-    if member:
-        flags.replicas = 1 + len(member.jobs.get('worker', []))
     data = find_data(flags.srcdir, flags.validation_photos)
     if member and member.job == 'worker':
         quiet.import_tensorflow()
@@ -685,7 +682,8 @@ def main(argv=None):
     resuming = check_folders(flags)
     with alone(flags.outdir):
         if resuming:
-            check_flags(flags, data)
+            replicas = 1 + len(member.jobs.get('worker', [])) if member else 1
+            check_flags(flags.outdir, settings(flags, data, replicas))
         print(f'{len(data.train[0]):,} photos to train on, {len(data.valid[0]):,} to validate on'
               + (' with the official score' if data.records and not flags.semantic else ''), flush=True)
         quiet.import_tensorflow()   # seconds: only now that nothing is left that could be found wrong without it

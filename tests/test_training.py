@@ -411,7 +411,8 @@ def fake_training(monkeypatch, trainer, queue=FakeQueue(), stop=()):
     monkeypatch.setattr(training, 'validate', lambda *args: dict(result))
     monkeypatch.setattr(training, 'write_pictures', lambda *args: None)
     monkeypatch.setattr(training, 'write_settings', lambda *args: None)
-    return training.Training(trainer, training.parse_flags(['--epochs', '1']), None, queue, [NoEvents()] * 2, stop)
+    return training.Training(trainer, training.parse_flags(['--epochs', '1']), None, queue, [NoEvents()] * 2, stop,
+                             {'batch_size': 1})
 
 
 def test_files_of_a_skipped_step_are_named_and_training_goes_on(monkeypatch, capsys):
