@@ -6,6 +6,7 @@ nothing. Whatever is wrong with a file is an InputError of one line that names i
 """
 
 import collections
+import functools
 import os
 import statistics
 import threading
@@ -16,6 +17,9 @@ import numpy as np
 
 from data.command_line import InputError
 
+HALF_WRITTEN = '.unfinished'  # a file beside images/ and labels/: what is in them does not belong together yet
+# Of what a model reads and gives; more, by a slip or in a stranger's file, would take all memory.
+MAX_SIDE, MAX_MODEL_PIXELS, MAX_FEATURE_DIM = 2 ** 15, 2 ** 24, 2 ** 10
 IMAGE_EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png')
 MAX_PIXELS = 2 ** 26          # 8192 x 8192: more is refused by the header alone, before any memory is taken
 MAX_FILE_BYTES = 2 ** 29      # no picture within MAX_PIXELS comes near this
@@ -225,10 +229,12 @@ def list_images(folder):
 def find_samples(srcdir):
     """Pair srcdir/images/NAME.* with srcdir/labels/NAME.*: sorted (image_paths, label_paths).
 
-    Raises InputError where a folder is missing or empty, or a picture has no partner.
+    Raises InputError where a folder is missing, empty or half-written, or a picture has no partner.
     """
     if not os.path.isdir(srcdir):
         raise InputError(f'{srcdir}: no such folder')
+    if os.path.lexists(os.path.join(srcdir, HALF_WRITTEN)):
+        raise InputError(f'{srcdir}: is half-written; run tusimple_dataset_processing.py again')
     by_name = []
     for folder in ('images', 'labels'):
         folder = os.path.join(srcdir, folder)
@@ -561,22 +567,24 @@ def augment(image, label, rng, image_shape=None):
 
 # ---- The queue ---------------------------------------------------------------------------------------------
 
-Batch = collections.namedtuple('Batch', 'images labels paths step epoch epoch_end')
-Batch.__doc__ = """One step's images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w] and paths of the photos.
-
-step and epoch count from 0 over the whole training; epoch_end marks the last step of an epoch."""
+Batch = collections.namedtuple('Batch', 'images labels paths')
+Batch.__doc__ = """One step's images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w] and paths of the photos."""
 
 
 class QueueEnd(Exception):
-    """BatchQueue has no more to give: all steps are done, or the coordinator or close() has stopped it."""
+    """BatchQueue has no more to give: the coordinator or close() has stopped it."""
+
+
+def steps_per_epoch(num_samples, batch_size):
+    """batch_size: photos of a step, of all shards together."""
+    return max(1, num_samples // batch_size)
 
 
 class BatchQueue:
     """Batches read, decoded, augmented and resized ahead by threads, in an order that only the seed decides.
 
         with BatchQueue(images, labels, batch_size, image_shape, coord, seed=1) as queue:
-            for batch in queue:
-                ...
+            batch = queue.get()
 
     Epoch e visits the samples in a permutation drawn from (seed, e), without the remainder that fills no
     batch (another remainder each epoch); a data set smaller than a batch is gone through again to fill it.
@@ -585,22 +593,25 @@ class BatchQueue:
     each step what one queue of batch n b gives.
 
     coord is a tf.train.Coordinator (or has its should_stop, request_stop, raise_requested_exception,
-    register_thread). An exception in a worker stops it, and get() raises that exception. The queue ends with
-    steps (counted as start_step is, None: never). At most capacity batches wait; decoded samples are kept in
-    memory up to cache_bytes.
+    register_thread). An exception in a worker stops it, and get() raises that exception. At most capacity
+    batches wait; decoded samples are kept in memory up to cache_bytes.
     """
 
     POLL_SECONDS = 0.1   # a coordinator that is stopped from outside cannot wake us
     OVERSAMPLING = 1.5   # photos are kept at this many times image_shape, so that warps stay sharp
 
     def __init__(self, image_paths, label_paths, batch_size, image_shape, coord, seed=0, workers=2,
-                 capacity=8, augment=True, start_step=0, steps=None, shard=(0, 1), cache_bytes=2 ** 30):
+                 capacity=8, augment=True, start_step=0, shard=(0, 1), cache_bytes=2 ** 30):
         if not len(image_paths) or len(image_paths) != len(label_paths):
             raise ValueError(f'{len(image_paths)} images and {len(label_paths)} labels make no data set')
         cv2.setNumThreads(1)   # the queue's threads use the cores; OpenCV's would get in TensorFlow's way
         self._paths = list(zip(image_paths, label_paths))
         self._batch_size, self._image_shape, self._capacity = batch_size, tuple(image_shape), capacity
-        self._coord, self._seed, self._augment, self._end, self._shard = coord, seed, augment, steps, shard
+        self._coord, self._seed, self._augment, self._shard = coord, seed, augment, shard
+        self.steps_per_epoch = steps_per_epoch(len(self._paths), batch_size * shard[1])
+        # The workers can be an epoch ahead of get().
+        self._order = functools.lru_cache(2)(
+            lambda epoch: np.random.default_rng([seed, epoch]).permutation(len(self._paths)))
         self._cache, self._cache_left = {}, cache_bytes
         # Samples are numbered through all steps; the condition guards everything that changes below.
         self._condition = threading.Condition()
@@ -614,10 +625,6 @@ class BatchQueue:
             coord.register_thread(thread)
             thread.start()
 
-    @property
-    def steps_per_epoch(self):
-        return max(1, len(self._paths) // (self._batch_size * self._shard[1]))
-
     def get(self):
         """The next step's Batch. Never waits in vain: raises a worker's exception, or QueueEnd."""
         with self._condition:
@@ -629,29 +636,17 @@ class BatchQueue:
                 if self._coord.should_stop():
                     self._coord.raise_requested_exception()
                     raise QueueEnd('the coordinator has stopped the queue')
-                if self._end is not None and self._step >= self._end:
-                    raise QueueEnd(f'all {self._end} steps are done')
                 if all(number in self._ready for number in numbers):
                     break
                 if not any(thread.is_alive() for thread in self._threads):
                     raise RuntimeError('all loader threads are dead')
                 self._condition.wait(self.POLL_SECONDS)
             samples = [self._ready.pop(number) for number in numbers]
-            step = self._step
             self._step += 1
             self._condition.notify_all()
-        epoch = step // self.steps_per_epoch
         return Batch(images=np.stack([image for image, _ in samples]),
                      labels=np.stack([label for _, label in samples]).astype(np.int32),
-                     paths=tuple(self._paths[self._locate(number)[2]][0] for number in numbers),
-                     step=step, epoch=epoch, epoch_end=(step + 1) % self.steps_per_epoch == 0)
-
-    def __iter__(self):
-        while True:
-            try:
-                yield self.get()
-            except QueueEnd:
-                return
+                     paths=tuple(self._paths[self._locate(number)[2]][0] for number in numbers))
 
     def close(self):
         """Stop the workers and wait until they are gone; the coordinator runs on. Can be called again."""
@@ -685,11 +680,9 @@ class BatchQueue:
                 self._condition.notify_all()
 
     def _take(self):
-        """The number of the next sample to make, once there is room for it; None when all is done."""
+        """The number of the next sample to make, once there is room for it; None at the end."""
         with self._condition:
             while not (self._closed or self._coord.should_stop()):
-                if self._end is not None and self._next_sample >= self._end * self._batch_size:
-                    return None
                 if self._next_sample < (self._step + self._capacity) * self._batch_size:
                     self._next_sample += 1
                     return self._next_sample - 1
@@ -702,8 +695,7 @@ class BatchQueue:
         epoch, step = divmod(step, self.steps_per_epoch)
         shard, shards = self._shard
         position = (step * shards + shard) * self._batch_size + within
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._paths))
-        return epoch, position, order[position % len(order)]
+        return epoch, position, self._order(epoch)[position % len(self._paths)]
 
     def _load(self, number):
         epoch, position, index = self._locate(number)

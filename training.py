@@ -23,13 +23,15 @@ photos at a time. The chief validates, saves and shows; the others need --srcdir
 started again.
 
 --outdir receives the model of the best epoch, with the conventions that inference needs, and in its folder resume/ all
-that a training needs to go on: however it was stopped, the same command again continues as if it had not been.
+that a training needs to go on: however it was stopped, the same command again, without --fresh, continues as if it had
+not been.
 """
 import collections
 import contextlib
 import functools
 import glob
 import json
+import math
 import os
 import re
 import signal
@@ -54,17 +56,17 @@ from data.command_line import InputError
 
 DEFAULT_MODELDIR = 'pretrained_semantic_model'
 RESUME = 'resume'             # folder of training states within --outdir
-FLAGS_FILE = 'flags.json'     # in it: what the states were trained with
+FLAGS_FILE = 'flags.json'     # in it: what the training began with
 VALIDATION = 'validation'     # folder within --logdir of what belongs to epochs, where the rest belongs to steps
 # May differ when a training goes on. What the photos are is compared by their names, wherever they are now.
 FREE_FLAGS = {'srcdir', 'outdir', 'logdir', 'epochs', 'workers', 'cache', 'keep', 'save_minutes', 'summary_steps',
-              'pictures', 'fresh', 'replicas'}
+              'pictures', 'fresh'}
 # Mean nothing with --semantic.
 EMBEDDING_FLAGS = ('var', 'dist', 'reg', 'background_weight', 'dvar', 'ddist', 'feature_dim', 'bandwidth')
 MAX_SKIPPED = 3               # steps in a row whose loss or gradient is not finite
 
 Member = collections.namedtuple('Member', ['jobs', 'job', 'index'])
-Member.__doc__ = """Of a cluster. jobs: {'ps', 'chief' or 'worker': ['host:port']}; job, index: which of them this is."""
+Member.__doc__ = """Of a cluster. jobs: {'ps', 'chief' or 'worker': ['host:port']}; job, index: which of them it is."""
 
 Data = collections.namedtuple('Data', ['train', 'valid', 'records'])
 Data.__doc__ = """train, valid: (image paths, label paths); records: a tusimple.Record for each of valid, or None."""
@@ -74,8 +76,8 @@ def parse_flags(argv=None):
     parser = command_line.Parser(description=__doc__)
     folders = parser.add_argument_group('folders')
     folders.add_argument('-s', '--srcdir', default='data',
-                         help='Folder with images/ and labels/, as data/tusimple_dataset_processing.py writes them; with '
-                              'its lanes.json, validation has the official score.')
+                         help='Folder with images/ and labels/, as data/tusimple_dataset_processing.py writes them; '
+                              'with its lanes.json, validation has the official score.')
     folders.add_argument('-m', '--modeldir',
                          help='Folder of the checkpoint to start from, of this network with any head. (default: '
                               f'{DEFAULT_MODELDIR} if it holds one; otherwise the weights start at random)')
@@ -92,7 +94,7 @@ def parse_flags(argv=None):
     loss.add_argument('--dist', type=number, default=1.0, help='Weight of the distance term, beta.')
     loss.add_argument('--reg', type=number, default=1.0, help='Weight of the regularisation term, gamma.')
     loss.add_argument('--dvar', type=positive, default=0.5,
-                      help='Margin of the variance term, delta_v, in units of the embedding.')
+                      help='Margin of the variance term, delta_v, in units of the embedding; below --ddist.')
     loss.add_argument('--ddist', type=positive, default=1.5,
                       help='Margin of the distance term, delta_d, in units of the embedding.')
     loss.add_argument('--background-weight', type=positive, default=1.0,
@@ -143,9 +145,16 @@ def parse_flags(argv=None):
     if any(side % 8 for side in flags.image_size):
         parser.error('argument --image-size: {} {} are not both multiples of 8'.format(*flags.image_size))
     flags.image_size = tuple(flags.image_size)
-    flags.replicas = 1
+    if max(flags.image_size) > datagenerator.MAX_SIDE or math.prod(flags.image_size) > datagenerator.MAX_MODEL_PIXELS:
+        parser.error('argument --image-size: {} x {} has a side of over {:,} px or is of over {:,} pixels'.format(
+            *flags.image_size, datagenerator.MAX_SIDE, datagenerator.MAX_MODEL_PIXELS))
+    if flags.feature_dim > datagenerator.MAX_FEATURE_DIM:
+        parser.error(f'argument --feature-dim: {flags.feature_dim} is more than {datagenerator.MAX_FEATURE_DIM:,}')
     if flags.var == flags.dist == flags.reg == 0:
         parser.error('arguments --var, --dist, --reg: all are 0, which leaves nothing to learn')
+    if flags.dvar >= flags.ddist:
+        parser.error(f'argument --dvar: {flags.dvar} is not below the {flags.ddist} of --ddist, which leaves no room '
+                     f'between lanes')
     if flags.semantic:
         for name in EMBEDDING_FLAGS:
             if getattr(flags, name) != parser.get_default(name):
@@ -245,35 +254,35 @@ def alone(outdir):
         yield   # the system unlocks a file that is closed, also by a kill
 
 
-def settings(flags, data):
-    """What a training that goes on has to have in common with itself, as JSON has it."""
+def settings(flags, data, replicas=1):
+    """All that a training was given, as JSON has it. Its batch_size is of a step, of all replicas together."""
     names = '\n'.join(os.path.basename(path) for path in data.train[0] + data.valid[0])
-    kept = {name: value for name, value in vars(flags).items() if name not in FREE_FLAGS}
-    kept['batch_size'] *= flags.replicas   # a step is that of one process with the photos of all
-    if flags.schedule == 'cosine':
-        kept['epochs'] = flags.epochs   # the rate of every step hangs on the number of all
+    kept = {**vars(flags), 'batch_size': flags.batch_size * replicas}
     kept['photos'] = len(data.train[0]), len(data.valid[0]), zlib.crc32(names.encode())
     return json.loads(json.dumps(kept))
 
 
-def check_flags(flags, data):
-    """Raises InputError if the training to go on was one with other flags or photos."""
-    path = os.path.join(flags.outdir, RESUME, FLAGS_FILE)
+def check_flags(outdir, given):
+    """Raises InputError if the training to go on was one with other flags or photos. given: `settings`."""
+    path = os.path.join(outdir, RESUME, FLAGS_FILE)
     try:
         with open(path, encoding='utf-8') as file:
             before = dict(json.load(file))
     except (OSError, ValueError, TypeError, RecursionError):
         raise InputError(f'{path}: cannot be read, so that the training cannot go on; start over with --fresh')
-    different = differences(before, settings(flags, data))
+    different = differences(before, given)
     if different:
-        raise InputError(f'{flags.outdir}: holds a training with other flags ({different}); give the same flags, '
+        raise InputError(f'{outdir}: holds a training with other flags ({different}); give the same flags, '
                          f'another --outdir, or --fresh to start over')
 
 
-def differences(before, now):
-    """Between two `settings`, in words."""
+def differences(before, now, free=FREE_FLAGS):
+    """Between two `settings`, in words, but for the flags that are free to differ."""
+    if now['schedule'] == 'cosine':
+        free = free - {'epochs'}   # the rate of every step hangs on the number of all
+    names = sorted((before.keys() | now.keys()) - free - {'photos'})
     different = [f'--{name.replace("_", "-")} was {before.get(name)}, is {now.get(name)}'
-                 for name in sorted((before.keys() | now.keys()) - {'photos'}) if before.get(name) != now.get(name)]
+                 for name in names if before.get(name) != now.get(name)]
     return '; '.join(different + ['other photos in --srcdir'] * (before.get('photos') != now.get('photos')))
 
 
@@ -355,8 +364,8 @@ def write_pictures(trainer, flags, data, events, epoch, step):
 class Training:
     """Steps and epochs, and what is said, shown and saved of them."""
 
-    def __init__(self, trainer, flags, data, queue, events, stop):
-        self.trainer, self.flags, self.data = trainer, flags, data
+    def __init__(self, trainer, flags, data, queue, events, stop, given):
+        self.trainer, self.flags, self.data, self.given = trainer, flags, data, given
         self.queue, self.stop = queue, stop
         self.events, self.epoch_events = events or (None, None)
         self.resume_dir = os.path.join(flags.outdir, RESUME)
@@ -395,7 +404,7 @@ class Training:
         if self.events and self.step % self.flags.summary_steps == 0:
             self.events.add(result.summary, self.step)
         self.bar.update()
-        speed = self.flags.batch_size * (self.bar.format_dict['rate'] or 0)
+        speed = self.given['batch_size'] * (self.bar.format_dict['rate'] or 0)
         self.bar.set_postfix_str(f'loss {self.text(result.terms)}, lr {result.rate:.1e}, {speed:.1f} images/s',
                                  refresh=False)
         if time.monotonic() - self.saved_at > 60 * self.flags.save_minutes:
@@ -407,8 +416,7 @@ class Training:
         problem = (f'step {self.step}: loss {self.text(result.terms)} or its gradient (norm {result.norm:g}) is not '
                    f'finite for {", ".join(paths)}')
         if self.skipped == MAX_SKIPPED:
-            raise InputError(f'{problem}; it is the {MAX_SKIPPED}rd in a row, the states in {self.resume_dir} are from '
-                             f'before; try a lower --learning-rate')
+            raise InputError(f'{problem}; it is the {MAX_SKIPPED}rd in a row; try {lower_rate(self.flags)}')
         self.warn(f'{problem}; the step is skipped')
         self.bar.update()
 
@@ -422,10 +430,11 @@ class Training:
         if best > -np.inf and not glob.glob(os.path.join(glob.escape(self.flags.outdir), '*.index')):
             self.warn(f'{self.flags.outdir}: the model that was there has vanished; the best from now on is kept')
             best = -np.inf
-        is_best = result['score'] > best and self.attempt(self.trainer.save_model, self.flags.outdir)
+        is_best = result['score'] > best and self.or_save(self.attempt, self.trainer.save_model, self.flags.outdir)
         self.trainer.finish_epoch(result['score'] if is_best else best)
 
-        self.epoch_events.add_scalars({f'validation/{name}': value for name, value in result.items()}, self.step)
+        shown = [name for name in result if not (self.flags.semantic and name in ('var', 'dist', 'reg'))]
+        self.epoch_events.add_scalars({f'validation/{name}': result[name] for name in shown}, self.step)
         if self.epoch % self.flags.pictures == 0 or self.step == self.num_steps:
             try:
                 write_pictures(self.trainer, self.flags, self.data, self.epoch_events, self.epoch, self.step)
@@ -444,7 +453,7 @@ class Training:
         for events in (self.events, self.epoch_events):
             events.flush()                 # first: no state is ahead of the curves
         if not os.path.exists(os.path.join(self.resume_dir, FLAGS_FILE)):
-            write_settings(self.flags, self.data, self.trainer.conventions)
+            write_settings(self.flags.outdir, self.given, self.trainer.conventions)
         self.trainer.save_state(self.resume_dir)
 
     def attempt(self, save, *args):
@@ -482,6 +491,14 @@ class Training:
             command_line.warn(line)
 
 
+def lower_rate(flags):
+    """The flags of a training in place of this one, which cannot go on with another learning rate."""
+    start = '--fresh'
+    if glob.glob(os.path.join(glob.escape(flags.outdir), '*.index')):
+        start = f'--modeldir {flags.outdir} --outdir {os.path.normpath(flags.outdir)}_2'
+    return f'{start} --learning-rate {flags.learning_rate / 3:.1g}'
+
+
 class Helper(Training):
     """What a worker does of a Training that is its chief's: the steps alone."""
 
@@ -492,13 +509,13 @@ class Helper(Training):
         pass
 
 
-def write_settings(flags, data, conventions):
+def write_settings(outdir, given, conventions):
     """Notes in resume/ what the states to come belong to."""
     import utils
-    folder = os.path.join(flags.outdir, RESUME)
-    os.makedirs(folder, exist_ok=True)
+    folder = os.path.join(outdir, RESUME)
+    datagenerator.make_output_folder(folder)
     utils.write_conventions(folder, conventions)
-    datagenerator.write_file(os.path.join(folder, FLAGS_FILE), json.dumps(settings(flags, data), indent=1).encode())
+    datagenerator.write_file(os.path.join(folder, FLAGS_FILE), json.dumps(given, indent=1).encode())
 
 
 def find_source(flags, resuming):
@@ -511,7 +528,7 @@ def find_source(flags, resuming):
     return DEFAULT_MODELDIR if not own and glob.glob(os.path.join(DEFAULT_MODELDIR, '*.index')) else None
 
 
-def start(trainer, flags, data, source, resuming):
+def start(trainer, flags, given, source, resuming):
     """Gives the variables their values, says where they came from, and makes sure that a state can be saved.
 
     The full list of variables goes to --logdir/variables.txt.
@@ -536,7 +553,7 @@ def start(trainer, flags, data, source, resuming):
         if utils.checkpoints(folder):
             print(f'{folder}: what was there is replaced')
         utils.remove_model(folder)
-    write_settings(flags, data, trainer.conventions)
+    write_settings(flags.outdir, given, trainer.conventions)
     trainer.save_state(os.path.join(flags.outdir, RESUME))
 
 
@@ -549,8 +566,9 @@ def train(flags, data, resuming, stop, cluster=None):
     source = find_source(flags, resuming) if is_chief else None
     # Weights that are taken over mean the same only with the photos as they knew them.
     normalisation = utils.read_conventions(source).normalisation if source else 'signed'
+    given = settings(flags, data, shard[1])
     if cluster:
-        terms = {'settings': {**settings(flags, data), 'epochs': flags.epochs}, 'normalisation': normalisation}
+        terms = {'settings': given, 'normalisation': normalisation}
         generation, normalisation = meet(cluster, terms, flags)
         if stop:
             return left(cluster)
@@ -558,15 +576,16 @@ def train(flags, data, resuming, stop, cluster=None):
         image_size=flags.image_size, head='Semantic' if flags.semantic else 'Instance', normalisation=normalisation,
         feature_dim=2 if flags.semantic else flags.feature_dim, head_activation='none', batch_statistics=False,
         dropout_at_inference=False, delta_v=flags.dvar, delta_d=flags.ddist, bandwidth=flags.bandwidth)
+    conventions.check('the flags')
     coord = tf.train.Coordinator()
     with contextlib.ExitStack() as stack:
-        epoch_steps = max(1, len(data.train[0]) // (flags.batch_size * flags.replicas))
+        epoch_steps = datagenerator.steps_per_epoch(len(data.train[0]), given['batch_size'])
         build = functools.partial(utils.ReplicaTrainer, cluster, generation) if cluster else utils.Trainer
         trainer = build(conventions, flags.epochs * epoch_steps, flags.learning_rate, flags.schedule, flags.clip,
                         (flags.var, flags.dist, flags.reg), flags.seed + shard[0], flags.keep, flags.background_weight)
         stack.callback(trainer.close)
         if is_chief:
-            start(trainer, flags, data, source, resuming)
+            start(trainer, flags, given, source, resuming)
         if cluster:
             trainer.join()
             if is_chief:
@@ -574,7 +593,7 @@ def train(flags, data, resuming, stop, cluster=None):
         queue = stack.enter_context(datagenerator.BatchQueue(
             *data.train, flags.batch_size, flags.image_size, coord, seed=flags.seed, workers=flags.workers,
             augment=not flags.no_augment, start_step=trainer.step(), shard=shard,
-            cache_bytes=int(flags.cache * 2 ** 30)))
+            cache_bytes=flags.cache * 2 ** 30))
         if is_chief:
             # Two, since an epoch's last step can be in a state when its validation is not, and is then done again.
             events = [utils.EventFile(folder, step, command_line.warn) for folder, step in (
@@ -582,8 +601,8 @@ def train(flags, data, resuming, stop, cluster=None):
                 (os.path.join(flags.logdir, VALIDATION), trainer.epochs() * epoch_steps))]
             for file in events:
                 stack.callback(file.close)
-        training = Training(trainer, flags, data, queue, events, stop) if is_chief else \
-            Helper(trainer, flags, data, queue, None, stop)
+        training = (Training if is_chief else Helper)(
+            trainer, flags, data, queue, events if is_chief else None, stop, given)
         try:
             training.run()
         except tf.errors.ResourceExhaustedError:
@@ -592,11 +611,11 @@ def train(flags, data, resuming, stop, cluster=None):
             return left(cluster)
         if stop:
             print(f'training.py: stopped after step {training.step:,} of {training.num_steps:,}, which is saved; the '
-                  f'same command goes on from there', file=sys.stderr)
+                  f'same command{" without --fresh" if flags.fresh else ""} goes on from there', file=sys.stderr)
             return 128 + stop[0]
         if trainer.best() == -np.inf:
-            raise InputError(f'{flags.outdir}: holds no model, because no epoch gave a finite validation loss; try a '
-                             f'lower --learning-rate')
+            raise InputError(f'{flags.outdir}: holds no model, because no epoch gave a finite validation loss; try '
+                             f'{lower_rate(flags)}')
     print(f'all {flags.epochs} epochs are done; the model of the best is in {flags.outdir}')
     return 0
 
@@ -625,7 +644,7 @@ def take_part(flags, data, resuming, member):
 
 
 def meet(cluster, terms, flags):
-    """Waits until the cluster is ready for this replica. -> (generation, normalisation); check for a signal after it."""
+    """Waits until the cluster is ready for this replica, or for a signal. -> (generation, normalisation)."""
     if cluster.is_chief:
         if cluster.wait(lambda: cluster.notice() is not None or time.sleep(0.2), 'starts', cluster.servers):
             cluster.put_up({})   # nobody shall join what was there before
@@ -633,10 +652,10 @@ def meet(cluster, terms, flags):
         return f'generation-{time.time_ns()}', terms['normalisation']
     notice = cluster.wait(lambda: cluster.notice() or time.sleep(0.2), 'joins')
     if notice:
-        different = differences(notice['settings'], terms['settings'])
+        different = differences(notice['settings'], terms['settings'], FREE_FLAGS - {'epochs'})
         if different:
-            raise InputError(f'{cluster.name}: its flags are not those of the chief ({different}); give all members the '
-                             f'same')
+            raise InputError(f'{cluster.name}: its flags are not those of the chief ({different}); give all members '
+                             f'the same')
         return notice['generation'], notice['normalisation']
     return None, None
 
@@ -656,8 +675,6 @@ def main(argv=None):
     if member and member.job == 'ps':
         quiet.import_tensorflow()
         return take_part(flags, None, False, member)
-    if member:
-        flags.replicas = 1 + len(member.jobs.get('worker', []))
     data = find_data(flags.srcdir, flags.validation_photos)
     if member and member.job == 'worker':
         quiet.import_tensorflow()
@@ -665,7 +682,8 @@ def main(argv=None):
     resuming = check_folders(flags)
     with alone(flags.outdir):
         if resuming:
-            check_flags(flags, data)
+            replicas = 1 + len(member.jobs.get('worker', [])) if member else 1
+            check_flags(flags.outdir, settings(flags, data, replicas))
         print(f'{len(data.train[0]):,} photos to train on, {len(data.valid[0]):,} to validate on'
               + (' with the official score' if data.records and not flags.semantic else ''), flush=True)
         quiet.import_tensorflow()   # seconds: only now that nothing is left that could be found wrong without it

@@ -31,7 +31,6 @@ from data.command_line import InputError
 tf.disable_v2_behavior()
 
 CONVENTIONS_FILE = 'conventions.json'
-MAX_PIXELS = 2 ** 24          # of a model's photos, 4096 x 4096; more, in a stranger's file, would take all memory
 MAX_CONVENTIONS_BYTES = 2 ** 16
 NUM_CLASSES = 12  # of ENet's own last layer, `fullconv`; the heads do not use it, the public checkpoints have it
 HEAD = 'transfer_layer/conv2d_transpose'  # of a model, below its scope: Instance/ or Semantic/
@@ -64,24 +63,25 @@ class Conventions:
                 raise InputError(f'{source}: "{name}" is {getattr(self, name)!r}, not {meaning}')
         need(type(self.version) is int and self.version == 1, 'version', 'the version 1 that this program reads')
         need(isinstance(self.image_size, tuple) and len(self.image_size) == 2 and
-             all(type(side) is int and 0 < side <= 2 ** 15 and side % 8 == 0 for side in self.image_size),
-             'image_size', '[width, height], multiples of 8')
+             all(type(side) is int and 0 < side <= datagenerator.MAX_SIDE and side % 8 == 0
+                 for side in self.image_size), 'image_size', '[width, height], multiples of 8')
         need(self.normalisation in ('none', 'signed'), 'normalisation', '"none" or "signed"')
         need(self.head in ('Instance', 'Semantic'), 'head', '"Instance" or "Semantic"')
-        need(self.image_size[0] * self.image_size[1] <= MAX_PIXELS, 'image_size',
-             f'of {MAX_PIXELS:,} pixels or less')
-        need(type(self.feature_dim) is int and 0 < self.feature_dim <= 2 ** 10, 'feature_dim',
-             'a whole number from 1 to 1024')
+        need(self.image_size[0] * self.image_size[1] <= datagenerator.MAX_MODEL_PIXELS, 'image_size',
+             f'of {datagenerator.MAX_MODEL_PIXELS:,} pixels or less')
+        need(type(self.feature_dim) is int and 0 < self.feature_dim <= datagenerator.MAX_FEATURE_DIM, 'feature_dim',
+             f'a whole number from 1 to {datagenerator.MAX_FEATURE_DIM}')
         need(self.head_activation in ('none', 'relu'), 'head_activation', '"none" or "relu"')
         for name in ('batch_statistics', 'dropout_at_inference'):
             need(type(getattr(self, name)) is bool, name, 'true or false')
         for name in ('delta_v', 'delta_d', 'bandwidth'):
             value = getattr(self, name)
             need(type(value) in (int, float) and 0 < value < math.inf, name, 'a number above 0')
+        need(self.delta_v < self.delta_d, 'delta_v', f'below "delta_d", {self.delta_d!r}')
 
 
 def read_conventions(checkpoint_dir):
-    """The Conventions of the model in a folder. Raises InputError if there is no checkpoint or the record is damaged."""
+    """The Conventions of the model in a folder. Raises InputError if it has no checkpoint or the record is damaged."""
     checkpoint = find_checkpoint(checkpoint_dir)
     path = os.path.join(checkpoint_dir, CONVENTIONS_FILE)
     if not os.path.exists(path):
@@ -130,7 +130,7 @@ def normalise(image, normalisation):
 
 
 def build_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None):
-    """From raw RGB [b, h, w, 3] to the head, float32 [b, h, w, feature_dim]: an embedding or, of a semantic model, scores.
+    """From raw RGB [b, h, w, 3] to the head, float32 [b, h, w, feature_dim]: an embedding or, if semantic, scores.
 
     noise, decay: of dropout and of batch norm's moving averages, see `enet.ENet`.
     """
@@ -179,16 +179,21 @@ def add_transfer_layers_and_initialize(sess, last_prelu, feature_dim):
 
 
 def get_trainable_variables_and_initialize(sess, debug=False):
-    """Initialises what has no value yet. -> the variables to train: all but ENet's own last layer, which no head uses."""
+    """Initialises what has no value yet. -> the variables to train, see `to_train`."""
     with sess.graph.as_default():
         uninitialised = set(sess.run(tf.report_uninitialized_variables()))
         fresh = [v for v in tf.global_variables() if v.op.name.encode() in uninitialised]
         sess.run(tf.variables_initializer(fresh))
-        trained = [v for v in tf.trainable_variables() if not v.op.name.startswith('ENet/fullconv/')]
+        trained = to_train()
     if debug:
         for variable in trained:
             print(f'{variable.op.name}\t{variable.shape}')
     return trained
+
+
+def to_train():
+    """The default graph's trainable variables but those of ENet's own last layer, which no head uses."""
+    return [v for v in tf.trainable_variables() if not v.op.name.startswith('ENet/fullconv/')]
 
 
 def weight_decay(variables):
@@ -219,11 +224,13 @@ def count_parameters():
 def collect_summaries(disc_loss, l_var, l_dist, l_reg, input_image, prediction, correct_label):
     """-> (summary of a training step, summary of a validation step): serialised tf.Summary, scalar string tensors.
 
-    Both hold the loss and its weighted terms; the second also the photos [b, h, w, 3], the labels [b, h, w] as grey
-    and the embedding's first three dimensions [b, h, w, d] as colours, and histograms of the embedding.
+    Both hold the loss and its weighted terms, but for those that are None; the second also the photos [b, h, w, 3], the
+    labels [b, h, w] as grey and the embedding's first three dimensions [b, h, w, d] as colours, and histograms of the
+    embedding.
     """
     scalars = [tf.summary.scalar(name, value) for name, value in
-               (('loss/total', disc_loss), ('loss/var', l_var), ('loss/dist', l_dist), ('loss/reg', l_reg))]
+               (('loss/total', disc_loss), ('loss/var', l_var), ('loss/dist', l_dist), ('loss/reg', l_reg))
+               if value is not None]
     colours = tf.concat([prediction, tf.zeros_like(prediction), tf.zeros_like(prediction)], -1)[..., :3]
     pictures = [tf.summary.image('photo', tf.cast(input_image, tf.uint8), 2),
                 tf.summary.image('label', tf.cast(correct_label, tf.float32)[..., None], 2),
@@ -348,8 +355,8 @@ def _first_line(error):
 def save_for_serving(sess, image, embedding, folder):
     """Writes sess.graph as a SavedModel into a new folder. -> its signature, a line for each of its two tensors.
 
-    image, embedding: the input and the output of the signature serving_default, and their names there. Raises InputError
-    if the folder cannot be written.
+    image, embedding: the input and the output of the signature serving_default, and their names there. Raises
+    InputError if the folder cannot be written.
     """
     with sess.graph.as_default():
         embedding = tf.identity(embedding, name='embedding')
@@ -405,9 +412,9 @@ def train_op(loss, variables, updates, rate, clip, step):
     """One step of Adam. -> (operation, norm, taken).
 
     loss: scalar. updates: tensors of tf.assign_sub, for batch norm's moving averages. rate: the learning rate. clip:
-    all gradients together are scaled down to this L2 norm; the returned `norm` is from before. step: variable, counts up.
-    Where loss or gradients are not finite, `taken` is False, and neither variables nor Adam's slots nor moving averages
-    change.
+    all gradients together are scaled down to this L2 norm; the returned `norm` is from before. step: variable, counts
+    up. Where loss or gradients are not finite, `taken` is False, and neither variables nor Adam's slots nor moving
+    averages change.
     """
     # Built once more: an operation from outside a branch of tf.cond runs whichever branch is taken.
     return apply_if_finite(loss, gradients_of(loss, variables), [update.op.inputs for update in updates], rate, clip,
@@ -443,7 +450,10 @@ class Trainer:
 
     def __init__(self, conventions, num_steps, highest_rate=1e-4, schedule='2018', clip=5., weights=(1., 1., 1.),
                  seed=0, keep=3, background_weight=1.):
-        """weights: of the three terms of the loss. background_weight: see `loss.discriminative_loss`. keep: how many states `save_state` leaves."""
+        """weights: of the three terms of the loss. background_weight: see `loss.discriminative_loss`.
+
+        keep: how many states `save_state` leaves.
+        """
         self.conventions, self._weights, self._background_weight = conventions, weights, background_weight
         width, height = conventions.image_size
         self._graph = tf.Graph()
@@ -483,14 +493,13 @@ class Trainer:
         #: The model: ENet and its head, with the moving averages.
         self.variables = [v for v in tf.global_variables()
                           if v.op.name.startswith(('ENet/', self.conventions.head + '/'))]
-        # Not ENet's own last layer, which no head uses.
-        trained = [v for v in tf.trainable_variables() if not v.op.name.startswith('ENet/fullconv/')]
+        trained = to_train()
         penalty = weight_decay(trained)
         rate = learning_rate(schedule, highest_rate, step, num_steps)
         self._train, report = self._build_step(terms, penalty, trained, rate, clip)
         self._terms, penalty, self._rate, self._norm, self._taken = report
         self._summary = tf.summary.merge([
-            collect_summaries(*self._terms, self._images, output, self._labels)[0],
+            collect_summaries(*self._shown(self._terms), self._images, output, self._labels)[0],
             tf.summary.scalar('loss/weight_decay', penalty), tf.summary.scalar('learning_rate', self._rate),
             tf.summary.scalar('gradient_norm', self._norm)])
         self._histograms = tf.summary.merge([tf.summary.histogram(v.op.name, v) for v in trained])
@@ -505,7 +514,12 @@ class Trainer:
         self._output = build_model(self._images, self.conventions, is_training=False, reuse=True)
         with tf.name_scope('sample'):   # in TensorBoard
             self._valid_terms = self._loss(self._output)
-            self._pictures = collect_summaries(*self._valid_terms, self._images, self._output, self._labels)[1]
+            self._pictures = collect_summaries(*self._shown(self._valid_terms), self._images, self._output,
+                                               self._labels)[1]
+
+    def _shown(self, terms):
+        """The terms of the loss that have curves: of a semantic model the loss alone."""
+        return [terms[0], None, None, None] if self.conventions.head == 'Semantic' else terms
 
     def _loss(self, output):
         if self.conventions.head == 'Semantic':
@@ -549,6 +563,7 @@ class Trainer:
 
         Raises InputError if it cannot be saved; the one there is then still whole, as it is at any time.
         """
+        datagenerator.make_output_folder(folder)   # may have vanished since
         write_conventions(folder, self.conventions)
         self._save(self._models, os.path.join(folder, f'model.ckpt-{self.step()}'))
 
@@ -597,13 +612,14 @@ class Trainer:
 
 # ---- More than one machine ------------------------------------------------------------------------------------------
 #
-# The parameter servers (ps) hold the variables. Each replica, the chief and the workers, takes its own photos through the
-# network; SyncReplicasOptimizer collects the gradients of all on the parameter servers and takes the step with their mean.
+# The parameter servers (ps) hold the variables. Each replica, the chief and the workers, takes its own photos through
+# the network; SyncReplicasOptimizer collects the gradients of all on the parameter servers and takes the step with
+# their mean.
 #
 # A chief that starts, the first time or again, gives the variables a name of their own on the parameter servers (a
 # TensorFlow container, here called a generation) and puts it on a notice board there, once they have their values. So
-# nothing that an earlier chief or the workers of its time left there gets in the way: who finds another generation on the
-# board joins that one.
+# nothing that an earlier chief or the workers of its time left there gets in the way: who finds another generation on
+# the board joins that one.
 
 POLL = 1.         # seconds from one look at the notice board to the next, while a replica waits
 PATIENCE = 10.    # seconds before it says whom it waits for,
@@ -620,9 +636,9 @@ class Changed(Exception):
 class Cluster:
     """This process as a member of a cluster.
 
-    jobs: {'ps' or 'chief' or 'worker': ['host:port']}; job, index: which of them this process is. stop: a list that holds
-    a signal once one has come. log: is called with a line about whom is waited for. Raises InputError if the server
-    cannot start.
+    jobs: {'ps' or 'chief' or 'worker': ['host:port']}; job, index: which of them this process is. stop: a list that
+    holds a signal once one has come. log: is called with a line about whom is waited for. Raises InputError if the
+    server cannot start.
     """
 
     def __init__(self, jobs, job, index, stop, log):
@@ -638,8 +654,8 @@ class Cluster:
         try:
             self._server = tf.train.Server(self.spec, job, index, config=config)
         except tf.errors.OpError:
-            raise InputError(f'TF_CONFIG: {self.name} cannot listen at {self._addresses[self.name]}; is that an address '
-                             f'of this machine, and no other process there?')
+            raise InputError(f'TF_CONFIG: {self.name} cannot listen at {self._addresses[self.name]}; is that an '
+                             f'address of this machine, and no other process there?')
         self.target = self._server.target
         with tf.Graph().as_default() as self._board:
             with tf.device('/job:ps/task:0'):
@@ -769,9 +785,9 @@ def _throw(error):
 class ReplicaTrainer(Trainer):
     """The Trainer of a replica: takes each step together with all the others.
 
-    A step is that of one process with the photos of all: the loss, the gradient before it is clipped and the movement of
-    batch norm's moving averages are the means over the replicas, and a step that is finite for all but one is taken by
-    none. Only batch norm sees the difference: a replica normalises by the statistics of its own photos.
+    A step is that of one process with the photos of all: the loss, the gradient before it is clipped and the movement
+    of batch norm's moving averages are the means over the replicas, and a step that is finite for all but one is taken
+    by none. Only batch norm sees the difference: a replica normalises by the statistics of its own photos.
     """
 
     def __init__(self, cluster, generation, *args, **kwargs):

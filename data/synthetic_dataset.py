@@ -3,22 +3,16 @@
     python data/synthetic_dataset.py synthetic --num 2000 --seed 1
     python data/tusimple_dataset_processing.py synthetic
 
-DIR receives clips/synthetic/NNNNNN/20.jpg (1280x720) and, last of all, label_data_synthetic.json: a folder
-without that
-file is an unfinished one. Run again, the script replaces what it wrote before; a folder that holds label
-files of
-another name is refused. The same seed gives the same bytes whatever --workers is, and scene i is the same
-for any --num.
+DIR receives clips/synthetic/NNNNNN/20.jpg (1280x720) and, last of all, label_data_synthetic.json: a folder without that
+file is an unfinished one. Run again, the script replaces what it wrote before; a folder that holds label files of
+another name is refused. The same seed gives the same bytes whatever --workers is, and scene i is the same for any
+--num.
 
-How a scene comes about: `sample_scene` draws everything that is true of the world (camera, road, lines,
-vehicles,
-light), `lane_labels` projects the lines into the label, `render` paints the photo. The camera is a pinhole
-over a road
-that bends like a clothoid and rises or falls. Its roll is left out while painting, so that each row of the
-picture lies at one
-distance and every pattern on the road is a product of an across and an along part, both with exact pixel
-coverage;
-the finished picture is turned at the end. Colours are display values 0..255, not linear light.
+How a scene comes about: `sample_scene` draws everything that is true of the world (camera, road, lines, vehicles,
+light), `lane_labels` projects the lines into the label, `render` paints the photo. The camera is a pinhole over a road
+that bends like a clothoid and rises or falls. Its roll is left out while painting, so that each row of the picture lies
+at one distance and every pattern on the road is a product of an across and an along part, both with exact pixel
+coverage; the finished picture is turned at the end. Colours are display values 0..255, not linear light.
 """
 
 import concurrent.futures
@@ -48,8 +42,7 @@ NEAREST, FARTHEST = 2.0, 1500.0  # m along the road
 
 @dataclasses.dataclass
 class Camera:
-    """A pinhole: focal length px, height m, (centre, horizon) px where a straight flat road vanishes, roll
-    rad."""
+    """A pinhole: focal length px, height m, (centre, horizon) px where a straight flat road vanishes, roll rad."""
     focal: float
     height: float
     centre: float
@@ -61,13 +54,11 @@ class Camera:
 class Road:
     """Offsets are m to the right of the camera's path, along the road's own bend.
 
-    heading: slope dx/dz at the camera; curvature 1/m and its rate 1/m^2 (clothoid); grade: vertical
-    curvature 1/m
+    heading: slope dx/dz at the camera; curvature 1/m and its rate 1/m^2 (clothoid); grade: vertical curvature 1/m
     left, right: offsets of the outermost lines; lane_width, shoulders m
     concrete: slabs with joints, otherwise asphalt; shade: brightness of the surface; tint [3]
     joint_offset: m from a lane line to the joint beside it
-    oncoming: (offset of the inner line, lanes) of the opposite carriageway, None if unseen; two_way: no
-    median
+    oncoming: (offset of the inner line, lanes) of the opposite carriageway, None if unseen; two_way: no median
     """
     heading: float
     curvature: float
@@ -95,16 +86,14 @@ class Road:
                 + slope * beyond + curvature * beyond ** 2 / 2)
 
     def rise(self, z):
-        """Height of the surface at distance z over the plane under the car, in m; the slope stays beyond 300
-        m."""
+        """Height of the surface at distance z over the plane under the car, in m; the slope stays beyond 300 m."""
         near = np.minimum(z, 300.0)
         return self.grade * near * (near / 2 + (z - near))
 
 
 @dataclasses.dataclass
 class Line:
-    """A painted line. pattern: list of (start, length) m within period; ([], 0): unbroken. wear 0 new .. 1
-    gone."""
+    """A painted line. pattern: list of (start, length) m within period; ([], 0): unbroken. wear 0 new .. 1 gone."""
     offset: float
     colour: tuple
     width: float
@@ -173,8 +162,7 @@ class Scene:
 
 
 # ---- Drawing a scene from the distributions ----------------------------------------------------------------
-# Tuned against the 3,626 training label lines of TuSimple; tests/test_synthetic_dataset.py holds their
-# quantiles.
+# Tuned against the 3,626 training label lines of TuSimple; tests/test_synthetic_dataset.py holds their quantiles.
 
 def sample_scene(rng):
     """Draws a scene. rng: np.random.Generator"""
@@ -237,8 +225,7 @@ DOTS = [  # raised markers, 0.1 m long: groups of four, single ones, close rows
 
 
 def sample_lines(rng, road):
-    """All lines of the own carriageway from left to right, and of the opposite one; the label takes up to
-    five."""
+    """All lines of the own carriageway from left to right, and of the opposite one; the label takes up to five."""
     offsets = np.arange(road.left, road.right + 0.1, road.lane_width)
     own = int(np.searchsorted(offsets, 0)) - 1  # the line at the left of our lane
     labelled = {own - 1, own, own + 1, own + 2}
@@ -338,8 +325,7 @@ def sample_light(rng):
     if kind == 'overcast':
         grey = rng.uniform(165, 245)
         zenith, horizon = grey * np.array([0.9, 0.93, 0.97]), grey * np.array([1.0, 1.01, 1.02])
-        shadow, haze, ambient, clouds = rng.uniform(0, 0.12), rng.uniform(400, 3000), rng.uniform(0.68,
-                                                                                                  0.95), 0.6
+        shadow, haze, ambient, clouds = rng.uniform(0, 0.12), rng.uniform(400, 3000), rng.uniform(0.68, 0.95), 0.6
     elif kind == 'low':
         azimuth, elevation = rng.normal(0, 0.7), np.deg2rad(rng.uniform(6, 22))
         horizon = np.array([250, 226, 190]) * rng.uniform(0.9, 1.03)
@@ -390,8 +376,7 @@ class View:
     def project(self, offset, height, z):
         """Points [n] in m (clamped to in front of the camera) -> float array [n, 2] in px."""
         z = np.maximum(np.asarray(z, float), NEAREST)
-        return np.stack(np.broadcast_arrays(self.column(z, np.asarray(offset, float)), self.row(z, height)),
-                        -1)
+        return np.stack(np.broadcast_arrays(self.column(z, np.asarray(offset, float)), self.row(z, height)), -1)
 
     def distance(self, rows):
         """Distance m of the road in each row [n] px; rows over the skyline get FARTHEST."""
@@ -405,11 +390,9 @@ class View:
 
 
 def lane_labels(scene, raw_file=''):
-    """The label of a scene as TuSimple draws it: the two lines of the own lane and one or two more on each
-    side.
+    """The label of a scene as TuSimple draws it: the two lines of the own lane and one or two more on each side.
 
-    Lines go on where something hides them, from the bottom or the edge of the photo to shortly before the
-    horizon.
+    Lines go on where something hides them, from the bottom or the edge of the photo to shortly before the horizon.
     Returns a tusimple.Record, lanes from left to right.
     """
     view = View(scene.camera, scene.road)
@@ -487,8 +470,7 @@ def sixteenths(points):
 
 @functools.lru_cache(maxsize=None)
 def noise_tile(number, smooth=0.7):
-    """float32 [513, 513] of mean 0 and deviation 1 that repeats seamlessly after 512; the same in every
-    process."""
+    """float32 [513, 513] of mean 0 and deviation 1 that repeats seamlessly after 512; the same in every process."""
     noise = np.random.default_rng([77, number]).standard_normal([512, 512]).astype(np.float32)
     if smooth:
         noise = cv2.GaussianBlur(np.tile(noise, [3, 3]), (0, 0), smooth)[512:1024, 512:1024]
@@ -598,8 +580,7 @@ def roughen(canvas, before, rng, size, strength):
         y, x = np.meshgrid(np.arange(part.start, part.stop, dtype=np.float32),
                            np.arange(canvas.width, dtype=np.float32), indexing='ij')
         shift = rng.uniform(0, 512, 2).astype(np.float32)
-        leaves = look_up(noise_tile(4, 1.2), x / np.float32(size) + shift[0], y / np.float32(size * 0.7)
-                         + shift[1])
+        leaves = look_up(noise_tile(4, 1.2), x / np.float32(size) + shift[0], y / np.float32(size * 0.7) + shift[1])
         leaves += 0.8 * look_up(cloud_tile(), x / 2 + shift[1], y + shift[0])
         gain = 1 + np.float32(strength) * leaves * changed[part]
         canvas.pixels[part] = cv2.multiply(canvas.pixels[part], cv2.merge([gain] * 3), dtype=cv2.CV_8U)
@@ -610,9 +591,8 @@ def roughen(canvas, before, rng, size, strength):
 class Ground:
     """The rows of the canvas that show the ground, as float32, and where their pixels lie in m.
 
-    z [rows]: distance along the road; long, wide [rows]: what one pixel covers along and across; across
-    [rows, columns]:
-    offset from the camera's path; pixels [rows, columns, 3]
+    z [rows]: distance along the road; long, wide [rows]: what one pixel covers along and across;
+    across [rows, columns]: offset from the camera's path; pixels [rows, columns, 3]
     """
 
     def __init__(self, canvas):
@@ -665,8 +645,7 @@ class Ground:
         return np.clip(flakes * (1 - blend) + worn * blend, 0, 1) * (0.35 + 0.65 * min(1, worn * 1.6))
 
     def along(self, pattern, period, phase, raised=0.0):
-        """Share [rows] of each row's stretch of road that lies in the parts (start, length) of a repeating
-        pattern.
+        """Share [rows] of each row's stretch of road that lies in the parts (start, length) of a repeating pattern.
 
         raised: height m; what sticks out of the road hides some of it behind
         """
@@ -746,8 +725,7 @@ def surface_colours(canvas, ground, rng):
 
 
 def grain(canvas, ground, rng):
-    """Brightness of the texture: float32 [rows, columns], around 1; each octave fades where pixels outgrow
-    it."""
+    """Brightness of the texture: float32 [rows, columns], around 1; each octave fades where pixels outgrow it."""
     road = canvas.scene.road
     rough = rng.uniform(0.5, 1.3) * (0.8 if road.concrete else 1.1)
     total = 1 + ground.texture(cloud_tile(), 0.06, 0.25,
@@ -787,8 +765,7 @@ def paint_line(ground, line):
         edge = there * ground.along([(start - 0.03, 0.06) for start, _ in line.pattern], line.period,
                                     line.phase, 0.004)
         ground.span(middle - 0.055, middle + 0.055, line.colour, along, 0.4 * line.wear, line.offset)
-        ground.span(middle - 0.06, middle + 0.06, 1 - 0.75 * light.shadow * max(0.3, np.cos(light.azimuth)),
-                    edge)
+        ground.span(middle - 0.06, middle + 0.06, 1 - 0.75 * light.shadow * max(0.3, np.cos(light.azimuth)), edge)
         return
     along = ground.along(line.pattern, line.period, line.phase) if line.pattern else 1.0
     left, right = middle - line.width / 2, middle + line.width / 2
@@ -958,8 +935,7 @@ def shadows(canvas, ground, rng):
 class Shape:
     """A vehicle seen from its side: convex outlines [(m from the rear, m up)], clockwise from the lower rear.
 
-    body over the full width, cabin narrower at the top; wheels: their places from the rear; box: no glass in
-    it
+    body over the full width, cabin narrower at the top; wheels: their places from the rear; box: no glass in it
     """
     length: float
     width: float
@@ -1006,8 +982,7 @@ def vehicles_as_things(scene):
 
 
 class Body:
-    """Draws in a vehicle's own coordinates: a m to the right of its middle, b m up, c m away from its near
-    end."""
+    """Draws in a vehicle's own coordinates: a m to the right of its middle, b m up, c m away from its near end."""
 
     def __init__(self, canvas, vehicle):
         self.canvas, self.vehicle = canvas, vehicle

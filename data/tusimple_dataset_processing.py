@@ -6,8 +6,10 @@
 Reads every label_data_*.json in the folder and writes images/NNNN.png, labels/NNNN.png (8 bits: background 0,
 lane i a line 7 px thick of grey 20 + 50 i) and lanes.json, the lanes of these photos in TuSimple's format.
 Numbers run from 0000 over the usable lines, file by file. A line that is not usable is printed, as
-`file:line: reason`, and passed over. The output appears when all of it is ready; until then, and if the run
-fails, an earlier one stays as it is.
+`file:line: reason`, and passed over. The output appears when all of it is ready, and replaces what lanes.json says
+that an earlier run wrote; until then, and if the run fails, that stays as it is. A run that is stopped while it moves
+the files leaves a folder that training refuses; run again, the script completes it. Pictures NNNN.png that no run
+wrote are never touched: with such the output folder is refused.
 """
 
 import collections
@@ -69,41 +71,68 @@ def outcomes(function, items, workers):
         yield from pending
 
 
-def publish(outdir, written):
+def own_names(outdir):
+    """The NNNN.png in outdir that earlier runs wrote: those in its lanes.json and in what a stopped run noted.
+
+    Raises InputError if there are others.
+    """
+    lanes_path, marker = (os.path.join(outdir, name) for name in (tusimple.PREPARED_LABELS, datagenerator.HALF_WRITTEN))
+    listed = []
+    if os.path.exists(lanes_path):
+        listed += [record.raw_file for record in tusimple.read_records(lanes_path)[0]]
+    if os.path.exists(marker):
+        with open(marker, encoding='utf-8', errors='replace') as file:
+            listed += file.read().splitlines()
+    own = {os.path.basename(path) for path in listed if re.fullmatch(r'images/\d{4,}\.png', path)}
+    for folder in FOLDERS:
+        folder = os.path.join(outdir, folder)
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            if re.fullmatch(r'\d{4,}\.png', name) and name not in own:
+                raise InputError(f'{os.path.join(folder, name)}: is not from this script, as {lanes_path} does not '
+                                 'have it; move it away or give another --outdir')
+    return own
+
+
+def publish(outdir, written, own):
     """Puts the finished files in their places, and removes what a longer run before left above their numbers.
 
-    written: list of tusimple.Record, the photos now in UNFINISHED
+    written: list of tusimple.Record, the photos now in UNFINISHED; own: see `own_names`
     Returns how many old files were removed.
     """
-    lanes_path = os.path.join(outdir, tusimple.PREPARED_LABELS)
+    lanes_path, marker = (os.path.join(outdir, name) for name in (tusimple.PREPARED_LABELS, datagenerator.HALF_WRITTEN))
+    names = {os.path.basename(record.raw_file) for record in written}
+    # Until all is in its place: a photo could meet the label of an earlier run.
+    datagenerator.write_file(marker, ''.join(f'images/{name}\n' for name in sorted(own | names)).encode())
     if os.path.exists(lanes_path):
-        os.remove(lanes_path)  # its presence says that the pictures beside it are complete
-    for folder in FOLDERS:
-        for record in written:
-            name = os.path.basename(record.raw_file)
-            os.replace(os.path.join(outdir, folder, UNFINISHED, name), os.path.join(outdir, folder, name))
+        os.remove(lanes_path)
     removed = 0
     for folder in FOLDERS:
-        for name in os.listdir(os.path.join(outdir, folder)):
-            if re.fullmatch(r'\d{4,}\.png', name) and int(name[:-4]) >= len(written):
+        for name in sorted(names):
+            os.replace(os.path.join(outdir, folder, UNFINISHED, name), os.path.join(outdir, folder, name))
+        for name in own - names:
+            if os.path.exists(os.path.join(outdir, folder, name)):
                 os.remove(os.path.join(outdir, folder, name))
                 removed += 1
     tusimple.write_records(lanes_path, written)
+    os.remove(marker)
     return removed
 
 
 def main():
     args = parse_args()
-    records, problems = [], []
+    records, problems = [], []   # the latter (file, line, 'file:line: reason')
     for path in tusimple.find_label_files(args.train_data_dir):
         good, bad = tusimple.read_records(path)
         records += good
-        problems += bad
+        problems += [(path, int(problem[len(path) + 1:].split(':')[0]), problem) for problem in bad]
 
     images = os.path.realpath(os.path.join(args.outdir, FOLDERS[0]))
     for record in records:
         if os.path.realpath(os.path.dirname(os.path.join(args.train_data_dir, record.raw_file))) == images:
-            raise InputError(f'{record.source}: its photo lies where the results go, in {images}; give another --outdir')
+            raise InputError(f'{record.source}: its photo lies where the results go, in {images}; give another '
+                             '--outdir')
+
+    own = own_names(args.outdir)
 
     cv2.setNumThreads(1)  # the workers are the parallelism
     written, num_lanes = [], 0
@@ -115,7 +144,8 @@ def main():
                 try:
                     photo, label, lanes_seen = outcome.result()
                 except InputError as error:
-                    problems.append(str(error))
+                    path, _, line = record.source.rpartition(':')
+                    problems.append((path, int(line), str(error)))
                     continue
                 if not written:  # not sooner: without a usable line nothing is touched
                     for folder in unfinished:
@@ -126,10 +156,11 @@ def main():
                     datagenerator.write_file(os.path.join(folder, name), data)
                 written.append(tusimple.Record(f'images/{name}', record.lanes, record.h_samples))
                 num_lanes += lanes_seen
+        problems = [problem for *_, problem in sorted(problems)]
         if not written:
             first = f'; the first: {problems[0]}' if problems else ''
             raise InputError(f'{args.train_data_dir}: none of {len(problems)} label lines is usable{first}')
-        removed = publish(args.outdir, written)
+        removed = publish(args.outdir, written, own)
     finally:
         for folder in unfinished:
             shutil.rmtree(folder, ignore_errors=True)

@@ -263,6 +263,7 @@ FILES = {
         'no size': ('', conventions(image_size=None), 'model/conventions.json: '),
         'odd size': ('', conventions(image_size=[30, 30]), 'model/conventions.json: "image_size"'),
         'bandwidth of infinity': ('', conventions(bandwidth=float('inf')), 'model/conventions.json: "bandwidth"'),
+        'margins without room': ('', conventions(delta_v=1.5), 'model/conventions.json: "delta_v"'),
         'later version': ('', conventions(version=2), 'model/conventions.json: "version"'),
         'nested conventions': ('', text('model/conventions.json', NESTED[:1000]), 'model/conventions.json: '),
         'conventions of a gigabyte': ('', huge('model/conventions.json', 2 ** 30), 'model/conventions.json: '),

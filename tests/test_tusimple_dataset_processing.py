@@ -113,6 +113,17 @@ def test_a_bad_line_is_reported_passed_over_and_counted(make, reason, tusimple_f
     assert [record.lanes for record in records] == [json.loads(line)['lanes'] for line in (first, *rest)]
 
 
+def test_bad_lines_are_reported_in_their_order(tusimple_folder, tmp_path, run_script):
+    good, *_ = label_lines(tusimple_folder)
+    no_photo = but(raw_file='no.jpg')(good)
+    (tusimple_folder / 'label_data_0000.json').write_text('\n'.join([no_photo, good] * 5 + ['{', no_photo, '{']))
+    (tusimple_folder / 'label_data_0001.json').write_text('{')
+    outcome = run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
+    places = [line.split(': ')[0].split('/')[-1] for line in outcome.out.splitlines()[:-1]]
+    expected = [f'label_data_0000.json:{line}' for line in (1, 3, 5, 7, 9, 11, 12, 13)] + ['label_data_0001.json:1']
+    assert places == expected
+
+
 def failure(outcome, *words):
     """Asserts one line on stderr with these words and status 1."""
     assert outcome.status == 1 and outcome.out == ''
@@ -161,13 +172,51 @@ def test_what_a_killed_run_left_behind_is_cleared(tusimple_folder, tmp_path, run
 
 def test_files_of_an_earlier_longer_run_are_removed_and_others_kept(tusimple_folder, tmp_path, run_script):
     run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
-    for name in ('images/12345.png', 'labels/photo.png', 'images/0007.jpg'):
+    for name in ('labels/photo.png', 'images/0007.jpg'):
         (tmp_path / 'out' / name).write_text('x')
     (tusimple_folder / 'label_data_0000.json').write_text(label_lines(tusimple_folder)[0])
     outcome = run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
-    assert 'Removed 5 files of an earlier, longer run' in outcome.out
+    assert 'Removed 4 files of an earlier, longer run' in outcome.out
     assert sorted(files_of(tmp_path / 'out')) == ['images/0000.png', 'images/0007.jpg', 'labels/0000.png',
                                                   'labels/photo.png', 'lanes.json']
+
+
+@pytest.mark.parametrize('name', ['images/0001.png', 'labels/12345.png'])
+@pytest.mark.parametrize('earlier', [False, True], ids=['alone', 'beside those of an earlier run'])
+def test_pictures_of_others_are_refused_and_nothing_is_touched(tusimple_folder, tmp_path, run_script, name, earlier):
+    if earlier:
+        lines = label_lines(tusimple_folder)
+        (tusimple_folder / 'label_data_0000.json').write_text(lines[0])
+        run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
+        (tusimple_folder / 'label_data_0000.json').write_text('\n'.join(lines))
+    (tmp_path / 'out' / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / 'out' / name).write_text('mine')
+    before = files_of(tmp_path / 'out')
+    failure(run_script(processing, tusimple_folder, '-o', tmp_path / 'out'), f'out/{name}: is not from this script')
+    assert files_of(tmp_path / 'out') == before
+
+
+def test_run_that_is_stopped_among_its_files_is_noticed_and_completed(tusimple_folder, tmp_path, run_script):
+    first, second, third = label_lines(tusimple_folder)
+    run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
+    replace = os.replace
+
+    def stopped(source, target):
+        if source.endswith(os.path.join('labels', processing.UNFINISHED, '0001.png')):
+            raise KeyboardInterrupt
+        replace(source, target)
+    path = tusimple_folder / 'label_data_0000.json'
+    path.write_text('\n'.join([third, second]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, 'replace', stopped)
+        assert run_script(processing, tusimple_folder, '-o', tmp_path / 'out').status == 130
+    with pytest.raises(datagenerator.InputError, match='out: is half-written'):
+        datagenerator.find_samples(str(tmp_path / 'out'))
+    path.write_text(second)
+    assert run_script(processing, tusimple_folder, '-o', tmp_path / 'out').status in (None, 0)
+    run_script(processing, tusimple_folder, '-o', tmp_path / 'new')
+    assert files_of(tmp_path / 'out') == files_of(tmp_path / 'new')
+    assert len(datagenerator.find_samples(str(tmp_path / 'out'))[0]) == 1
 
 
 def test_label_files_are_taken_in_the_order_of_their_names(tusimple_folder, tmp_path, run_script):

@@ -106,7 +106,7 @@ def test_without_a_record_the_weights_tell_the_head(tmp_path, head, depth):
     ('head', 'instance'), ('feature_dim', 0), ('feature_dim', 3.0), ('feature_dim', True),
     ('feature_dim', 10 ** 400), ('head_activation', None),
     ('batch_statistics', 1), ('dropout_at_inference', 'no'),
-    ('delta_v', 0), ('delta_d', float('nan')), ('delta_d', '1.5'), ('bandwidth', float('inf')),
+    ('delta_v', 0), ('delta_v', 2.0), ('delta_d', float('nan')), ('delta_d', '1.5'), ('bandwidth', float('inf')),
     ('bandwidth', -10 ** 400), ('bandwidth', True)], ids=lambda value: repr(value)[:20])
 def test_value_that_no_model_has_is_named(small_model, field, value):
     utils.write_conventions(small_model, OURS)
