@@ -465,9 +465,9 @@ def instance_ids(embedding, bandwidth, margins=None):
         background's center are background, and mean shift has the others alone, which is also soon done.
         An embedding that is scattered all over, as that of a network that has hardly begun to learn, has no clusters
         and is all background: mean shift would spend a minute on thousands of them. Specks are background as well.
-    Returns int32 [h, w]: 0 for the largest cluster, which is the background, and 1..K for the others from left to right,
-    by where the straight lines through them meet the lower border of the photo or go on below: lanes meet at the
-    horizon but lie side by side near us.
+    Returns int32 [h, w]: 0 for the largest cluster, which is the background, and 1..K for the others from left to
+    right, by where the straight lines through them meet the lower border of the photo: lanes meet at the horizon but
+    lie side by side near us.
     """
     embedding = np.asarray(embedding)
     if embedding.ndim != 3:
@@ -675,7 +675,8 @@ def _pieces(cuts, row_height):
     cuts = _Cuts(*[values[order] for values in cuts])
     if not len(order):
         return cuts
-    first = np.flatnonzero(np.append(True, (np.diff(cuts.lane) > 0) | (np.diff(cuts.y) > max(_BRIDGE, 1.5 * row_height))))
+    bridge = max(_BRIDGE, 1.5 * row_height)
+    first = np.flatnonzero(np.append(True, (np.diff(cuts.lane) > 0) | (np.diff(cuts.y) > bridge)))
     last = np.append(first[1:], len(order)) - 1
     tall = cuts.y[last] - cuts.y[first] + row_height
     tall[tall < _SPECK] = 0

@@ -49,7 +49,7 @@ def conv(x, depth, kernel, scope):
 
 
 def conv_norm(x, depth, kernel, mode, scope, norm_scope, stride=1, rate=1):
-    """SAME convolution with biases, then batch norm. float32 [b, h, w, c] -> float32 [b, h / stride, w / stride, depth]."""
+    """SAME convolution with biases, then batch norm. float32 [b, h, w, c] -> [b, h / stride, w / stride, depth]."""
     with tf.variable_scope(scope):
         weights = weights_variable('weights', [*kernel, x.shape[-1], depth])
         biases = bias_variable(depth)
@@ -64,7 +64,7 @@ def conv_transpose(x, filters, depth):
 
 
 def conv_transpose_norm(x, depth, kernel, mode, name, norm_scope):
-    """Transposed convolution with stride 2 and no biases, then batch norm. float32 [b, h, w, c] -> [b, 2h, 2w, depth]."""
+    """Transposed convolution with stride 2, no biases, then batch norm. float32 [b, h, w, c] -> [b, 2h, 2w, depth]."""
     filters = weights_variable(name, [*kernel, depth, x.shape[-1]])
     return batch_norm(lambda w: conv_transpose(x, w, depth), filters, 0., mode, norm_scope, depth_axis=2)
 
@@ -191,7 +191,7 @@ def dynamic_shape(x):
 # ---- Blocks ---------------------------------------------------------------------------------------------------------
 
 def initial_block(x, mode, scope='initial_block_1'):
-    """Figure 2a: 13 channels of a 3x3 convolution beside 3 of max-pooling. float32 [b, h, w, 3] -> [b, h/2, w/2, 16]."""
+    """Figure 2a: 13 channels of 3x3 convolution beside 3 of max-pooling. float32 [b, h, w, 3] -> [b, h/2, w/2, 16]."""
     net = conv_norm(x, 13, [3, 3], mode, scope + '_conv', scope + '_batchnorm', stride=2)
     return tf.concat([prelu(net, scope + '_prelu'), tf.nn.max_pool2d(x, 2, 2, 'SAME')], axis=-1)
 

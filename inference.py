@@ -487,8 +487,8 @@ def main(argv=None):
         command_line.warn(problems[-1])
     scattered = sum(photo.scattered for photo in done)
     if scattered:
-        command_line.warn(f'the embedding of {scattered} of {len(done)} pictures is scattered, which is taken for background '
-                          f'alone: train {flags.modeldir} for longer, or give a --bandwidth above {bandwidth:g}')
+        command_line.warn(f'the embedding of {scattered} of {len(done)} pictures is scattered, which is taken for '
+                          f'background alone: train {flags.modeldir} for longer, or give a --bandwidth above {bandwidth:g}')
     if done:
         if flags.json:
             tusimple.write_records(flags.json, [

@@ -99,7 +99,7 @@ def _boxes(ids):
 
 
 def draw_lanes(photo, lanes, h_samples, ids):
-    """Draws lane lines in the colours of the instances they lie on, with a dark edge that sets them off bright concrete.
+    """Draws lane lines in the colours of the instances they lie on, with a dark edge against bright concrete.
 
     lanes: [num_lanes][len(h_samples)] x in px of the photo; negative where a lane is absent
     h_samples: y in px
