@@ -662,17 +662,15 @@ class Cluster:
                 self._notice = tf.get_variable('notice', [], tf.string, use_resource=False)
             self._text = tf.placeholder(tf.string, [])
             self._put_up = tf.assign(self._notice, self._text)
-            # Each parameter server has a copy of what each replica has last said.
-            said = {}
-            for i, server in enumerate(self.servers):
-                with tf.device(f'/job:ps/task:{i}'):
-                    said[server] = {name: tf.get_variable(f'said_{i}/{name.replace(" ", "_")}', [], tf.string,
-                                                          use_resource=False)
-                                    for name in self._addresses if name not in self.servers}
-            self._tell = [tf.assign(words[self.name], self._text) for words in said.values() if self.name in words]
-            with tf.device(self.device):
-                self._heard = {name: tf.cond(tf.is_variable_initialized(word), word.read_value, lambda: '')
-                               for name, word in said.get(self.name, {}).items()}
+            self._tell = [tf.assign(words[self.name], self._text)
+                          for words in map(self._said, self.servers) if self.name in words]
+
+    def _said(self, server):
+        """What each replica has last said, of which each parameter server has a copy. -> {name: variable}"""
+        index = self.servers.index(server)
+        with tf.device(f'/job:ps/task:{index}'):
+            return {name: tf.get_variable(f'said_{index}/{name.replace(" ", "_")}', [], tf.string, use_resource=False)
+                    for name in self._addresses if name not in self.servers}
 
     def config(self, **kwargs):
         """Of a session. It knows the parameter servers and itself alone: it lives on where another replica dies."""
@@ -737,11 +735,14 @@ class Cluster:
     def serve(self):
         """The part of a parameter server: it is there until the others do not need it any more. -> exit status"""
         since = None
-        config = tf.ConfigProto(device_filters=[self.device])
-        with tf.Session(self.target, graph=self._board, config=config) as session:
+        with tf.Graph().as_default(), tf.device(self.device):   # the other servers need not be there
+            heard = {name: tf.cond(tf.is_variable_initialized(word), word.read_value, lambda: '')
+                     for name, word in self._said(self.name).items()}
+            session = tf.Session(self.target, config=tf.ConfigProto(device_filters=[self.device]))
+        with session:
             while True:
                 time.sleep(POLL)
-                said = {name: word.decode() for name, word in session.run(self._heard).items()}
+                said = {name: word.decode() for name, word in session.run(heard).items()}
                 if all(word == 'done' for word in said.values()):
                     return 0
                 if said['chief'] == 'done' or self.stop:

@@ -52,23 +52,24 @@ def shrink_member(patch):
 
 
 class Members:
-    """Starts the processes of a cluster; whatever they have printed is in NAME.log."""
+    """Starts the processes of a cluster, called chief, worker, ps, and ps1; what they print is in NAME.log."""
 
-    def __init__(self, folder, *args):
+    def __init__(self, folder, *args, servers=1):
         self.folder, self.args, self.processes = folder, args, {}
-        sockets = [socket.socket() for _ in range(3)]
+        sockets = [socket.socket() for _ in range(2 + servers)]
         for free in sockets:
             free.bind(('127.0.0.1', 0))
         addresses = [f'127.0.0.1:{free.getsockname()[1]}' for free in sockets]
         for free in sockets:
             free.close()
-        self.jobs = {job: [address] for job, address in zip(('ps', 'chief', 'worker'), addresses)}
+        self.jobs = {'chief': addresses[:1], 'worker': addresses[1:2], 'ps': addresses[2:]}
 
-    def start(self, *jobs):
-        for job in jobs:
-            task = {'cluster': self.jobs, 'task': {'type': job, 'index': 0}}
-            with open(self.folder / f'{job}.log', 'a') as log:
-                self.processes[job] = subprocess.Popen(
+    def start(self, *names):
+        for name in names:
+            job = name.rstrip('1')
+            task = {'cluster': self.jobs, 'task': {'type': job, 'index': int(name != job)}}
+            with open(self.folder / f'{name}.log', 'a') as log:
+                self.processes[name] = subprocess.Popen(
                     [sys.executable, '-c', MEMBER.format(root=ROOT), *map(str, self.args)], cwd=self.folder,
                     env={**os.environ, 'TF_CONFIG': json.dumps(task)}, stdout=log, stderr=log)
 
@@ -93,11 +94,11 @@ class Members:
 
 @pytest.fixture
 def members(home):
-    """start(*flags) -> Members, killed at the end if need be."""
+    """start(*flags, servers=1) -> Members, killed at the end if need be."""
     started = []
 
-    def start(*args):
-        started.append(Members(home, *args))
+    def start(*args, **kwargs):
+        started.append(Members(home, *args, **kwargs))
         return started[-1]
     yield start
     for one in started:
@@ -123,13 +124,13 @@ def flags(data, epochs, batch):
 
 
 def test_two_halves_of_a_batch_are_one_process_with_all_of_it(home, members, data, run_script, monkeypatch):
-    cluster = members(*flags(data, 2, 3))
-    cluster.start('worker', 'ps', 'chief')
+    cluster = members(*flags(data, 2, 3), servers=2)
+    cluster.start('worker', 'ps', 'ps1', 'chief')
     monkeypatch.setattr(enet, 'noise_of_step', lambda seed: None)
     monkeypatch.setattr(training, 'write_pictures', lambda *args: None)
     alone = run_script(training, *flags(data, 2, 6), '-o', 'alone', '-l', 'log_alone')
     assert alone.status == 0
-    assert cluster.statuses() == {'ps': 0, 'chief': 0, 'worker': 0}, cluster.log('chief')
+    assert cluster.statuses() == {'ps': 0, 'ps1': 0, 'chief': 0, 'worker': 0}, cluster.log('chief')
     expected, got = curves(home / 'log_alone'), curves(home / 'log')
     assert [point[:2] for point in got] == [point[:2] for point in expected]
     assert {step for tag, step, _ in got if tag == 'loss/total'} == {1, 2, 3, 4, 5, 6}
