@@ -1,4 +1,4 @@
-"""Network + head + conventions = model: how one is built, restored, frozen for inference, saved and summarised.
+"""Network + head + conventions = model: how one is built, restored, trained, exported, saved and summarised.
 
 A folder with a model holds a TensorFlow checkpoint and, beside it, `conventions.json`: what a reader of the weights has
 to know and cannot see in them. A folder without that record is taken for one of 2018, whose conventions are the
