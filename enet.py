@@ -97,7 +97,8 @@ def prelu(x, scope, slope=None):
     """x where x > 0, slope * x elsewhere. x: float32 [b, h, w, c] -> the same shape; slope: [c], by default learned."""
     slope = slope_variable(scope, x.shape[-1]) if slope is None else slope
     if isinstance(slope, np.ndarray) and slope.max() <= 1.:
-        return tf.maximum(x, slope * x, name=scope)
+        # By way of rank 5: max(x, slope * x) is what tf2onnx takes for a leaky ReLU with one slope for all channels.
+        return tf.maximum(x, tf.squeeze(slope * tf.expand_dims(x, 0), 0), name=scope)
     return prelu_of_slope(x, slope)
 
 

@@ -15,10 +15,12 @@ import collections
 
 import tensorflow.compat.v1 as tf
 
+MAX_TABLE = 1 << 16   # labels that are conceivable in a batch; of more, those that occur are looked up by hashing
+
 Instances = collections.namedtuple('Instances', ['segment', 'count', 'image', 'background', 'present', 'images'])
 Instances.__doc__ = """The instances of a batch, all images in one list.
 
-segment: int32 [b * h * w], to which instance of the list each pixel belongs.
+segment: int32 [b, h * w], to which instance of the list each pixel belongs.
 count: float32 [n], how many pixels each has. image: int64 [n], in which image it lies. images: scalar, how many there are.
 background: bool [n], whether it is label 0.
 present: float32 [n], 1 for an instance that counts and 0 for one that is ignored.
@@ -41,7 +43,7 @@ def discriminative_loss(prediction, correct_label, feature_dim, image_shape, del
     """
     pixels = image_shape[0] * image_shape[1]
     labels = tf.reshape(correct_label, [-1, pixels])
-    x = tf.reshape(tf.cast(prediction, tf.float32), [-1, feature_dim])
+    x = tf.reshape(tf.cast(prediction, tf.float32), [-1, pixels, feature_dim])
     instances = find_instances(labels, ignore_background)
     means = mean_over_pixels(x, instances)  # mu_c
     weight = tf.where_v2(instances.background, background_weight, 1.)
@@ -64,27 +66,51 @@ def find_instances(labels, ignore_background):
     images = tf.shape(labels, out_type=tf.int64)[0]
     lowest = tf.reduce_min(labels)
     span = tf.reduce_max(labels) - lowest + 1
-    key = labels - lowest + span * tf.range(images)[:, None]
-    keys, segment, count = tf.unique_with_counts(tf.reshape(key, [-1]))
+    key = tf.reshape(labels + (span * tf.range(images)[:, None] - lowest), [-1])
+    keys, segment, count = tf.cond(span * images <= MAX_TABLE, lambda: unique_by_table(key, span * images),
+                                   lambda: tuple(tf.unique_with_counts(key)))
     background = tf.equal(keys % span + lowest, 0)
     present = tf.logical_not(background) if ignore_background else tf.ones_like(background)
+    segment = tf.reshape(segment, tf.shape(labels))
     return Instances(segment, tf.cast(count, tf.float32), keys // span, background, tf.cast(present, tf.float32), images)
+
+
+def unique_by_table(key, size):
+    """tf.unique_with_counts of key, int64 [pixels] in [0, size), in a fifth of the time, and in the order of the values."""
+    counts = tf.math.bincount(key, minlength=size, maxlength=size)
+    keys = tf.where_v2(counts > 0)[:, 0]
+    place = tf.cumsum(tf.cast(counts > 0, tf.int32)) - 1
+    return keys, tf.gather(place, key), tf.gather(counts, keys)
 
 
 def pull(x, means, instances, delta_v):
     """The inner sum of equation 1, 1/N_c sum_i [|mu_c - x_i| - delta_v]+ ^2, an instance. -> float32 [n]."""
-    distance = safe_norm(tf.gather(means, instances.segment) - x)
-    return mean_over_pixels(tf.square(tf.nn.relu(distance - delta_v)), instances)
+    distance = safe_norm(to_pixels(means, instances.segment) - x)
+    return mean_over_pixels(tf.square(tf.nn.relu(distance - delta_v))[..., None], instances)[:, 0]
 
 
 def mean_over_pixels(values, instances):
-    """The mean over each instance's pixels. values: float32 [pixels of the batch, ...] -> float32 [n, ...].
+    """The mean over each instance's pixels. values: float32 [b, pixels, d] -> float32 [n, d]."""
+    return sum_over_pixels(values, instances.segment, tf.size(instances.count)) / instances.count[:, None]
 
-    Summed in float64: over the 250,000 pixels of a background, float32 loses the fourth digit.
+
+@tf.custom_gradient
+def sum_over_pixels(values, segment, num):
+    """The sum over each instance's pixels. values: float32 [b, pixels, d], segment: int32 [b, pixels] -> float32 [num, d].
+
+    Summed in float64: over the 250,000 pixels of a background, float32 loses the fourth digit. A histogram with weights for
+    each column takes half the time of `unsorted_segment_sum`; one a photo, so that the order of the sum is always the same.
     """
-    total = tf.unsorted_segment_sum(tf.cast(values, tf.float64), instances.segment, tf.size(instances.count))
-    count = tf.reshape(instances.count, [-1] + [1] * (values.shape.rank - 1))
-    return tf.cast(total, tf.float32) / count
+    def total(column):
+        return tf.raw_ops.DenseBincount(input=segment, size=num, weights=tf.cast(column, tf.float64))
+    sums = tf.stack([tf.reduce_sum(total(column), axis=0) for column in tf.unstack(values, axis=-1)], axis=-1)
+    return tf.cast(sums, tf.float32), lambda dy: (tf.gather(dy, segment), None, None)
+
+
+@tf.custom_gradient
+def to_pixels(values, segment):
+    """Gives each pixel its instance's. values: float32 [n, d], segment: int32 [b, pixels] -> float32 [b, pixels, d]."""
+    return tf.gather(values, segment), lambda dy: (sum_over_pixels(dy, segment, tf.shape(values)[0]), None)
 
 
 def push(means, instances, delta_d):
@@ -109,8 +135,8 @@ def per_image(values, instances):
     return tf.unsorted_segment_sum(values, instances.image, instances.images)
 
 
+@tf.custom_gradient
 def safe_norm(x):
     """L2 norm over the last axis, with gradient 0 instead of NaN at the zero vector. float32 [..., d] -> [...]."""
-    square = tf.reduce_sum(tf.square(x), axis=-1)
-    positive = square > 0.
-    return tf.where_v2(positive, tf.sqrt(tf.where_v2(positive, square, 1.)), 0.)
+    norm = tf.sqrt(tf.reduce_sum(tf.square(x), axis=-1))
+    return norm, lambda dy: tf.math.divide_no_nan(dy, norm)[..., None] * x

@@ -64,14 +64,20 @@ def make_labels(batch, side):
 
 # ---- The network ------------------------------------------------------------------------------------------------------
 
+def read_weights():
+    """{name: float32 array}, the shipped ENet."""
+    import tensorflow.compat.v1 as tf
+    reader = tf.train.load_checkpoint(os.path.join(ROOT, 'trained_model'))
+    return {name: reader.get_tensor(name) for name in reference.checkpoint_variables()}
+
+
 def networks(side):
     """(ours, plain, floor), functions of images uint8 [b, side, side, 3]: constants, layer by layer, convolutions alone."""
     import tensorflow.compat.v1 as tf
     import enet
     import inference
     import utils
-    reader = tf.train.load_checkpoint(os.path.join(ROOT, 'trained_model'))
-    weights = {name: reader.get_tensor(name) for name in reference.checkpoint_variables()}
+    weights = read_weights()
     with tf.Graph().as_default() as graph:
         images = tf.placeholder(tf.uint8, [None, side, side, 3])
         with tf.variable_scope('', custom_getter=lambda getter, name, *args, **kwargs: weights[name]):
@@ -131,29 +137,31 @@ def bare_convolutions(operations, side):
 def network(quick):
     ours, plain, floor = networks(SIDE)
     images = make_images(1, SIDE)
-    ways = {'TensorFlow': lambda: ours(images), 'plain': lambda: plain(images), 'floor': lambda: floor(images)}
+    runs = 5 if quick else 30
+    row(f'network, {SIDE}x{SIDE}', *in_turn([lambda: ours(images), lambda: plain(images), lambda: floor(images)], runs))
     with tempfile.TemporaryDirectory() as folder:
-        ways.update(other_engines(os.path.join(folder, 'model'), np.float32(images)))
-        seconds = dict(zip(ways, in_turn(ways.values(), 5 if quick else 30)))
-    row(f'network, {SIDE}x{SIDE}', seconds['TensorFlow'], seconds['plain'], seconds['floor'])
-    for engine in list(ways)[3:]:
-        row(f'  the same by {engine}', seconds[engine])
+        # Each on its own: their threads go on spinning for a while, which makes whatever comes next slower.
+        for engine, way in other_engines(os.path.join(folder, 'model'), images).items():
+            row(f'  the same by {engine}', *in_turn([way], runs, warm_up=3))
 
 
 def other_engines(folder, images):
-    """{engine: a function that runs the exported model}, of those that are installed."""
+    """{engine: a function that runs the network}, of those that are installed; all but PyTorch run the exported model."""
     engines = {}
+    if importlib.util.find_spec('torch'):
+        network = reference.torch_enet(read_weights())
+        engines['PyTorch'] = lambda: network(images)
     run_script('inference.py', '--export', folder)
     if importlib.util.find_spec('openvino'):
         import openvino
         compiled = openvino.compile_model(openvino.convert_model(folder), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
-        engines['OpenVINO'] = lambda: compiled(images)
+        engines['OpenVINO'] = lambda: compiled(np.float32(images))
     if importlib.util.find_spec('onnxruntime') and importlib.util.find_spec('tf2onnx'):
         import onnxruntime
         subprocess.run([sys.executable, '-m', 'tf2onnx.convert', '--saved-model', folder, '--output', folder + '.onnx', '--opset',
                         '17', '--inputs', f'image:0[{",".join(map(str, images.shape))}]'], check=True, capture_output=True)
         session = onnxruntime.InferenceSession(folder + '.onnx')
-        engines['ONNX Runtime'] = lambda: session.run(None, {'image:0': images})
+        engines['ONNX Runtime'] = lambda: session.run(None, {'image:0': np.float32(images)})
     return engines
 
 

@@ -118,6 +118,80 @@ def plain_unpool(x, argmax):
     return tf.reshape(flat, [b, 2 * h, 2 * w, x.shape[3]])
 
 
+def torch_enet(weights):
+    """plain_enet at inference in PyTorch, for its speed: a function of photos, uint8 [b, h, w, 3], to last_prelu.
+
+    weights: {name: float32 array}, as checkpoint_variables names them. Convolutions and norms are as they stand in the
+    checkpoint, not folded into each other; memory is in the order channels last, the faster one.
+    """
+    import torch
+    from torch.nn import functional
+    tensors = {name.removeprefix('ENet/'): torch.from_numpy(np.array(value)) for name, value in weights.items()}
+    for name, tensor in tensors.items():
+        if name.endswith('/weights'):
+            tensors[name] = tensor.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+        elif name.endswith('_filters'):
+            tensors[name] = tensor.permute(3, 2, 0, 1).contiguous()
+
+    def conv(x, name, stride=1, rate=1):
+        w, b = tensors[name + '/weights'], tensors[name + '/biases']
+        if stride == 2:   # as TensorFlow pads: what is uneven below and to the right
+            return functional.conv2d(functional.pad(x, [0, w.shape[3] - 2, 0, w.shape[2] - 2]), w, b, 2)
+        return functional.conv2d(x, w, b, 1, [rate * (w.shape[2] // 2), rate * (w.shape[3] // 2)], rate)
+
+    def norm(x, name):
+        mean, variance, beta = (tensors[f'{name}/{part}'] for part in ('moving_mean', 'moving_variance', 'beta'))
+        return functional.batch_norm(x, mean, variance, None, beta, eps=0.001)
+
+    def prelu(x, name):
+        return functional.prelu(x, tensors[name + 'alpha'])
+
+    def bottleneck(x, name, rate=1, asymmetric=False, decoder=False):
+        act = (lambda y, _: functional.relu(y)) if decoder else prelu
+        net = act(norm(conv(x, name + '_conv1'), name + '_batch_norm1'), name + '_prelu1')
+        if asymmetric:
+            net = conv(conv(net, name + '_asymmetric_conv2a'), name + '_asymmetric_conv2b')
+        else:
+            net = conv(net, name + ('_dilated_conv2' if rate > 1 else '_conv2'), rate=rate)
+        net = act(norm(net, name + '_batch_norm2'), name + '_prelu2')
+        net = act(norm(conv(net, name + '_conv3'), name + '_batch_norm3'), name + '_prelu3')
+        return act(x + act(net, name + '_prelu4'), name + '_last_prelu')
+
+    def down(x, name):
+        net = prelu(norm(conv(x, name + '_conv1', stride=2), name + '_batch_norm1'), name + '_prelu1')
+        net = prelu(norm(conv(net, name + '_conv2'), name + '_batch_norm2'), name + '_prelu2')
+        net = prelu(norm(conv(net, name + '_conv3'), name + '_batch_norm3'), name + '_prelu3')
+        main, argmax = functional.max_pool2d(x, 2, return_indices=True)
+        main = functional.pad(main, [0, 0, 0, 0, 0, net.shape[1] - x.shape[1]])
+        return prelu(main + net, name + '_last_prelu'), argmax
+
+    def up(x, argmax, name):
+        main = functional.max_unpool2d(norm(conv(x, name + '_main_conv1'), name + 'batch_norm1'), argmax, 2)
+        net = functional.relu(norm(conv(x, name + '_conv1'), name + '_batch_norm2'))
+        net = functional.conv_transpose2d(net, tensors[name + '_transposed_conv2_filters'], stride=2)[:, :, :-1, :-1]
+        net = functional.relu(norm(net, name + '_batch_norm3'))
+        return functional.relu(main + functional.relu(norm(conv(net, name + '_conv3'), name + '_batch_norm4')))
+
+    @torch.inference_mode()
+    def run(photos):
+        x = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 127.5 - 1   # channels last is the photo's own order
+        net = norm(conv(x, 'initial_block_1_conv', stride=2), 'initial_block_1_batchnorm')
+        net = torch.cat([prelu(net, 'initial_block_1_prelu'), functional.max_pool2d(x, 2)], 1)
+        net, argmax_half = down(net, 'bottleneck1_0')
+        for i in range(1, 5):
+            net = bottleneck(net, f'bottleneck1_{i}')
+        net, argmax_quarter = down(net, 'bottleneck2_0')
+        for stage in (2, 3):
+            for i, rate in enumerate((1, 2, None, 4, 1, 8, None, 16), 1):
+                net = bottleneck(net, f'bottleneck{stage}_{i}', rate or 1, asymmetric=rate is None)
+        net = up(net, argmax_quarter, 'bottleneck4_0')
+        for i in '12':
+            net = bottleneck(net, f'bottleneck4_{i}', decoder=True)
+        net = bottleneck(up(net, argmax_half, 'bottleneck5_0'), 'bottleneck5_1', decoder=True)
+        return net.permute(0, 2, 3, 1).numpy()
+    return run
+
+
 def checkpoint_variables():
     """{name: shape} of all below `ENet/` in the public checkpoints of 2018, by the rule of their names."""
     shapes = {}

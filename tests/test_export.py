@@ -112,6 +112,15 @@ def test_plain_tensorflow_2_gives_the_embedding_of_inference(model, model_of_201
         np.testing.assert_allclose(embeddings[name], values, atol=1e-4 * np.abs(values).max(), err_msg=name)
 
 
+def test_no_prelu_looks_like_a_leaky_relu(model):
+    """tf2onnx takes max(x, constant * x) for a leaky ReLU, and stops at one whose slopes are many."""
+    with tf.Graph().as_default() as graph:
+        inference.build_network(str(model), tf.placeholder(tf.uint8, [None, None, None, 3]))
+        for maximum in (op for op in graph.get_operations() if op.type == 'Maximum'):
+            for x, other in (maximum.inputs, reversed(maximum.inputs)):
+                assert other.op.type != 'Mul' or all(factor is not x for factor in other.op.inputs), maximum.name
+
+
 def test_conventions_travel_along(model_of_2018, light_graph, tmp_path, run_script):
     assert run_script(inference, '-m', model_of_2018, '--export', tmp_path / 'out').status == 0
     with open(tmp_path / 'out/conventions.json') as file:
