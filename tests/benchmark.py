@@ -12,7 +12,6 @@ import glob
 import importlib.util
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -220,13 +219,6 @@ def loss_alone(side, labels):
 STEPS = {'ours': our_step, 'plain': plain_step}
 
 
-def peak_of_steps(way, steps):
-    """What a process that takes this many training steps needs at its peak, in bytes."""
-    output = subprocess.run([sys.executable, __file__, '--peak', way, str(steps)], capture_output=True, check=True,
-                            text=True).stdout
-    return int(output.split()[-1])
-
-
 def training(quick):
     images, labels = make_images(BATCH, SIDE), make_labels(BATCH, SIDE)
     steps = [STEPS[way](SIDE, images, labels) for way in ('ours', 'plain')]
@@ -235,7 +227,7 @@ def training(quick):
     row('  photos trained on a second', BATCH / seconds, BATCH / plain, unit='/s')
     row('  the loss and its gradient, of that step', 100 * of_loss / seconds, unit='%')
     if not quick:
-        row('  peak memory of a process that trains', *[peak_of_steps(way, 5) / 2 ** 20 for way in STEPS], unit='MB')
+        row('  peak memory of a process that trains', *[peak_memory(__file__, '--steps', way, 5) for way in STEPS], unit='MB')
         with tempfile.TemporaryDirectory() as folder:
             row('  a step fed by the queue, 2 threads, against a constant batch', *queue_and_constant(folder))
 
@@ -263,6 +255,16 @@ def run_script(*arguments):
     start = time.perf_counter()
     subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
+
+
+def peak_memory(*arguments):
+    """Runs one of our scripts. -> the most memory it had, in MB"""
+    # Asked of a process in between that is small: what a process had when it started another one counts for that one too.
+    code = ('import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); '
+            'print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)')
+    output = subprocess.run([sys.executable, '-c', code, sys.executable, *map(str, arguments)], cwd=ROOT, check=True,
+                            capture_output=True, text=True).stdout
+    return int(output) / 1024
 
 
 def render(folder, count):
@@ -327,19 +329,13 @@ def frame(quick):
 
 
 def memory_of_inference(folder, pictures):
-    peaks = []
     for count in (24, 1000):
         photos = os.path.join(folder, f'memory{count}')
         os.mkdir(photos)
         for i in range(count):
             os.symlink(pictures[i % len(pictures)], os.path.join(photos, f'{i:04d}.jpg'))
-        code = ('import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); '
-                'print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)')
-        output = subprocess.run([sys.executable, '-c', code, sys.executable, 'inference.py', '--indir', photos, '--outdir',
-                                 os.path.join(folder, 'results')], cwd=ROOT, capture_output=True, check=True, text=True)
-        peaks.append((count, int(output.stdout) / 1024))
+        yield count, peak_memory('inference.py', '--indir', photos, '--outdir', os.path.join(folder, 'results'))
         shutil.rmtree(photos)
-    return peaks
 
 
 # ---- Data sets --------------------------------------------------------------------------------------------------------
@@ -389,15 +385,13 @@ def main(argv=None):
     parser = command_line.Parser(description=__doc__)
     parser.add_argument('--quick', action='store_true', help='Fewer rows and runs of each, two minutes.')
     parser.add_argument('--only', nargs='+', choices=SECTIONS, default=list(SECTIONS), help='The parts to run.')
-    parser.add_argument('--peak', nargs=2, metavar=('WAY', 'STEPS'),
-                        help='Only print the peak memory, in bytes, of a process that takes training steps.')
+    parser.add_argument('--steps', nargs=2, metavar=('WAY', 'STEPS'), help='Only take training steps, "ours" or "plain".')
     flags = parser.parse_args(argv)
     quiet.import_tensorflow()
-    if flags.peak:
-        step = STEPS[flags.peak[0]](SIDE, make_images(BATCH, SIDE), make_labels(BATCH, SIDE))
-        for _ in range(int(flags.peak[1])):
+    if flags.steps:
+        step = STEPS[flags.steps[0]](SIDE, make_images(BATCH, SIDE), make_labels(BATCH, SIDE))
+        for _ in range(int(flags.steps[1])):
             step()
-        print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         return
     import tensorflow as tf
     print(f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}, '
