@@ -69,7 +69,7 @@ def cluster(prediction, bandwidth):
         raise ValueError(f'prediction holds NaN or infinity in {len(bad)} of {len(points)} rows, '
                          f'the first is row {bad[0]}')
     largest = max(abs(float(low)), abs(float(high)))
-    if not largest / bandwidth < float(np.finfo(points.dtype).max) / 4:
+    if not points.dtype.type(bandwidth) or not largest / bandwidth < float(np.finfo(points.dtype).max) / 4:
         raise ValueError(f'bandwidth {bandwidth} is too small for points as large as {largest:.3g}')
 
     tree = _build_tree(columns, bandwidth)
@@ -462,7 +462,8 @@ def instance_ids(embedding, bandwidth, margins=None):
         in doubt, an embedding passes from the background's to the lane's: a bridge on which mean shift walks from one
         to the other, or finds centers of its own. The loss wants the pixels of a lane within delta_v of a mean that is
         2 delta_d away from the background's. So with margins, pixels less than 2 (delta_d - delta_v) away from the
-        background's center are background, and mean shift has the others alone, which is also soon done.
+        background's center, and never less than delta_v, are background, and mean shift has the others alone, which is
+        also soon done.
         An embedding that is scattered all over, as that of a network that has hardly begun to learn, has no clusters
         and is all background: mean shift would spend a minute on thousands of them. Specks are background as well.
     Returns int32 [h, w]: 0 for the largest cluster, which is the background, and 1..K for the others from left to
@@ -486,7 +487,7 @@ def instance_ids(embedding, bandwidth, margins=None):
         center = _background_center(points, bandwidth)
         if center is None:  # see is_scattered
             return np.zeros([height, width], np.int32)
-        pixels = np.flatnonzero(_squared((points - center).T) >= max(0, 2 * (delta_d - delta_v)) ** 2)
+        pixels = np.flatnonzero(_squared((points - center).T) >= max(delta_v, 2 * (delta_d - delta_v)) ** 2)
         num, labels, _ = cluster(points[pixels], bandwidth)
         large = (np.bincount(labels, minlength=num) >= _SPECKS * len(points))[labels]
         pixels, labels = pixels[large], labels[large]
@@ -613,6 +614,8 @@ def lanes(ids, image_shape, h_samples, max_lanes=5):
     """
     ids, rows = np.asarray(ids), np.asarray(h_samples, np.float64)
     scale_x, scale_y = image_shape[0] / _PHOTO[0], image_shape[1] / _PHOTO[1]
+    if not ids.size:
+        return []
     cuts = _pieces(_cuts(ids), _PHOTO[1] / ids.shape[0])
     if not len(cuts.lane):
         return []

@@ -9,6 +9,7 @@ import collections
 import functools
 import os
 import statistics
+import tempfile
 import threading
 import zlib
 
@@ -164,21 +165,41 @@ def resize_label(label, image_shape):
 # ---- Writing files -----------------------------------------------------------------------------------------
 
 def write_file(path, data):
-    """Write bytes so that path is, at any instant, either what it was or whole. Raises InputError."""
-    folder, name = os.path.split(path)
+    """Write bytes so that path is, at any instant, either what it was or whole. Raises InputError.
+
+    Where path is a link, what it points to is written; a device or a pipe, such as /dev/null, is written to.
+    """
+    target = os.path.realpath(path)
+    folder, name = os.path.split(target)
     # One name for each target: what a killed run leaves behind, the next run writes over.
     aside = os.path.join(folder, f'.{name}.tmp')
     try:
+        if _is_special(path):
+            with open(path, 'wb') as file:
+                file.write(data)
+            return
         try:
             with open(aside, 'wb') as file:
                 file.write(data)
-            os.replace(aside, path)
+            os.replace(aside, target)
         except BaseException:   # also Ctrl-C
             if os.path.exists(aside):
                 os.remove(aside)
             raise
     except OSError as error:
         raise InputError(f'{path}: cannot be written: {error.strerror}')
+
+
+def _is_special(path):
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def check_output_file(flag, path):
+    """See that the file named by a flag can be written, and make its folder. Raises InputError."""
+    if os.path.isdir(path):
+        raise InputError(f'{flag} {path}: is a folder; give the name of a file')
+    if not _is_special(path):
+        make_output_folder(os.path.dirname(os.path.realpath(path)))
 
 
 def encode(image, extension='.png'):
@@ -201,9 +222,11 @@ def make_output_folder(path):
         raise InputError(f'{path}: cannot be made a folder: a file of that name is in the way')
     except OSError as error:
         raise InputError(f'{path}: cannot be created: {error.strerror}')
-    probe = os.path.join(path, '.probe')
-    write_file(probe, b'probe')
-    os.remove(probe)
+    try:
+        with tempfile.TemporaryFile(dir=path) as file:
+            file.write(b'probe')
+    except OSError as error:
+        raise InputError(f'{path}: cannot be written: {error.strerror}')
 
 
 def list_images(folder):

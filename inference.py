@@ -8,8 +8,8 @@
 
 Each photo becomes cluster_NNNN.png, the photo at its own size with every instance coloured and the largest
 cluster (the background) left as it is. NNNN counts from 0000 through the inputs as sorted by name, as listed
-in the JSON, or frame by frame. A photo that cannot be used is named and its number left out, the others are
-done, and the exit status is 1.
+in the JSON by lines that can be used, or frame by frame. A photo that cannot be used is named and its number left
+out, the others are done, and the exit status is 1.
 """
 
 import collections
@@ -79,7 +79,7 @@ def parse_flags(argv):
                             'of 8 in size, and gives `embedding`, float32 [b, h, w, feature_dim]. The folder holds '
                             'conventions.json as well.')
     clusters = parser.add_argument_group('clustering')
-    clusters.add_argument('--bandwidth', type=command_line.positive_float,
+    clusters.add_argument('--bandwidth', type=command_line.bandwidth,
                           help='Bandwidth of mean shift in embedding space (default: that of the model).')
     pictures = parser.add_argument_group('pictures')
     pictures.add_argument('--draw-lanes', action='store_true',
@@ -186,9 +186,7 @@ def read_photo(photo):
 def check_outputs(flags, photos, count):
     """Makes the output folders, proves them writable, and sees that no output would replace an input."""
     if flags.json:
-        if os.path.isdir(flags.json):
-            raise InputError(f'--json {flags.json}: is a folder; give the name of a file')
-        datagenerator.make_output_folder(os.path.dirname(flags.json) or '.')
+        datagenerator.check_output_file('--json', flags.json)
         if os.path.exists(flags.json) and os.path.samefile(flags.json, flags.indir):
             raise InputError(f'--json {flags.json}: is the input itself; give another name')
         written = os.path.realpath(flags.json)
@@ -425,6 +423,18 @@ def print_results(photos, seconds, flags):
         print(f'lanes: {flags.json}')
 
 
+def warn_of_other_results(photos, flags):
+    """Says which pictures in --outdir are not of these photos; they stay, as they may be someone's work."""
+    if flags.no_pictures and not flags.masks and not flags.scatter:
+        return
+    numbers = {photo.number for photo in photos}
+    others = sorted(name for name in os.listdir(flags.outdir) if OUTPUT_NAME.fullmatch(name)
+                    and int(re.search(r'\d+', name).group()) not in numbers)
+    if others:
+        command_line.warn(f'{flags.outdir}: also holds pictures that are not of this run ({others[0]}, {len(others)} in '
+                          f'all)')
+
+
 def run_time(photo):
     """ms from pixels to lanes."""
     return photo.network_ms + photo.clustering_ms + photo.lanes_ms
@@ -457,7 +467,7 @@ def main(argv=None):
     for problem in problems:
         command_line.warn(problem)
 
-    quiet.import_tensorflow()   # seconds: only now that nothing is left that could be found wrong without it
+    quiet.import_tensorflow()   # seconds: only now that flags and photos were found right
     network, conventions = load_network(flags.modeldir)
     width, height = conventions.image_size
     bandwidth = flags.bandwidth or conventions.bandwidth
@@ -495,6 +505,7 @@ def main(argv=None):
                 tusimple.Record(photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
                                 run_time=round(run_time(photo), 3)) for photo in done])
         print_results(done, seconds, flags)
+        warn_of_other_results(done, flags)
     return 1 if problems else 0
 
 

@@ -8,8 +8,9 @@ With C instances in an image, N_c pixels x_i in instance c, their mean mu_c, and
     L      = alpha L_var + beta L_dist + gamma L_reg                           (4)  and the mean of that over the images
 
 Limits: an absent term is 0. No instance in an image (only with `ignore_background`): all three. One instance: L_dist.
-Everything is finite and has finite gradients, whatever the pixels: the norm of the zero vector has gradient 0, so
-two equal means add the whole (2 delta_d)^2 to L_dist and are pushed apart as soon as they differ at all.
+Everything is finite and has finite gradients, for pixels up to 1e18, whose squares float32 holds: the norm of the zero
+vector has gradient 0, so two equal means add the whole (2 delta_d)^2 to L_dist and are pushed apart as soon as they differ
+at all.
 """
 import collections
 
@@ -46,7 +47,7 @@ def discriminative_loss(prediction, correct_label, feature_dim, image_shape, del
     x = tf.reshape(tf.cast(prediction, tf.float32), [-1, pixels, feature_dim])
     instances = find_instances(labels, ignore_background)
     means = mean_over_pixels(x, instances)  # mu_c
-    weight = tf.where_v2(instances.background, background_weight, 1.)
+    weight = tf.where_v2(instances.background, float(background_weight), 1.)
     l_var = param_var * mean_over_images(weight * pull(x, means, instances, delta_v), instances)
     l_dist = param_dist * push(means, instances, delta_d)
     l_reg = param_reg * mean_over_images(safe_norm(means), instances)

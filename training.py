@@ -4,7 +4,7 @@
     python training.py --semantic --outdir pretrained_semantic_model && python training.py
                                                               in the two stages of 2018: lane or not, then which lane
     python training.py --batch-size 4 --image-size 512 256 --schedule cosine --learning-rate 3e-3 --reg 0.001 \\
-        --background-weight 6
+        --background-weight 6 --bandwidth 0.75
                                                               the settings of the shipped model
     python training.py --modeldir trained_model --outdir fine_tuned
                                                               from the shipped model
@@ -109,7 +109,7 @@ def parse_flags(argv=None):
                          metavar=('W', 'H'), help='Width and height in px that photos are resized to, multiples of 8.')
     network.add_argument('--feature-dim', type=command_line.positive_int, default=3,
                          help='Dimensions of the embedding.')
-    network.add_argument('--bandwidth', type=positive, default=0.7,
+    network.add_argument('--bandwidth', type=command_line.bandwidth, default=0.7,
                          help='Bandwidth of mean shift in validation, in units of the embedding. It is written beside '
                               'the weights, for inference to use.')
 
@@ -258,7 +258,7 @@ def settings(flags, data, replicas=1):
     """All that a training was given, as JSON has it. Its batch_size is of a step, of all replicas together."""
     names = '\n'.join(os.path.basename(path) for path in data.train[0] + data.valid[0])
     kept = {**vars(flags), 'batch_size': flags.batch_size * replicas}
-    kept['photos'] = len(data.train[0]), len(data.valid[0]), zlib.crc32(names.encode())
+    kept['photos'] = len(data.train[0]), len(data.valid[0]), zlib.crc32(os.fsencode(names))
     return json.loads(json.dumps(kept))
 
 
@@ -339,7 +339,7 @@ def validate(trainer, flags, data, stop):
 
 
 def write_pictures(trainer, flags, data, events, epoch, step):
-    """TensorBoard's pictures and histograms, and in --logdir: overviews and a scatter plot of two validation photos."""
+    """TensorBoard's pictures and histograms, and in --logdir: overviews of two validation photos and a scatter plot of the first."""
     images, labels = datagenerator.load_batch(data.valid[0][:2], data.valid[1][:2], flags.image_size)
     output, _ = trainer.predict(images, labels)
     if not np.isfinite(output).all():
@@ -565,6 +565,9 @@ def train(flags, data, resuming, stop, cluster=None):
     shard = cluster.shard if cluster else (0, 1)
     source = find_source(flags, resuming) if is_chief else None
     # Weights that are taken over mean the same only with the photos as they knew them.
+    if resuming and is_chief and not os.path.exists(os.path.join(source, utils.CONVENTIONS_FILE)):
+        raise InputError(f'{os.path.join(source, utils.CONVENTIONS_FILE)}: is missing, so that the training cannot go on; '
+                         f'start over with --fresh')
     normalisation = utils.read_conventions(source).normalisation if source else 'signed'
     given = settings(flags, data, shard[1])
     if cluster:

@@ -26,7 +26,7 @@ import tensorflow.compat.v1 as tf
 import datagenerator
 import enet
 import loss
-from data.command_line import InputError
+from data.command_line import MIN_BANDWIDTH, InputError
 
 tf.disable_v2_behavior()
 
@@ -77,6 +77,7 @@ class Conventions:
         for name in ('delta_v', 'delta_d', 'bandwidth'):
             value = getattr(self, name)
             need(type(value) in (int, float) and 0 < value < math.inf, name, 'a number above 0')
+        need(self.bandwidth >= MIN_BANDWIDTH, 'bandwidth', f'{MIN_BANDWIDTH:g} or more')
         need(self.delta_v < self.delta_d, 'delta_v', f'below "delta_d", {self.delta_d!r}')
 
 

@@ -6,6 +6,9 @@ import signal
 import sys
 
 
+MIN_BANDWIDTH = 1e-6   # in units of the embedding
+
+
 class InputError(Exception):
     """Something the user gave cannot be used. str(error) is the one line that the user sees."""
 
@@ -23,6 +26,11 @@ def non_negative_int(text):
 def positive_float(text):
     """argparse type: a finite number above 0."""
     return _number(text, float, sys.float_info.min, 'a number above 0')
+
+
+def bandwidth(text):
+    """argparse type: a bandwidth of mean shift that float32 can divide by."""
+    return _number(text, float, MIN_BANDWIDTH, f'a number of {MIN_BANDWIDTH:g} or more')
 
 
 def non_negative_float(text):

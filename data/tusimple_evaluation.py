@@ -16,6 +16,7 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 
 import cv2
@@ -247,9 +248,7 @@ def read_all(path, **kwargs):
 def check_outputs(args, labels):
     """Makes the output folders, proves them writable, and sees that no output would replace an input."""
     if args.per_image:
-        if os.path.isdir(args.per_image):
-            raise InputError(f'--per-image {args.per_image}: is a folder; give the name of a file')
-        datagenerator.make_output_folder(os.path.dirname(args.per_image) or '.')
+        datagenerator.check_output_file('--per-image', args.per_image)
         for path in (args.predictions, args.labels):
             if os.path.exists(args.per_image) and os.path.samefile(args.per_image, path):
                 raise InputError(f'--per-image {args.per_image}: is an input itself; give another name')
@@ -290,6 +289,10 @@ def main():
                 continue
             picture = draw_lanes(photo, prediction_of[row.raw_file], label, row)
             datagenerator.write_image(os.path.join(args.worst, f'{rank:04d}.png'), picture)
+        others = [name for name in sorted(os.listdir(args.worst)) if re.fullmatch(r'\d{4,}\.png', name)
+                  and int(name[:-4]) >= min(len(rows), args.worst_num)]
+        if others:
+            command_line.warn(f'{args.worst}: also holds pictures that are not of this run ({others[0]}, {len(others)} in all)')
     return status
 
 

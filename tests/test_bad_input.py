@@ -193,6 +193,7 @@ TRAINING = '-s d -o new --image-size 64 32 --workers 1 '
 FLAGS = {
     'inference': [
         ('--bandwidth 0', '--bandwidth'), ('--bandwidth -1', '--bandwidth'), ('--bandwidth nan', '--bandwidth'),
+        ('--bandwidth 1e-39', '--bandwidth'),
         ('--bandwidth wide', '--bandwidth'), ('--bandwidth', '--bandwidth'), ('--workers -1', '--workers'),
         ('--workers 1.5', '--workers'), ('--colour red', '--colour'), ('photo.jpg', 'photo.jpg'),
         ('--no-pictures', '--no-pictures'), ('--export m --json p.json', '--json'), ('--export m --masks', '--masks'),

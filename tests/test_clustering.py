@@ -224,6 +224,11 @@ def test_points_that_are_not_finite_are_named(value):
         clustering.cluster(points, 1.0)
 
 
+def test_bandwidth_must_not_vanish_in_the_precision_of_the_points():
+    with pytest.raises(ValueError, match='bandwidth'):
+        clustering.cluster(np.zeros([4, 3], np.float32), 1e-50)
+
+
 @pytest.mark.parametrize('bandwidth', [0, -1, np.nan, np.inf, 1e-300])
 def test_bandwidth_must_be_a_number_above_0(bandwidth):
     with pytest.raises(ValueError, match='bandwidth'):
@@ -323,6 +328,13 @@ def test_background_alone_has_no_instances_with_the_margins_either():
     embedding = np.random.default_rng(0).uniform(-0.2, 0.2, [8, 9, 3])
     assert not clustering.instance_ids(embedding, 1.0, margins=(0.5, 1.5)).any()
     assert clustering.instance_ids(np.zeros([0, 9, 3]), 1.0, margins=(0.5, 1.5)).shape == (0, 9)
+
+
+def test_background_as_wide_as_the_loss_lets_it_be_is_background():
+    rng = np.random.default_rng(0)
+    embedding = rng.normal(size=[64, 64, 3])
+    embedding *= 0.95 * rng.uniform(size=[64, 64, 1]) ** (1 / 3) / np.linalg.norm(embedding, axis=2, keepdims=True)
+    assert not clustering.instance_ids(embedding, 1.0, margins=(1.0, 1.2)).any()
 
 
 def test_speck_is_background_with_the_margins():
@@ -509,7 +521,8 @@ def test_the_lanes_that_most_rows_speak_for_are_kept():
 
 
 def test_no_instances_no_lanes():
-    assert clustering.lanes(np.zeros([256, 512], np.int32), PHOTO, H_SAMPLES) == []
+    for shape in ([256, 512], [0, 9], [9, 0]):
+        assert clustering.lanes(np.zeros(shape, np.int32), PHOTO, H_SAMPLES) == []
 
 
 def test_untrained_noise_gives_lanes_in_bounds_at_most():

@@ -1,6 +1,7 @@
 """Files to arrays: pictures read and refused, pairs and splits, augmentation, the queue's order and end."""
 
 import os
+import stat
 import struct
 import threading
 import zlib
@@ -217,6 +218,32 @@ def test_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatc
     assert os.listdir(tmp_path) == ['a.bin'] and (tmp_path / 'a.bin').read_bytes() == b'old'
     with pytest.raises(InputError, match='cannot be written'):
         dg.write_file(str(tmp_path / 'none' / 'a.bin'), b'new')
+
+
+def test_what_a_link_points_to_is_written_and_the_link_stays(tmp_path):
+    (tmp_path / 'far').mkdir()
+    target = save(tmp_path / 'far' / 'a.bin', b'old')
+    os.symlink(target, tmp_path / 'link')
+    dg.check_output_file('--json', str(tmp_path / 'link'))
+    dg.write_file(str(tmp_path / 'link'), b'new')
+    assert os.path.islink(tmp_path / 'link') and (tmp_path / 'far/a.bin').read_bytes() == b'new'
+    assert sorted(os.listdir(tmp_path)) == ['far', 'link'] and os.listdir(tmp_path / 'far') == ['a.bin']
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    path = str(tmp_path / 'pipe')
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)   # open at this end, so that the other does not wait
+    dg.check_output_file('--json', path)
+    dg.write_file(path, b'data')
+    assert os.read(reader, 9) == b'data' and stat.S_ISFIFO(os.stat(path).st_mode) and os.listdir(tmp_path) == ['pipe']
+    os.close(reader)
+
+
+def test_a_file_called_probe_survives_the_proof_that_its_folder_is_writable(tmp_path):
+    save(tmp_path / '.probe', b'mine')
+    dg.make_output_folder(str(tmp_path))
+    assert (tmp_path / '.probe').read_bytes() == b'mine'
 
 
 def test_make_output_folder(tmp_path):

@@ -179,6 +179,11 @@ def test_skip_connections_add_the_encoder_to_the_decoder(graph):
     assert_close(ours, plain)
 
 
+def test_a_third_stage_is_refused_whose_names_are_those_of_the_decoder(graph):
+    with pytest.raises(ValueError, match='stage_two_repeat is 3'):
+        enet.ENet(tf.constant(photos(9, 1, 8, 8)), 2, 1, stage_two_repeat=3)
+
+
 def test_training_drops_otherwise_each_time_where_no_noise_is_given(graph):
     logits, _ = enet.ENet(tf.constant(photos(9, 1, 8, 8)), 2, 1, stage_two_repeat=0)
     with tf.Session() as sess:

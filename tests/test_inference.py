@@ -191,6 +191,18 @@ def test_photos_may_have_any_name(colour_network, tmp_path, name):
     assert len(os.listdir(tmp_path / 'out')) == 3
 
 
+def test_pictures_of_another_run_are_named_and_stay(colour_network, run_script, tmp_path):
+    for i in range(3):
+        write(tmp_path / f'in/{i}.png', road('red'))
+    assert run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out').err == ''
+    assert run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out').err == ''
+    (tmp_path / 'in/1.png').write_bytes(b'damaged')
+    (tmp_path / 'in/2.png').unlink()
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out')
+    assert 'not of this run (cluster_0001.png, 2 in all)' in outcome.err.splitlines()[-1]
+    assert len(os.listdir(tmp_path / 'out')) == 3
+
+
 def test_draw_lanes_draws_them_over_the_instances(colour_network, run_script, tmp_path):
     write(tmp_path / 'in/a.png', road('red', size=(640, 360)))
     run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--draw-lanes')

@@ -319,7 +319,7 @@ def test_other_flags_are_named_and_nothing_is_touched(home, data, finished, run_
 def test_all_flags_are_recorded_and_those_that_matter_are_compared(finished):
     record = json.loads((finished / 'saved_model/resume/flags.json').read_text())
     assert vars(training.parse_flags([])).keys() <= record.keys() and record['epochs'] == 3 and record['workers'] == 1
-    data = training.Data((['a.png'], ['a.png']), (['b.png'], ['b.png']), None)
+    data = training.Data((['a.png'], ['a.png']), ([os.fsdecode(b'\xff.png')], ['b.png']), None)   # any name
     for schedule, expected in (('2018', ''), ('cosine', '--epochs was 5, is 6')):   # whose rates hang on the end
         before, now = (training.settings(training.parse_flags(
             ['--schedule', schedule, '--epochs', number, '--workers', number]), data) for number in '56')
@@ -557,6 +557,15 @@ def test_damaged_record_of_flags_is_named_and_nothing_is_touched(home, data, fin
     assert 'flags.json' in outcome.err and '--fresh' in outcome.err
     lock = home / 'saved_model/resume/lock'
     assert {**contents(home / 'saved_model'), lock: b''} == {**before, lock: b''}
+
+
+def test_lost_record_of_conventions_is_named(home, data, finished, run_script):
+    """Without it the weights would be taken for those of 2018, which know photos of 0 to 255."""
+    shutil.copytree(finished / 'saved_model', 'saved_model')
+    (home / 'saved_model/resume/conventions.json').unlink()
+    outcome = run_script(training, '-s', data, '--epochs', '4', '--learning-rate', '0.01', *SMALL)
+    assert outcome.status == 1 and outcome.err.count('\n') == 1
+    assert 'resume/conventions.json' in outcome.err and '--fresh' in outcome.err
 
 
 def test_failing_tensorboard_is_one_warning(tmp_path):

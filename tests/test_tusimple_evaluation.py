@@ -278,6 +278,13 @@ def test_the_worst_photos_are_drawn_with_both_sets_of_lanes(files, run_script, t
     assert is_colour(worst, green) > 2 * is_colour(good, green)  # missed lanes are thick
 
 
+def test_pictures_of_another_run_are_named_and_stay(files, run_script, tmp_path):
+    run_script(evaluation, *files, '--worst', tmp_path / 'worst')
+    outcome = run_script(evaluation, *files, '--worst', tmp_path / 'worst', '--worst-num', 1)
+    assert outcome.status in (None, 0) and 'not of this run (0001.png, 2 in all)' in outcome.err
+    assert len(os.listdir(tmp_path / 'worst')) == 3
+
+
 def test_a_missing_photo_is_named_and_the_others_are_drawn(files, run_script, tmp_path):
     (files[1].parent / 'clips/0000/0/20.jpg').unlink()
     outcome = run_script(evaluation, *files, '--worst', tmp_path / 'worst')

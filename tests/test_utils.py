@@ -107,7 +107,7 @@ def test_without_a_record_the_weights_tell_the_head(tmp_path, head, depth):
     ('feature_dim', 10 ** 400), ('head_activation', None),
     ('batch_statistics', 1), ('dropout_at_inference', 'no'),
     ('delta_v', 0), ('delta_v', 2.0), ('delta_d', float('nan')), ('delta_d', '1.5'), ('bandwidth', float('inf')),
-    ('bandwidth', -10 ** 400), ('bandwidth', True)], ids=lambda value: repr(value)[:20])
+    ('bandwidth', -10 ** 400), ('bandwidth', 1e-39), ('bandwidth', True)], ids=lambda value: repr(value)[:20])
 def test_value_that_no_model_has_is_named(small_model, field, value):
     utils.write_conventions(small_model, OURS)
     path = os.path.join(small_model, 'conventions.json')
