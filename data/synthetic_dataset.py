@@ -33,6 +33,7 @@ import datagenerator  # noqa: E402
 from data import command_line, tusimple  # noqa: E402
 
 WIDTH, HEIGHT = 1280, 720
+LABEL_GAP = 20  # px below the vanishing row where labels begin; the median of TuSimple's
 MARGIN = 30  # px around the photo that the turn by the camera's roll may bring in
 LABEL_FILE = 'label_data_synthetic.json'
 NEAREST, FARTHEST = 2.0, 1500.0  # m along the road
@@ -103,7 +104,6 @@ class Line:
     wear: float
     dots: bool
     labelled: bool
-    rows: tuple = (0, 0)  # px: how far below the vanishing row the label ends, how far above 710 it begins
 
 
 @dataclasses.dataclass
@@ -240,14 +240,13 @@ def sample_lines(rng, road):
     white = np.clip(rng.uniform(200, 250) + rng.normal(0, 4, 3), 0, 255)
     yellow = np.array([235, 180, 60]) * rng.uniform(0.8, 1.03) + rng.normal(0, 12, 3)
     left_colour = yellow if rng.random() < 0.65 else white
-    gap, wear_spread = max(5.0, rng.gamma(5.0, 4.4)), rng.uniform(0, 0.15)
+    wear_spread = rng.uniform(0, 0.15)
     lines = []
     for i, offset in enumerate(offsets):
         edge = i in (0, len(offsets) - 1)
         style = dict(colour=tuple(left_colour if i == 0 else white), dots=False, pattern=[], period=0.0,
                      width=width * (rng.uniform(1, 1.3) if edge else 1), phase=rng.uniform(0, 20),
-                     wear=float(np.clip(wear + rng.normal(0, wear_spread), 0, 0.9)), labelled=i in labelled,
-                     rows=(max(3.0, gap + rng.normal(0, 6)), 10 * rng.choice(4, p=[.64, .28, .06, .02])))
+                     wear=float(np.clip(wear + rng.normal(0, wear_spread), 0, 0.9)), labelled=i in labelled)
         if road.two_way and i == 1:
             style['colour'] = tuple(left_colour)
         if not edge and not (road.two_way and i == 1 and rng.random() < 0.7) and rng.random() > 0.04:
@@ -392,7 +391,8 @@ class View:
 def lane_labels(scene, raw_file=''):
     """The label of a scene as TuSimple draws it: the two lines of the own lane and one or two more on each side.
 
-    Lines go on where something hides them, from the bottom or the edge of the photo to shortly before the horizon.
+    Lines go on where something hides them, from the bottom or the edge of the photo to LABEL_GAP before the horizon.
+    Annotators end their lines a row or two sooner or later; that noise is left out, as nothing in a photo foretells it.
     Returns a tusimple.Record, lanes from left to right.
     """
     view = View(scene.camera, scene.road)
@@ -403,9 +403,8 @@ def lane_labels(scene, raw_file=''):
         points = view.project(line.offset, 0.0, view.z)[view.seen] @ turn[:, :2].T + turn[:, 2]
         x, y = points[::-1, 0], np.maximum.accumulate(points[::-1, 1])
         columns = np.rint(np.interp(rows, y, x, left=-1, right=-1)).astype(int)
-        top = y[0] + line.rows[0]
-        bottom = HEIGHT - 10 - max(line.rows[1], scene.lens.bonnet - 10)
-        columns[(columns < 0) | (columns >= WIDTH) | (rows < top) | (rows > bottom)] = tusimple.ABSENT
+        hidden = (rows < y[0] + LABEL_GAP) | (rows > HEIGHT - scene.lens.bonnet)
+        columns[(columns < 0) | (columns >= WIDTH) | hidden] = tusimple.ABSENT
         if (columns >= 0).sum() >= 4:
             lanes.append(columns.tolist())
     return tusimple.Record(raw_file, lanes[:tusimple.MAX_LANES], list(tusimple.H_SAMPLES))

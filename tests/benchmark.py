@@ -317,7 +317,7 @@ def frame(quick):
 
         def infer(count):
             return lambda: run_script('inference.py', '--indir', os.path.join(folder, str(count)),
-                                      '--outdir', os.path.join(folder, 'results'))
+                                      '--outdir', os.path.join(folder, f'results{count}'))
         plain = plain_frames(pictures[:2 if quick else 8], conventions.bandwidth)
         long, short, of_plain = in_turn([infer(many), infer(few), plain], 1 if quick else 3, warm_up=0)
         ours, of_plain = (many - few) / (long - short), (2 if quick else 8) / of_plain
@@ -334,7 +334,7 @@ def memory_of_inference(folder, pictures):
         os.mkdir(photos)
         for i in range(count):
             os.symlink(pictures[i % len(pictures)], os.path.join(photos, f'{i:04d}.jpg'))
-        yield count, peak_memory('inference.py', '--indir', photos, '--outdir', os.path.join(folder, 'results'))
+        yield count, peak_memory('inference.py', '--indir', photos, '--outdir', os.path.join(folder, f'results{count}'))
         shutil.rmtree(photos)
 
 

@@ -101,7 +101,7 @@ def plain_scene(roll, vehicles=()):
     """Two white lines on dark asphalt in flat light, through a faultless lens."""
     rng = np.random.default_rng(0)
     scene = synthetic_dataset.sample_scene(rng)
-    lines = [synthetic_dataset.Line(offset, (250, 250, 250), 0.15, [], 0.0, 0.0, 0.0, False, True, (20, 0))
+    lines = [synthetic_dataset.Line(offset, (250, 250, 250), 0.15, [], 0.0, 0.0, 0.0, False, True)
              for offset in (-1.8, 1.8)]
     return dataclasses.replace(
         scene, camera=synthetic_dataset.Camera(1500.0, 1.6, 640.0, 240.0, roll),
