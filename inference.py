@@ -424,15 +424,12 @@ def print_results(photos, seconds, flags):
 
 
 def warn_of_other_results(photos, flags):
-    """Says which pictures in --outdir are not of these photos; they stay, as they may be someone's work."""
+    """Says which pictures in --outdir are not of these photos."""
     if flags.no_pictures and not flags.masks and not flags.scatter:
         return
     numbers = {photo.number for photo in photos}
-    others = sorted(name for name in os.listdir(flags.outdir) if OUTPUT_NAME.fullmatch(name)
-                    and int(re.search(r'\d+', name).group()) not in numbers)
-    if others:
-        command_line.warn(f'{flags.outdir}: also holds pictures that are not of this run ({others[0]}, {len(others)} in '
-                          f'all)')
+    command_line.warn_of_others(flags.outdir, [name for name in os.listdir(flags.outdir) if OUTPUT_NAME.fullmatch(name)
+                                               and int(re.search(r'\d+', name).group()) not in numbers])
 
 
 def run_time(photo):

@@ -77,7 +77,7 @@ def find_instances(labels, ignore_background):
 
 
 def unique_by_table(key, size):
-    """tf.unique_with_counts of key, int64 [pixels] in [0, size), in a fifth of the time, and in the order of the values."""
+    """tf.unique_with_counts of key, int64 [pixels] in [0, size), sooner, and in the order of the values."""
     counts = tf.math.bincount(key, minlength=size, maxlength=size)
     keys = tf.where_v2(counts > 0)[:, 0]
     place = tf.cumsum(tf.cast(counts > 0, tf.int32)) - 1

@@ -74,6 +74,12 @@ def warn(message):
     print(f'{_script()}: warning: {_one_line(message)}', file=sys.stderr, flush=True)
 
 
+def warn_of_others(folder, names):
+    """Names the pictures in a folder of results that an earlier run left there; they stay, as they may be someone's work."""
+    if names:
+        warn(f'{folder}: also holds pictures that are not of this run ({min(names)}, {len(names)} in all)')
+
+
 def run(main):
     """Calls main() and ends the process: the whole of a script's `if __name__ == '__main__'`.
 

@@ -289,10 +289,8 @@ def main():
                 continue
             picture = draw_lanes(photo, prediction_of[row.raw_file], label, row)
             datagenerator.write_image(os.path.join(args.worst, f'{rank:04d}.png'), picture)
-        others = [name for name in sorted(os.listdir(args.worst)) if re.fullmatch(r'\d{4,}\.png', name)
-                  and int(name[:-4]) >= min(len(rows), args.worst_num)]
-        if others:
-            command_line.warn(f'{args.worst}: also holds pictures that are not of this run ({others[0]}, {len(others)} in all)')
+        command_line.warn_of_others(args.worst, [name for name in os.listdir(args.worst) if re.fullmatch(r'\d{4,}\.png', name)
+                                                 and int(name[:-4]) >= min(len(rows), args.worst_num)])
     return status
 
 
