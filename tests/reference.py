@@ -1,5 +1,6 @@
 """The plain ways that our fast ones are measured and tested against, each as short and readable as can be."""
 
+import types
 import warnings
 
 import numpy as np
@@ -31,7 +32,8 @@ def plain_enet(images, batch_statistics=False, noise=None, stage_two_repeat=2, s
         y = tf.nn.conv2d(x, var(name + '/weights'), strides=stride, padding='SAME', dilations=rate)
         return y + var(name + '/biases')
 
-    def conv_transpose(x, filters):
+    def conv_transpose(x, name):
+        filters = var(name)
         b, h, w, _ = tf.unstack(tf.shape(x))
         return tf.nn.conv2d_transpose(x, filters, [b, 2 * h, 2 * w, filters.shape[2]], 2, 'SAME')
 
@@ -39,10 +41,6 @@ def plain_enet(images, batch_statistics=False, noise=None, stage_two_repeat=2, s
         averages = () if batch_statistics else (var(name + '/moving_mean'), var(name + '/moving_variance'))
         return tf.nn.fused_batch_norm(x, tf.ones(x.shape[3]), var(name + '/beta'), *averages, epsilon=0.001,
                                       is_training=batch_statistics)[0]
-
-    def relu(x, name):
-        del name
-        return tf.nn.relu(x)
 
     def prelu(x, name):
         return tf.nn.relu(x) + var(name + 'alpha') * (x - tf.abs(x)) * 0.5
@@ -52,55 +50,102 @@ def plain_enet(images, batch_statistics=False, noise=None, stage_two_repeat=2, s
             return x
         return tf.where_v2(noise([tf.shape(x)[0], 1, 1, x.shape[3]], name) >= rate, x / (1 - rate), 0.)
 
+    def widen(x, like):
+        return tf.pad(x, [[0, 0], [0, 0], [0, 0], [0, like.shape[3] - x.shape[3]]])
+
+    operations = types.SimpleNamespace(
+        conv=conv, conv_transpose=conv_transpose, norm=norm, relu=tf.nn.relu, prelu=prelu, dropout=dropout, widen=widen,
+        pool=lambda x: tf.nn.max_pool2d(x, 2, 2, 'SAME'), max_pool=plain_max_pool, unpool=plain_unpool,
+        concat=lambda one, other: tf.concat([one, other], axis=3))
+    with tf.variable_scope('ENet', reuse=True, auxiliary_name_scope=False):
+        last_prelu = layers(images, operations, stage_two_repeat, skip_connections)
+        return last_prelu, conv_transpose(last_prelu, 'fullconv/weights') + var('fullconv/biases')
+
+
+def torch_enet(weights):
+    """plain_enet at inference in PyTorch, for its speed: a function of photos, uint8 [b, h, w, 3], to last_prelu.
+
+    weights: {name: float32 array}, as checkpoint_variables names them. Memory is in the order channels last, the faster one.
+    """
+    import torch
+    from torch.nn import functional
+    tensors = {name.removeprefix('ENet/'): torch.from_numpy(np.array(value)) for name, value in weights.items()}
+    for name, tensor in tensors.items():
+        if tensor.ndim == 4:   # [h, w, in, out], of transposed convolutions [h, w, out, in]
+            tensors[name] = tensor.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+
+    def conv(x, name, stride=1, rate=1):
+        w, b = tensors[name + '/weights'], tensors[name + '/biases']
+        if stride == 2:   # as TensorFlow pads: what is uneven below and to the right
+            return functional.conv2d(functional.pad(x, [0, w.shape[3] - 2, 0, w.shape[2] - 2]), w, b, 2)
+        return functional.conv2d(x, w, b, 1, [rate * (w.shape[2] // 2), rate * (w.shape[3] // 2)], rate)
+
+    def norm(x, name):
+        mean, variance, beta = (tensors[f'{name}/{part}'] for part in ('moving_mean', 'moving_variance', 'beta'))
+        return functional.batch_norm(x, mean, variance, None, beta, eps=0.001)
+
+    operations = types.SimpleNamespace(
+        conv=conv, norm=norm, relu=functional.relu, dropout=lambda x, rate, name: x,
+        conv_transpose=lambda x, name: functional.conv_transpose2d(x, tensors[name], stride=2)[:, :, :-1, :-1],
+        prelu=lambda x, name: functional.prelu(x, tensors[name + 'alpha']),
+        widen=lambda x, like: functional.pad(x, [0, 0, 0, 0, 0, like.shape[1] - x.shape[1]]),
+        pool=lambda x: functional.max_pool2d(x, 2), max_pool=lambda x: functional.max_pool2d(x, 2, return_indices=True),
+        unpool=lambda x, argmax: functional.max_unpool2d(x, argmax, 2), concat=lambda *x: torch.cat(x, 1))
+
+    @torch.inference_mode()
+    def run(photos):
+        x = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 127.5 - 1   # channels last is the photo's own order
+        return layers(x, operations).permute(0, 2, 3, 1).numpy()
+    return run
+
+
+def layers(images, do, stage_two_repeat=2, skip_connections=False):
+    """ENet from its images to last_prelu, by the operations `do` of TensorFlow or PyTorch, each on its own."""
     def initial(x, name):
-        net = prelu(norm(conv(x, name + '_conv', stride=2), name + '_batchnorm'), name + '_prelu')
-        return tf.concat([net, tf.nn.max_pool2d(x, 2, 2, 'SAME')], axis=3)
+        net = do.prelu(do.norm(do.conv(x, name + '_conv', stride=2), name + '_batchnorm'), name + '_prelu')
+        return do.concat(net, do.pool(x))
 
     def bottleneck(x, name, rate=1, asymmetric=False, decoder=False, dropout_rate=0.1):
-        act = relu if decoder else prelu
-        net = act(norm(conv(x, name + '_conv1'), name + '_batch_norm1'), name + '_prelu1')
+        act = (lambda y, _: do.relu(y)) if decoder else do.prelu
+        net = act(do.norm(do.conv(x, name + '_conv1'), name + '_batch_norm1'), name + '_prelu1')
         if asymmetric:
-            net = conv(conv(net, name + '_asymmetric_conv2a'), name + '_asymmetric_conv2b')
+            net = do.conv(do.conv(net, name + '_asymmetric_conv2a'), name + '_asymmetric_conv2b')
         else:
-            net = conv(net, name + ('_dilated_conv2' if rate > 1 else '_conv2'), rate=rate)
-        net = act(norm(net, name + '_batch_norm2'), name + '_prelu2')
-        net = act(norm(conv(net, name + '_conv3'), name + '_batch_norm3'), name + '_prelu3')
-        net = act(dropout(net, dropout_rate, name), name + '_prelu4')
+            net = do.conv(net, name + ('_dilated_conv2' if rate > 1 else '_conv2'), rate=rate)
+        net = act(do.norm(net, name + '_batch_norm2'), name + '_prelu2')
+        net = act(do.norm(do.conv(net, name + '_conv3'), name + '_batch_norm3'), name + '_prelu3')
+        net = act(do.dropout(net, dropout_rate, name), name + '_prelu4')
         return act(x + net, name + '_last_prelu')
 
     def down(x, name, dropout_rate):
-        net = prelu(norm(conv(x, name + '_conv1', stride=2), name + '_batch_norm1'), name + '_prelu1')
-        net = prelu(norm(conv(net, name + '_conv2'), name + '_batch_norm2'), name + '_prelu2')
-        net = prelu(norm(conv(net, name + '_conv3'), name + '_batch_norm3'), name + '_prelu3')
-        net = dropout(net, dropout_rate, name)
-        main, argmax = plain_max_pool(x)
-        main = tf.pad(main, [[0, 0], [0, 0], [0, 0], [0, net.shape[3] - x.shape[3]]])
-        return prelu(main + net, name + '_last_prelu'), argmax
+        net = do.prelu(do.norm(do.conv(x, name + '_conv1', stride=2), name + '_batch_norm1'), name + '_prelu1')
+        net = do.prelu(do.norm(do.conv(net, name + '_conv2'), name + '_batch_norm2'), name + '_prelu2')
+        net = do.prelu(do.norm(do.conv(net, name + '_conv3'), name + '_batch_norm3'), name + '_prelu3')
+        net = do.dropout(net, dropout_rate, name)
+        main, argmax = do.max_pool(x)
+        return do.prelu(do.widen(main, net) + net, name + '_last_prelu'), argmax
 
     def up(x, argmax, name):
-        main = plain_unpool(norm(conv(x, name + '_main_conv1'), name + 'batch_norm1'), argmax)
-        net = tf.nn.relu(norm(conv(x, name + '_conv1'), name + '_batch_norm2'))
-        net = conv_transpose(net, var(name + '_transposed_conv2_filters'))
-        net = tf.nn.relu(norm(net, name + '_batch_norm3'))
-        net = tf.nn.relu(norm(conv(net, name + '_conv3'), name + '_batch_norm4'))
-        return tf.nn.relu(main + dropout(net, 0.1, name))
+        main = do.unpool(do.norm(do.conv(x, name + '_main_conv1'), name + 'batch_norm1'), argmax)
+        net = do.relu(do.norm(do.conv(x, name + '_conv1'), name + '_batch_norm2'))
+        net = do.relu(do.norm(do.conv_transpose(net, name + '_transposed_conv2_filters'), name + '_batch_norm3'))
+        net = do.relu(do.norm(do.conv(net, name + '_conv3'), name + '_batch_norm4'))
+        return do.relu(main + do.dropout(net, 0.1, name))
 
-    with tf.variable_scope('ENet', reuse=True, auxiliary_name_scope=False):
-        net = half = initial(images, 'initial_block_1')
-        net, argmax_half = down(net, 'bottleneck1_0', 0.01)
-        for i in range(1, 5):
-            net = bottleneck(net, f'bottleneck1_{i}', dropout_rate=0.01)
-        quarter = net
-        net, argmax_quarter = down(net, 'bottleneck2_0', 0.1)
-        for stage in range(2, 2 + stage_two_repeat):
-            for i, rate in enumerate((1, 2, None, 4, 1, 8, None, 16), 1):
-                net = bottleneck(net, f'bottleneck{stage}_{i}', rate or 1, asymmetric=rate is None)
-        net = up(net, argmax_quarter, 'bottleneck4_0') + (quarter if skip_connections else 0.)
-        for i in '12':
-            net = bottleneck(net, f'bottleneck4_{i}', decoder=True)
-        net = up(net, argmax_half, 'bottleneck5_0') + (half if skip_connections else 0.)
-        last_prelu = bottleneck(net, 'bottleneck5_1', decoder=True)
-        return last_prelu, conv_transpose(last_prelu, var('fullconv/weights')) + var('fullconv/biases')
+    net = half = initial(images, 'initial_block_1')
+    net, argmax_half = down(net, 'bottleneck1_0', 0.01)
+    for i in range(1, 5):
+        net = bottleneck(net, f'bottleneck1_{i}', dropout_rate=0.01)
+    quarter = net
+    net, argmax_quarter = down(net, 'bottleneck2_0', 0.1)
+    for stage in range(2, 2 + stage_two_repeat):
+        for i, rate in enumerate((1, 2, None, 4, 1, 8, None, 16), 1):
+            net = bottleneck(net, f'bottleneck{stage}_{i}', rate or 1, asymmetric=rate is None)
+    net = up(net, argmax_quarter, 'bottleneck4_0') + (quarter if skip_connections else 0.)
+    for i in '12':
+        net = bottleneck(net, f'bottleneck4_{i}', decoder=True)
+    net = up(net, argmax_half, 'bottleneck5_0') + (half if skip_connections else 0.)
+    return bottleneck(net, 'bottleneck5_1', decoder=True)
 
 
 def plain_max_pool(x):
@@ -116,80 +161,6 @@ def plain_unpool(x, argmax):
     b, h, w, c = tf.unstack(tf.shape(x, out_type=tf.int64))
     flat = tf.scatter_nd(tf.reshape(argmax, [-1, 1]), tf.reshape(x, [-1]), [b * h * w * c * 4])
     return tf.reshape(flat, [b, 2 * h, 2 * w, x.shape[3]])
-
-
-def torch_enet(weights):
-    """plain_enet at inference in PyTorch, for its speed: a function of photos, uint8 [b, h, w, 3], to last_prelu.
-
-    weights: {name: float32 array}, as checkpoint_variables names them. Convolutions and norms are as they stand in the
-    checkpoint, not folded into each other; memory is in the order channels last, the faster one.
-    """
-    import torch
-    from torch.nn import functional
-    tensors = {name.removeprefix('ENet/'): torch.from_numpy(np.array(value)) for name, value in weights.items()}
-    for name, tensor in tensors.items():
-        if name.endswith('/weights'):
-            tensors[name] = tensor.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
-        elif name.endswith('_filters'):
-            tensors[name] = tensor.permute(3, 2, 0, 1).contiguous()
-
-    def conv(x, name, stride=1, rate=1):
-        w, b = tensors[name + '/weights'], tensors[name + '/biases']
-        if stride == 2:   # as TensorFlow pads: what is uneven below and to the right
-            return functional.conv2d(functional.pad(x, [0, w.shape[3] - 2, 0, w.shape[2] - 2]), w, b, 2)
-        return functional.conv2d(x, w, b, 1, [rate * (w.shape[2] // 2), rate * (w.shape[3] // 2)], rate)
-
-    def norm(x, name):
-        mean, variance, beta = (tensors[f'{name}/{part}'] for part in ('moving_mean', 'moving_variance', 'beta'))
-        return functional.batch_norm(x, mean, variance, None, beta, eps=0.001)
-
-    def prelu(x, name):
-        return functional.prelu(x, tensors[name + 'alpha'])
-
-    def bottleneck(x, name, rate=1, asymmetric=False, decoder=False):
-        act = (lambda y, _: functional.relu(y)) if decoder else prelu
-        net = act(norm(conv(x, name + '_conv1'), name + '_batch_norm1'), name + '_prelu1')
-        if asymmetric:
-            net = conv(conv(net, name + '_asymmetric_conv2a'), name + '_asymmetric_conv2b')
-        else:
-            net = conv(net, name + ('_dilated_conv2' if rate > 1 else '_conv2'), rate=rate)
-        net = act(norm(net, name + '_batch_norm2'), name + '_prelu2')
-        net = act(norm(conv(net, name + '_conv3'), name + '_batch_norm3'), name + '_prelu3')
-        return act(x + act(net, name + '_prelu4'), name + '_last_prelu')
-
-    def down(x, name):
-        net = prelu(norm(conv(x, name + '_conv1', stride=2), name + '_batch_norm1'), name + '_prelu1')
-        net = prelu(norm(conv(net, name + '_conv2'), name + '_batch_norm2'), name + '_prelu2')
-        net = prelu(norm(conv(net, name + '_conv3'), name + '_batch_norm3'), name + '_prelu3')
-        main, argmax = functional.max_pool2d(x, 2, return_indices=True)
-        main = functional.pad(main, [0, 0, 0, 0, 0, net.shape[1] - x.shape[1]])
-        return prelu(main + net, name + '_last_prelu'), argmax
-
-    def up(x, argmax, name):
-        main = functional.max_unpool2d(norm(conv(x, name + '_main_conv1'), name + 'batch_norm1'), argmax, 2)
-        net = functional.relu(norm(conv(x, name + '_conv1'), name + '_batch_norm2'))
-        net = functional.conv_transpose2d(net, tensors[name + '_transposed_conv2_filters'], stride=2)[:, :, :-1, :-1]
-        net = functional.relu(norm(net, name + '_batch_norm3'))
-        return functional.relu(main + functional.relu(norm(conv(net, name + '_conv3'), name + '_batch_norm4')))
-
-    @torch.inference_mode()
-    def run(photos):
-        x = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 127.5 - 1   # channels last is the photo's own order
-        net = norm(conv(x, 'initial_block_1_conv', stride=2), 'initial_block_1_batchnorm')
-        net = torch.cat([prelu(net, 'initial_block_1_prelu'), functional.max_pool2d(x, 2)], 1)
-        net, argmax_half = down(net, 'bottleneck1_0')
-        for i in range(1, 5):
-            net = bottleneck(net, f'bottleneck1_{i}')
-        net, argmax_quarter = down(net, 'bottleneck2_0')
-        for stage in (2, 3):
-            for i, rate in enumerate((1, 2, None, 4, 1, 8, None, 16), 1):
-                net = bottleneck(net, f'bottleneck{stage}_{i}', rate or 1, asymmetric=rate is None)
-        net = up(net, argmax_quarter, 'bottleneck4_0')
-        for i in '12':
-            net = bottleneck(net, f'bottleneck4_{i}', decoder=True)
-        net = bottleneck(up(net, argmax_half, 'bottleneck5_0'), 'bottleneck5_1', decoder=True)
-        return net.permute(0, 2, 3, 1).numpy()
-    return run
 
 
 def checkpoint_variables():

@@ -401,7 +401,8 @@ def tiny_model(tmp_path_factory):
 
     import utils
     folder = tmp_path_factory.mktemp('tiny_model')
-    conventions = utils.Conventions(image_size=SHAPE, batch_statistics=False, dropout_at_inference=False)
+    # A bandwidth for which no random weights scatter the embedding, which would be worth a warning.
+    conventions = utils.Conventions(image_size=SHAPE, batch_statistics=False, dropout_at_inference=False, bandwidth=10.)
     utils.write_conventions(folder, conventions)
     with tf.Graph().as_default(), tf.Session() as sess:
         utils.build_model(tf.placeholder(tf.uint8, [None, *SHAPE[::-1], 3]), conventions, is_training=False)
