@@ -5,7 +5,7 @@
                                                               in the two stages of 2018: lane or not, then which lane
     python training.py --batch-size 4 --image-size 512 256 --schedule cosine --learning-rate 3e-3 --reg 0.001 \\
         --background-weight 6 --bandwidth 0.75
-                                                              the settings of the shipped model
+                                                              the settings of the shipped model, its last parts at 2e-3 and 1e-3
     python training.py --modeldir trained_model --outdir fine_tuned
                                                               from the shipped model
     tensorboard --logdir log                                  shows how it goes
@@ -339,7 +339,7 @@ def validate(trainer, flags, data, stop):
 
 
 def write_pictures(trainer, flags, data, events, epoch, step):
-    """TensorBoard's pictures and histograms, and in --logdir: overviews of two validation photos and a scatter plot of the first."""
+    """TensorBoard's pictures and histograms; in --logdir overviews of two validation photos, a scatter plot of the first."""
     images, labels = datagenerator.load_batch(data.valid[0][:2], data.valid[1][:2], flags.image_size)
     output, _ = trainer.predict(images, labels)
     if not np.isfinite(output).all():
@@ -564,10 +564,10 @@ def train(flags, data, resuming, stop, cluster=None):
     is_chief = cluster is None or cluster.is_chief
     shard = cluster.shard if cluster else (0, 1)
     source = find_source(flags, resuming) if is_chief else None
-    # Weights that are taken over mean the same only with the photos as they knew them.
     if resuming and is_chief and not os.path.exists(os.path.join(source, utils.CONVENTIONS_FILE)):
         raise InputError(f'{os.path.join(source, utils.CONVENTIONS_FILE)}: is missing, so that the training cannot go on; '
                          f'start over with --fresh')
+    # Weights that are taken over mean the same only with the photos as they knew them.
     normalisation = utils.read_conventions(source).normalisation if source else 'signed'
     given = settings(flags, data, shard[1])
     if cluster:

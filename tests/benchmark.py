@@ -150,12 +150,15 @@ def other_engines(folder, images):
     if importlib.util.find_spec('torch'):
         network = reference.torch_enet(read_weights())
         engines['PyTorch'] = lambda: network(images)
-    run_script('inference.py', '--export', folder)
-    if importlib.util.find_spec('openvino'):
+    has_openvino = importlib.util.find_spec('openvino')
+    has_onnx = importlib.util.find_spec('onnxruntime') and importlib.util.find_spec('tf2onnx')
+    if has_openvino or has_onnx:
+        run_script('inference.py', '--export', folder)
+    if has_openvino:
         import openvino
         compiled = openvino.compile_model(openvino.convert_model(folder), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
         engines['OpenVINO'] = lambda: compiled(np.float32(images))
-    if importlib.util.find_spec('onnxruntime') and importlib.util.find_spec('tf2onnx'):
+    if has_onnx:
         import onnxruntime
         subprocess.run([sys.executable, '-m', 'tf2onnx.convert', '--saved-model', folder, '--output', folder + '.onnx', '--opset',
                         '17', '--inputs', f'image:0[{",".join(map(str, images.shape))}]'], check=True, capture_output=True)
