@@ -109,7 +109,7 @@ class _Scale(typing.NamedTuple):
 
     def __call__(self, columns):
         if not self.axes:
-            return (columns - self.origin) / self.bandwidth
+            return (columns - self.origin.astype(columns.dtype)) / self.bandwidth
         result = columns / np.float64(self.bandwidth)
         for row, column, (bins, moved) in zip(result, columns, self.axes):
             number = np.searchsorted(bins, np.rint(column / self.bandwidth), 'right') - 1
@@ -129,16 +129,17 @@ def _make_scale(columns, bandwidth):
             axes.append((bins, moved - moved[-1] / 2))
         half = np.array([moved[-1] + 1 for _, moved in axes])
     for dtype in (np.float32, np.float64):
-        slack = (len(columns) + 2) * float(np.finfo(dtype).eps) * (np.linalg.norm(half) + 2) ** 2
+        slack = (len(columns) + 4) * float(np.finfo(dtype).eps) * (np.linalg.norm(half) + 2) ** 2
         if slack < _MOST_SLACK:
             break
-    return _Scale(bandwidth, (low + (high - low) / 2)[:, None], axes, dtype, slack)
+    origin = (low + (high - low) / 2).astype(columns.dtype).astype(np.float64)  # the same in all precisions
+    return _Scale(bandwidth, origin[:, None], axes, dtype, slack)
 
 
 def _rows(scale, columns):
     """Scaled columns, ones, and the squared lengths: [feature_dim + 2, n]. With _factors they make distances."""
     rows = np.empty([len(columns) + 2, columns.shape[1]], scale.dtype)
-    rows[:-2] = scale(columns)
+    rows[:-2] = scale(columns.astype(np.promote_types(columns.dtype, scale.dtype), copy=False))
     rows[-2] = 1
     np.einsum('ij,ij->j', rows[:-2], rows[:-2], out=rows[-1])
     return rows
@@ -228,13 +229,15 @@ def _number_bins(bins, most_bits):
     low = bins.min(1)
     spans = [int(span) for span in bins.max(1).astype(np.float64) - low + 1]
     bits = math.prod(spans).bit_length()
-    number = np.zeros(bins.shape[1], np.int64)
     if bits <= most_bits:
+        whole = bits <= np.finfo(bins.dtype).nmant  # numbers that the floats hold exactly: fewer bytes to pass over
+        number = np.zeros(bins.shape[1], bins.dtype if whole else np.int64)
         for column, least, span in zip(bins, low, spans):
             number *= span
-            number += (column - column.dtype.type(least)).astype(np.int64)
-        return number, bits
+            number += (column - least).astype(number.dtype, copy=False)
+        return number.astype(np.int64), bits
     # Too many conceivable bins (far-spread points, many dimensions): number those that hold points.
+    number = np.zeros(bins.shape[1], np.int64)
     for column in bins:
         _, rank = np.unique(column, return_inverse=True)
         _, number = np.unique(number * (rank.max() + 1) + rank, return_inverse=True)
@@ -591,6 +594,8 @@ _MIN_COVER = 0.3  # of the rows it spans
 _MIN_PURE = 0.4  # of the cuts through an instance that belong to its line; less is a blob
 # Rows beyond the pixels' end that still count as lane: ends are rounded to the rows of a coarser grid.
 _SLACK = 4
+# From the sides of the photo to where lanes end, as annotators' do; see LABEL_EDGE of data/synthetic_dataset.py.
+_EDGE = 5
 # Rows short of the border: labels end within the first; up to the second, pixels are missing.
 _NEAR, _REACH = 30, 200
 
@@ -642,8 +647,9 @@ def lanes(ids, image_shape, h_samples, max_lanes=5):
         end = border if _NEAR < border - bottom[i] <= _REACH else bottom[i]
         y = (rows + 0.5) / scale_y - 0.5
         x = (np.interp(y, knots, curves[i]) + 0.5) * scale_x - 0.5
+        edge = _EDGE * scale_x
         exists = ((y >= top[i] - _SLACK) & (y <= end + _SLACK) & (rows >= 0) & (rows <= image_shape[1] - 1)
-                  & (x >= 0) & (x <= image_shape[0] - 1))
+                  & (x >= edge) & (x <= image_shape[0] - 1 - edge))
         if np.count_nonzero(exists) >= 2:
             result.append(np.where(exists, x, -2.0))
     return result

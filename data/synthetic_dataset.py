@@ -34,6 +34,7 @@ from data import command_line, tusimple  # noqa: E402
 
 WIDTH, HEIGHT = 1280, 720
 LABEL_GAP = 20  # px below the vanishing row where labels begin; the median of TuSimple's
+LABEL_EDGE = 5  # px before the sides of the photo where labels end; of TuSimple's half have a point there
 MARGIN = 30  # px around the photo that the turn by the camera's roll may bring in
 LABEL_FILE = 'label_data_synthetic.json'
 NEAREST, FARTHEST = 2.0, 1500.0  # m along the road
@@ -255,15 +256,13 @@ def sample_lines(rng, road):
                 style.update(pattern=[(0, 1.0)], period=rng.choice([3.0, 4.5]), width=style['width'] * 1.5)
         offset = offset + rng.normal(0, 0.03)
         doubled = (0.5 if road.two_way else 0.15) if not style['pattern'] else 0.02
-        if rng.random() < doubled:  # the label runs along one of the two
-            apart = style['width'] / 2 + rng.uniform(0.05, 0.1)
+        if rng.random() < doubled:  # the label runs along the one nearer to us
+            apart = np.copysign(style['width'] / 2 + rng.uniform(0.05, 0.1), offset)
             lines.append(Line(offset=offset - apart, **style))
             other = dict(style, labelled=False)
             if road.two_way and rng.random() < 0.3:
                 other.update(pattern=PATTERNS[0][0], period=PATTERNS[0][1])
             lines.append(Line(offset=offset + apart, **other))
-            if rng.random() < 0.5:
-                lines[-2].offset, lines[-1].offset = lines[-1].offset, lines[-2].offset
         else:
             lines.append(Line(offset=offset, **style))
         if raised and style['dots'] and rng.random() < 0.25:  # paint between the raised markers
@@ -391,8 +390,9 @@ class View:
 def lane_labels(scene, raw_file=''):
     """The label of a scene as TuSimple draws it: the two lines of the own lane and one or two more on each side.
 
-    Lines go on where something hides them, from the bottom or the edge of the photo to LABEL_GAP before the horizon.
-    Annotators end their lines a row or two sooner or later; that noise is left out, as nothing in a photo foretells it.
+    Lines go on where something hides them, from the bottom, or LABEL_EDGE before the side of the photo, to LABEL_GAP
+    before the horizon. Annotators end their lines a row or two sooner or later; that noise is left out, as nothing in
+    a photo foretells it. Of a double line the label follows the one nearer to us.
     Returns a tusimple.Record, lanes from left to right.
     """
     view = View(scene.camera, scene.road)
@@ -404,7 +404,8 @@ def lane_labels(scene, raw_file=''):
         x, y = points[::-1, 0], np.maximum.accumulate(points[::-1, 1])
         columns = np.rint(np.interp(rows, y, x, left=-1, right=-1)).astype(int)
         hidden = (rows < y[0] + LABEL_GAP) | (rows > HEIGHT - scene.lens.bonnet)
-        columns[(columns < 0) | (columns >= WIDTH) | hidden] = tusimple.ABSENT
+        outside = (columns < LABEL_EDGE) | (columns > WIDTH - 1 - LABEL_EDGE)
+        columns[outside | hidden] = tusimple.ABSENT
         if (columns >= 0).sum() >= 4:
             lanes.append(columns.tolist())
     return tusimple.Record(raw_file, lanes[:tusimple.MAX_LANES], list(tusimple.H_SAMPLES))

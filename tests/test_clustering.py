@@ -466,6 +466,16 @@ def test_no_lane_outside_of_the_photo():
     np.testing.assert_array_equal(line >= 0, [False, True, True, False, False])
 
 
+@pytest.mark.parametrize('photo', [PHOTO, (640, 360)])
+def test_lanes_end_a_little_before_the_side_of_the_photo_as_labels_do(photo):
+    ids = np.zeros([360, 640], np.uint8)
+    cv2.line(ids, (320, 125), (639, 300), 1, 3)
+    rows = np.arange(photo[1])
+    line, = clustering.lanes(ids, photo, rows)
+    x = np.interp(rows, rows[line >= 0], line[line >= 0])
+    assert 0.985 * photo[0] < x.max() < 0.997 * photo[0]
+
+
 def points(*ends):
     """The straight line between two points of the photo, as in labels."""
     (x0, y0), (x1, y1) = ends

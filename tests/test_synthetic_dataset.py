@@ -78,12 +78,23 @@ def test_labels_follow_the_convention(records):
         assert 1 <= len(record.lanes) <= tusimple.MAX_LANES
         lowest = []
         for lane in record.lanes:
-            assert all(type(x) is int and (x == -2 or 0 <= x < 1280) for x in lane)
+            assert all(type(x) is int and (x == -2 or 5 <= x < 1275) for x in lane)
             there = np.flatnonzero(np.array(lane) >= 0)
             assert len(there) == there[-1] - there[0] + 1  # no gaps: lines go on behind what hides them
             line = np.polyfit(there, np.array(lane)[there], 1)
             lowest.append(np.polyval(line, 55))
         assert lowest == sorted(lowest)
+
+
+def test_the_label_of_a_double_line_is_the_one_nearer_to_us():
+    doubles = 0
+    for index in range(200):
+        lines = synthetic_dataset.sample_scene(np.random.default_rng([4, index])).lines
+        for line, other in zip(lines, lines[1:]):
+            if line.labelled and abs(line.offset - other.offset) > 0.05 and abs(line.offset - other.offset) < 1:
+                doubles += 1
+                assert abs(line.offset) < abs(other.offset)
+    assert doubles > 10
 
 
 def test_a_point_of_a_flat_straight_road_lands_where_the_pinhole_puts_it():
