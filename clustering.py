@@ -592,12 +592,15 @@ _MIN_TALL = 50  # rows: of 13,795 lanes in the labels 0.2 % span less
 _MIN_ROWS = 35  # rows that really hold pixels of the lane
 _MIN_COVER = 0.3  # of the rows it spans
 _MIN_PURE = 0.4  # of the cuts through an instance that belong to its line; less is a blob
-# Rows beyond the pixels' end that still count as lane: ends are rounded to the rows of a coarser grid.
-_SLACK = 4
-# From the sides of the photo to where lanes end, as annotators' do; see LABEL_EDGE of data/synthetic_dataset.py.
-_EDGE = 5
+# Rows beyond the pixels' upper and lower end that still count as lane: ends are rounded to the rows of a coarser grid.
+_ABOVE, _BELOW = 1, 4
+# Lanes begin at much the same row, shortly before the horizon: each goes that share of the way to the row of most,
+# if it is no more rows away. In the labels half of all lanes begin within 10 px of the photo's first.
+_TOGETHER, _NOT_TOGETHER = 0.8, 80
+_EDGE = 8  # from the sides of the photo to where lanes end; labels end at 5 or so
 # Rows short of the border: labels end within the first; up to the second, pixels are missing.
 _NEAR, _REACH = 30, 200
+_BONNET = 15  # rows that lanes may differ by which end at one thing before the lower border: our own car
 
 
 def lanes(ids, image_shape, h_samples, max_lanes=5):
@@ -607,8 +610,8 @@ def lanes(ids, image_shape, h_samples, max_lanes=5):
     freely at the far end, where perspective bends lanes, and hardly near the camera; where a vehicle hides
     the lane, and beyond its ends, it goes straight on. Huber weights keep it off ragged edges and attached
     blobs. Two instances that continue each other (a lane cut in two by a vehicle) are one lane. A line exists
-    from the first to the last row with its pixels, and on to the border of the photo if it stops shortly
-    before.
+    from the first to the last row with its pixels, and on to the border of the photo, or to our own car's
+    bonnet, if it stops shortly before; lanes begin at much the same row.
 
     ids: int [h, w] of any size, 0 background, as instance_ids gives them
     image_shape: (width, height) of the photo
@@ -639,16 +642,25 @@ def lanes(ids, image_shape, h_samples, max_lanes=5):
             & (pure >= _MIN_PURE))
     best = np.argsort(np.where(good, -filled, np.inf), kind='stable')[:max_lanes]
 
+    chosen = np.sort(best[good[best]])
+    if not len(chosen):
+        return []
+
+    away = np.median(top[chosen]) - top
+    top += _TOGETHER * np.where(np.abs(away) <= _NOT_TOGETHER, away, 0)
+    lowest = np.sort(bottom[chosen])[-2:]
+    behind_bonnet = len(lowest) > 1 and lowest[1] - lowest[0] < _BONNET and lowest[1] < _PHOTO[1] - _NEAR
+    floor = lowest[1] if behind_bonnet else _PHOTO[1]
     knots = np.arange(curves.shape[1]) * _KNOT
     result = []
-    for i in np.sort(best[good[best]]):
+    for i in chosen:
         outside = (knots > bottom[i]) & ((curves[i] < 0) | (curves[i] > _PHOTO[0] - 1))
-        border = knots[outside.argmax()] if outside.any() else _PHOTO[1]
+        border = min(knots[outside.argmax()] if outside.any() else _PHOTO[1], floor)
         end = border if _NEAR < border - bottom[i] <= _REACH else bottom[i]
         y = (rows + 0.5) / scale_y - 0.5
         x = (np.interp(y, knots, curves[i]) + 0.5) * scale_x - 0.5
         edge = _EDGE * scale_x
-        exists = ((y >= top[i] - _SLACK) & (y <= end + _SLACK) & (rows >= 0) & (rows <= image_shape[1] - 1)
+        exists = ((y >= top[i] - _ABOVE) & (y <= end + _BELOW) & (rows >= 0) & (rows <= image_shape[1] - 1)
                   & (x >= edge) & (x <= image_shape[0] - 1 - edge))
         if np.count_nonzero(exists) >= 2:
             result.append(np.where(exists, x, -2.0))

@@ -514,6 +514,21 @@ def test_lanes_that_meet_at_the_horizon_stay_two():
     assert_lanes(clustering.lanes(draw(lines), PHOTO, H_SAMPLES), lines, ends=1)
 
 
+@pytest.mark.parametrize('end, expected', [([640, 640], [640, 640]), ([640, 560], [710, 710])])
+def test_lanes_end_at_our_own_cars_bonnet_but_go_on_behind_what_hides_each_alone(end, expected):
+    ids = draw([np.where(np.array(H_SAMPLES) <= row, line, -2) for row, line in zip(end, road()[1:3])])
+    for line, row in zip(clustering.lanes(ids, PHOTO, H_SAMPLES), expected, strict=True):
+        assert abs(max(y for x, y in zip(line, H_SAMPLES) if x >= 0) - row) <= 10
+
+
+def test_lanes_begin_at_much_the_same_row_unless_one_begins_far_below():
+    starts = [300, 300, 330, 450]
+    ids = draw([np.where(np.array(H_SAMPLES) >= row, line, -2) for row, line in zip(starts, road()[[1, 0, 2, 3]])])
+    found = [min(y for x, y in zip(line, H_SAMPLES) if x >= 0) for line in clustering.lanes(ids, PHOTO, H_SAMPLES)]
+    assert max(found[:3]) - min(found[:3]) <= 10
+    assert found[3] >= 440
+
+
 def test_a_lane_that_stops_short_of_the_border_is_prolonged_and_one_that_ends_midway_is_not():
     expected = road()[1:3]
     ids = draw(expected)
