@@ -25,6 +25,7 @@ _MAX_ITEMS = 1 << 13  # cells or points at a time: a block's distances fit a cor
 # that may come within a ball by them are not more than _MAX_NEAR.
 _SLOW, _ROOM, _MAX_NEAR = 0.05, 1.5, 1 << 20
 _MOST_SLACK = 1e-3  # bandwidths that distances may be wrong by in float32; where they would be more wrong, in float64
+_LARGEST = 1e30  # bandwidth: as places in float32 go
 _WIDE = 1e4  # bandwidths: of points spread wider, the empty space between is left out
 
 # ---- Mean shift --------------------------------------------------------------------------------------------
@@ -41,22 +42,24 @@ def cluster(prediction, bandwidth):
     The points are kept in cells within cells, each with its number of points, their sum and a sphere around
     them. A block of neighbouring seeds is held against cells by a matrix product. Only those cells that the
     surface of a ball cuts are opened, down to single points; the others count as a whole. Slow seeds are then
-    held against the points near the surface alone. So the means are exact, not binned.
+    held against the points near the surface alone. So the means are exact, not binned; where the distance of a
+    point is the bandwidth itself, rounding decides, as it does there.
 
     prediction: float [N, feature_dim]; float16 is worked on as float32, integers as float64
     bandwidth: radius of the ball, in units of the embedding
     Returns (num_clusters, labels, cluster_centers): int; int64 [N], the cluster of each point, 0 the one
     whose center had the most points within the bandwidth; float [num_clusters, feature_dim]. Without points:
     0 clusters.
-    Raises ValueError for another shape, points that are not finite, a bandwidth that is not a number above 0.
+    Raises ValueError for another shape, points that are not finite, a bandwidth that is not a number above 0,
+    or absurdly large.
     Extra memory stays below 60 bytes a coordinate and 30 MB.
     """
     points = np.asarray(prediction)
     if points.ndim != 2 or points.shape[1] == 0:
         raise ValueError(f'prediction must be of shape [N, feature_dim], not {list(points.shape)}')
     bandwidth = float(bandwidth)
-    if not 0 < bandwidth < np.inf:
-        raise ValueError(f'bandwidth must be a number above 0, not {bandwidth}')
+    if not 0 < bandwidth <= _LARGEST:
+        raise ValueError(f'bandwidth must be a number above 0, up to {_LARGEST:g}, not {bandwidth}')
     if points.dtype != np.float32:
         points = points.astype(np.float32 if points.dtype == np.float16 else np.float64, copy=False)
     if len(points) == 0:
@@ -112,8 +115,11 @@ class _Scale(typing.NamedTuple):
             return (columns - self.origin.astype(columns.dtype)) / self.bandwidth
         result = columns / np.float64(self.bandwidth)
         for row, column, (bins, moved) in zip(result, columns, self.axes):
-            number = np.searchsorted(bins, np.rint(column / self.bandwidth), 'right') - 1
+            own = np.rint(column / self.bandwidth)
+            # The nearest of the bins that hold points: rounding takes a far seed out of the bin that it stands for.
+            number = np.searchsorted((bins[1:] + bins[:-1]) / 2, own)
             row -= bins[number]  # first: of a far place only its part within the bin can be kept
+            np.clip(row, -2, 2, out=row)
             row += moved[number]
         return result
 
@@ -234,7 +240,7 @@ def _number_bins(bins, most_bits):
         number = np.zeros(bins.shape[1], bins.dtype if whole else np.int64)
         for column, least, span in zip(bins, low, spans):
             number *= span
-            number += (column - least).astype(number.dtype, copy=False)
+            number += (column - least if whole else column.astype(np.float64) - float(least)).astype(number.dtype)
         return number.astype(np.int64), bits
     # Too many conceivable bins (far-spread points, many dimensions): number those that hold points.
     number = np.zeros(bins.shape[1], np.int64)
@@ -521,17 +527,19 @@ def _background_center(points, bandwidth):
     By a sample of the points, which is enough for a mean of most of them. None if it is scattered: if it lies in more
     than _SCATTERED bins.
     """
-    sample = points[::max(1, len(points) // _SAMPLE)]
+    sample = points
+    if len(points) > _SAMPLE:  # at random: regular steps would be the same few columns in every row
+        sample = points[np.random.default_rng(0).integers(0, len(points), _SAMPLE)]
     bins = np.rint(sample / bandwidth)
     number, counts = np.unique(bins, axis=0, return_inverse=True, return_counts=True)[1:]
     if len(counts) > _SCATTERED:
         return None
-    center = sample[number.ravel() == counts.argmax()].mean(0)
+    center = sample[number.ravel() == counts.argmax()].mean(0, dtype=np.float64)
     for _ in range(_MAX_ITERATIONS):
         near = _squared((sample - center).T) <= bandwidth ** 2
         if not near.any():  # in many dimensions the middle of a bin may be far from its points
             break
-        before, center = center, sample[near].mean(0)
+        before, center = center, sample[near].mean(0, dtype=np.float64)
         if np.square(center - before).sum() <= (_STOP * bandwidth) ** 2:
             break
     return center
@@ -662,7 +670,7 @@ def lanes(ids, image_shape, h_samples, max_lanes=5):
         edge = _EDGE * scale_x
         exists = ((y >= top[i] - _ABOVE) & (y <= end + _BELOW) & (rows >= 0) & (rows <= image_shape[1] - 1)
                   & (x >= edge) & (x <= image_shape[0] - 1 - edge))
-        if np.count_nonzero(exists) >= 2:
+        if np.count_nonzero(exists) >= min(2, len(rows)):
             result.append(np.where(exists, x, -2.0))
     return result
 

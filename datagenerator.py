@@ -70,7 +70,7 @@ def _read_checked(path):
         if os.path.isdir(path):
             raise InputError(f'{path}: is a folder, not a picture')
         if not os.path.isfile(path):
-            raise InputError(f'{path}: no such file')
+            raise InputError(f'{path}: is no file' if os.path.exists(path) else f'{path}: no such file')
         if os.path.getsize(path) > MAX_FILE_BYTES:
             raise InputError(f'{path}: is too large for a picture ({os.path.getsize(path):,} bytes)')
         with open(path, 'rb') as file:
@@ -229,6 +229,13 @@ def make_output_folder(path):
         raise InputError(f'{path}: cannot be written: {error.strerror}')
 
 
+def check_checkpoint_folder(path):
+    """Raises InputError for a folder from which TensorFlow could not read a checkpoint that it had written there."""
+    path = os.fspath(path)
+    if '[' in path or '\\' in path:
+        raise InputError(f'{path}: TensorFlow reads no checkpoint from a path with [ or \\ in it; rename the folder')
+
+
 def list_images(folder):
     """Paths of the pictures in a folder, by name; hidden files are passed over. Raises InputError if none."""
     try:
@@ -241,7 +248,7 @@ def list_images(folder):
         raise InputError(f'{folder}: cannot be read: {error.strerror}')
     paths = [os.path.join(folder, name) for name in names
              if name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith('.')]
-    paths = [path for path in paths if os.path.isfile(path)]
+    paths = [path for path in paths if not os.path.isdir(path)]
     if not paths:
         raise InputError(f'{folder}: holds no pictures ({", ".join(IMAGE_EXTENSIONS)})')
     return paths
@@ -342,7 +349,7 @@ def get_validation_batch(data_dir, image_shape):
 FLIP = 0.5                 # probability; instance numbers carry no order, so a mirrored label keeps them
 ROLL, PITCH, YAW = 3, 3, 5   # of the camera, degrees either way
 ZOOM = (0.8, 1.45)          # focal length, as a ratio
-STRETCH = 1.12             # width to height, as a ratio either way
+STRETCH = 1.12             # of width, and as much less of height, as a ratio either way
 SWAY = 0.3                 # of the camera to the side, as a ratio to its height above the road
 FOCAL_LENGTH, HORIZON = 1.0, 0.38   # of a typical road camera, in widths and heights of the picture
 

@@ -400,6 +400,12 @@ def save_image_with_features_as_color(pred, output_dir='.'):
     return pictures
 
 
+def write_lanes(path, photos):
+    """Writes what --json asks for."""
+    tusimple.write_records(path, [tusimple.Record(photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
+                                                  run_time=round(run_time(photo), 3)) for photo in photos])
+
+
 # ---- The script --------------------------------------------------------------------------------------------
 
 def print_results(photos, seconds, flags):
@@ -477,30 +483,36 @@ def main(argv=None):
     results = run_pipeline(photos, read, lambda photo: embed_photo(photo, network, (width, height)),
                            lambda photo: finish_photo(photo, bandwidth, margins, flags),
                            1 if is_video else 2, flags.workers)
-    with tqdm.tqdm(total=count, unit='photo', disable=None, leave=False) as bar:
-        for photo in results:
-            if photo.error is None:
-                done.append(photo)
-            else:
-                with bar.external_write_mode():
-                    command_line.warn(photo.error)
-                problems.append(photo.error)
-            bar.update()
+    try:
+        with tqdm.tqdm(total=count, unit='photo', disable=None, leave=False) as bar:
+            for photo in results:
+                if photo.error is None:
+                    done.append(photo)
+                else:
+                    with bar.external_write_mode():
+                        command_line.warn(photo.error)
+                    problems.append(photo.error)
+                bar.update()
+    except BaseException:   # Ctrl-C as well
+        if flags.json and done:
+            write_lanes(flags.json, done)
+            command_line.warn(f'{flags.json}: holds the lanes of the {len(done)} pictures that were done')
+        raise
     seconds = time.perf_counter() - start
     network.close()
 
-    if is_video and count and len(done) < 0.95 * count - 1:   # headers are a few frames wrong now and then
-        problems.append(f'{flags.indir}: only {len(done)} of its {count} frames can be decoded')
-        command_line.warn(problems[-1])
+    if is_video and count and len(done) < count:
+        missing = f'{flags.indir}: only {len(done)} of its {count} frames can be decoded'
+        command_line.warn(missing)
+        if len(done) < 0.95 * count - 1:   # headers are a few frames wrong now and then
+            problems.append(missing)
     scattered = sum(photo.scattered for photo in done)
     if scattered:
         command_line.warn(f'the embedding of {scattered} of {len(done)} pictures is scattered, which is taken for '
                           f'background alone: train {flags.modeldir} for longer, or give a --bandwidth above {bandwidth:g}')
     if done:
         if flags.json:
-            tusimple.write_records(flags.json, [
-                tusimple.Record(photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
-                                run_time=round(run_time(photo), 3)) for photo in done])
+            write_lanes(flags.json, done)
         print_results(done, seconds, flags)
         warn_of_other_results(done, flags)
     return 1 if problems else 0

@@ -58,7 +58,7 @@ DEFAULT_MODELDIR = 'pretrained_semantic_model'
 RESUME = 'resume'             # folder of training states within --outdir
 FLAGS_FILE = 'flags.json'     # in it: what the training began with
 VALIDATION = 'validation'     # folder within --logdir of what belongs to epochs, where the rest belongs to steps
-# May differ when a training goes on. What the photos are is compared by their names, wherever they are now.
+# May differ when a training goes on. What the photos are is compared by names and sizes, wherever they are now.
 FREE_FLAGS = {'srcdir', 'outdir', 'logdir', 'epochs', 'workers', 'cache', 'keep', 'save_minutes', 'summary_steps',
               'pictures', 'fresh'}
 # Mean nothing with --semantic.
@@ -83,8 +83,8 @@ def parse_flags(argv=None):
                               f'{DEFAULT_MODELDIR} if it holds one; otherwise the weights start at random)')
     folders.add_argument('-o', '--outdir', default='saved_model', help='Folder for the trained model.')
     folders.add_argument('-l', '--logdir', default='log',
-                         help='Folder for TensorBoard, scatter plots and pictures; with --semantic, its folder '
-                              'semantic.')
+                         help='Folder for TensorBoard, scatter plots and pictures, where a new training starts its curves '
+                              'anew: one for each --outdir; with --semantic, its folder semantic.')
     folders.add_argument('--fresh', action='store_true',
                          help='Start over in an --outdir that holds a training or a model, which are then removed.')
 
@@ -173,8 +173,8 @@ def read_tf_config(text):
         addresses = [address for job in jobs.values() for address in job]
         sound = all(isinstance(job, list) for job in jobs.values()) and all(
             isinstance(address, str) and re.fullmatch(r'(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}', address)
-            for address in addresses)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            and int(address.rpartition(':')[2]) < 65536 for address in addresses)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         sound = False
     if not sound:
         raise InputError('TF_CONFIG: is not {"cluster": {"ps": ["host:port"], "chief": ["host:port"], "worker": '
@@ -209,7 +209,10 @@ def lane_records(srcdir, image_paths):
     path = os.path.join(srcdir, tusimple.PREPARED_LABELS)
     if not os.path.exists(path):
         return None
-    records = {os.path.basename(record.raw_file): record for record in tusimple.read_records(path)[0]}
+    records, problems = tusimple.read_records(path)
+    if problems:
+        command_line.warn(problems[0])
+    records = {os.path.basename(record.raw_file): record for record in records}
     chosen = [records.get(os.path.basename(image_path)) for image_path in image_paths]
     return None if None in chosen else chosen
 
@@ -222,6 +225,8 @@ def check_folders(flags):
     has_state, has_model = (bool(glob.glob(os.path.join(glob.escape(flags.outdir), *name)))
                             for name in ((RESUME, '*.index'), ('*.index',)))
     resuming = has_state and not flags.fresh
+    for folder in (flags.outdir, flags.modeldir):
+        datagenerator.check_checkpoint_folder(folder or '')
     if has_model and not has_state and not flags.fresh:
         raise InputError(f'{flags.outdir}: holds a model but no training that could go on; choose another --outdir, or '
                          f'--fresh to replace it')
@@ -256,9 +261,10 @@ def alone(outdir):
 
 def settings(flags, data, replicas=1):
     """All that a training was given, as JSON has it. Its batch_size is of a step, of all replicas together."""
-    names = '\n'.join(os.path.basename(path) for path in data.train[0] + data.valid[0])
+    # By name and size: prepared folders all have the same names.
+    names = '\n'.join(f'{os.path.basename(path)} {os.path.getsize(path)}' for path in data.train[0] + data.valid[0])
     kept = {**vars(flags), 'batch_size': flags.batch_size * replicas}
-    kept['photos'] = len(data.train[0]), len(data.valid[0]), zlib.crc32(os.fsencode(names))
+    kept['photos'] = len(data.train[0]), len(data.valid[0]), zlib.crc32(os.fsencode(names)), data.records is not None
     return json.loads(json.dumps(kept))
 
 
@@ -483,11 +489,11 @@ class Training:
         return f'{total:.4f}' + ('' if self.flags.semantic else f' = var {var:.4f} + dist {dist:.4f} + reg {reg:.4f}')
 
     def say(self, line):
-        with self.bar.external_write_mode():
+        with self.bar.external_write_mode(), contextlib.suppress(OSError):   # a full disk below it is no end
             print(line, flush=True)
 
     def warn(self, line):
-        with self.bar.external_write_mode():
+        with self.bar.external_write_mode(), contextlib.suppress(OSError):
             command_line.warn(line)
 
 
@@ -552,7 +558,9 @@ def start(trainer, flags, given, source, resuming):
     for folder in (flags.outdir, os.path.join(flags.outdir, RESUME)):
         if utils.checkpoints(folder):
             print(f'{folder}: what was there is replaced')
-        utils.remove_model(folder)
+        if flags.fresh:   # otherwise there is no model, and what else is there may be someone's
+            utils.remove_model(folder)
+        utils.remove_unfinished(folder)
     write_settings(flags.outdir, given, trainer.conventions)
     trainer.save_state(os.path.join(flags.outdir, RESUME))
 

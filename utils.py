@@ -26,7 +26,7 @@ import tensorflow.compat.v1 as tf
 import datagenerator
 import enet
 import loss
-from data.command_line import MIN_BANDWIDTH, InputError
+from data.command_line import MAX_BANDWIDTH, MIN_BANDWIDTH, InputError
 
 tf.disable_v2_behavior()
 
@@ -77,7 +77,8 @@ class Conventions:
         for name in ('delta_v', 'delta_d', 'bandwidth'):
             value = getattr(self, name)
             need(type(value) in (int, float) and 0 < value < math.inf, name, 'a number above 0')
-        need(self.bandwidth >= MIN_BANDWIDTH, 'bandwidth', f'{MIN_BANDWIDTH:g} or more')
+        need(MIN_BANDWIDTH <= self.bandwidth <= MAX_BANDWIDTH, 'bandwidth',
+             f'from {MIN_BANDWIDTH:g} to {MAX_BANDWIDTH:g}')
         need(self.delta_v < self.delta_d, 'delta_v', f'below "delta_d", {self.delta_d!r}')
 
 
@@ -249,6 +250,7 @@ def find_checkpoint(checkpoint_dir):
     found = checkpoints(checkpoint_dir)
     if not found:
         raise InputError(f'{checkpoint_dir}: holds no checkpoint (*.index and *.data-00000-of-00001)')
+    datagenerator.check_checkpoint_folder(checkpoint_dir)
     return found[0]
 
 
@@ -579,7 +581,10 @@ class Trainer:
         try:
             os.makedirs(folder, exist_ok=True)
             if not saver.last_checkpoints:   # those of an earlier process are for this one to remove
-                saver.recover_last_checkpoints(checkpoints(folder)[::-1])
+                found, keep = checkpoints(folder), saver.saver_def.max_to_keep
+                for path in [path for old in found[keep:] for path in glob.glob(glob.escape(old) + '.*')]:
+                    os.remove(path)   # more were kept before; the saver removes but one at a time
+                saver.recover_last_checkpoints(found[:keep][::-1])
             saver.save(self._session, prefix, write_meta_graph=False)
         except (tf.errors.OpError, ValueError, OSError) as error:
             remove_unfinished(folder)
@@ -689,7 +694,7 @@ class Cluster:
             host, port = self._addresses[name].rsplit(':', 1)
             try:
                 socket.create_connection((host.strip('[]'), int(port)), timeout=POLL).close()
-            except OSError:
+            except (OSError, UnicodeError):   # the latter for what can be no host
                 found.append(f'{name} at {self._addresses[name]}')
         return found
 
@@ -1009,7 +1014,7 @@ class EventFile:
 
 def remove_unfinished(folder):
     """Removes what a process that was killed while it saved has left in a folder of checkpoints."""
-    for pattern in ('*.tempstate*', 'checkpoint.tmp*', '.*.tmp'):
+    for pattern in ('*.tempstate*', 'checkpoint.tmp*', '.*.json.tmp'):
         for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
             os.remove(path)
 

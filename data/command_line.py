@@ -6,7 +6,7 @@ import signal
 import sys
 
 
-MIN_BANDWIDTH = 1e-6   # in units of the embedding
+MIN_BANDWIDTH, MAX_BANDWIDTH = 1e-6, 1e6   # in units of the embedding
 
 
 class InputError(Exception):
@@ -29,8 +29,8 @@ def positive_float(text):
 
 
 def bandwidth(text):
-    """argparse type: a bandwidth of mean shift that float32 can divide by."""
-    return _number(text, float, MIN_BANDWIDTH, f'a number of {MIN_BANDWIDTH:g} or more')
+    """argparse type: a bandwidth of mean shift that float32 can divide by and square."""
+    return _number(text, float, MIN_BANDWIDTH, f'a number from {MIN_BANDWIDTH:g} to {MAX_BANDWIDTH:g}', MAX_BANDWIDTH)
 
 
 def non_negative_float(text):
@@ -38,13 +38,13 @@ def non_negative_float(text):
     return _number(text, float, 0, 'a number of 0 or more')
 
 
-def _number(text, kind, least, meaning):
+def _number(text, kind, least, meaning, most=sys.float_info.max):
     try:
         value = kind(text)
     except ValueError:
         value = None
     # NaN fails every comparison; an int too large for a float is no sane flag either.
-    if value is None or not least <= value <= sys.float_info.max:
+    if value is None or not least <= value <= most:
         raise argparse.ArgumentTypeError(f'{text!r} is not {meaning}')
     return value
 
@@ -89,6 +89,8 @@ def run(main):
     """
     # As an exception, SIGTERM lets `finally` take away what is half-written.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    for stream in (sys.stdout, sys.stderr):   # what a terminal cannot show is escaped, rather than the end of a run
+        stream.reconfigure(errors='backslashreplace')
     try:
         status = main()
         sys.stdout.flush()

@@ -135,7 +135,7 @@ def main():
     own = own_names(args.outdir)
 
     cv2.setNumThreads(1)  # the workers are the parallelism
-    written, num_lanes = [], 0
+    written, num_lanes, photos = [], 0, set()
     unfinished = [os.path.join(args.outdir, folder, UNFINISHED) for folder in FOLDERS]
     try:
         results = outcomes(lambda record: prepare(record, args.train_data_dir), records, args.workers)
@@ -156,6 +156,7 @@ def main():
                     datagenerator.write_file(os.path.join(folder, name), data)
                 written.append(tusimple.Record(f'images/{name}', record.lanes, record.h_samples))
                 num_lanes += lanes_seen
+                photos.add(os.path.normpath(record.raw_file))
         problems = [problem for *_, problem in sorted(problems)]
         if not written:
             first = f'; the first: {problems[0]}' if problems else ''
@@ -167,6 +168,9 @@ def main():
 
     for problem in problems:
         print(command_line.printable(problem))
+    if len(photos) < len(written):
+        command_line.warn(f'{args.train_data_dir}: {len(written) - len(photos)} label lines are of photos that others are '
+                          f'of, too; training and validation may share them')
     if removed:
         print(f'Removed {removed} files of an earlier, longer run.')
     print(f'Wrote {len(written)} photos and {num_lanes} lanes to {args.outdir}; '

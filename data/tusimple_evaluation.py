@@ -231,7 +231,11 @@ def parse_args(argv=None):
     rules = parser.add_argument_group('rules')
     rules.add_argument('--ignore-run-time', action='store_true',
                        help='Score as if no photo had taken more than 200 ms; run_time need not be there.')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for flag, value in (('--per-image', args.per_image), ('--worst', args.worst)):
+        if value == '':
+            parser.error(f'{flag} is empty; give a name')
+    return args
 
 
 def read_all(path, **kwargs):
@@ -249,9 +253,11 @@ def check_outputs(args, labels):
     """Makes the output folders, proves them writable, and sees that no output would replace an input."""
     if args.per_image:
         datagenerator.check_output_file('--per-image', args.per_image)
-        for path in (args.predictions, args.labels):
-            if os.path.exists(args.per_image) and os.path.samefile(args.per_image, path):
-                raise InputError(f'--per-image {args.per_image}: is an input itself; give another name')
+        inputs = [args.predictions, args.labels]
+        inputs += [os.path.join(os.path.dirname(args.labels), label.raw_file) for label in labels]
+        if os.path.exists(args.per_image) and any(os.path.exists(path) and os.path.samefile(args.per_image, path)
+                                                  for path in inputs):
+            raise InputError(f'--per-image {args.per_image}: is an input itself; give another name')
     if args.worst:
         datagenerator.make_output_folder(args.worst)
         # Whose photos are called 0000.png as well, those of a prepared folder, for one.

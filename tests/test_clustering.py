@@ -281,6 +281,23 @@ def test_instance_ids_are_ordered_by_their_lower_ends():
     np.testing.assert_array_equal(clustering.instance_ids(embedding, 1.0), expected)
 
 
+@pytest.mark.parametrize('points', [
+    np.float64([[0]] * 3 + [[2 ** 24 + 1]] * 3 + [[2 ** 24 + 6]] * 2),  # the seeds' float32 is off by a bin
+    np.float32([[-3, 0]] * 2 + [[16777213, .49]] * 3 + [[16777214, -.49]] * 2),  # as is a difference of bins
+])
+def test_bins_that_float32_cannot_number(points):
+    assert_same(points, 1.0)
+
+
+@pytest.mark.parametrize('shape, offset', [((64, 64), 0), ((64, 64), 1e6), ((1024, 512), 0)])
+def test_background_is_what_most_pixels_are_wherever_and_however_large(shape, offset):
+    embedding = np.full([*shape, 3], offset, np.float32)
+    embedding[:, :shape[1] // 64 + 1] += 4  # columns that every regular step would meet
+    embedding[:, shape[1] // 2:shape[1] // 2 + shape[1] // 64 + 1] += 4
+    ids = clustering.instance_ids(embedding, 0.75, (0.5, 1.5))
+    np.testing.assert_array_equal(ids == 0, embedding[..., 0] == offset)
+
+
 def test_lane_that_leaves_at_the_side_comes_after_one_that_leaves_below_it():
     expected = np.zeros([100, 200], np.uint8)
     cv2.line(expected, (110, 20), (180, 99), 1, 3)
@@ -474,6 +491,10 @@ def test_lanes_end_a_little_before_the_side_of_the_photo_as_labels_do(photo):
     line, = clustering.lanes(ids, photo, rows)
     x = np.interp(rows, rows[line >= 0], line[line >= 0])
     assert 0.985 * photo[0] < x.max() < 0.997 * photo[0]
+
+
+def test_one_row_is_enough_to_ask_for():
+    assert [line > 0 for line in clustering.lanes(draw(road()), PHOTO, [400])] == [[True]] * 4
 
 
 def points(*ends):

@@ -4,6 +4,7 @@ import argparse
 import ast
 import errno
 import glob
+import io
 import os
 import signal
 import subprocess
@@ -82,6 +83,13 @@ def test_run_ends_with_one_line_and_a_status(error, status, words, capsys, monke
 def test_run_passes_on_the_status_of_main(capsys):
     assert end_of(lambda: None, capsys)[0] in (None, 0)
     assert end_of(lambda: 3, capsys)[0] == 3
+
+
+def test_what_stdout_cannot_encode_is_escaped(capsys, monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(raw, 'ascii'))
+    assert end_of(lambda: print('o\xfc'), capsys)[0] in (None, 0)
+    assert raw.getvalue() == b'o\\xfc\n'
 
 
 def test_run_does_not_hide_mistakes_of_the_program():

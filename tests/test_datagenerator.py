@@ -366,6 +366,14 @@ def test_warped_label_stays_on_its_line(seed):
     assert (white & ~lane).sum() + (lane & (warped.min(axis=-1) < 100)).sum() < 0.05 * lane.sum()
 
 
+def test_a_sideways_move_of_the_camera_leaves_the_horizon(monkeypatch):
+    monkeypatch.setattr(dg, 'FLIP', 0)
+    monkeypatch.setattr(dg, '_around', lambda rng, low, high, mode=0: high if high == dg.SWAY else 0)
+    matrix = dg.camera_change((200, 100), np.random.default_rng(0))
+    np.testing.assert_allclose(matrix @ [50, 38, 1], [50, 38, 1], atol=1e-9)
+    np.testing.assert_allclose(matrix @ [50, 88, 1], [50 + 50 * dg.SWAY, 88, 1], atol=1e-9)
+
+
 def test_camera_change_mirrors_half_of_the_time():
     mirrored = [np.linalg.det(dg.camera_change((64, 36), np.random.default_rng(i))) < 0 for i in range(200)]
     assert 70 < sum(mirrored) < 130
@@ -437,6 +445,15 @@ def test_resumed_queue_goes_on_identically(samples):
 def test_seed_changes_order_and_augmentation(samples):
     ones, others = take(samples, 3, seed=1), take(samples, 3, seed=2)
     assert [batch.paths for batch in ones] != [batch.paths for batch in others]
+
+
+def test_a_photo_is_augmented_otherwise_in_each_epoch_and_with_each_seed(samples):
+    shown = []
+    for seed in (1, 2):
+        with dg.BatchQueue(*samples, 1, SHAPE, tf.train.Coordinator(), seed=seed) as queue:
+            batches = [queue.get() for _ in range(2 * queue.steps_per_epoch)]
+        shown += [batch.images.tobytes() for batch in batches if batch.paths[0] == samples[0][0]]
+    assert len(shown) == len(set(shown)) == 4
 
 
 @pytest.mark.parametrize('shards, batch_size', [(2, 1), (3, 1), (2, 2), (2, 5)])

@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -333,6 +334,22 @@ def test_ctrl_c_leaves_with_130_and_one_line(colour_network, run_script, tmp_pat
     assert (tmp_path / 'p.json').read_text() == 'earlier predictions'
 
 
+def test_lanes_of_what_was_done_are_written_when_it_is_stopped(colour_network, run_script, tmp_path, monkeypatch):
+    whole, calls = clustering.instance_ids, []
+
+    def interrupted(embedding, bandwidth, margins):
+        calls.append(1)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        return whole(embedding, bandwidth, margins)
+    monkeypatch.setattr(clustering, 'instance_ids', interrupted)
+    for name in 'abcd':
+        write(tmp_path / f'in/{name}.png', road('red'))
+    outcome = run_script(inference, '-i', tmp_path / 'in', '--no-pictures', '--workers', '0', '--json', tmp_path / 'p.json')
+    assert outcome.status == 130 and 'p.json: holds the lanes of the 2 pictures' in outcome.err
+    assert [line['raw_file'] for line in json_lines(tmp_path / 'p.json')] == ['a.png', 'b.png']
+
+
 # ---- Bad input ---------------------------------------------------------------------------------------------
 
 def test_one_bad_photo_among_many_is_named_and_the_others_are_done(colour_network, run_script, tmp_path):
@@ -345,6 +362,22 @@ def test_one_bad_photo_among_many_is_named_and_the_others_are_done(colour_networ
     assert sorted(os.listdir(tmp_path / 'out')) == [f'cluster_{i:04d}.png' for i in (0, 1, 3)]
     assert [line['raw_file'] for line in json_lines(tmp_path / 'p.json')] == ['a.png', 'b.png', 'd.png']
     assert '3 pictures' in outcome.out
+
+
+def test_a_name_of_a_photo_that_is_no_file_is_named(colour_network, run_script, tmp_path):
+    write(tmp_path / 'in/a.png', road('red'))
+    (tmp_path / 'in/b.jpg').symlink_to('nowhere')
+    os.mkfifo(tmp_path / 'in/c.jpg')
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out')
+    assert outcome.status == 1 and 'b.jpg: no such file' in outcome.err and 'c.jpg: is no file' in outcome.err
+    assert os.listdir(tmp_path / 'out') == ['cluster_0000.png']
+
+
+def test_model_in_a_folder_that_tensorflow_would_not_find_is_named(tiny_model, run_script, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / 'tm [v2]')
+    write(tmp_path / 'a.png', road('red'))
+    outcome = run_script(inference, '-i', tmp_path / 'a.png', '-o', tmp_path / 'out', '-m', tmp_path / 'tm [v2]')
+    assert outcome.status == 1 and 'tm [v2]: TensorFlow reads no checkpoint' in one_line(outcome.err)
 
 
 def test_no_good_photo_at_all_leaves_earlier_predictions_alone(colour_network, run_script, tmp_path):

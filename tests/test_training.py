@@ -332,6 +332,33 @@ def test_other_photos_are_noticed(home, finished, run_script):
     assert outcome.status == 1 and 'other photos' in outcome.err
 
 
+def test_other_photos_of_the_same_names_and_a_lost_score_are_noticed(home, data, finished, run_script):
+    shutil.copytree(finished / 'saved_model', 'saved_model')
+    inverted = shutil.copytree(data, home / 'd')
+    for path in (inverted / 'images').iterdir():
+        cv2.imwrite(str(path), cv2.blur(cv2.imread(str(path)), (3, 3)))
+    unscored = shutil.copytree(data, home / 'e')
+    os.remove(unscored / 'lanes.json')
+    for folder in (inverted, unscored):
+        outcome = run_script(training, '-s', folder, '--epochs', '3', '--learning-rate', '0.01', *SMALL)
+        assert outcome.status == 1 and 'other photos' in outcome.err
+
+
+def test_files_of_others_in_outdir_stay(home, data, run_script):
+    os.mkdir('o')
+    for name in ('experiment.meta', '.draft.tmp'):
+        (home / 'o' / name).write_text('mine')
+    assert run_script(training, '-s', data, '-o', 'o', '--epochs', '1', *SMALL).status in (None, 0)
+    assert (home / 'o/experiment.meta').read_text() == (home / 'o/.draft.tmp').read_text() == 'mine'
+
+
+def test_fewer_states_are_kept_from_then_on(home, data, finished, run_script):
+    shutil.copytree(finished / 'saved_model', 'saved_model')
+    assert len(utils.checkpoints('saved_model/resume')) == 3
+    run_script(training, '-s', data, '--epochs', '4', '--learning-rate', '0.01', '--keep', '1', *SMALL)
+    assert len(utils.checkpoints('saved_model/resume')) == 1
+
+
 def test_second_training_on_an_outdir_is_refused(home, data, run_script):
     (home / 'saved_model/resume').mkdir(parents=True)
     with training.alone('saved_model'):
@@ -745,7 +772,7 @@ def bad_folders():
     yield 'logdir is a file', file('l'), ['-l', 'l'], 'l:'
     yield 'outdir holds a model', model, ['-o', 'o'], 'o: holds a model'
     if os.geteuid():
-        yield 'unwritable', unwritable, ['-o', 'o'], 'o/.probe: cannot be written'
+        yield 'unwritable', unwritable, ['-o', 'o'], 'o: cannot be written'
 
 
 @pytest.mark.parametrize('prepare, args, culprit', [pytest.param(*case[1:], id=case[0]) for case in bad_folders()])

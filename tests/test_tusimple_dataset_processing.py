@@ -95,6 +95,15 @@ BAD_LINES = {
 }
 
 
+def test_photos_that_are_labelled_twice_are_written_twice_and_said(tusimple_folder, tmp_path, run_script):
+    lines = (tusimple_folder / 'label_data_0000.json').read_text()
+    (tusimple_folder / 'label_data_all.json').write_text(lines)
+    outcome = run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
+    count = len(label_lines(tusimple_folder))
+    assert outcome.status in (None, 0) and f'{count} label lines are of photos that others are' in outcome.err
+    assert len(os.listdir(tmp_path / 'out/images')) == 2 * count
+
+
 @pytest.mark.parametrize('make, reason', BAD_LINES.values(), ids=BAD_LINES.keys())
 def test_a_bad_line_is_reported_passed_over_and_counted(make, reason, tusimple_folder, tmp_path, run_script):
     photo = (tusimple_folder / 'clips/0000/0/20.jpg').read_bytes()

@@ -303,6 +303,17 @@ def test_odd_lanes_and_photos_can_be_drawn():
         assert evaluation.draw_lanes(photo, predicted, label, row).shape[1] == 1
 
 
+@pytest.mark.parametrize('args, words', [
+    (['--per-image', 'train_set/clips/0000/0/20.jpg'], 'is an input itself'),
+    (['--per-image', ''], '--per-image is empty'), (['--worst', ''], '--worst is empty')])
+def test_no_report_replaces_a_photo_or_has_no_name(files, run_script, monkeypatch, args, words):
+    monkeypatch.chdir(files[0].parent)
+    photo = (files[1].parent / 'clips/0000/0/20.jpg').read_bytes()
+    outcome = run_script(evaluation, *files, *args)
+    assert outcome.status and words in outcome.err and outcome.err.count('\n') == 1
+    assert (files[1].parent / 'clips/0000/0/20.jpg').read_bytes() == photo
+
+
 def test_predictions_need_no_h_samples(files, run_script):
     predictions, labels = files
     expected = run_script(evaluation, predictions, labels).out
