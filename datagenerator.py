@@ -273,6 +273,8 @@ def find_samples(srcdir):
                              'python data/tusimple_dataset_processing.py DIR')
         paths = collections.defaultdict(list)
         for path in list_images(folder):
+            if folder.endswith('labels') and path.lower().endswith(('.jpg', '.jpeg')):
+                raise InputError(f'{path}: a JPEG does not keep the grey values of a label; make it a PNG')
             paths[os.path.splitext(os.path.basename(path))[0]].append(path)
         for same in paths.values():
             if len(same) > 1:
