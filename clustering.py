@@ -496,7 +496,8 @@ def instance_ids(embedding, bandwidth, margins=None):
         center = _background_center(points, bandwidth)
         if center is None:  # see is_scattered
             return np.zeros([height, width], np.int32)
-        pixels = np.flatnonzero(_squared((points - center).T) >= max(delta_v, 2 * (delta_d - delta_v)) ** 2)
+        away = points - center.astype(points.dtype)
+        pixels = np.flatnonzero(np.einsum('ij,ij->i', away, away) >= max(delta_v, 2 * (delta_d - delta_v)) ** 2)
         num, labels, _ = cluster(points[pixels], bandwidth)
         large = (np.bincount(labels, minlength=num) >= _SPECKS * len(points))[labels]
         pixels, labels = pixels[large], labels[large]
@@ -530,11 +531,11 @@ def _background_center(points, bandwidth):
     sample = points
     if len(points) > _SAMPLE:  # at random: regular steps would be the same few columns in every row
         sample = points[np.random.default_rng(0).integers(0, len(points), _SAMPLE)]
-    bins = np.rint(sample / bandwidth)
-    number, counts = np.unique(bins, axis=0, return_inverse=True, return_counts=True)[1:]
+    bins, _ = _number_bins(np.rint(np.ascontiguousarray(sample.T) / bandwidth), 63)
+    _, number, counts = np.unique(bins, return_inverse=True, return_counts=True)
     if len(counts) > _SCATTERED:
         return None
-    center = sample[number.ravel() == counts.argmax()].mean(0, dtype=np.float64)
+    center = sample[number == counts.argmax()].mean(0, dtype=np.float64)
     for _ in range(_MAX_ITERATIONS):
         near = _squared((sample - center).T) <= bandwidth ** 2
         if not near.any():  # in many dimensions the middle of a bin may be far from its points
