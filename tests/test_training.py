@@ -316,10 +316,13 @@ def test_other_flags_are_named_and_nothing_is_touched(home, data, finished, run_
     assert after == before
 
 
-def test_all_flags_are_recorded_and_those_that_matter_are_compared(finished):
+def test_all_flags_are_recorded_and_those_that_matter_are_compared(home, finished):
     record = json.loads((finished / 'saved_model/resume/flags.json').read_text())
     assert vars(training.parse_flags([])).keys() <= record.keys() and record['epochs'] == 3 and record['workers'] == 1
-    data = training.Data((['a.png'], ['a.png']), ([os.fsdecode(b'\xff.png')], ['b.png']), None)   # any name
+    names = ['a.png', os.fsdecode(b'\xff.png')]   # any name
+    for name in names:
+        (home / name).write_text('')
+    data = training.Data((names[:1], names[:1]), (names[1:], names[1:]), None)
     for schedule, expected in (('2018', ''), ('cosine', '--epochs was 5, is 6')):   # whose rates hang on the end
         before, now = (training.settings(training.parse_flags(
             ['--schedule', schedule, '--epochs', number, '--workers', number]), data) for number in '56')
