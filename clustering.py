@@ -531,7 +531,7 @@ def _background_center(points, bandwidth):
     sample = points
     if len(points) > _SAMPLE:  # at random: regular steps would be the same few columns in every row
         sample = points[np.random.default_rng(0).integers(0, len(points), _SAMPLE)]
-    bins, _ = _number_bins(np.rint(np.ascontiguousarray(sample.T) / bandwidth), 63)
+    bins, _ = _number_bins(np.rint(np.ascontiguousarray(sample.T, np.float64) / bandwidth), 63)
     _, number, counts = np.unique(bins, return_inverse=True, return_counts=True)
     if len(counts) > _SCATTERED:
         return None

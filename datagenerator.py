@@ -232,7 +232,7 @@ def make_output_folder(path):
 def check_checkpoint_folder(path):
     """Raises InputError for a folder from which TensorFlow could not read a checkpoint that it had written there."""
     path = os.fspath(path)
-    if '[' in path or '\\' in path:
+    if '[' in path or '\\' in path and os.sep == '/':
         raise InputError(f'{path}: TensorFlow reads no checkpoint from a path with [ or \\ in it; rename the folder')
 
 

@@ -298,6 +298,14 @@ def test_background_is_what_most_pixels_are_wherever_and_however_large(shape, of
     np.testing.assert_array_equal(ids == 0, embedding[..., 0] == offset)
 
 
+def test_finite_embedding_beyond_all_measure_has_instances_or_an_error():
+    embedding = np.zeros([8, 8, 3], np.float32)
+    embedding[0] = 3e38
+    assert clustering.is_scattered(embedding, 1e-6) is False
+    with pytest.raises(ValueError, match='too small'):
+        clustering.instance_ids(embedding, 1e-6, (0.5, 1.5))
+
+
 def test_lane_that_leaves_at_the_side_comes_after_one_that_leaves_below_it():
     expected = np.zeros([100, 200], np.uint8)
     cv2.line(expected, (110, 20), (180, 99), 1, 3)
