@@ -225,8 +225,13 @@ def check_folders(flags):
     has_state, has_model = (bool(glob.glob(os.path.join(glob.escape(flags.outdir), *name)))
                             for name in ((RESUME, '*.index'), ('*.index',)))
     resuming = has_state and not flags.fresh
-    for folder in (flags.outdir, flags.modeldir):
-        datagenerator.check_checkpoint_folder(folder or '')
+    for folder in (flags.outdir, flags.modeldir or ''):
+        datagenerator.check_checkpoint_folder(folder)
+    for folder in (flags.outdir, flags.logdir, flags.modeldir or ''):
+        try:
+            folder.encode()
+        except UnicodeEncodeError:
+            raise InputError(f'{folder}: is not UTF-8, as TensorFlow needs it; rename the folder')
     if has_model and not has_state and not flags.fresh:
         raise InputError(f'{flags.outdir}: holds a model but no training that could go on; choose another --outdir, or '
                          f'--fresh to replace it')

@@ -773,6 +773,8 @@ def bad_folders():
     yield 'outdir is a file', file('o'), ['-o', 'o'], 'o:'
     yield 'outdir below a file', file('o'), ['-o', 'o/p'], 'o/p:'
     yield 'logdir is a file', file('l'), ['-l', 'l'], 'l:'
+    yield 'outdir with a bracket', None, ['-o', 'o[1]'], 'o[1]: TensorFlow reads no checkpoint'
+    yield 'logdir is no UTF-8', None, ['-l', os.fsdecode(b'l\xff')], r'l\udcff: is not UTF-8'
     yield 'outdir holds a model', model, ['-o', 'o'], 'o: holds a model'
     if os.geteuid():
         yield 'unwritable', unwritable, ['-o', 'o'], 'o: cannot be written'
