@@ -75,6 +75,8 @@ def _read_checked(path):
             raise InputError(f'{path}: is too large for a picture ({os.path.getsize(path):,} bytes)')
         with open(path, 'rb') as file:
             data = file.read()
+    except FileNotFoundError:   # removed just now
+        raise InputError(f'{path}: no such file')
     except OSError as error:
         raise InputError(f'{path}: cannot be read: {error.strerror}')
     if not data:
