@@ -603,9 +603,9 @@ _MIN_COVER = 0.3  # of the rows it spans
 _MIN_PURE = 0.4  # of the cuts through an instance that belong to its line; less is a blob
 # Rows beyond the pixels' upper and lower end that still count as lane: ends are rounded to the rows of a coarser grid.
 _ABOVE, _BELOW = 1, 4
-# Lanes begin at much the same row, shortly before the horizon: each goes that share of the way to the row of most,
-# if it is no more rows away. In the labels half of all lanes begin within 10 px of the photo's first.
-_TOGETHER, _NOT_TOGETHER = 0.8, 80
+# Lanes begin at much the same row, shortly before the horizon: each beginning goes the first, a share, of the way to
+# their median, if it is within the second, rows. In the labels 4 of 5 lanes begin within 10 px of their photo's first.
+_TOGETHER, _WITHIN = 0.8, 80
 _EDGE = 8  # from the sides of the photo to where lanes end; labels end at 5 or so
 # Rows short of the border: labels end within the first; up to the second, pixels are missing.
 _NEAR, _REACH = 30, 200
@@ -656,7 +656,7 @@ def lanes(ids, image_shape, h_samples, max_lanes=5):
         return []
 
     away = np.median(top[chosen]) - top
-    top += _TOGETHER * np.where(np.abs(away) <= _NOT_TOGETHER, away, 0)
+    top += _TOGETHER * np.where(np.abs(away) <= _WITHIN, away, 0)
     lowest = np.sort(bottom[chosen])[-2:]
     behind_bonnet = len(lowest) > 1 and lowest[1] - lowest[0] < _BONNET and lowest[1] < _PHOTO[1] - _NEAR
     floor = lowest[1] if behind_bonnet else _PHOTO[1]

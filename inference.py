@@ -494,9 +494,13 @@ def main(argv=None):
                     problems.append(photo.error)
                 bar.update()
     except BaseException:   # Ctrl-C as well
-        if flags.json and done:
-            write_lanes(flags.json, done)
-            command_line.warn(f'{flags.json}: holds the lanes of the {len(done)} pictures that were done')
+        if flags.json and done and (os.path.isfile(flags.json) or not os.path.exists(flags.json)):
+            part = f'{flags.json}.part'   # an earlier run's lanes, all of them, may be in the file itself
+            try:
+                write_lanes(part, done)
+                command_line.warn(f'{part}: holds the lanes of the {len(done)} pictures that were done')
+            except InputError as error:
+                command_line.warn(error)
         raise
     seconds = time.perf_counter() - start
     network.close()
