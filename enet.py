@@ -6,11 +6,15 @@ the public checkpoints of 2018 use, so that weights from then load.
 Where there is more than one exact way to compute a thing, the way with the fewest passes over memory is taken:
 * a convolution and its batch norm are one: in training the biases cancel out, at inference the norm is folded in;
 * two PReLUs in a row, with a spatial dropout between, are one PReLU (`compose_slopes`);
+* what lies between convolutions can be compiled to one loop each (`loops`);
 * where a custom getter puts NumPy arrays in the place of the variables (`utils.constant_weights`), what depends on them
   alone is computed once, while the graph is built, and a PReLU whose slopes are at most 1 is a maximum;
 * pooling keeps which of its four pixels won, as 0..3, and unpooling compares with that instead of scattering.
 """
 import collections
+import contextlib
+import contextvars
+import functools
 import zlib
 
 import numpy as np
@@ -18,6 +22,35 @@ import tensorflow.compat.v1 as tf
 
 EPSILON = 0.001  # of every batch norm, as in the public checkpoints
 WEIGHT_DECAY = 2e-4  # on the weights of every convolution (section 4.2)
+
+
+# ---- Loops ----------------------------------------------------------------------------------------------------------
+
+_LOOPS = contextvars.ContextVar('loops', default=False)
+
+
+@contextlib.contextmanager
+def loops():
+    """In its block, each function marked `one_loop` becomes one operation, a loop that XLA compiles when it first runs.
+
+    For inference on this machine: outside of it, a graph has plain operations alone, which can be exported, and whose
+    gradients are sooner there than XLA's.
+    """
+    token = _LOOPS.set(True)
+    try:
+        yield
+    finally:
+        _LOOPS.reset(token)
+
+
+def one_loop(function):
+    """Marks a function of tensors, without convolutions, that one pass over memory could compute, see `loops`."""
+    compiled = tf.function(function, jit_compile=True, autograph=False)
+
+    @functools.wraps(function)
+    def call(*arguments):
+        return (compiled if _LOOPS.get() else function)(*arguments)
+    return call
 
 
 # ---- Layers ---------------------------------------------------------------------------------------------------------
@@ -57,16 +90,17 @@ def conv_norm(x, depth, kernel, mode, scope, norm_scope, stride=1, rate=1):
                       weights, biases, mode, norm_scope)
 
 
-def conv_transpose(x, filters, depth):
-    """SAME transposed convolution with stride 2. x: float32 [b, h, w, c] -> float32 [b, 2h, 2w, depth]."""
+def conv_transpose(x, filters):
+    """SAME transposed convolution, stride 2. x: float32 [b, h, w, c], filters [k, k, d, c] -> float32 [b, 2h, 2w, d]."""
     batch, height, width, _ = dynamic_shape(x)
-    return tf.nn.conv2d_transpose(x, filters, [batch, 2 * height, 2 * width, depth], strides=2, padding='SAME')
+    shape = [batch, 2 * height, 2 * width, filters.shape[2]]
+    return tf.nn.conv2d_transpose(x, filters, shape, strides=2, padding='SAME')
 
 
 def conv_transpose_norm(x, depth, kernel, mode, name, norm_scope):
     """Transposed convolution with stride 2, no biases, then batch norm. float32 [b, h, w, c] -> [b, 2h, 2w, depth]."""
     filters = weights_variable(name, [*kernel, depth, x.shape[-1]])
-    return batch_norm(lambda w: conv_transpose(x, w, depth), filters, 0., mode, norm_scope, depth_axis=2)
+    return batch_norm(lambda w: conv_transpose(x, w), filters, 0., mode, norm_scope, depth_axis=2)
 
 
 def batch_norm(convolve, weights, biases, mode, scope, depth_axis=3):
@@ -86,24 +120,37 @@ def batch_norm(convolve, weights, biases, mode, scope, depth_axis=3):
         scale = (moving_variance + EPSILON) ** -0.5
         scale_of_weights = scale if depth_axis == 3 else scale[:, None]
         return tf.nn.bias_add(convolve(weights * scale_of_weights), beta + (biases - moving_mean) * scale)
-    y, mean, variance = tf.nn.fused_batch_norm(convolve(weights), tf.ones([depth]), beta, epsilon=EPSILON)
+    # Of the initial block's 13 channels oneDNN takes the gradient ten times as slowly as of 16: channels of zeros help.
+    more = -int(depth) % 4
+    if more:
+        weights = tf.pad(weights, [[0, more if axis == depth_axis else 0] for axis in range(4)])
+        beta = tf.pad(beta, [[0, more]])
+    parts = tf.nn.fused_batch_norm(convolve(weights), tf.ones([depth + more]), beta, epsilon=EPSILON)
+    y, mean, variance = [part[..., :depth] for part in parts] if more else parts
     for average, value in ((moving_mean, mean + biases), (moving_variance, variance)) if mode.decay is not None else ():
         tf.add_to_collection(tf.GraphKeys.UPDATE_OPS,
                              tf.assign_sub(average, (1. - mode.decay) * (average - value)))
     return y
 
 
-def prelu(x, scope, slope=None):
-    """x where x > 0, slope * x elsewhere. x: float32 [b, h, w, c] -> the same shape; slope: [c], by default learned."""
-    slope = slope_variable(scope, x.shape[-1]) if slope is None else slope
+def prelu(x, scope):
+    """x where x > 0, slope * x elsewhere, with learned slopes. x: float32 [b, h, w, c] -> the same shape."""
+    return tf.identity(prelu_of_slope(x, slope_variable(scope, x.shape[-1])), name=scope)
+
+
+@one_loop
+def prelu_of_slope(x, slope):
+    """The PReLU of x, float32 [b, h, w, c], with these slopes [c] -> the same shape."""
     if isinstance(slope, np.ndarray) and slope.max() <= 1.:
         # By way of rank 5: max(x, slope * x) is what tf2onnx takes for a leaky ReLU with one slope for all channels.
-        return tf.maximum(x, tf.squeeze(slope * tf.expand_dims(x, 0), 0), name=scope)
-    return prelu_of_slope(x, slope)
+        return tf.maximum(x, tf.squeeze(slope * tf.expand_dims(x, 0), 0))
+    if _LOOPS.get():
+        return tf.where_v2(x > 0., x, slope * x)
+    return prelu_with_gradient(x, slope)
 
 
 @tf.custom_gradient
-def prelu_of_slope(x, slope):
+def prelu_with_gradient(x, slope):
     """PReLU and its gradient, written out: half the passes over memory that differentiating it would take."""
     def gradient(dy):
         above = tf.raw_ops.ReluGrad(gradients=dy, features=x)
@@ -135,13 +182,47 @@ def compose_slopes(first, second):
 def spatial_dropout(x, rate, noise, scope):
     """Drops whole channels of an image (Tompson et al. 2015) and scales the others by 1 / (1 - rate).
 
-    x: float32 [b, h, w, c] -> the same shape. noise(shape, scope) gives uniform float32 in [0, 1), see `noise_of_step`;
-    without it nothing is dropped.
+    x: float32 [b, h, w, c] -> the same shape. noise: see `kept_channels`; without it nothing is dropped.
+    """
+    kept = kept_channels(x, rate, noise, scope)
+    return x if kept is None else x * kept
+
+
+def kept_channels(x, rate, noise, scope):
+    """What spatial dropout multiplies x, float32 [b, h, w, c], with: float32 [b, 1, 1, c], or None without noise.
+
+    noise(shape, scope) gives uniform float32 in [0, 1), see `noise_of_step`.
     """
     if noise is None:
-        return x
+        return None
     kept = noise([tf.shape(x)[0], 1, 1, x.shape[-1]], scope) >= rate
-    return x * (tf.cast(kept, tf.float32) / (1. - rate))
+    return tf.cast(kept, tf.float32) / (1. - rate)
+
+
+@one_loop
+def add_prelu(x, y, kept, slope, last_slope):
+    """How an encoder's block ends: PReLU, dropout, sum, PReLU. -> float32 [b, h, w, c].
+
+    x: float32 [b, h, w, at most c], what the block began with, padded by channels of zeros. y: float32 [b, h, w, c].
+    kept: see `kept_channels`. slope, last_slope: float32 [c].
+    """
+    y = prelu_of_slope(y, slope)
+    if x.shape[-1] < y.shape[-1]:
+        x = tf.pad(x, [[0, 0], [0, 0], [0, 0], [0, y.shape[-1] - x.shape[-1]]])
+    return prelu_of_slope(x + (y if kept is None else y * kept), last_slope)
+
+
+@one_loop
+def add_relu(x, y, kept):
+    """How a decoder's block ends: ReLU, dropout, sum, ReLU. x, y: float32 [b, h, w, c] -> the same shape."""
+    y = tf.nn.relu(y)
+    return tf.nn.relu(x + (y if kept is None else y * kept))
+
+
+@one_loop
+def unpool_add_relu(x, indices, y, kept):
+    """`add_relu` of what `unpool` makes of x and indices."""
+    return add_relu(unpool(x, indices), y, kept)
 
 
 def noise_of_step(seed):
@@ -165,6 +246,7 @@ def noise_of_2018(shape, scope):
                                                counter=tf.constant([0, 0], tf.uint64), alg=1, dtype=tf.float32)
 
 
+@one_loop
 def max_pool(x):
     """2x2 max-pooling. x: float32 [b, h, w, c], even h and w -> (float32 [b, h/2, w/2, c], indices).
 
@@ -176,6 +258,7 @@ def max_pool(x):
     return pooled, not_a * (1 + not_b * (1 + not_c))
 
 
+@one_loop
 def unpool(x, indices):
     """Puts each value where `max_pool` found its largest, zeros elsewhere. float32 [b, h, w, c] -> [b, 2h, 2w, c]."""
     batch, height, width, depth = dynamic_shape(x)
@@ -194,7 +277,13 @@ def dynamic_shape(x):
 def initial_block(x, mode, scope='initial_block_1'):
     """Figure 2a: 13 channels of 3x3 convolution beside 3 of max-pooling. float32 [b, h, w, 3] -> [b, h/2, w/2, 16]."""
     net = conv_norm(x, 13, [3, 3], mode, scope + '_conv', scope + '_batchnorm', stride=2)
-    return tf.concat([prelu(net, scope + '_prelu'), tf.nn.max_pool2d(x, 2, 2, 'SAME')], axis=-1)
+    return prelu_beside(net, slope_variable(scope + '_prelu', 13), tf.nn.max_pool2d(x, 2, 2, 'SAME'))
+
+
+@one_loop
+def prelu_beside(x, slope, y):
+    """The channels of y, float32 [b, h, w, d], after those of the PReLU of x, float32 [b, h, w, c]."""
+    return tf.concat([prelu_of_slope(x, slope), y], axis=-1)
 
 
 def bottleneck(x, depth, mode, scope, dropout=0.1, rate=1, asymmetric=False, decoder=False):
@@ -214,12 +303,11 @@ def bottleneck(x, depth, mode, scope, dropout=0.1, rate=1, asymmetric=False, dec
         net = conv_norm(net, reduced, [3, 3], mode, name, scope + '_batch_norm2', rate=rate)
     net = activation(net, scope + '_prelu2')
     net = conv_norm(net, depth, [1, 1], mode, scope + '_conv3', scope + '_batch_norm3')
+    kept = kept_channels(net, dropout, mode.noise, scope)
     if decoder:
-        net = relu(net, scope + '_prelu3')
-    else:
-        net = prelu(net, scope, compose_slopes(slope_variable(scope + '_prelu3', depth),
-                                               slope_variable(scope + '_prelu4', depth)))
-    return activation(x + spatial_dropout(net, dropout, mode.noise, scope), scope + '_last_prelu')
+        return tf.identity(add_relu(x, net, kept), name=scope + '_last_prelu')
+    slope = compose_slopes(slope_variable(scope + '_prelu3', depth), slope_variable(scope + '_prelu4', depth))
+    return add_prelu(x, net, kept, slope, slope_variable(scope + '_last_prelu', depth))
 
 
 def downsampling_bottleneck(x, depth, mode, scope, dropout):
@@ -229,14 +317,14 @@ def downsampling_bottleneck(x, depth, mode, scope, dropout):
     """
     reduced = x.shape[-1] // 4
     pooled, indices = max_pool(x)
-    main = tf.pad(pooled, [[0, 0], [0, 0], [0, 0], [0, depth - x.shape[-1]]])
     net = conv_norm(x, reduced, [2, 2], mode, scope + '_conv1', scope + '_batch_norm1', stride=2)
     net = prelu(net, scope + '_prelu1')
     net = conv_norm(net, reduced, [3, 3], mode, scope + '_conv2', scope + '_batch_norm2')
     net = prelu(net, scope + '_prelu2')
     net = conv_norm(net, depth, [1, 1], mode, scope + '_conv3', scope + '_batch_norm3')
-    net = prelu(net, scope + '_prelu3')
-    return prelu(main + spatial_dropout(net, dropout, mode.noise, scope), scope + '_last_prelu'), indices
+    kept = kept_channels(net, dropout, mode.noise, scope)
+    slope = slope_variable(scope + '_prelu3', depth)
+    return add_prelu(pooled, net, kept, slope, slope_variable(scope + '_last_prelu', depth)), indices
 
 
 def upsampling_bottleneck(x, depth, indices, mode, scope, dropout=0.1):
@@ -246,12 +334,11 @@ def upsampling_bottleneck(x, depth, indices, mode, scope, dropout=0.1):
     """
     reduced = x.shape[-1] // 4
     main = conv_norm(x, depth, [1, 1], mode, scope + '_main_conv1', scope + 'batch_norm1')
-    main = unpool(main, indices)
     net = relu(conv_norm(x, reduced, [1, 1], mode, scope + '_conv1', scope + '_batch_norm2'), scope + '_prelu1')
     net = conv_transpose_norm(net, reduced, [3, 3], mode, scope + '_transposed_conv2_filters', scope + '_batch_norm3')
     net = conv_norm(relu(net, scope + '_prelu2'), depth, [1, 1], mode, scope + '_conv3', scope + '_batch_norm4')
-    net = relu(net, scope + '_prelu3')
-    return relu(main + spatial_dropout(net, dropout, mode.noise, scope), scope + '_last_prelu')
+    kept = kept_channels(net, dropout, mode.noise, scope)
+    return tf.identity(unpool_add_relu(main, indices, net, kept), name=scope + '_last_prelu')
 
 
 # ---- Network --------------------------------------------------------------------------------------------------------
@@ -319,4 +406,4 @@ def ENet(inputs, num_classes, batch_size, num_initial_blocks=1, stage_two_repeat
 def head(x, depth):
     """Transposed 2x2 convolution with stride 2 and bias. x: float32 [b, h, w, c] -> float32 [b, 2h, 2w, depth]."""
     filters = weights_variable('weights', [2, 2, depth, x.shape[-1]])
-    return tf.nn.bias_add(conv_transpose(x, filters, depth), bias_variable(depth))
+    return tf.nn.bias_add(conv_transpose(x, filters), bias_variable(depth))

@@ -14,6 +14,7 @@ out, the others are done, and the exit status is 1.
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -259,10 +260,13 @@ class Network:
 def load_network(checkpoint_dir):
     """(network, conventions): a function from uint8 [b, h, w, 3] to float32 [b, h, w, feature_dim]."""
     import tensorflow.compat.v1 as tf
+    import enet
     import utils
     conventions = utils.read_conventions(checkpoint_dir)
     width, height = conventions.image_size
-    with tf.Graph().as_default():
+    # On a GPU, XLA may need what is not installed.
+    loops = contextlib.nullcontext() if tf.config.list_physical_devices('GPU') else enet.loops()
+    with tf.Graph().as_default(), loops:
         image = tf.placeholder(tf.uint8, [None, height, width, 3], name='image')
         return Network(image, build_network(checkpoint_dir, image)), conventions
 

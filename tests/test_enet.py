@@ -281,7 +281,7 @@ def test_prelu_and_its_gradient_equal_finite_differences(graph):
 @pytest.mark.parametrize('highest', [1, 1.5])
 def test_prelu_of_constant_slopes_is_the_same(graph, highest):
     x, slope = np.random.default_rng(5).normal(0, 2, [2, 5, 5, 4]).astype(np.float32), np.float32([-2, 0, 0.25, highest])
-    ours = enet.prelu(tf.constant(x), 'a', slope)
+    ours = enet.prelu_of_slope(tf.constant(x), slope)
     np.testing.assert_allclose(evaluate(ours), np.where(x > 0, x, slope * x), rtol=1e-6)
 
 
@@ -306,6 +306,35 @@ def test_composed_slopes_equal_two_prelus_with_dropout_between(graph):
     np.testing.assert_allclose(ours, plain, rtol=1e-6)
     for actual, expected in zip(our_gradients, plain_gradients):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+# ---- Loops -------------------------------------------------------------------------------------------------
+
+def test_loops_change_no_result_and_leave_no_arithmetic_between_convolutions(graph):
+    """Constant weights, slopes below 0 and above 1 among them, as inference has them; each batch size anew."""
+    image = tf.placeholder(tf.float32, [None, 32, 48, 3])
+    random = np.random.default_rng(6)
+    weights = {}
+
+    def constant(getter, name, shape, **kwargs):
+        low, high = (-0.3, 1.2) if name.endswith('alpha') else (0.9, 1.1) if name.endswith('variance') else (-0.1, 0.1)
+        if name.endswith(('weights', 'filters')):
+            low, high = np.float32([-2, 2]) * tf.TensorShape(shape)[:-1].num_elements() ** -0.5
+        return weights.setdefault(name, random.uniform(low, high, shape).astype(np.float32))
+
+    def build():
+        before = len(graph.get_operations())
+        with tf.variable_scope('', custom_getter=constant):
+            logits = enet.ENet(image, 12, None, skip_connections=False, is_training=False)[0]
+        return logits, collections.Counter(op.type for op in graph.get_operations()[before:])
+
+    plain, types = build()
+    assert not any('Call' in kind for kind in types)   # of such an operation converters know nothing
+    with enet.loops():
+        ours, types = build()
+    assert not types.keys() & {'Maximum', 'SelectV2', 'AddV2', 'Mul', 'DepthToSpace', 'SpaceToDepth', 'Greater'}
+    for batch in (1, 3):
+        assert_close(*evaluate([ours, plain], {image: random.uniform(-1, 1, [batch, 32, 48, 3])}), 1e-5)
 
 
 # ---- Pooling -----------------------------------------------------------------------------------------------
