@@ -33,8 +33,8 @@ _LOOPS = contextvars.ContextVar('loops', default=False)
 def loops():
     """In its block, each function marked `one_loop` becomes one operation, a loop that XLA compiles when it first runs.
 
-    For inference on this machine: outside of it, a graph has plain operations alone, which can be exported, and whose
-    gradients are sooner there than XLA's.
+    For inference on this machine: outside of it a graph has plain operations alone, which can be exported, and whose
+    gradients are computed sooner than by XLA.
     """
     token = _LOOPS.set(True)
     try:
