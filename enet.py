@@ -307,7 +307,8 @@ def bottleneck(x, depth, mode, scope, dropout=0.1, rate=1, asymmetric=False, dec
     if decoder:
         return tf.identity(add_relu(x, net, kept), name=scope + '_last_prelu')
     slope = compose_slopes(slope_variable(scope + '_prelu3', depth), slope_variable(scope + '_prelu4', depth))
-    return add_prelu(x, net, kept, slope, slope_variable(scope + '_last_prelu', depth))
+    last_slope = slope_variable(scope + '_last_prelu', depth)
+    return tf.identity(add_prelu(x, net, kept, slope, last_slope), name=scope + '_last_prelu')
 
 
 def downsampling_bottleneck(x, depth, mode, scope, dropout):
@@ -324,7 +325,8 @@ def downsampling_bottleneck(x, depth, mode, scope, dropout):
     net = conv_norm(net, depth, [1, 1], mode, scope + '_conv3', scope + '_batch_norm3')
     kept = kept_channels(net, dropout, mode.noise, scope)
     slope = slope_variable(scope + '_prelu3', depth)
-    return add_prelu(pooled, net, kept, slope, slope_variable(scope + '_last_prelu', depth)), indices
+    last_slope = slope_variable(scope + '_last_prelu', depth)
+    return tf.identity(add_prelu(pooled, net, kept, slope, last_slope), name=scope + '_last_prelu'), indices
 
 
 def upsampling_bottleneck(x, depth, indices, mode, scope, dropout=0.1):
