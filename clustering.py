@@ -145,9 +145,11 @@ def _make_scale(columns, bandwidth):
 def _rows(scale, columns):
     """Scaled columns, ones, and the squared lengths: [feature_dim + 2, n]. With _factors they make distances."""
     rows = np.empty([len(columns) + 2, columns.shape[1]], scale.dtype)
-    rows[:-2] = scale(columns.astype(np.promote_types(columns.dtype, scale.dtype), copy=False))
-    rows[-2] = 1
-    np.einsum('ij,ij->j', rows[:-2], rows[:-2], out=rows[-1])
+    for part in _slices(columns.shape[1]):
+        own = rows[:, part]
+        own[:-2] = scale(columns[:, part].astype(np.promote_types(columns.dtype, scale.dtype), copy=False))
+        own[-2] = 1
+        np.einsum('ij,ij->j', own[:-2], own[:-2], out=own[-1])
     return rows
 
 
@@ -159,34 +161,38 @@ def _factors(scale, places):
 def _build_tree(columns, bandwidth):
     """Sorts points into cells. columns: float [feature_dim, N]."""
     feature_dim, n = columns.shape
-    # In the points' own precision, as scikit-learn does it: on a border of bins a point falls into the same
-    # one.
-    offset = columns / bandwidth
-    bins = np.rint(offset)
-    offset -= bins  # within the bin, -0.5 to 0.5
-
     # A point's key holds, from its highest bits down, the number of its bin, its place within the bin at each
     # level, and its index. Sorted, the keys of every cell of every level lie side by side; a sort is faster
     # than an argsort.
     index_bits = (n - 1).bit_length()
-    key, bin_bits = _number_bins(bins, 63 - index_bits - _LEVELS * _DIGIT * feature_dim)
+    low, high = np.rint(columns.min(1) / bandwidth), np.rint(columns.max(1) / bandwidth)
+    spans, bin_bits = _spans(low, high)
+    most_bits, numbers = 63 - index_bits - _LEVELS * _DIGIT * feature_dim, None
+    if bin_bits > most_bits:
+        numbers, bin_bits = _number_bins(np.rint(columns / bandwidth), most_bits)
     free = 63 - index_bits - bin_bits
     digit = min(_DIGIT, free // feature_dim)
     levels = min(_LEVELS, free // (digit * feature_dim)) if digit else 0
     side = 1 << digit * levels  # of a bin in finest cells
+    # Spread: the digits of a place along an axis move to where the key wants them.
     place = np.arange(side)
-    for j in range(feature_dim):
-        # Spread: the digits of a place along this axis move to where the key wants them.
-        spread = sum((place >> digit * level & (1 << digit) - 1) << digit * (feature_dim * level + j)
-                     for level in range(levels)) if levels else np.zeros(1, np.int64)
-        if j == 0:
-            key <<= digit * levels * feature_dim
-        cell = offset[j]
-        cell += 0.5
-        cell *= side
-        np.minimum(cell, side - 1, out=cell)
-        key += spread.take(cell.astype(np.intp))
-    del offset, bins
+    spreads = [sum((place >> digit * level & (1 << digit) - 1) << digit * (feature_dim * level + j)
+                   for level in range(levels)) if levels else np.zeros(1, np.int64) for j in range(feature_dim)]
+    key = np.empty(n, np.int64)
+    for part in _slices(n):  # so that what lies between fits a core's cache
+        # In the points' own precision, as scikit-learn does it: on a border of bins a point falls into the same
+        # one.
+        offset = columns[:, part] / bandwidth
+        bins = np.rint(offset)
+        offset -= bins  # within the bin, -0.5 to 0.5
+        own = _number_in(bins, low, spans, bin_bits) if numbers is None else numbers[part]
+        own <<= digit * levels * feature_dim
+        for cell, spread in zip(offset, spreads):
+            cell += 0.5
+            cell *= side
+            np.minimum(cell, side - 1, out=cell)
+            own += spread.take(cell.astype(np.intp))
+        key[part] = own
     key <<= index_bits
     key += np.arange(n)
     key.sort()
@@ -230,18 +236,28 @@ def _level(scale, count, sums, low, high, first, parts):
     return _Level(count, middle, radius, first, parts, _rows(scale, middle), weight)
 
 
+def _spans(low, high):
+    """Bins from low to high, [feature_dim] each: (how many along each axis, bits that numbers for all of them need)."""
+    spans = [int(span) for span in high.astype(np.float64) - low + 1]
+    return spans, math.prod(spans).bit_length()
+
+
+def _number_in(bins, low, spans, bits):
+    """Numbers columns of bins, [feature_dim, N], as all conceivable bins from low on are numbered: int64 [N]."""
+    whole = bits <= np.finfo(bins.dtype).nmant  # numbers that the floats hold exactly: fewer bytes to pass over
+    number = np.zeros(bins.shape[1], bins.dtype if whole else np.int64)
+    for column, least, span in zip(bins, low, spans):
+        number *= span
+        number += (column - least if whole else column.astype(np.float64) - float(least)).astype(number.dtype)
+    return number.astype(np.int64)
+
+
 def _number_bins(bins, most_bits):
     """Gives equal columns of bins, [feature_dim, N], equal numbers: (int64 [N], bits that they need)."""
     low = bins.min(1)
-    spans = [int(span) for span in bins.max(1).astype(np.float64) - low + 1]
-    bits = math.prod(spans).bit_length()
+    spans, bits = _spans(low, bins.max(1))
     if bits <= most_bits:
-        whole = bits <= np.finfo(bins.dtype).nmant  # numbers that the floats hold exactly: fewer bytes to pass over
-        number = np.zeros(bins.shape[1], bins.dtype if whole else np.int64)
-        for column, least, span in zip(bins, low, spans):
-            number *= span
-            number += (column - least if whole else column.astype(np.float64) - float(least)).astype(number.dtype)
-        return number.astype(np.int64), bits
+        return _number_in(bins, low, spans, bits), bits
     # Too many conceivable bins (far-spread points, many dimensions): number those that hold points.
     number = np.zeros(bins.shape[1], np.int64)
     for column in bins:
