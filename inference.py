@@ -37,6 +37,7 @@ from data.command_line import InputError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 VIDEO_EXTENSIONS = ('.avi', '.mov', '.mp4')
+CALLERS = 2   # of the network at a time: what one leaves of the cores between its operations, the other takes
 OUTPUT_NAME = re.compile(r'(cluster|mask|scatter|embedding)_\d{4,}\.png')
 
 
@@ -312,8 +313,8 @@ def export_model(checkpoint_dir, export_dir):
 def run_pipeline(photos, read, embed, finish, num_readers, num_workers):
     """Takes each photo through read, embed and finish, and yields it, in order.
 
-    embed runs in the calling thread, the others in threads of their own, a few photos ahead and behind. At
-    any time a bounded number of photos is under way. An exception of any stage is raised here, when that
+    Each stage has threads of its own and is a few photos ahead of the next. At any time a bounded number of
+    photos is under way. An exception of any stage is raised here, when that
     photo's turn has come. photos ends where read returns None. With num_workers 0 all runs in the calling
     thread, one after the other.
     """
@@ -333,9 +334,11 @@ def run_pipeline(photos, read, embed, finish, num_readers, num_workers):
         yield from map(finish, map(embed, until_none(map(read, photos))))
         return
     with (concurrent.futures.ThreadPoolExecutor(num_readers) as readers,
+          concurrent.futures.ThreadPoolExecutor(CALLERS) as callers,
           concurrent.futures.ThreadPoolExecutor(num_workers) as workers):
         ready = until_none(in_order(readers, read, photos, num_readers + 1))
-        yield from in_order(workers, finish, map(embed, ready), num_workers + 1)
+        embedded = in_order(callers, embed, ready, CALLERS + 1)
+        yield from in_order(workers, finish, embedded, num_workers + 1)
 
 
 def embed_photo(photo, network, image_size):
