@@ -91,7 +91,7 @@ def conv_norm(x, depth, kernel, mode, scope, norm_scope, stride=1, rate=1):
 
 
 def conv_transpose(x, filters):
-    """SAME transposed convolution, stride 2. x: float32 [b, h, w, c], filters [k, k, d, c] -> float32 [b, 2h, 2w, d]."""
+    """SAME transposed convolution, stride 2. x: float32 [b, h, w, c], filters: [k, k, d, c] -> [b, 2h, 2w, d]."""
     batch, height, width, _ = dynamic_shape(x)
     shape = [batch, 2 * height, 2 * width, filters.shape[2]]
     return tf.nn.conv2d_transpose(x, filters, shape, strides=2, padding='SAME')

@@ -95,7 +95,7 @@ def parse_flags(argv):
     pictures.add_argument('--no-pictures', action='store_true', help='Do not write cluster_NNNN.png.')
     speed = parser.add_argument_group('speed')
     speed.add_argument('--workers', type=command_line.non_negative_int,
-                       help='Threads that cluster and write while the network is at the next photo; 0 does '
+                       help='Threads that cluster and write while the network is at the next two photos; 0 does '
                             'one thing after the other, so that the times are of an undisturbed machine, and is the '
                             'default with --json, which records them; otherwise as many as there are cores, up to 8.')
     flags = parser.parse_args(argv)
@@ -314,9 +314,8 @@ def run_pipeline(photos, read, embed, finish, num_readers, num_workers):
     """Takes each photo through read, embed and finish, and yields it, in order.
 
     Each stage has threads of its own and is a few photos ahead of the next. At any time a bounded number of
-    photos is under way. An exception of any stage is raised here, when that
-    photo's turn has come. photos ends where read returns None. With num_workers 0 all runs in the calling
-    thread, one after the other.
+    photos is under way. An exception of any stage is raised here, when that photo's turn has come. photos ends
+    where read returns None. With num_workers 0 all runs in the calling thread, one after the other.
     """
     def in_order(pool, function, items, ahead):
         under_way = collections.deque()
