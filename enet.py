@@ -135,12 +135,18 @@ def batch_norm(convolve, weights, biases, mode, scope, depth_axis=3):
 
 def prelu(x, scope):
     """x where x > 0, slope * x elsewhere, with learned slopes. x: float32 [b, h, w, c] -> the same shape."""
-    return tf.identity(prelu_of_slope(x, slope_variable(scope, x.shape[-1])), name=scope)
+    slope = slope_variable(scope, x.shape[-1])
+    if not _LOOPS.get():
+        return tf.identity(prelu_of_slope(x, slope), name=scope)
+    # XLA's innermost loop goes over the last axis: a row of pixels is sooner done than many pixels of few channels.
+    _, height, width, depth = dynamic_shape(x)
+    rows = prelu_of_slope(tf.reshape(x, [-1, width * depth]), tf.tile(slope, [width]))
+    return tf.reshape(rows, [-1, height, width, depth], name=scope)
 
 
 @one_loop
 def prelu_of_slope(x, slope):
-    """The PReLU of x, float32 [b, h, w, c], with these slopes [c] -> the same shape."""
+    """The PReLU of x, float32 [..., c], with these slopes [c] -> the same shape."""
     if isinstance(slope, np.ndarray) and slope.max() <= 1.:
         # By way of rank 5: max(x, slope * x) is what tf2onnx takes for a leaky ReLU with one slope for all channels.
         return tf.maximum(x, tf.squeeze(slope * tf.expand_dims(x, 0), 0))
@@ -406,6 +412,10 @@ def ENet(inputs, num_classes, batch_size, num_initial_blocks=1, stage_two_repeat
 
 
 def head(x, depth):
-    """Transposed 2x2 convolution with stride 2 and bias. x: float32 [b, h, w, c] -> float32 [b, 2h, 2w, depth]."""
-    filters = weights_variable('weights', [2, 2, depth, x.shape[-1]])
-    return tf.nn.bias_add(conv_transpose(x, filters), bias_variable(depth))
+    """Transposed 2x2 convolution with stride 2 and bias. x: float32 [b, h, w, c] -> float32 [b, 2h, 2w, depth].
+
+    What it makes of two pixels does not overlap, so it is a 1x1 convolution to four times the channels, in four places.
+    """
+    filters = tf.transpose(weights_variable('weights', [2, 2, depth, x.shape[-1]]), [3, 0, 1, 2])
+    quads = tf.nn.conv2d(x, tf.reshape(filters, [1, 1, x.shape[-1], 4 * depth]), strides=1, padding='SAME')
+    return tf.nn.depth_to_space(tf.nn.bias_add(quads, tf.tile(bias_variable(depth), [4])), 2)

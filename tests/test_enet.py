@@ -332,7 +332,8 @@ def test_loops_change_no_result_and_leave_no_arithmetic_between_convolutions(gra
     assert not any('Call' in kind for kind in types)   # of such an operation converters know nothing
     with enet.loops():
         ours, types = build()
-    assert not types.keys() & {'Maximum', 'SelectV2', 'AddV2', 'Mul', 'DepthToSpace', 'SpaceToDepth', 'Greater'}
+    assert not types.keys() & {'Maximum', 'SelectV2', 'AddV2', 'Mul', 'SpaceToDepth', 'Greater'}
+    assert types['DepthToSpace'] == 1   # the head's
     for batch in (1, 3):
         assert_close(*evaluate([ours, plain], {image: random.uniform(-1, 1, [batch, 32, 48, 3])}), 1e-5)
 
