@@ -238,17 +238,22 @@ def check_checkpoint_folder(path):
         raise InputError(f'{path}: TensorFlow reads no checkpoint from a path with [ or \\ in it; rename the folder')
 
 
-def list_images(folder):
-    """Paths of the pictures in a folder, by name; hidden files are passed over. Raises InputError if none."""
+def list_folder(folder, advice=''):
+    """Sorted names of what is in a folder of the user's. InputError, with the advice, where it cannot be listed."""
     try:
-        names = sorted(os.listdir(folder))
+        return sorted(os.listdir(folder))
     except FileNotFoundError:
-        raise InputError(f'{folder}: no such folder')
+        problem = 'no such folder'
     except NotADirectoryError:
-        raise InputError(f'{folder}: is not a folder')
+        problem = 'is not a folder'
     except OSError as error:
-        raise InputError(f'{folder}: cannot be read: {error.strerror}')
-    paths = [os.path.join(folder, name) for name in names
+        problem = f'cannot be read: {error.strerror}'
+    raise InputError(f'{folder}: {problem}{advice}')
+
+
+def list_images(folder, advice=''):
+    """Paths of the pictures in a folder, by name; hidden files are passed over. Raises InputError if none."""
+    paths = [os.path.join(folder, name) for name in list_folder(folder, advice)
              if name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith('.')]
     paths = [path for path in paths if not os.path.isdir(path)]
     if not paths:
@@ -263,18 +268,14 @@ def find_samples(srcdir):
 
     Raises InputError where a folder is missing, empty or half-written, or a picture has no partner.
     """
-    if not os.path.isdir(srcdir):
-        raise InputError(f'{srcdir}: no such folder')
+    list_folder(srcdir)
     if os.path.lexists(os.path.join(srcdir, HALF_WRITTEN)):
         raise InputError(f'{srcdir}: is half-written; run tusimple_dataset_processing.py again')
     by_name = []
     for folder in ('images', 'labels'):
         folder = os.path.join(srcdir, folder)
-        if not os.path.isdir(folder):
-            raise InputError(f'{folder}: no such folder; make images and labels with '
-                             'python data/tusimple_dataset_processing.py DIR')
         paths = collections.defaultdict(list)
-        for path in list_images(folder):
+        for path in list_images(folder, '; make images and labels with python data/tusimple_dataset_processing.py DIR'):
             if folder.endswith('labels') and path.lower().endswith(('.jpg', '.jpeg')):
                 raise InputError(f'{path}: a JPEG does not keep the grey values of a label; make it a PNG')
             paths[os.path.splitext(os.path.basename(path))[0]].append(path)

@@ -128,7 +128,9 @@ def find_photos(indir):
         paths = datagenerator.list_images(indir)
         photos = [Photo(number, os.path.basename(path), path) for number, path in enumerate(paths)]
         return photos, len(photos), []
-    if not os.path.exists(indir):
+    try:
+        os.stat(indir)
+    except FileNotFoundError:
         raise InputError(f'{indir}: no such file or folder')
     if extension == '.json':
         photos, problems = _listed_photos(indir)

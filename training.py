@@ -236,8 +236,7 @@ def check_folders(flags):
         raise InputError(f'{flags.outdir}: holds a model but no training that could go on; choose another --outdir, or '
                          f'--fresh to replace it')
     if flags.modeldir and not resuming:
-        if not os.path.isdir(flags.modeldir):
-            raise InputError(f'--modeldir {flags.modeldir}: no such folder')
+        datagenerator.list_folder(flags.modeldir)
         if os.path.realpath(flags.modeldir) == os.path.realpath(flags.outdir):
             raise InputError(f'{flags.outdir}: is --modeldir and --outdir at once; choose another --outdir')
     for folder in (flags.outdir, os.path.join(flags.outdir, RESUME), flags.logdir,

@@ -245,8 +245,7 @@ def collect_summaries(disc_loss, l_var, l_dist, l_reg, input_image, prediction, 
 
 def find_checkpoint(checkpoint_dir):
     """The path prefix of a folder's newest checkpoint, see `checkpoints`. Raises InputError if there is none."""
-    if not os.path.isdir(checkpoint_dir):
-        raise InputError(f'{checkpoint_dir}: no such folder; give one with a checkpoint')
+    datagenerator.list_folder(checkpoint_dir, '; give one with a checkpoint')
     found = checkpoints(checkpoint_dir)
     if not found:
         raise InputError(f'{checkpoint_dir}: holds no checkpoint (*.index and *.data-00000-of-00001)')

@@ -52,9 +52,7 @@ class Record:
 
 def find_label_files(folder):
     """Returns the sorted paths of the label_data_*.json in folder. InputError if there are none."""
-    if not os.path.isdir(folder):
-        raise InputError(f'{folder}: no such folder; give the one that holds {LABEL_FILES}')
-    names = sorted(fnmatch.filter(os.listdir(folder), LABEL_FILES))
+    names = fnmatch.filter(datagenerator.list_folder(folder, f'; give the one that holds {LABEL_FILES}'), LABEL_FILES)
     if not names:
         raise InputError(f'{folder}: holds no {LABEL_FILES}; give the folder that does')
     return [os.path.join(folder, name) for name in names]

@@ -246,6 +246,7 @@ FILES = {
         'export below a file': ('--export notes.txt/m', None, 'notes.txt: '),
     },
     'inference': {
+        'name that no file can have': (f'-i {"x" * 300}', None, f'{"x" * 300}: File name too long'),
         # The model
         'no model folder': ('-m absent', None, 'absent: no such folder'),
         'no checkpoint': ('-m empty', None, 'empty: holds no checkpoint'),
@@ -286,7 +287,7 @@ FILES = {
     'processing': {
         'no such folder': ('absent -o out', None, 'absent: no such folder'),
         'folder without labels': ('empty -o out', None, 'empty: holds no label_data_*.json'),
-        'file in place of a folder': ('notes.txt -o out', None, 'notes.txt: no such folder'),
+        'file in place of a folder': ('notes.txt -o out', None, 'notes.txt: is not a folder'),
         'empty labels': ('set -o out', text('set/label_data_0.json', ''), 'set: none of 0 label lines'),
         'labels that are words': ('set -o out', text('set/label_data_0.json', 'words\n'),
                                   'label_data_0.json:1: not JSON'),
@@ -352,7 +353,7 @@ FILES = {
         'two images of a name': ('', lambda home: shutil.copy(home / 'd/images/1.png', home / 'd/images/1.jpg'),
                                  'd/images/1.png: has the same name'),
         'no images': ('', all_of(gone('d/images'), lambda home: (home / 'd/images').mkdir()), 'd/images: holds no'),
-        'srcdir is a file': ('-s notes.txt', None, 'notes.txt: no such folder'),
+        'srcdir is a file': ('-s notes.txt', None, 'notes.txt: is not a folder'),
         'lanes.json is a folder': ('', lambda home: (home / 'd/lanes.json').mkdir(), 'd/lanes.json: Is a directory'),
         'bomb as photo': ('', all_of(*(text(f'd/images/{i}.png', PNG_BOMB) for i in range(3))), 'is 60000 x 60000'),
         'bomb as label': ('', all_of(*(text(f'd/labels/{i}.png', PNG_BOMB) for i in range(3))), 'is 60000 x 60000'),

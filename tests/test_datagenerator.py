@@ -297,9 +297,12 @@ def test_find_samples_names_what_does_not_fit(tmp_path, samples, spoil, reason):
         dg.find_samples(str(tmp_path))
 
 
-def test_find_samples_needs_the_folder(tmp_path):
-    with pytest.raises(InputError, match='gone: no such folder'):
-        dg.find_samples(str(tmp_path / 'gone'))
+@pytest.mark.parametrize('name, reason', [
+    ('gone', 'no such folder'), ('file', 'is not a folder'), ('x' * 300, 'cannot be read: File name too long')])
+def test_find_samples_says_why_there_is_no_folder(tmp_path, name, reason):
+    save(tmp_path / 'file', b'')
+    with pytest.raises(InputError, match=f'{name}: {reason}'):
+        dg.find_samples(str(tmp_path / name))
 
 
 @pytest.mark.parametrize('count', [2, 3, 10, 11, 151, 3626])
