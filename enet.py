@@ -359,8 +359,8 @@ def ENet(inputs, num_classes, batch_size, num_initial_blocks=1, stage_two_repeat
     [b, h, w, num_classes]. What the embedding head reads is the tensor `ENet/bottleneck5_1_last_prelu:0`,
     float32 [b, h/2, w/2, 16].
 
-    num_initial_blocks: each further one halves all sizes once more. stage_two_repeat: how often stage 2 is gone through, at
-    most twice, since the decoder's names go on from there.
+    num_initial_blocks: each further one halves all sizes once more.
+    stage_two_repeat: how often stage 2 is gone through, at most twice, since the decoder's names go on from there.
     batch_size: is taken from `inputs` and not from here; the argument remains for those who call it by position.
     skip_connections: adds the encoder's features of a size to the decoder's (off in every public checkpoint).
     batch_statistics: whether batch norms use the batch's own statistics; by default when training.
@@ -368,7 +368,8 @@ def ENet(inputs, num_classes, batch_size, num_initial_blocks=1, stage_two_repeat
     noise: what dropout draws from, see `Mode`; by default other noise each run when training, no dropout otherwise.
     """
     if stage_two_repeat > 2:
-        raise ValueError(f'stage_two_repeat is {stage_two_repeat}: a third stage would have the names of the decoder\'s blocks')
+        raise ValueError(f'stage_two_repeat is {stage_two_repeat}: '
+                         f'a third stage would have the names of the decoder\'s blocks')
     if is_training and noise is None:
         noise = noise_of_step(tf.random_uniform([2], maxval=2 ** 31 - 1, dtype=tf.int32))
     mode = Mode(is_training if batch_statistics is None else batch_statistics, decay if is_training else None, noise)

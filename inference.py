@@ -521,7 +521,8 @@ def main(argv=None):
     scattered = sum(photo.scattered for photo in done)
     if scattered:
         command_line.warn(f'the embedding of {scattered} of {len(done)} pictures is scattered, which is taken for '
-                          f'background alone: train {flags.modeldir} for longer, or give a --bandwidth above {bandwidth:g}')
+                          f'background alone: train {flags.modeldir} for longer, or give a --bandwidth above '
+                          f'{bandwidth:g}')
     if done:
         if flags.json:
             write_lanes(flags.json, done)

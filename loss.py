@@ -2,15 +2,15 @@
 
 With C instances in an image, N_c pixels x_i in instance c, their mean mu_c, and [a]+ = max(a, 0):
 
-    L_var  = 1/C       sum_c 1/N_c sum_i  [|mu_c - x_i| - delta_v]+ ^2         (1)  pixels to within delta_v of their mean
-    L_dist = 1/C(C-1)  sum_cA sum_cB!=cA  [2 delta_d - |mu_cA - mu_cB|]+ ^2    (2)  means to 2 delta_d of each other
-    L_reg  = 1/C       sum_c  |mu_c|                                           (3)  means to the origin
-    L      = alpha L_var + beta L_dist + gamma L_reg                           (4)  and the mean of that over the images
+    L_var  = 1/C       sum_c 1/N_c sum_i  [|mu_c - x_i| - delta_v]+ ^2       (1)  pixels to within delta_v of their mean
+    L_dist = 1/C(C-1)  sum_cA sum_cB!=cA  [2 delta_d - |mu_cA - mu_cB|]+ ^2  (2)  means to 2 delta_d of each other
+    L_reg  = 1/C       sum_c  |mu_c|                                         (3)  means to the origin
+    L      = alpha L_var + beta L_dist + gamma L_reg                         (4)  and the mean of that over the images
 
 Limits: an absent term is 0. No instance in an image (only with `ignore_background`): all three. One instance: L_dist.
 Everything is finite and has finite gradients, for pixels up to 1e18, whose squares float32 holds: the norm of the zero
-vector has gradient 0, so two equal means add the whole (2 delta_d)^2 to L_dist and are pushed apart as soon as they differ
-at all.
+vector has gradient 0, so two equal means add the whole (2 delta_d)^2 to L_dist and are pushed apart as soon as they
+differ at all.
 """
 import collections
 
@@ -22,7 +22,8 @@ Instances = collections.namedtuple('Instances', ['segment', 'count', 'image', 'b
 Instances.__doc__ = """The instances of a batch, all images in one list.
 
 segment: int32 [b, h * w], to which instance of the list each pixel belongs.
-count: float32 [n], how many pixels each has. image: int64 [n], in which image it lies. images: scalar, how many there are.
+count: float32 [n], how many pixels each has.
+image: int64 [n], in which image it lies. images: scalar, how many there are.
 background: bool [n], whether it is label 0.
 present: float32 [n], 1 for an instance that counts and 0 for one that is ignored.
 """
@@ -37,9 +38,10 @@ def discriminative_loss(prediction, correct_label, feature_dim, image_shape, del
     image_shape: (width, height). delta_v, delta_d: the margins, in units of the embedding.
     param_var, param_dist, param_reg: alpha, beta, gamma of equation 4.
     ignore_background: False takes label 0 as one more instance, True leaves it out as the paper does.
-    background_weight: times the background's own part of L_var. In equation 1 every instance counts the same, so a pixel of
-        a background of 130,000 counts 1/200 of a pixel of a lane of 600, and what is a lane with a probability of 1/200
-        is best embedded as one: lanes come out several times too wide. 1 is equation 1 with the background an instance.
+    background_weight: times the background's own part of L_var. In equation 1 every instance counts the same, so a
+        pixel of a background of 130,000 counts 1/200 of a pixel of a lane of 600, and what is a lane with a probability
+        of 1/200 is best embedded as one: lanes come out several times too wide. 1 is equation 1 with the background an
+        instance.
     -> (loss, l_var, l_dist, l_reg), float32 scalars, the terms already weighted; loss is their sum.
     """
     pixels = image_shape[0] * image_shape[1]
@@ -73,7 +75,8 @@ def find_instances(labels, ignore_background):
     background = tf.equal(keys % span + lowest, 0)
     present = tf.logical_not(background) if ignore_background else tf.ones_like(background)
     segment = tf.reshape(segment, tf.shape(labels))
-    return Instances(segment, tf.cast(count, tf.float32), keys // span, background, tf.cast(present, tf.float32), images)
+    count, present = tf.cast(count, tf.float32), tf.cast(present, tf.float32)
+    return Instances(segment, count, keys // span, background, present, images)
 
 
 def unique_by_table(key, size):
@@ -97,10 +100,11 @@ def mean_over_pixels(values, instances):
 
 @tf.custom_gradient
 def sum_over_pixels(values, segment, num):
-    """The sum over each instance's pixels. values: float32 [b, pixels, d], segment: int32 [b, pixels] -> float32 [num, d].
+    """The sum over each instance's pixels, [num, d]. values: float32 [b, pixels, d], segment: int32 [b, pixels].
 
-    Summed in float64: over the 250,000 pixels of a background, float32 loses the fourth digit. A histogram with weights for
-    each column takes half the time of `unsorted_segment_sum`; one a photo, so that the order of the sum is always the same.
+    Summed in float64: over the 250,000 pixels of a background, float32 loses the fourth digit. A histogram with weights
+    for each column takes half the time of `unsorted_segment_sum`; one a photo, so that the order of the sum is always
+    the same.
     """
     def total(column):
         return tf.raw_ops.DenseBincount(input=segment, size=num, weights=tf.cast(column, tf.float64))
@@ -115,7 +119,7 @@ def to_pixels(values, segment):
 
 
 def push(means, instances, delta_d):
-    """Equation 2, the mean over the images. means: float32 [n, d] -> scalar. Images with fewer than two instances add 0."""
+    """Equation 2, the mean over the images. means: float32 [n, d] -> scalar. Images of less than two add 0."""
     others = tf.logical_and(tf.equal(instances.image[:, None], instances.image[None, :]),
                             tf.logical_not(tf.eye(tf.size(instances.count), dtype=tf.bool)))
     weight = tf.cast(others, tf.float32) * instances.present[:, None] * instances.present[None, :]

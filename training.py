@@ -5,7 +5,7 @@
                                                               in the two stages of 2018: lane or not, then which lane
     python training.py --batch-size 4 --image-size 512 256 --schedule cosine --learning-rate 3e-3 --reg 0.001 \\
         --background-weight 6 --bandwidth 0.75
-                                                              the settings of the shipped model, its last parts at 2e-3 and 1e-3
+                                                              as the shipped model, its last parts at 2e-3 and 1e-3
     python training.py --modeldir trained_model --outdir fine_tuned
                                                               from the shipped model
     tensorboard --logdir log                                  shows how it goes
@@ -83,8 +83,8 @@ def parse_flags(argv=None):
                               f'{DEFAULT_MODELDIR} if it holds one; otherwise the weights start at random)')
     folders.add_argument('-o', '--outdir', default='saved_model', help='Folder for the trained model.')
     folders.add_argument('-l', '--logdir', default='log',
-                         help='Folder for TensorBoard, scatter plots and pictures, where a new training starts its curves '
-                              'anew: one for each --outdir; with --semantic, its folder semantic.')
+                         help='Folder for TensorBoard, scatter plots and pictures, where a new training starts its '
+                              'curves anew: one for each --outdir; with --semantic, its folder semantic.')
     folders.add_argument('--fresh', action='store_true',
                          help='Start over in an --outdir that holds a training or a model, which are then removed.')
 
@@ -236,7 +236,7 @@ def check_folders(flags):
         raise InputError(f'{flags.outdir}: holds a model but no training that could go on; choose another --outdir, or '
                          f'--fresh to replace it')
     if flags.modeldir and not resuming:
-        datagenerator.list_folder(flags.modeldir)
+        datagenerator.list_folder(flags.modeldir, '; give --modeldir one with a checkpoint')
         if os.path.realpath(flags.modeldir) == os.path.realpath(flags.outdir):
             raise InputError(f'{flags.outdir}: is --modeldir and --outdir at once; choose another --outdir')
     for folder in (flags.outdir, os.path.join(flags.outdir, RESUME), flags.logdir,
@@ -349,7 +349,7 @@ def validate(trainer, flags, data, stop):
 
 
 def write_pictures(trainer, flags, data, events, epoch, step):
-    """TensorBoard's pictures and histograms; in --logdir overviews of two validation photos, a scatter plot of the first."""
+    """TensorBoard's pictures and histograms; in --logdir overviews of two validation photos, a scatter of the first."""
     images, labels = datagenerator.load_batch(data.valid[0][:2], data.valid[1][:2], flags.image_size)
     output, _ = trainer.predict(images, labels)
     if not np.isfinite(output).all():
@@ -577,8 +577,8 @@ def train(flags, data, resuming, stop, cluster=None):
     shard = cluster.shard if cluster else (0, 1)
     source = find_source(flags, resuming) if is_chief else None
     if resuming and is_chief and not os.path.exists(os.path.join(source, utils.CONVENTIONS_FILE)):
-        raise InputError(f'{os.path.join(source, utils.CONVENTIONS_FILE)}: is missing, so that the training cannot go on; '
-                         f'start over with --fresh')
+        raise InputError(f'{os.path.join(source, utils.CONVENTIONS_FILE)}: is missing, so that the training cannot go '
+                         f'on; start over with --fresh')
     # Weights that are taken over mean the same only with the photos as they knew them.
     normalisation = utils.read_conventions(source).normalisation if source else 'signed'
     given = settings(flags, data, shard[1])

@@ -75,7 +75,7 @@ def warn(message):
 
 
 def warn_of_others(folder, names):
-    """Names the pictures in a folder of results that an earlier run left there; they stay, as they may be someone's work."""
+    """Names the pictures of an earlier run in a folder of results; they stay, as they may be someone's work."""
     if names:
         warn(f'{folder}: also holds pictures that are not of this run ({min(names)}, {len(names)} in all)')
 

@@ -169,8 +169,8 @@ def main():
     for problem in problems:
         print(command_line.printable(problem))
     if len(photos) < len(written):
-        command_line.warn(f'{args.train_data_dir}: {len(written) - len(photos)} label lines are of photos that others are '
-                          f'of, too; training and validation may share them')
+        command_line.warn(f'{args.train_data_dir}: {len(written) - len(photos)} label lines are of photos that others '
+                          f'are of, too; training and validation may share them')
     if removed:
         print(f'Removed {removed} files of an earlier, longer run.')
     print(f'Wrote {len(written)} photos and {num_lanes} lanes to {args.outdir}; '

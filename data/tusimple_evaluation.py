@@ -165,7 +165,7 @@ def write_csv(path, rows):
     datagenerator.write_file(path, text.getvalue().encode())
 
 
-def draw_lanes(photo, prediction, label, row):
+def draw_comparison(photo, prediction, label, row):
     """Draws both sets of lanes on a photo, uint8 [h, w, 3] RGB, and returns it with two lines of text above.
 
     Lanes are thick where they count against the score: label lanes that no prediction matches, with their
@@ -293,10 +293,11 @@ def main():
                 command_line.warn(f'not drawn: {error}')
                 status = 1
                 continue
-            picture = draw_lanes(photo, prediction_of[row.raw_file], label, row)
+            picture = draw_comparison(photo, prediction_of[row.raw_file], label, row)
             datagenerator.write_image(os.path.join(args.worst, f'{rank:04d}.png'), picture)
-        command_line.warn_of_others(args.worst, [name for name in os.listdir(args.worst) if re.fullmatch(r'\d{4,}\.png', name)
-                                                 and int(name[:-4]) >= min(len(rows), args.worst_num)])
+        ours = min(len(rows), args.worst_num)
+        command_line.warn_of_others(args.worst, [name for name in os.listdir(args.worst)
+                                                 if re.fullmatch(r'\d{4,}\.png', name) and int(name[:-4]) >= ours])
     return status
 
 

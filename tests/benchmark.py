@@ -47,7 +47,7 @@ def row(name, ours, plain=None, floor=None, unit='ms'):
           flush=True)
 
 
-# ---- Inputs -----------------------------------------------------------------------------------------------------------
+# ---- Inputs ----------------------------------------------------------------------------------------------------------
 
 def make_images(batch, side):
     return np.random.default_rng(0).integers(0, 256, [batch, side, side, 3], np.uint8)
@@ -61,7 +61,7 @@ def make_labels(batch, side):
     return np.repeat(np.int32(label)[None], batch, axis=0)
 
 
-# ---- The network ------------------------------------------------------------------------------------------------------
+# ---- The network -----------------------------------------------------------------------------------------------------
 
 def read_weights():
     """{name: float32 array}, the shipped ENet."""
@@ -71,7 +71,7 @@ def read_weights():
 
 
 def networks(side):
-    """(ours, plain, floor), functions of images uint8 [b, side, side, 3]: constants, layer by layer, convolutions alone."""
+    """(ours, plain, floor), functions of images, uint8 [b, side, side, 3]; the floor has convolutions alone."""
     import tensorflow.compat.v1 as tf
     import enet
     import inference
@@ -97,7 +97,7 @@ def networks(side):
 
 
 def bare_convolutions(operations, side):
-    """A function of images that runs these convolutions one after the other, each on an input of its size that it finds."""
+    """A function of images that runs these convolutions in turn, each on an input of its size that it finds."""
     import tensorflow.compat.v1 as tf
     sizes = {}   # a convolution's input has the size of the photo over 1, 2, 4 or 8: known once the graph is run
 
@@ -145,7 +145,7 @@ def network(quick):
 
 
 def other_engines(folder, images):
-    """{engine: a function that runs the network}, of those that are installed; all but PyTorch run the exported model."""
+    """{engine: a function that runs the network} of those installed; all but PyTorch run the exported model."""
     engines = {}
     if importlib.util.find_spec('torch'):
         network = reference.torch_enet(read_weights())
@@ -160,14 +160,15 @@ def other_engines(folder, images):
         engines['OpenVINO'] = lambda: compiled(np.float32(images))
     if has_onnx:
         import onnxruntime
-        subprocess.run([sys.executable, '-m', 'tf2onnx.convert', '--saved-model', folder, '--output', folder + '.onnx', '--opset',
-                        '17', '--inputs', f'image:0[{",".join(map(str, images.shape))}]'], check=True, capture_output=True)
+        subprocess.run([sys.executable, '-m', 'tf2onnx.convert', '--saved-model', folder, '--output', folder + '.onnx',
+                        '--opset', '17', '--inputs', f'image:0[{",".join(map(str, images.shape))}]'],
+                       check=True, capture_output=True)
         session = onnxruntime.InferenceSession(folder + '.onnx')
         engines['ONNX Runtime'] = lambda: session.run(None, {'image:0': np.float32(images)})
     return engines
 
 
-# ---- Training ---------------------------------------------------------------------------------------------------------
+# ---- Training --------------------------------------------------------------------------------------------------------
 
 def make_conventions(side):
     import utils
@@ -230,7 +231,8 @@ def training(quick):
     row('  photos trained on a second', BATCH / seconds, BATCH / plain, unit='/s')
     row('  the loss and its gradient, of that step', 100 * of_loss / seconds, unit='%')
     if not quick:
-        row('  peak memory of a process that trains', *[peak_memory(__file__, '--steps', way, 5) for way in STEPS], unit='MB')
+        peaks = [peak_memory(__file__, '--steps', way, 5) for way in STEPS]
+        row('  peak memory of a process that trains', *peaks, unit='MB')
         with tempfile.TemporaryDirectory() as folder:
             row('  a step fed by the queue, 2 threads, against a constant batch', *queue_and_constant(folder))
 
@@ -251,7 +253,7 @@ def queue_and_constant(folder):
                                                      lambda: [trainer.train(images, labels) for _ in range(10)]], 5)]
 
 
-# ---- The frame --------------------------------------------------------------------------------------------------------
+# ---- The frame -------------------------------------------------------------------------------------------------------
 
 def run_script(*arguments):
     """Runs one of our scripts. -> its seconds"""
@@ -262,7 +264,7 @@ def run_script(*arguments):
 
 def peak_memory(*arguments):
     """Runs one of our scripts. -> the most memory it had, in MB"""
-    # Asked of a process in between that is small: what a process had when it started another one counts for that one too.
+    # Asked of a small process in between: what a process had when it started another one counts for that one too.
     code = ('import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); '
             'print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)')
     output = subprocess.run([sys.executable, '-c', code, sys.executable, *map(str, arguments)], cwd=ROOT, check=True,
@@ -279,7 +281,7 @@ def render(folder, count):
 
 
 def plain_frames(photos, bandwidth):
-    """A function that takes these photos one after the other from file to picture, by the plain graph and scikit-learn."""
+    """A function that takes these photos in turn from file to picture, by the plain graph and scikit-learn."""
     import tensorflow.compat.v1 as tf
     import utils
     model = os.path.join(ROOT, 'trained_model')
@@ -306,7 +308,7 @@ def plain_frames(photos, bandwidth):
 
 
 def frame(quick):
-    """Reading, network, clusters, lanes and writing, start-up left out: it is the difference of two runs of inference.py."""
+    """Reading, network, clusters, lanes and writing, without start-up: the difference of two runs of inference.py."""
     import utils
     conventions = utils.read_conventions(os.path.join(ROOT, 'trained_model'))
     pictures = sorted(glob.glob(os.path.join(ROOT, 'inference_test', 'images', '*')))
@@ -341,7 +343,7 @@ def memory_of_inference(folder, pictures):
         shutil.rmtree(photos)
 
 
-# ---- Data sets --------------------------------------------------------------------------------------------------------
+# ---- Data sets -------------------------------------------------------------------------------------------------------
 
 def data(quick):
     count = 10 if quick else 100
@@ -361,7 +363,7 @@ def data(quick):
         row('    and back', reading)
 
 
-# ---- How the cost grows -----------------------------------------------------------------------------------------------
+# ---- How the cost grows ----------------------------------------------------------------------------------------------
 
 def growth(quick):
     if quick:
@@ -388,7 +390,8 @@ def main(argv=None):
     parser = command_line.Parser(description=__doc__)
     parser.add_argument('--quick', action='store_true', help='Fewer rows and runs of each, two minutes.')
     parser.add_argument('--only', nargs='+', choices=SECTIONS, default=list(SECTIONS), help='The parts to run.')
-    parser.add_argument('--steps', nargs=2, metavar=('WAY', 'STEPS'), help='Only take training steps, "ours" or "plain".')
+    parser.add_argument('--steps', nargs=2, metavar=('WAY', 'STEPS'),
+                        help='Only take training steps, "ours" or "plain".')
     flags = parser.parse_args(argv)
     quiet.import_tensorflow()
     if flags.steps:

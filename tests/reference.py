@@ -65,7 +65,8 @@ def plain_enet(images, batch_statistics=False, noise=None, stage_two_repeat=2, s
 def torch_enet(weights):
     """plain_enet at inference in PyTorch, for its speed: a function of photos, uint8 [b, h, w, 3], to last_prelu.
 
-    weights: {name: float32 array}, as checkpoint_variables names them. Memory is in the order channels last, the faster one.
+    weights: {name: float32 array}, as checkpoint_variables names them. Memory is in the order channels last, the faster
+    one.
     """
     import torch
     from torch.nn import functional

@@ -2,10 +2,10 @@
 
     python tests/soak.py --kills 50
 
-Real processes of training.py, which save after every step, are stopped with SIGKILL and started again until they are done,
-over and over until there were so many kills. The weights, the optimizer's state and the TensorBoard curves of each finished
-training have to be those of the undisturbed one, bit for bit; the exit status is 1 if any is not. The data is drawn. The
-network is ENet with a bottleneck in place of all; with --full it is all of ENet.
+Real processes of training.py, which save after every step, are stopped with SIGKILL and started again until they are
+done, over and over until there were so many kills. The weights, the optimizer's state and the TensorBoard curves of
+each finished training have to be those of the undisturbed one, bit for bit; the exit status is 1 if any is not. The
+data is drawn. The network is ENet with a bottleneck in place of all; with --full it is all of ENet.
 """
 import argparse
 import collections
@@ -22,7 +22,8 @@ sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__))), os.
 
 FLAGS = ['--epochs', '10', '--image-size', '64', '32', '--batch-size', '4', '--summary-steps', '1', '--pictures', '4',
          '--save-minutes', '1e-9', '--learning-rate', '0.003']
-PHASES = ['start', 'step', 'validation', 'save', 'between them']   # what a process is doing, as one byte of a file that it maps
+# What a process is doing, as one byte of a file that it maps.
+PHASES = ['start', 'step', 'validation', 'save', 'between them']
 EXPECTED = 10 * 4                                  # steps: of 20 photos 18 are trained on
 
 
@@ -60,7 +61,8 @@ class Life:
         self.phase_path.write_bytes(b'\0')
         with open(self.log_path, 'a') as log:
             self.process = subprocess.Popen(
-                [sys.executable, __file__, '--child', str(self.phase_path), *['--full'] * full, '--', '-s', str(data), *FLAGS],
+                [sys.executable, __file__, '--child', str(self.phase_path), *['--full'] * full,
+                 '--', '-s', str(data), *FLAGS],
                 cwd=folder, stdout=log, stderr=log)
 
     def phase(self):
@@ -97,8 +99,8 @@ def same(folder, reference):
     got, expected = curves(folder / 'log'), curves(reference / 'log')
     if got != expected:
         points = collections.Counter(point[:2] for point in got), collections.Counter(point[:2] for point in expected)
-        problems.append(f'curves: {len(got)} points instead of {len(expected)}; too many {dict(points[0] - points[1])}, '
-                        f'missing {dict(points[1] - points[0])}')
+        problems.append(f'curves: {len(got)} points instead of {len(expected)}; '
+                        f'too many {dict(points[0] - points[1])}, missing {dict(points[1] - points[0])}')
     return problems
 
 

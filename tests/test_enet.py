@@ -280,7 +280,8 @@ def test_prelu_and_its_gradient_equal_finite_differences(graph):
 
 @pytest.mark.parametrize('highest', [1, 1.5])
 def test_prelu_of_constant_slopes_is_the_same(graph, highest):
-    x, slope = np.random.default_rng(5).normal(0, 2, [2, 5, 5, 4]).astype(np.float32), np.float32([-2, 0, 0.25, highest])
+    x = np.random.default_rng(5).normal(0, 2, [2, 5, 5, 4]).astype(np.float32)
+    slope = np.float32([-2, 0, 0.25, highest])
     ours = enet.prelu_of_slope(tf.constant(x), slope)
     np.testing.assert_allclose(evaluate(ours), np.where(x > 0, x, slope * x), rtol=1e-6)
 

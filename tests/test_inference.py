@@ -346,7 +346,8 @@ def test_lanes_of_what_was_done_are_written_when_it_is_stopped(colour_network, r
     for name in 'abcd':
         write(tmp_path / f'in/{name}.png', road('red'))
     (tmp_path / 'p.json').write_text('earlier predictions')
-    outcome = run_script(inference, '-i', tmp_path / 'in', '--no-pictures', '--workers', '0', '--json', tmp_path / 'p.json')
+    outcome = run_script(inference, '-i', tmp_path / 'in', '--no-pictures', '--workers', '0',
+                         '--json', tmp_path / 'p.json')
     assert outcome.status == 130 and 'p.json.part: holds the lanes of the 2 pictures' in outcome.err
     assert [line['raw_file'] for line in json_lines(tmp_path / 'p.json.part')] == ['a.png', 'b.png']
     assert (tmp_path / 'p.json').read_text() == 'earlier predictions'

@@ -768,7 +768,7 @@ def bad_folders():
     yield 'no data', None, ['-s', 'nowhere'], 'nowhere'
     yield 'no images', lambda home: (home / 'd').mkdir(), ['-s', 'd'], 'd/images'
     yield 'one photo', lambda home: draw(home / 'one', 1), ['-s', 'one'], 'one/images/0000.png'
-    yield 'no model', None, ['-m', 'nowhere'], '--modeldir nowhere'
+    yield 'no model', None, ['-m', 'nowhere'], 'nowhere: no such folder; give --modeldir'
     yield 'model is outdir', lambda home: (home / 'o').mkdir(), ['-m', 'o', '-o', 'o'], 'o: is --modeldir and --outdir'
     yield 'outdir is a file', file('o'), ['-o', 'o'], 'o:'
     yield 'outdir below a file', file('o'), ['-o', 'o/p'], 'o/p:'

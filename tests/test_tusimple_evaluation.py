@@ -297,10 +297,10 @@ def test_odd_lanes_and_photos_can_be_drawn():
     photo = np.zeros([1, 1, 3], np.uint8)
     record = tusimple.Record('\n\u2603', [[-2, -2], [5, -2], [1e9, -1e9], [0, 0]], [160, 170], run_time=1.)
     row = evaluation.score([record], [record])[1][0]
-    assert evaluation.draw_lanes(photo, record, record, row).shape[1] == 1
+    assert evaluation.draw_comparison(photo, record, record, row).shape[1] == 1
     nothing = dataclasses.replace(record, lanes=[])
     for predicted, label in ((record, nothing), (nothing, record), (nothing, nothing)):
-        assert evaluation.draw_lanes(photo, predicted, label, row).shape[1] == 1
+        assert evaluation.draw_comparison(photo, predicted, label, row).shape[1] == 1
 
 
 @pytest.mark.parametrize('args, words', [
