@@ -115,6 +115,15 @@ def test_memory_bound_changes_no_result(monkeypatch):
     np.testing.assert_allclose(centers, expected[2], atol=1e-6)
 
 
+@pytest.mark.parametrize('feature_dim, spread', [(2, 3), (40, 3), (40, 1e3), (3, 1e15)])
+def test_bins_have_the_same_number_if_and_only_if_they_are_the_same(feature_dim, spread):
+    rng = np.random.default_rng(0)
+    bins = np.rint(rng.uniform(-spread, spread, [feature_dim, 60]))[:, rng.integers(0, 60, 200)]
+    numbers, bits = clustering._number_bins(bins, 20)
+    assert ((numbers[:, None] == numbers) == (bins[:, :, None] == bins[:, None]).all(0)).all()
+    assert numbers.min() >= 0 and numbers.max() < 1 << bits <= 1 << 20
+
+
 @pytest.mark.parametrize('levels, crowd, block', [(1, 1, 3), (3, 1, 16), (3, 10 ** 9, 100)])
 def test_size_of_cells_and_blocks_changes_no_result(monkeypatch, levels, crowd, block):
     points = network_like(6).reshape(-1, 3)
