@@ -268,7 +268,6 @@ def find_samples(srcdir):
 
     Raises InputError where a folder is missing, empty or half-written, or a picture has no partner.
     """
-    list_folder(srcdir)
     if os.path.lexists(os.path.join(srcdir, HALF_WRITTEN)):
         raise InputError(f'{srcdir}: is half-written; run tusimple_dataset_processing.py again')
     by_name = []

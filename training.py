@@ -349,7 +349,7 @@ def validate(trainer, flags, data, stop):
 
 
 def write_pictures(trainer, flags, data, events, epoch, step):
-    """TensorBoard's pictures and histograms; in --logdir overviews of two validation photos, a scatter of the first."""
+    """TensorBoard's pictures and histograms; in --logdir two validation photos, the first also as a scatter plot."""
     images, labels = datagenerator.load_batch(data.valid[0][:2], data.valid[1][:2], flags.image_size)
     output, _ = trainer.predict(images, labels)
     if not np.isfinite(output).all():

@@ -353,7 +353,7 @@ FILES = {
         'two images of a name': ('', lambda home: shutil.copy(home / 'd/images/1.png', home / 'd/images/1.jpg'),
                                  'd/images/1.png: has the same name'),
         'no images': ('', all_of(gone('d/images'), lambda home: (home / 'd/images').mkdir()), 'd/images: holds no'),
-        'srcdir is a file': ('-s notes.txt', None, 'notes.txt: is not a folder'),
+        'srcdir is a file': ('-s notes.txt', None, 'notes.txt/images: is not a folder'),
         'lanes.json is a folder': ('', lambda home: (home / 'd/lanes.json').mkdir(), 'd/lanes.json: Is a directory'),
         'bomb as photo': ('', all_of(*(text(f'd/images/{i}.png', PNG_BOMB) for i in range(3))), 'is 60000 x 60000'),
         'bomb as label': ('', all_of(*(text(f'd/labels/{i}.png', PNG_BOMB) for i in range(3))), 'is 60000 x 60000'),

@@ -301,7 +301,7 @@ def test_find_samples_names_what_does_not_fit(tmp_path, samples, spoil, reason):
     ('gone', 'no such folder'), ('file', 'is not a folder'), ('x' * 300, 'cannot be read: File name too long')])
 def test_find_samples_says_why_there_is_no_folder(tmp_path, name, reason):
     save(tmp_path / 'file', b'')
-    with pytest.raises(InputError, match=f'{name}: {reason}'):
+    with pytest.raises(InputError, match=f'{name}/images: {reason}'):
         dg.find_samples(str(tmp_path / name))
 
 
