@@ -27,8 +27,8 @@ _SLOW, _ROOM, _MAX_NEAR = 0.05, 1.5, 1 << 20
 _MOST_SLACK = 1e-3  # bandwidths that distances may be wrong by in float32; where they would be more wrong, in float64
 _LARGEST = 1e30  # bandwidth: as places in float32 go
 _WIDE = 1e4  # bandwidths: of points spread wider, the empty space between is left out
-# glibc hands freed memory back to the system, and fetches it again page by page, until it has once seen a block as large
-# as this freed. It is never touched, so it costs nothing; without it an embedding of 512x512 takes a quarter longer.
+# glibc hands freed memory back to the system, and fetches it again page by page, until it has once seen a block as
+# large as this freed. It is never touched, so it costs nothing; without it 512x512 points take a quarter longer.
 np.empty(31 << 20, np.uint8)
 
 # ---- Mean shift --------------------------------------------------------------------------------------------

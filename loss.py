@@ -119,7 +119,10 @@ def to_pixels(values, segment):
 
 
 def push(means, instances, delta_d):
-    """Equation 2, the mean over the images. means: float32 [n, d] -> scalar. Images of less than two add 0."""
+    """Equation 2, the mean over the images. means: float32 [n, d] -> scalar.
+
+    Images with fewer than two instances add 0.
+    """
     others = tf.logical_and(tf.equal(instances.image[:, None], instances.image[None, :]),
                             tf.logical_not(tf.eye(tf.size(instances.count), dtype=tf.bool)))
     weight = tf.cast(others, tf.float32) * instances.present[:, None] * instances.present[None, :]

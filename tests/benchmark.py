@@ -71,7 +71,11 @@ def read_weights():
 
 
 def networks(side):
-    """(ours, plain, floor), functions of images, uint8 [b, side, side, 3]; the floor has convolutions alone."""
+    """(ours, plain, floor), functions of images, uint8 [b, side, side, 3].
+
+    Ours has constants for weights and loops between convolutions, plain goes layer by layer, the floor has convolutions
+    alone.
+    """
     import tensorflow.compat.v1 as tf
     import enet
     import inference
@@ -97,7 +101,7 @@ def networks(side):
 
 
 def bare_convolutions(operations, side):
-    """A function of images that runs these convolutions in turn, each on an input of its size that it finds."""
+    """A function of images that runs these convolutions one by one, each on an input of its size that it finds."""
     import tensorflow.compat.v1 as tf
     sizes = {}   # a convolution's input has the size of the photo over 1, 2, 4 or 8: known once the graph is run
 
@@ -281,7 +285,7 @@ def render(folder, count):
 
 
 def plain_frames(photos, bandwidth):
-    """A function that takes these photos in turn from file to picture, by the plain graph and scikit-learn."""
+    """A function that takes these photos one by one from file to picture, by the plain graph and scikit-learn."""
     import tensorflow.compat.v1 as tf
     import utils
     model = os.path.join(ROOT, 'trained_model')

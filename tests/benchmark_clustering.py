@@ -19,7 +19,7 @@ TESTS = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(TESTS), TESTS]
 
 import clustering
-from reference import plain_cluster
+from reference import equal_labels, plain_cluster
 
 
 def photo_like(side, instances=4, feature_dim=3, seed=0, spread=0.12):
@@ -93,17 +93,9 @@ def rows(quick):
 def rows_of_files(folder, bandwidth, turns=3):
     for path in sorted(glob.glob(os.path.join(glob.escape(folder), '*.npy'))):
         embedding = np.load(path)
-        share = equal_labels(embedding, bandwidth)
+        points = embedding.reshape(-1, embedding.shape[-1])
+        share = equal_labels(clustering.cluster(points, bandwidth), plain_cluster(points, bandwidth))
         yield compare(f'{os.path.basename(path)}, {share:.3%} equal labels', embedding, bandwidth, turns)
-
-
-def equal_labels(embedding, bandwidth):
-    """The share of the points that we put into the same cluster as scikit-learn; 0 where there are more or fewer."""
-    points = embedding.reshape(-1, embedding.shape[-1])
-    num, labels, centers = clustering.cluster(points, bandwidth)
-    plain_num, plain_labels, plain_centers = plain_cluster(points, bandwidth)
-    match = np.linalg.norm(centers[:, None] - plain_centers, axis=2).argmin(1)
-    return np.mean(match[labels] == plain_labels) if num == plain_num else 0.
 
 
 def main():

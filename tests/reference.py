@@ -15,6 +15,13 @@ def plain_cluster(prediction, bandwidth):
     return len(mean_shift.cluster_centers_), mean_shift.labels_, mean_shift.cluster_centers_
 
 
+def equal_labels(ours, plain):
+    """The share of the points that two results of cluster put into the same cluster; 0 if they have other clusters."""
+    # Both number clusters by how many points they hold; ties aside, the numbers themselves agree.
+    match = np.linalg.norm(ours[2][:, None].astype(float) - plain[2], axis=2).argmin(1)
+    return np.mean(match[ours[1]] == plain[1]) if sorted(match) == list(range(plain[0])) else 0.
+
+
 # ---- ENet --------------------------------------------------------------------------------------------------
 
 def plain_enet(images, batch_statistics=False, noise=None, stage_two_repeat=2, skip_connections=False):

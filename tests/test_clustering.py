@@ -13,7 +13,7 @@ TESTS = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.dirname(TESTS), TESTS]
 
 import clustering
-from reference import plain_cluster
+from reference import equal_labels, plain_cluster
 
 PHOTO = 1280, 720
 H_SAMPLES = list(range(160, 720, 10))
@@ -50,14 +50,10 @@ def untrained(seed, size=64, feature_dim=3, scale=0.6):
 
 
 def assert_same(points, bandwidth, least=0.9999):
-    num, labels, centers = clustering.cluster(points, bandwidth)
-    plain_num, plain_labels, plain_centers = plain_cluster(points, bandwidth)
-    assert num == plain_num == len(centers)
-    # Both number clusters by how many points they hold; ties aside, the numbers themselves agree.
-    match = np.linalg.norm(centers[:, None].astype(float) - plain_centers, axis=2).argmin(1)
-    assert sorted(match) == list(range(num))
-    assert np.mean(match[labels] == plain_labels) >= least
-    return labels
+    ours, plain = clustering.cluster(points, bandwidth), plain_cluster(points, bandwidth)
+    assert ours[0] == plain[0] == len(ours[2])
+    assert equal_labels(ours, plain) >= least
+    return ours[1]
 
 
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
