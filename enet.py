@@ -185,18 +185,10 @@ def compose_slopes(first, second):
     return where(first >= 0., first * second, first)
 
 
-def spatial_dropout(x, rate, noise, scope):
-    """Drops whole channels of an image (Tompson et al. 2015) and scales the others by 1 / (1 - rate).
-
-    x: float32 [b, h, w, c] -> the same shape. noise: see `kept_channels`; without it nothing is dropped.
-    """
-    kept = kept_channels(x, rate, noise, scope)
-    return x if kept is None else x * kept
-
-
 def kept_channels(x, rate, noise, scope):
-    """What spatial dropout multiplies x, float32 [b, h, w, c], with: float32 [b, 1, 1, c], or None without noise.
+    """What spatial dropout (Tompson et al. 2015) multiplies x, float32 [b, h, w, c], with, or None without noise.
 
+    -> float32 [b, 1, 1, c]: 0 drops a channel of an image, the others are 1 / (1 - rate).
     noise(shape, scope) gives uniform float32 in [0, 1), see `noise_of_step`.
     """
     if noise is None:

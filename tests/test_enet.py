@@ -195,11 +195,11 @@ def test_training_drops_otherwise_each_time_where_no_noise_is_given(graph):
 
 def test_dropout_takes_whole_channels_of_an_image_and_keeps_the_mean(graph):
     noise = enet.noise_of_step(tf.constant([1, 2]))
-    dropped = evaluate(enet.spatial_dropout(tf.ones([20, 3, 4, 200]), RATE_OF_NOISE, noise, 'scope'))
-    assert (dropped == dropped[:, :1, :1]).all()
-    assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / (1 - RATE_OF_NOISE))}
-    assert (dropped[:, 0, 0] == 0).mean() == pytest.approx(RATE_OF_NOISE, abs=0.03)
-    assert (dropped[0] != dropped[1]).any()
+    kept = evaluate(enet.kept_channels(tf.ones([20, 3, 4, 200]), RATE_OF_NOISE, noise, 'scope'))
+    assert kept.shape == (20, 1, 1, 200)
+    assert set(np.unique(kept)) == {np.float32(0), np.float32(1 / (1 - RATE_OF_NOISE))}
+    assert (kept == 0).mean() == pytest.approx(RATE_OF_NOISE, abs=0.03)
+    assert (kept[0] != kept[1]).any()
 
 
 def test_scopes_drop_different_channels(graph):
@@ -211,7 +211,7 @@ def test_scopes_drop_different_channels(graph):
 def test_noise_of_2018_is_the_first_draw_of_dropout_with_seed_0(graph):
     x = tf.ones([2, 3, 4, 64])
     then = tf.nn.dropout(x, rate=RATE_OF_NOISE, noise_shape=[2, 1, 1, 64], seed=0)
-    now = enet.spatial_dropout(x, RATE_OF_NOISE, enet.noise_of_2018, 'any scope')
+    now = x * enet.kept_channels(x, RATE_OF_NOISE, enet.noise_of_2018, 'any scope')
     with tf.Session() as sess:
         first = sess.run(then)
         assert 0 < (first == 0).mean() < 1
@@ -295,10 +295,10 @@ def test_slope_of_prelu_is_a_variable_of_its_scope(graph):
 def test_composed_slopes_equal_two_prelus_with_dropout_between(graph):
     first, second = (a.ravel() for a in np.meshgrid(*[np.float32([-2, -0.5, 0, 0.5, 1, 3])] * 2))
     x = np.random.default_rng(4).normal(0, 2, [2, 5, 5, len(first)]).astype(np.float32)
-    noise = enet.noise_of_step(tf.constant([1, 2]))
     first, second, x = map(tf.constant, (first, second, x))
-    ours = enet.spatial_dropout(enet.prelu_of_slope(x, enet.compose_slopes(first, second)), 0.5, noise, 'a')
-    plain = enet.prelu_of_slope(enet.spatial_dropout(enet.prelu_of_slope(x, first), 0.5, noise, 'a'), second)
+    kept = enet.kept_channels(x, 0.5, enet.noise_of_step(tf.constant([1, 2])), 'a')
+    ours = kept * enet.prelu_of_slope(x, enet.compose_slopes(first, second))
+    plain = enet.prelu_of_slope(kept * enet.prelu_of_slope(x, first), second)
     dy = tf.random.stateless_normal([2, 5, 5, 36], [1, 2])
     keep = tf.not_equal(first, 0.)  # there the second slope's gradient at its kink is a matter of taste
     (ours, *our_gradients), (plain, *plain_gradients) = evaluate(
