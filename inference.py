@@ -12,7 +12,6 @@ in the JSON by lines that can be used, or frame by frame. A photo that cannot be
 out, the others are done, and the exit status is 1.
 """
 
-import collections
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -30,9 +29,8 @@ import numpy as np
 import tqdm
 
 import clustering
-import datagenerator
 import visualization
-from data import command_line, quiet, tusimple
+from data import command_line, files, prefetch, quiet, tusimple, tusimple_lanes
 from data.command_line import InputError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -125,7 +123,7 @@ def find_photos(indir):
     """
     extension = os.path.splitext(indir)[1].lower()
     if os.path.isdir(indir):
-        paths = datagenerator.list_images(indir)
+        paths = files.list_images(indir)
         photos = [Photo(number, os.path.basename(path), path) for number, path in enumerate(paths)]
         return photos, len(photos), []
     try:
@@ -181,7 +179,7 @@ def open_video(path):
 def read_photo(photo):
     """Reads a photo's image, or notes why it cannot be."""
     try:
-        photo.image = datagenerator.read_image(photo.path)
+        photo.image = files.read_image(photo.path)
     except InputError as error:
         photo.error = error
     return photo
@@ -190,7 +188,7 @@ def read_photo(photo):
 def check_outputs(flags, photos, count):
     """Makes the output folders, proves them writable, and sees that no output would replace an input."""
     if flags.json:
-        datagenerator.check_output_file('--json', flags.json)
+        files.check_output_file('--json', flags.json)
         if os.path.exists(flags.json) and os.path.samefile(flags.json, flags.indir):
             raise InputError(f'--json {flags.json}: is the input itself; give another name')
         written = os.path.realpath(flags.json)
@@ -199,7 +197,7 @@ def check_outputs(flags, photos, count):
                 raise InputError(f'--json {flags.json}: is one of the photos; give another name')
     if flags.no_pictures and not flags.masks and not flags.scatter:
         return
-    datagenerator.make_output_folder(flags.outdir)
+    files.make_output_folder(flags.outdir)
     for photo in photos if count is not None else ():
         folder, name = os.path.split(photo.path)
         if OUTPUT_NAME.fullmatch(name) and os.path.realpath(folder) == os.path.realpath(flags.outdir):
@@ -281,7 +279,7 @@ def check_export(export_dir):
     folder = os.path.realpath(export_dir)
     if os.path.lexists(folder) and not (os.path.isdir(folder) and not os.listdir(folder)):
         raise InputError(f'--export {export_dir}: is there already; give the name of a new folder')
-    datagenerator.make_output_folder(os.path.dirname(folder))
+    files.make_output_folder(os.path.dirname(folder))
 
 
 def export_model(checkpoint_dir, export_dir):
@@ -319,15 +317,6 @@ def run_pipeline(photos, read, embed, finish, num_readers, num_workers):
     photos is under way. An exception of any stage is raised here, when that photo's turn has come. photos ends
     where read returns None. With num_workers 0 all runs in the calling thread, one after the other.
     """
-    def in_order(pool, function, items, ahead):
-        under_way = collections.deque()
-        for item in items:
-            under_way.append(pool.submit(function, item))
-            if len(under_way) >= ahead:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
-
     def until_none(items):
         return itertools.takewhile(lambda item: item is not None, items)
 
@@ -337,15 +326,15 @@ def run_pipeline(photos, read, embed, finish, num_readers, num_workers):
     with (concurrent.futures.ThreadPoolExecutor(num_readers) as readers,
           concurrent.futures.ThreadPoolExecutor(CALLERS) as callers,
           concurrent.futures.ThreadPoolExecutor(num_workers) as workers):
-        ready = until_none(in_order(readers, read, photos, num_readers + 1))
-        embedded = in_order(callers, embed, ready, CALLERS + 1)
-        yield from in_order(workers, finish, embedded, num_workers + 1)
+        ready = until_none(prefetch.in_order(readers, read, photos, num_readers + 1))
+        embedded = prefetch.in_order(callers, embed, ready, CALLERS + 1)
+        yield from prefetch.in_order(workers, finish, embedded, num_workers + 1)
 
 
 def embed_photo(photo, network, image_size):
     """Runs the network on a photo."""
     if photo.error is None:
-        batch = datagenerator.resize_image(photo.image, image_size)[np.newaxis]
+        batch = files.resize_image(photo.image, image_size)[np.newaxis]
         start = time.perf_counter()
         photo.embedding = network(batch)[0]
         photo.network_ms = 1000 * (time.perf_counter() - start)
@@ -366,7 +355,7 @@ def finish_photo(photo, bandwidth, margins, flags):
     start = time.perf_counter()
     ids = clustering.instance_ids(photo.embedding, bandwidth, margins)
     clustered = time.perf_counter()
-    photo.lanes = clustering.lanes(ids, (width, height), photo.h_samples)
+    photo.lanes = tusimple_lanes.lanes(ids, (width, height), photo.h_samples)
     done = time.perf_counter()
     photo.scattered = not ids.any() and clustering.is_scattered(photo.embedding, bandwidth)
     photo.clustering_ms, photo.lanes_ms = 1000 * (clustered - start), 1000 * (done - clustered)
@@ -379,7 +368,7 @@ def finish_photo(photo, bandwidth, margins, flags):
 def write_pictures(photo, ids, flags):
     """Writes what the flags ask for, of one photo."""
     def write(kind, picture):
-        datagenerator.write_image(os.path.join(flags.outdir, f'{kind}_{photo.number:04d}.png'), picture)
+        files.write_image(os.path.join(flags.outdir, f'{kind}_{photo.number:04d}.png'), picture)
 
     if not flags.no_pictures:
         picture = visualization.draw_instances(photo.image, ids)
@@ -388,7 +377,7 @@ def write_pictures(photo, ids, flags):
         write('cluster', picture)
     if flags.masks:
         ids_type = np.uint8 if ids.max(initial=0) <= 255 else np.uint16
-        write('mask', datagenerator.resize_label(ids.astype(ids_type), photo.image.shape[1::-1]))
+        write('mask', files.resize_label(ids.astype(ids_type), photo.image.shape[1::-1]))
     if flags.scatter:
         name = command_line.printable(photo.raw_file).replace('$', r'\$')   # not matplotlib's mathematics
         title = f'{name}: {ids.max()} instances'
@@ -404,7 +393,7 @@ def save_image_with_features_as_color(pred, output_dir='.'):
     """
     pictures = [visualization.embedding_as_colours(embedding) for embedding in pred]
     for number, picture in enumerate(pictures):
-        datagenerator.write_image(os.path.join(output_dir, f'embedding_{number:04d}.png'), picture)
+        files.write_image(os.path.join(output_dir, f'embedding_{number:04d}.png'), picture)
     return pictures
 
 

@@ -51,7 +51,7 @@ import tqdm
 import clustering
 import datagenerator
 import visualization
-from data import command_line, quiet, tusimple, tusimple_evaluation
+from data import command_line, files, quiet, tusimple, tusimple_evaluation, tusimple_lanes
 from data.command_line import InputError
 
 DEFAULT_MODELDIR = 'pretrained_semantic_model'
@@ -236,12 +236,12 @@ def check_folders(flags):
         raise InputError(f'{flags.outdir}: holds a model but no training that could go on; choose another --outdir, or '
                          f'--fresh to replace it')
     if flags.modeldir and not resuming:
-        datagenerator.list_folder(flags.modeldir, '; give --modeldir one with a checkpoint')
+        files.list_folder(flags.modeldir, '; give --modeldir one with a checkpoint')
         if os.path.realpath(flags.modeldir) == os.path.realpath(flags.outdir):
             raise InputError(f'{flags.outdir}: is --modeldir and --outdir at once; choose another --outdir')
     for folder in (flags.outdir, os.path.join(flags.outdir, RESUME), flags.logdir,
                    os.path.join(flags.logdir, VALIDATION)):
-        datagenerator.make_output_folder(folder)
+        files.make_output_folder(folder)
     return resuming
 
 
@@ -326,8 +326,8 @@ def validate(trainer, flags, data, stop):
         if stop:
             return None
         photo, label = datagenerator.read_sample(image_path, label_path)
-        labels = datagenerator.resize_label(label, flags.image_size)[None]
-        output, values = trainer.predict(datagenerator.resize_image(photo, flags.image_size)[None], labels)
+        labels = files.resize_label(label, flags.image_size)[None]
+        output, values = trainer.predict(files.resize_image(photo, flags.image_size)[None], labels)
         terms.append(values)
         if flags.semantic:
             is_lane, truth = output[..., 1] > output[..., 0], labels > 0
@@ -336,7 +336,7 @@ def validate(trainer, flags, data, stop):
         elif data.records and np.isfinite(output).all():
             record = data.records[len(terms) - 1]
             ids = clustering.instance_ids(output[0], flags.bandwidth, (flags.dvar, flags.ddist))
-            lanes = [np.asarray(lane).tolist() for lane in clustering.lanes(ids, photo.shape[1::-1], record.h_samples)]
+            lanes = [np.asarray(lane).tolist() for lane in tusimple_lanes.lanes(ids, photo.shape[1::-1], record.h_samples)]
             predictions.append(tusimple.Record(record.raw_file, lanes, record.h_samples))
     result = dict(zip(('total', 'var', 'dist', 'reg'), np.mean(terms, axis=0).tolist()))
     result['score'] = -result['total']
@@ -361,7 +361,7 @@ def write_pictures(trainer, flags, data, events, epoch, step):
         ids = (output[i, ..., 1] > output[i, ..., 0]).astype(np.int32) if flags.semantic else \
             clustering.instance_ids(output[i], flags.bandwidth, (flags.dvar, flags.ddist))
         overview = visualization.overview(images[i], labels[i], output[i], ids)
-        datagenerator.write_image(os.path.join(flags.logdir, f'clusters_epoch{epoch:04d}_{i}.png'), overview)
+        files.write_image(os.path.join(flags.logdir, f'clusters_epoch{epoch:04d}_{i}.png'), overview)
         overviews.append(cv2.imencode('.png', overview[..., ::-1])[1].tobytes())
     events.add_pictures('clusters', overviews, step)
     if not flags.semantic:
@@ -523,9 +523,9 @@ def write_settings(outdir, given, conventions):
     """Notes in resume/ what the states to come belong to."""
     import utils
     folder = os.path.join(outdir, RESUME)
-    datagenerator.make_output_folder(folder)
+    files.make_output_folder(folder)
     utils.write_conventions(folder, conventions)
-    datagenerator.write_file(os.path.join(folder, FLAGS_FILE), json.dumps(given, indent=1).encode())
+    files.write_file(os.path.join(folder, FLAGS_FILE), json.dumps(given, indent=1).encode())
 
 
 def find_source(flags, resuming):
@@ -558,7 +558,7 @@ def start(trainer, flags, given, source, resuming):
     else:
         print(f'starts from scratch: no --modeldir, and no checkpoint in {DEFAULT_MODELDIR}')
         lines = [f'{v.op.name}: at random' for v in trainer.variables]
-    datagenerator.write_file(os.path.join(flags.logdir, 'variables.txt'), '\n'.join(lines + ['']).encode())
+    files.write_file(os.path.join(flags.logdir, 'variables.txt'), '\n'.join(lines + ['']).encode())
     for folder in (flags.outdir, os.path.join(flags.outdir, RESUME)):
         if utils.checkpoints(folder):
             print(f'{folder}: what was there is replaced')

@@ -26,6 +26,7 @@ import tensorflow.compat.v1 as tf
 import datagenerator
 import enet
 import loss
+from data import files
 from data.command_line import MAX_BANDWIDTH, MIN_BANDWIDTH, InputError
 
 tf.disable_v2_behavior()
@@ -120,7 +121,7 @@ def _conventions_of_2018(checkpoint):
 def write_conventions(model_dir, conventions):
     """Writes the record beside a checkpoint, whole or not at all."""
     text = json.dumps(dataclasses.asdict(conventions), indent=1) + '\n'
-    datagenerator.write_file(os.path.join(model_dir, CONVENTIONS_FILE), text.encode())
+    files.write_file(os.path.join(model_dir, CONVENTIONS_FILE), text.encode())
 
 
 # ---- Graph ----------------------------------------------------------------------------------------------------------
@@ -245,7 +246,7 @@ def collect_summaries(disc_loss, l_var, l_dist, l_reg, input_image, prediction, 
 
 def find_checkpoint(checkpoint_dir):
     """The path prefix of a folder's newest checkpoint, see `checkpoints`. Raises InputError if there is none."""
-    datagenerator.list_folder(checkpoint_dir, '; give one with a checkpoint')
+    files.list_folder(checkpoint_dir, '; give one with a checkpoint')
     found = checkpoints(checkpoint_dir)
     if not found:
         raise InputError(f'{checkpoint_dir}: holds no checkpoint (*.index and *.data-00000-of-00001)')
@@ -565,7 +566,7 @@ class Trainer:
 
         Raises InputError if it cannot be saved; the one there is then still whole, as it is at any time.
         """
-        datagenerator.make_output_folder(folder)   # may have vanished since
+        files.make_output_folder(folder)   # may have vanished since
         write_conventions(folder, self.conventions)
         self._save(self._models, os.path.join(folder, f'model.ckpt-{self.step()}'))
 

@@ -13,7 +13,7 @@ import warnings
 import cv2
 import numpy as np
 
-import datagenerator
+from data import files
 
 _BACKGROUND_GREY = 150  # of background pixels in scatter plots
 _POINTS_A_LABEL = 4000  # in scatter plots
@@ -148,7 +148,7 @@ def overview(photo, label, embedding, ids):
     """
     height, width = photo.shape[:2]
     panels = [photo, draw_instances(photo, number_instances(label)),
-              datagenerator.resize_image(embedding_as_colours(embedding), (width, height)),
+              files.resize_image(embedding_as_colours(embedding), (width, height)),
               draw_instances(photo, ids)]
     picture = np.full([2 * height + 4, 2 * width + 4, 3], 255, np.uint8)
     for panel, y, x in zip(panels, (0, 0, height + 4, height + 4), (0, width + 4, 0, width + 4)):
@@ -167,7 +167,7 @@ def save_image_overlay(valid_image, valid_label, output_dir='.'):
     pictures = [draw_instances(np.clip(image, 0, 255).astype(np.uint8), number_instances(label))
                 for image, label in zip(images, labels, strict=True)]
     for i, picture in enumerate(pictures):
-        datagenerator.write_image(os.path.join(output_dir, f'overlay_{i:04d}.png'), picture)
+        files.write_image(os.path.join(output_dir, f'overlay_{i:04d}.png'), picture)
     return pictures
 
 
@@ -241,5 +241,5 @@ def evaluate_scatter_plot(log_dir, valid_pred, valid_label, feature_dim, param_s
     embedding = np.reshape(valid_pred, (-1, *label.shape, feature_dim))[0]
     name = f'scatter_{param_string}_{step:06d}.png'.replace(os.sep, '_')
     path = os.path.join(log_dir, name)
-    datagenerator.write_image(path, scatter_plot(embedding, label, f'{param_string}  step {step:,}'))
+    files.write_image(path, scatter_plot(embedding, label, f'{param_string}  step {step:,}'))
     return path

@@ -29,8 +29,7 @@ import tqdm
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
 
-import datagenerator  # noqa: E402
-from data import command_line, tusimple  # noqa: E402
+from data import command_line, files, tusimple  # noqa: E402
 
 WIDTH, HEIGHT = 1280, 720
 LABEL_GAP = 20  # px below the vanishing row where labels begin; the median of TuSimple's
@@ -1605,7 +1604,7 @@ def write_scene(folder, seed, index):
     path = os.path.join(folder, record.raw_file)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     _, data = cv2.imencode('.jpg', photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    datagenerator.write_file(path, data.tobytes())
+    files.write_file(path, data.tobytes())
     return record
 
 
@@ -1630,7 +1629,7 @@ def make_all(folder, num, seed, workers):
 
 def check_folder(folder):
     """Makes the folder; refuses one that holds labels of somebody else."""
-    datagenerator.make_output_folder(folder)
+    files.make_output_folder(folder)
     others = [name for name in sorted(os.listdir(folder))
               if name.startswith('label_data_') and name.endswith('.json') and name != LABEL_FILE]
     if others:

@@ -18,7 +18,7 @@ import sys
 import cv2
 import numpy as np
 
-import datagenerator
+from data import files
 from data.command_line import InputError
 
 H_SAMPLES = range(160, 720, 10)  # the rows of the test set; part of the training set starts at 240
@@ -52,7 +52,7 @@ class Record:
 
 def find_label_files(folder):
     """Returns the sorted paths of the label_data_*.json in folder. InputError if there are none."""
-    names = fnmatch.filter(datagenerator.list_folder(folder, f'; give the one that holds {LABEL_FILES}'), LABEL_FILES)
+    names = fnmatch.filter(files.list_folder(folder, f'; give the one that holds {LABEL_FILES}'), LABEL_FILES)
     if not names:
         raise InputError(f'{folder}: holds no {LABEL_FILES}; give the folder that does')
     return [os.path.join(folder, name) for name in names]
@@ -175,7 +175,7 @@ def write_records(path, records):
         if record.run_time is not None:
             values['run_time'] = record.run_time
         lines.append(json.dumps(values, default=lambda array: array.tolist(), allow_nan=False) + '\n')
-    datagenerator.write_file(path, ''.join(lines).encode())
+    files.write_file(path, ''.join(lines).encode())
 
 
 def draw_label(record, size):

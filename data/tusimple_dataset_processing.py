@@ -24,8 +24,7 @@ import numpy as np
 import tqdm
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-import datagenerator
-from data import command_line, tusimple
+from data import command_line, files, tusimple
 from data.command_line import InputError
 
 FOLDERS = ('images', 'labels')
@@ -51,12 +50,12 @@ def prepare(record, folder):
     """
     path = tusimple.photo_path(folder, record)
     try:
-        photo = datagenerator.read_image(path)
+        photo = files.read_image(path)
     except InputError as error:
         raise InputError(f'{record.source}: {error}') from None
     label = tusimple.draw_label(record, (photo.shape[1], photo.shape[0]))
     num_lanes = np.unique(label[label > 0]).size
-    return datagenerator.encode(photo), datagenerator.encode(label), num_lanes
+    return files.encode(photo), files.encode(label), num_lanes
 
 
 def outcomes(function, items, workers):
@@ -76,7 +75,7 @@ def own_names(outdir):
 
     Raises InputError if there are others.
     """
-    lanes_path, marker = (os.path.join(outdir, name) for name in (tusimple.PREPARED_LABELS, datagenerator.HALF_WRITTEN))
+    lanes_path, marker = (os.path.join(outdir, name) for name in (tusimple.PREPARED_LABELS, files.HALF_WRITTEN))
     listed = []
     if os.path.exists(lanes_path):
         listed += [record.raw_file for record in tusimple.read_records(lanes_path)[0]]
@@ -99,10 +98,10 @@ def publish(outdir, written, own):
     written: list of tusimple.Record, the photos now in UNFINISHED; own: see `own_names`
     Returns how many old files were removed.
     """
-    lanes_path, marker = (os.path.join(outdir, name) for name in (tusimple.PREPARED_LABELS, datagenerator.HALF_WRITTEN))
+    lanes_path, marker = (os.path.join(outdir, name) for name in (tusimple.PREPARED_LABELS, files.HALF_WRITTEN))
     names = {os.path.basename(record.raw_file) for record in written}
     # Until all is in its place: a photo could meet the label of an earlier run.
-    datagenerator.write_file(marker, ''.join(f'images/{name}\n' for name in sorted(own | names)).encode())
+    files.write_file(marker, ''.join(f'images/{name}\n' for name in sorted(own | names)).encode())
     if os.path.exists(lanes_path):
         os.remove(lanes_path)
     removed = 0
@@ -150,10 +149,10 @@ def main():
                 if not written:  # not sooner: without a usable line nothing is touched
                     for folder in unfinished:
                         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-                        datagenerator.make_output_folder(folder)
+                        files.make_output_folder(folder)
                 name = f'{len(written):04d}.png'
                 for folder, data in zip(unfinished, (photo, label)):
-                    datagenerator.write_file(os.path.join(folder, name), data)
+                    files.write_file(os.path.join(folder, name), data)
                 written.append(tusimple.Record(f'images/{name}', record.lanes, record.h_samples))
                 num_lanes += lanes_seen
                 photos.add(os.path.normpath(record.raw_file))

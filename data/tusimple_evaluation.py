@@ -23,8 +23,7 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-import datagenerator
-from data import command_line, tusimple
+from data import command_line, files, tusimple
 from data.command_line import InputError
 
 PIXEL_THRESHOLD = 20  # px between two vertical lanes
@@ -162,7 +161,7 @@ def write_csv(path, rows):
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(PhotoScore._fields)
     writer.writerows(rows)
-    datagenerator.write_file(path, text.getvalue().encode())
+    files.write_file(path, text.getvalue().encode())
 
 
 def draw_comparison(photo, prediction, label, row):
@@ -252,14 +251,14 @@ def read_all(path, **kwargs):
 def check_outputs(args, labels):
     """Makes the output folders, proves them writable, and sees that no output would replace an input."""
     if args.per_image:
-        datagenerator.check_output_file('--per-image', args.per_image)
+        files.check_output_file('--per-image', args.per_image)
         inputs = [args.predictions, args.labels]
         inputs += [os.path.join(os.path.dirname(args.labels), label.raw_file) for label in labels]
         if os.path.exists(args.per_image) and any(os.path.exists(path) and os.path.samefile(args.per_image, path)
                                                   for path in inputs):
             raise InputError(f'--per-image {args.per_image}: is an input itself; give another name')
     if args.worst:
-        datagenerator.make_output_folder(args.worst)
+        files.make_output_folder(args.worst)
         # Whose photos are called 0000.png as well, those of a prepared folder, for one.
         folders = {os.path.dirname(os.path.join(os.path.dirname(args.labels), label.raw_file)) for label in labels}
         for folder in folders:
@@ -288,13 +287,13 @@ def main():
         for rank, row in enumerate(rows[:args.worst_num]):
             label = label_of[row.raw_file]
             try:
-                photo = datagenerator.read_image(tusimple.photo_path(os.path.dirname(args.labels), label))
+                photo = files.read_image(tusimple.photo_path(os.path.dirname(args.labels), label))
             except InputError as error:
                 command_line.warn(f'not drawn: {error}')
                 status = 1
                 continue
             picture = draw_comparison(photo, prediction_of[row.raw_file], label, row)
-            datagenerator.write_image(os.path.join(args.worst, f'{rank:04d}.png'), picture)
+            files.write_image(os.path.join(args.worst, f'{rank:04d}.png'), picture)
         ours = min(len(rows), args.worst_num)
         command_line.warn_of_others(args.worst, [name for name in os.listdir(args.worst)
                                                  if re.fullmatch(r'\d{4,}\.png', name) and int(name[:-4]) >= ours])

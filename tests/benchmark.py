@@ -26,6 +26,7 @@ sys.path[:0] = [ROOT, os.path.join(ROOT, 'tests')]
 
 import benchmark_clustering  # noqa: E402
 import datagenerator  # noqa: E402
+from data import files  # noqa: E402
 import reference  # noqa: E402
 import visualization  # noqa: E402
 from benchmark_clustering import in_turn  # noqa: E402
@@ -358,9 +359,9 @@ def data(quick):
         prepared = run_script('data/tusimple_dataset_processing.py', folder, '--outdir', outdir)
         row('scenes rendered a second, start-up included', count / rendered, unit='/s')
         row('photos prepared a second, start-up included', count / prepared, unit='/s')
-        photo = datagenerator.read_image(datagenerator.find_samples(outdir)[0][0])
+        photo = files.read_image(datagenerator.find_samples(outdir)[0][0])
     levels = {f'at level {level}': [cv2.IMWRITE_PNG_COMPRESSION, level] for level in (1, 3, 6, 9)}
-    for name, parameters in {'as we do': datagenerator.PNG_PARAMETERS, **levels}.items():
+    for name, parameters in {'as we do': files.PNG_PARAMETERS, **levels}.items():
         data = cv2.imencode('.png', photo, parameters)[1]
         writing, reading = in_turn([lambda: cv2.imencode('.png', photo, parameters),
                                     lambda: cv2.imdecode(data, cv2.IMREAD_COLOR)], 3)

@@ -15,7 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 import clustering  # noqa: E402
-import datagenerator  # noqa: E402
+from data import files  # noqa: E402
 import visualization  # noqa: E402
 from data import command_line, quiet  # noqa: E402
 
@@ -34,8 +34,8 @@ def result(path):
     quiet.import_tensorflow()
     import inference
     network, conventions = inference.load_network(os.path.join(ROOT, 'trained_model'))
-    photo = datagenerator.read_image(path)
-    embedding = network(datagenerator.resize_image(photo, conventions.image_size)[None])[0]
+    photo = files.read_image(path)
+    embedding = network(files.resize_image(photo, conventions.image_size)[None])[0]
     ids = clustering.instance_ids(embedding, conventions.bandwidth,
                                   (conventions.delta_v, conventions.delta_d))
     colours = cv2.resize(visualization.embedding_as_colours(embedding), photo.shape[1::-1])
@@ -44,7 +44,7 @@ def result(path):
 
 def embedding(paths):
     """Plots of one size, one below the other, three quarters as wide as the first figure."""
-    pictures = [datagenerator.read_image(path) for path in paths]
+    pictures = [files.read_image(path) for path in paths]
     height = round(1080 * pictures[0].shape[0] / pictures[0].shape[1])
     return np.vstack([beside([picture], height) for picture in pictures])
 
@@ -55,8 +55,8 @@ def main():
     parser.add_argument('pictures', nargs='+', help='The photo of `result`, the plots of `embedding`.')
     flags = parser.parse_args()
     picture = result(flags.pictures[0]) if flags.figure == 'result' else embedding(flags.pictures)
-    datagenerator.make_output_folder(FIGURES)
-    datagenerator.write_image(os.path.join(FIGURES, flags.figure + '.png'), picture)
+    files.make_output_folder(FIGURES)
+    files.write_image(os.path.join(FIGURES, flags.figure + '.png'), picture)
 
 
 if __name__ == '__main__':

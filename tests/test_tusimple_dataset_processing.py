@@ -13,6 +13,8 @@ from conftest import ROOT
 from data import tusimple
 from data import tusimple_dataset_processing as processing
 import datagenerator
+from data import files
+from data.command_line import InputError
 
 
 def files_of(folder):
@@ -45,8 +47,8 @@ def test_photos_labels_and_lanes_have_the_same_numbers(tusimple_folder, tmp_path
     assert problems == [] and len(prepared) == 3
     for i, (original, record) in enumerate(zip(originals, prepared)):
         assert (record.lanes, record.h_samples) == (original.lanes, original.h_samples)
-        photo = datagenerator.read_image(str(tusimple_folder / original.raw_file))
-        assert (datagenerator.read_image(str(out / record.raw_file)) == photo).all()
+        photo = files.read_image(str(tusimple_folder / original.raw_file))
+        assert (files.read_image(str(out / record.raw_file)) == photo).all()
         label = cv2.imread(str(out / f'labels/000{i}.png'), cv2.IMREAD_UNCHANGED)
         assert label.dtype == np.uint8 and (label == tusimple.draw_label(original, (128, 72))).all()
 
@@ -159,13 +161,13 @@ def test_a_failure_half_way_leaves_earlier_output_alone(tusimple_folder, tmp_pat
     before = files_of(tmp_path / 'out')
     first, *rest = label_lines(tusimple_folder)
     (tusimple_folder / 'label_data_0000.json').write_text('\n'.join(rest))
-    write_file = datagenerator.write_file
+    write_file = files.write_file
 
     def full_disk(path, data):
         if path.endswith('0001.png'):
-            raise datagenerator.InputError(f'{path}: cannot be written: No space left on device')
+            raise InputError(f'{path}: cannot be written: No space left on device')
         write_file(path, data)
-    monkeypatch.setattr(datagenerator, 'write_file', full_disk)
+    monkeypatch.setattr(files, 'write_file', full_disk)
     failure(run_script(processing, tusimple_folder, '-o', tmp_path / 'out'), 'No space left')
     assert files_of(tmp_path / 'out') == before
 
@@ -219,7 +221,7 @@ def test_run_that_is_stopped_among_its_files_is_noticed_and_completed(tusimple_f
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, 'replace', stopped)
         assert run_script(processing, tusimple_folder, '-o', tmp_path / 'out').status == 130
-    with pytest.raises(datagenerator.InputError, match='out: is half-written'):
+    with pytest.raises(InputError, match='out: is half-written'):
         datagenerator.find_samples(str(tmp_path / 'out'))
     path.write_text(second)
     assert run_script(processing, tusimple_folder, '-o', tmp_path / 'out').status in (None, 0)

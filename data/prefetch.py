@@ -1,0 +1,17 @@
+"""Work done ahead by threads or processes, its results in order: the one bounded prefetch."""
+import collections
+
+
+def in_order(pool, function, items, ahead):
+    """Computes function(item) for each item up to `ahead` items ahead of the reader. -> iterator of the results.
+
+    pool: concurrent.futures.Executor. items: an iterable, taken from only as far as needed. An exception of `function`
+    is raised where its result would have been.
+    """
+    pending = collections.deque()
+    for item in items:
+        pending.append(pool.submit(function, item))
+        if len(pending) >= ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
