@@ -6,14 +6,16 @@ nothing. Whatever is wrong with a file is an InputError of one line that names i
 """
 
 import collections
-import functools
+import concurrent.futures
+import contextlib
 import os
 import threading
+import uuid
 
 import cv2
 import numpy as np
 
-from data import augmentation, files
+from data import augmentation, files, prefetch
 from data.command_line import InputError
 
 # Of what a model reads and gives; more, by a slip or in a stranger's file, would take all memory.
@@ -111,14 +113,10 @@ def get_validation_batch(data_dir, image_shape):
     return load_batch(*validation, image_shape)
 
 
-# ---- The queue ---------------------------------------------------------------------------------------------
+# ---- The queue ------------------------------------------------------------------------------------------------------
 
 Batch = collections.namedtuple('Batch', 'images labels paths')
-Batch.__doc__ = """One step's images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w] and paths of the photos."""
-
-
-class QueueEnd(Exception):
-    """BatchQueue has no more to give: the coordinator or close() has stopped it."""
+Batch.__doc__ = """One step's images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w] and paths of the photos string [b]."""
 
 
 def steps_per_epoch(num_samples, batch_size):
@@ -127,129 +125,117 @@ def steps_per_epoch(num_samples, batch_size):
 
 
 class BatchQueue:
-    """Batches read, decoded, augmented and resized ahead by threads, in an order that only the seed decides.
+    """A tf.FIFOQueue of the default graph that threads fill with batches, in an order that only the seed decides.
 
-        with BatchQueue(images, labels, batch_size, image_shape, coord, seed=1) as queue:
-            batch = queue.get()
+        queue = BatchQueue(image_paths, label_paths, batch_size, image_shape, seed=1)
+        batch = queue.dequeue()
+        ...
+        threads = queue.start(sess, coord, start_step)
+        ...
+        coord.request_stop()
+        coord.join(threads)
 
-    Epoch e visits the samples in a permutation drawn from (seed, e), without the remainder that fills no
-    batch (another remainder each epoch); a data set smaller than a batch is gone through again to fill it.
-    What happens to a sample is drawn from (seed, epoch, position). So step s is the same whatever the number
-    of workers and wherever start_step began, and with shard (i, n) the n queues of batch b together give at
-    each step what one queue of batch n b gives.
+    Epoch e visits the samples in a permutation drawn from (seed, e), without the remainder that fills no batch (another
+    remainder each epoch); a data set smaller than a batch is gone through again to fill it. What happens to a sample is
+    drawn from (seed, epoch, position). So step s is the same whatever the number of workers and wherever start_step
+    began, and with shard (i, n) the n queues of batch b together yield at each step what one queue of batch n b yields.
 
-    coord is a tf.train.Coordinator (or has its should_stop, request_stop, raise_requested_exception,
-    register_thread). An exception in a worker stops it, and get() raises that exception. At most capacity
-    batches wait; decoded samples are kept in memory up to cache_bytes.
+    `workers` threads read, augment and resize; one more enqueues, so that at most `capacity` batches wait. Decoded
+    samples are kept in memory up to cache_bytes. The queue and what fills it are on the device of the scope that is
+    active when the object is made. Raises ValueError for an empty data set.
     """
 
-    POLL_SECONDS = 0.1   # a coordinator that is stopped from outside cannot wake us
     OVERSAMPLING = 1.5   # photos are kept at this many times image_shape, so that warps stay sharp
 
-    def __init__(self, image_paths, label_paths, batch_size, image_shape, coord, seed=0, workers=2,
-                 capacity=8, augment=True, start_step=0, shard=(0, 1), cache_bytes=2 ** 30):
+    def __init__(self, image_paths, label_paths, batch_size, image_shape, seed=0, workers=2, capacity=8, augment=True,
+                 shard=(0, 1), cache_bytes=2 ** 30):
         if not len(image_paths) or len(image_paths) != len(label_paths):
             raise ValueError(f'{len(image_paths)} images and {len(label_paths)} labels make no data set')
+        import tensorflow.compat.v1 as tf   # takes seconds: data sets are checked before
         cv2.setNumThreads(1)   # the queue's threads use the cores; OpenCV's would get in TensorFlow's way
         self._paths = list(zip(image_paths, label_paths))
-        self._batch_size, self._image_shape, self._capacity = batch_size, tuple(image_shape), capacity
-        self._coord, self._seed, self._augment, self._shard = coord, seed, augment, shard
+        self._batch_size, self._image_shape, self._workers = batch_size, tuple(image_shape), workers
+        self._seed, self._augment, self._shard = seed, augment, shard
         self.steps_per_epoch = steps_per_epoch(len(self._paths), batch_size * shard[1])
-        # The workers can be an epoch ahead of get().
-        self._order = functools.lru_cache(2)(
-            lambda epoch: np.random.default_rng([seed, epoch]).permutation(len(self._paths)))
-        self._cache, self._cache_left = {}, cache_bytes
-        # Samples are numbered through all steps; the condition guards everything that changes below.
-        self._condition = threading.Condition()
-        self._step = start_step                      # of the next get()
-        self._next_sample = start_step * batch_size  # the next one for a worker to take
-        self._ready = {}                             # number -> (image, label)
-        self._closed = False
-        self._threads = [threading.Thread(target=self._work, name=f'loader-{i}', daemon=True)
-                         for i in range(workers)]
-        for thread in self._threads:
+        self._cache, self._cache_left, self._cache_lock = {}, cache_bytes, threading.Lock()
+
+        width, height = image_shape
+        shapes = [[batch_size, height, width, 3], [batch_size, height, width], [batch_size]]
+        types = [tf.uint8, tf.int32, tf.string]
+        # Without a name of its own, a queue is shared by all graphs of a server that have a node of its name.
+        self._queue = tf.FIFOQueue(capacity, types, shapes, shared_name=f'batches-{uuid.uuid4().hex}')
+        self._fed = Batch(*(tf.placeholder(dtype, shape) for dtype, shape in zip(types, shapes)))
+        self._enqueue = self._queue.enqueue(self._fed)
+        self._close = self._queue.close(cancel_pending_enqueues=True)
+
+    def dequeue(self):
+        """-> Batch of tensors: the next step's, each time that they are run.
+
+        Once the queue is stopped and empty, running them raises tf.errors.OutOfRangeError.
+        """
+        return Batch(*self._queue.dequeue())
+
+    def start(self, sess, coord, start_step=0):
+        """Starts to fill the queue from step start_step on. -> threads, which coord knows and joins
+
+        sess: tf.Session. coord: tf.train.Coordinator; when it stops, so do the threads, and the queue is closed. An
+        exception of a worker, such as the InputError that names a file, stops it and is raised by its join. To be
+        called once.
+        """
+        threads = [threading.Thread(target=self._fill, args=(sess, coord, start_step), name='enqueue', daemon=True),
+                   threading.Thread(target=self._close_on_stop, args=(sess, coord), name='close', daemon=True)]
+        for thread in threads:
             coord.register_thread(thread)
             thread.start()
+        return threads
 
-    def get(self):
-        """The next step's Batch. Never waits in vain: raises a worker's exception, or QueueEnd."""
-        with self._condition:
-            first = self._step * self._batch_size
-            numbers = range(first, first + self._batch_size)
-            while True:
-                if self._closed:
-                    raise QueueEnd('the queue is closed')
-                if self._coord.should_stop():
-                    self._coord.raise_requested_exception()
-                    raise QueueEnd('the coordinator has stopped the queue')
-                if all(number in self._ready for number in numbers):
-                    break
-                if not any(thread.is_alive() for thread in self._threads):
-                    raise RuntimeError('all loader threads are dead')
-                self._condition.wait(self.POLL_SECONDS)
-            samples = [self._ready.pop(number) for number in numbers]
-            self._step += 1
-            self._condition.notify_all()
-        return Batch(images=np.stack([image for image, _ in samples]),
-                     labels=np.stack([label for _, label in samples]).astype(np.int32),
-                     paths=tuple(self._paths[self._locate(number)[2]][0] for number in numbers))
+    def _fill(self, sess, coord, start_step):
+        with coord.stop_on_exception(), concurrent.futures.ThreadPoolExecutor(self._workers, 'loader') as pool:
+            samples = prefetch.in_order(pool, self._load, self._order(start_step), self._batch_size + self._workers)
+            with contextlib.closing(samples):
+                batch = []
+                for sample in samples:
+                    if coord.should_stop():
+                        return
+                    batch.append(sample)
+                    if len(batch) == self._batch_size:
+                        try:
+                            sess.run(self._enqueue, dict(zip(self._fed, self._stack(batch))))
+                        except Exception:
+                            if coord.should_stop():   # it was cancelled
+                                return
+                            raise
+                        batch = []
 
-    def close(self):
-        """Stop the workers and wait until they are gone; the coordinator runs on. Can be called again."""
-        with self._condition:
-            self._closed = True
-            self._condition.notify_all()
-        for thread in self._threads:
-            thread.join()
+    def _stack(self, samples):
+        images, labels, paths = zip(*samples)
+        return np.stack(images), np.stack(labels, dtype=np.int32), paths
 
-    def __enter__(self):
-        return self
+    def _close_on_stop(self, sess, coord):
+        coord.wait_for_stop()
+        with contextlib.suppress(Exception):   # of a session that has ended, and the queue with it
+            sess.run(self._close)
 
-    def __exit__(self, *_):
-        self.close()
-
-    def _work(self):
-        try:
-            while not self._coord.should_stop():
-                number = self._take()
-                if number is None:
-                    return
-                sample = self._load(number)
-                with self._condition:
-                    self._ready[number] = sample
-                    self._condition.notify_all()
-        except BaseException as error:   # whatever it is, nobody may wait for this thread's samples
-            if not isinstance(error, Exception):
-                error = RuntimeError(f'a loader thread died: {error!r}')
-            self._coord.request_stop((type(error), error, error.__traceback__))
-            with self._condition:
-                self._condition.notify_all()
-
-    def _take(self):
-        """The number of the next sample to make, once there is room for it; None at the end."""
-        with self._condition:
-            while not (self._closed or self._coord.should_stop()):
-                if self._next_sample < (self._step + self._capacity) * self._batch_size:
-                    self._next_sample += 1
-                    return self._next_sample - 1
-                self._condition.wait(self.POLL_SECONDS)
-            return None
-
-    def _locate(self, number):
-        """(epoch, position in the epoch, index of the sample) of this shard's sample of that number."""
-        step, within = divmod(number, self._batch_size)
-        epoch, step = divmod(step, self.steps_per_epoch)
+    def _order(self, start_step):
+        """Yields (epoch, position in the epoch, index of the sample) of this shard's samples, for ever."""
+        epoch, first_step = divmod(start_step, self.steps_per_epoch)
         shard, shards = self._shard
-        position = (step * shards + shard) * self._batch_size + within
-        return epoch, position, self._order(epoch)[position % len(self._paths)]
+        while True:
+            order = np.random.default_rng([self._seed, epoch]).permutation(len(self._paths))
+            for step in range(first_step, self.steps_per_epoch):
+                first = (step * shards + shard) * self._batch_size
+                for position in range(first, first + self._batch_size):
+                    yield epoch, position, order[position % len(order)]
+            epoch, first_step = epoch + 1, 0
 
-    def _load(self, number):
-        epoch, position, index = self._locate(number)
+    def _load(self, place):
+        """-> (image, label, path of the photo) of what _order yields, as they are enqueued."""
+        epoch, position, index = place
         image, label = self._read(index)
         if self._augment:
             rng = np.random.default_rng([self._seed, epoch, position])
-            return augmentation.augment(image, label, rng, self._image_shape)
-        return image, label
+            image, label = augmentation.augment(image, label, rng, self._image_shape)
+        return image, label, os.fsencode(self._paths[index][0])
 
     def _read(self, index):
         """A sample at the size that is kept. Kept or read anew, it is the same."""
@@ -263,7 +249,7 @@ class BatchQueue:
                 size = round(width * ratio), round(height * ratio)
             sample = files.resize_image(image, size), files.resize_label(label, size)
             cost = sum(array.nbytes for array in sample)
-            with self._condition:
+            with self._cache_lock:
                 if cost <= self._cache_left and index not in self._cache:
                     self._cache[index] = sample
                     self._cache_left -= cost

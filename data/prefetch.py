@@ -6,12 +6,16 @@ def in_order(pool, function, items, ahead):
     """Computes function(item) for each item up to `ahead` items ahead of the reader. -> iterator of the results.
 
     pool: concurrent.futures.Executor. items: an iterable, taken from only as far as needed. An exception of `function`
-    is raised where its result would have been.
+    is raised where its result would have been. When the iterator is closed, what has not begun is cancelled.
     """
     pending = collections.deque()
-    for item in items:
-        pending.append(pool.submit(function, item))
-        if len(pending) >= ahead:
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) >= ahead:
+                yield pending.popleft().result()
+        while pending:
             yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()

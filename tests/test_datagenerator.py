@@ -1,5 +1,6 @@
 """Files to arrays: pictures read and refused, pairs and splits, augmentation, the queue's order and end."""
 
+import contextlib
 import os
 import stat
 import struct
@@ -418,46 +419,94 @@ def test_augment_of_any_size_repeats_with_its_rng(size):
         assert (result == again).all() and (result_label == again_label).all()
 
 
-# ---- The queue ---------------------------------------------------------------------------------------------
+# ---- The queue ------------------------------------------------------------------------------------------------------
+
+@contextlib.contextmanager
+def running(samples, batch_size=2, start_step=0, coord=None, **kwargs):
+    """A queue at work in a session of its own. -> function that runs dequeue() and returns a Batch of arrays"""
+    coord = coord or tf.train.Coordinator()
+    with tf.Graph().as_default(), tf.Session() as sess:
+        queue = dg.BatchQueue(*samples, batch_size, SHAPE, **kwargs)
+        batch = queue.dequeue()
+        threads = queue.start(sess, coord, start_step)
+        try:
+            yield lambda: sess.run(batch)
+        finally:
+            coord.request_stop()
+            coord.join(threads, stop_grace_period_secs=20)
+            assert not loaders()
+
+
+def loaders():
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(('loader', 'enqueue', 'close'))]
+
 
 def take(samples, count, batch_size=2, **kwargs):
-    with dg.BatchQueue(*samples, batch_size, SHAPE, tf.train.Coordinator(), **kwargs) as queue:
-        return [queue.get() for _ in range(count)]
+    with running(samples, batch_size, **kwargs) as dequeue:
+        return [dequeue() for _ in range(count)]
+
+
+def names(batch):
+    return [os.fsdecode(path) for path in batch.paths]
 
 
 def assert_same(batches, others):
     assert len(batches) == len(others)
     for batch, other in zip(batches, others):
-        assert batch.paths == other.paths
+        assert (batch.paths == other.paths).all()
         assert (batch.images == other.images).all() and (batch.labels == other.labels).all()
 
 
-@pytest.mark.parametrize('augment', [True, False])
-@pytest.mark.parametrize('workers', [2, 5])
-def test_order_does_not_depend_on_the_workers(samples, workers, augment):
-    assert_same(take(samples, 9, workers=1, augment=augment, seed=3),
-                take(samples, 9, workers=workers, augment=augment, seed=3, capacity=2))
+def expected_batches(samples, count, batch_size, seed, start_step, shard, augment):
+    """The batches as the definition of the order says: sample by sample, by seed, epoch and position."""
+    size, batches = len(samples[0]), []
+    whole = batch_size * shard[1]                       # of a step, all shards together
+    steps = max(1, size // whole)                       # of an epoch
+    for step in range(start_step, start_step + count):
+        epoch = step // steps
+        order = np.random.default_rng([seed, epoch]).permutation(size)
+        images, labels, paths = [], [], []
+        for i in range(batch_size):
+            position = step % steps * whole + shard[0] * batch_size + i
+            number = order[position % size]
+            image, label = dg.read_sample(samples[0][number], samples[1][number])
+            if augment:
+                ratio = min(1, 1.5 * max(SHAPE[0] / 64, SHAPE[1] / 36))
+                kept = round(64 * ratio), round(36 * ratio)
+                image, label = augmentation.augment(
+                    files.resize_image(image, kept), files.resize_label(label, kept),
+                    np.random.default_rng([seed, epoch, position]), SHAPE)
+            else:
+                image, label = files.resize_image(image, SHAPE), files.resize_label(label, SHAPE)
+            images.append(image)
+            labels.append(label)
+            paths.append(os.fsencode(samples[0][number]))
+        batches.append(dg.Batch(np.stack(images), np.stack(labels).astype(np.int32), np.array(paths)))
+    return batches
+
+
+@pytest.mark.parametrize('seed, start_step, shard, batch_size, workers, augment', [
+    (0, 0, (0, 1), 2, 1, True), (3, 0, (0, 1), 2, 5, True), (3, 0, (0, 1), 2, 2, False), (7, 4, (0, 1), 3, 2, True),
+    (1, 11, (1, 2), 1, 3, True), (1, 2, (2, 3), 1, 2, True), (5, 1, (0, 2), 5, 2, True), (2, 0, (0, 1), 16, 2, True)])
+def test_batches_are_decided_by_seed_step_and_shard(samples, seed, start_step, shard, batch_size, workers, augment):
+    """Whatever the number of workers; with a start in mid-epoch, and with a data set smaller than a batch."""
+    given = {'seed': seed, 'start_step': start_step, 'shard': shard, 'augment': augment}
+    assert_same(take(samples, 9, batch_size, workers=workers, **given),
+                expected_batches(samples, 9, batch_size, **given))
 
 
 def test_cache_changes_nothing(samples):
     assert_same(take(samples, 9), take(samples, 9, cache_bytes=0))
 
 
-def test_resumed_queue_goes_on_identically(samples):
-    assert_same(take(samples, 10)[4:], take(samples, 6, start_step=4))
-
-
 def test_seed_changes_order_and_augmentation(samples):
     ones, others = take(samples, 3, seed=1), take(samples, 3, seed=2)
-    assert [batch.paths for batch in ones] != [batch.paths for batch in others]
+    assert [names(batch) for batch in ones] != [names(batch) for batch in others]
 
 
 def test_a_photo_is_augmented_otherwise_in_each_epoch_and_with_each_seed(samples):
-    shown = []
-    for seed in (1, 2):
-        with dg.BatchQueue(*samples, 1, SHAPE, tf.train.Coordinator(), seed=seed) as queue:
-            batches = [queue.get() for _ in range(2 * queue.steps_per_epoch)]
-        shown += [batch.images.tobytes() for batch in batches if batch.paths[0] == samples[0][0]]
+    shown = [batch.images.tobytes() for seed in (1, 2) for batch in take(samples, 14, 1, seed=seed)
+             if names(batch) == [samples[0][0]]]
     assert len(shown) == len(set(shown)) == 4
 
 
@@ -467,157 +516,152 @@ def test_shards_together_are_one_queue(samples, shards, batch_size):
     parts = [take(samples, 6, batch_size, shard=(i, shards)) for i in range(shards)]
     for batch, together in zip(whole, zip(*parts)):
         assert (batch.images == np.concatenate([part.images for part in together])).all()
-        assert batch.paths == sum((part.paths for part in together), ())
+        assert names(batch) == sum((names(part) for part in together), [])
 
 
 def test_epochs(samples):
     batches = take(samples, 12, augment=False)
-    epochs = [sum((batch.paths for batch in batches[i:i + 3]), ()) for i in range(0, 12, 3)]
+    epochs = [sum((names(batch) for batch in batches[i:i + 3]), []) for i in range(0, 12, 3)]
     assert all(len(set(paths)) == 6 for paths in epochs)
-    assert set(sum(epochs, ())) == set(samples[0])
+    assert set(sum(epochs, [])) == set(samples[0])
     for batch in batches:
-        numbers = np.array([samples[0].index(path) for path in batch.paths])
+        numbers = np.array([samples[0].index(path) for path in names(batch)])
         assert batch.labels.dtype == np.int32 and (batch.labels == numbers[:, None, None] + 1).all()
         assert (batch.images == (10 * numbers + 5)[:, None, None, None]).all()
 
 
 def test_data_set_smaller_than_a_batch_fills_it(samples):
-    batches = take(samples, 2, batch_size=16)
-    assert dg.steps_per_epoch(7, 16) == 1 and all(set(batch.paths) == set(samples[0]) for batch in batches)
-    first = batches[0].paths.index(batches[0].paths[7], 0, 7)
-    assert (batches[0].images[first] != batches[0].images[7]).any()
-
-
-def test_order_of_an_epoch_is_drawn_once(samples, monkeypatch):
-    drawn, default_rng = [], np.random.default_rng
-    monkeypatch.setattr(np.random, 'default_rng', lambda seed: (drawn.append(tuple(seed)), default_rng(seed))[1])
-    take(samples, 12, augment=False, workers=1, capacity=1, seed=5)
-    assert sorted(set(drawn)) == sorted(drawn) and set(drawn) >= {(5, epoch) for epoch in range(4)}
+    batch, = take(samples, 1, batch_size=16)
+    assert dg.steps_per_epoch(7, 16) == 1 and set(names(batch)) == set(samples[0])
+    assert (batch.images[0] != batch.images[7]).any() and batch.paths[0] == batch.paths[7]
 
 
 def test_waiting_batches_are_bounded(samples, monkeypatch):
-    """The workers load as far as two batches ahead of the taker, and no further."""
-    read, changed, counts = dg.read_sample, threading.Condition(), {'loaded': 0, 'taken': 0, 'ahead': 0}
+    """Two batches in the queue, one that is enqueued, and ahead of it a batch and as many samples as workers."""
+    loaded, most, enough = [], (2 + 1 + 1) * 2 + 4, threading.Event()
 
     def counting(*paths):
-        with changed:
-            counts['loaded'] += 1
-            counts['ahead'] = max(counts['ahead'], counts['loaded'] - 2 * counts['taken'])
-            changed.notify_all()
+        loaded.append(paths)
+        if len(loaded) >= most - 1:
+            enough.set()
         return read(*paths)
 
+    read = dg.read_sample
     monkeypatch.setattr(dg, 'read_sample', counting)
-    coord = tf.train.Coordinator()
-    with dg.BatchQueue(*samples, 2, SHAPE, coord, capacity=2, workers=4, cache_bytes=0) as queue:
-        for _ in range(20):
-            with changed:
-                assert changed.wait_for(lambda: counts['loaded'] == 2 * counts['taken'] + 4, timeout=20)
-                counts['taken'] += 1
-            queue.get()
-    assert counts['ahead'] == 4
+    with running(samples, capacity=2, workers=4, cache_bytes=0) as dequeue:
+        assert enough.wait(20) and len(loaded) <= most
+        for taken in range(1, 21):
+            dequeue()
+            assert len(loaded) <= most + 2 * taken
 
 
-def test_a_taken_batch_is_never_written_again(samples):
-    with dg.BatchQueue(*samples, 2, SHAPE, tf.train.Coordinator(), capacity=1, augment=False) as queue:
-        batch = queue.get()
-        images = batch.images.copy()
-        batch.images[:] += 1   # nor does the cache see what its taker does to it
-        others = [queue.get() for _ in range(8)]
-    assert (batch.images == images + 1).all()
-    for other in others:
-        assert set(np.unique(other.images)) <= {10 * i + 5 for i in range(7)}
+def test_a_path_that_is_not_utf8_comes_back(tmp_path):
+    samples = make_samples(tmp_path, 2)
+    path = os.path.join(os.fsencode(tmp_path), b'images', b'\xff.png')
+    os.rename(samples[0][0], path)
+    batch, = take([[os.fsdecode(path)], samples[1][:1]], 1, 1)
+    assert batch.paths.tolist() == [path]
 
 
 @pytest.mark.parametrize('kind', ['images', 'labels'])
-def test_unreadable_file_stops_training_with_its_name(samples, kind):
-    path = samples[kind == 'labels'][3]
-    with open(path, 'r+b') as file:
-        file.truncate(60)
+@pytest.mark.parametrize('damage, reason', [
+    (lambda path: os.truncate(path, 60), 'is cut off'), (os.remove, 'no such file')], ids=['cut off', 'deleted'])
+def test_unreadable_file_stops_training_with_its_name(samples, kind, damage, reason):
+    damage(samples[kind == 'labels'][3])
     coord = tf.train.Coordinator()
-    with dg.BatchQueue(*samples, 2, SHAPE, coord) as queue:
-        with pytest.raises(InputError, match=f'{kind}/0003.png: is cut off'):
-            for _ in range(8):
-                queue.get()
-        with pytest.raises(InputError, match='0003.png'):
-            queue.get()
-    assert coord.should_stop()
-
-
-def test_file_deleted_in_mid_epoch_stops_training_with_its_name(samples):
-    with dg.BatchQueue(*samples, 1, SHAPE, tf.train.Coordinator(), capacity=1) as queue:
-        first = queue.get()
-        for path in set(samples[0]) - set(first.paths):
-            os.remove(path)
-        with pytest.raises(InputError, match='no such file'):
-            for _ in range(7):
-                queue.get()
-
-
-def test_any_error_of_a_worker_reaches_the_taker(samples, monkeypatch):
-    def fail(*_):
-        raise SystemExit('a library left the thread')
-
-    monkeypatch.setattr(dg, 'read_sample', fail)
-    with dg.BatchQueue(*samples, 2, SHAPE, tf.train.Coordinator()) as queue:
-        with pytest.raises(RuntimeError, match='a library left the thread'):
-            queue.get()
-
-
-def test_stopped_coordinator_ends_a_waiting_get(samples, monkeypatch):
-    blocked, release = threading.Event(), threading.Event()
-
-    def stuck(*_):
-        blocked.set()
-        release.wait(20)
-        raise InputError('released')
-
-    monkeypatch.setattr(dg, 'read_sample', stuck)
-    coord = tf.train.Coordinator()
-    queue = dg.BatchQueue(*samples, 2, SHAPE, coord)
-    assert blocked.wait(20)
-    stopper = threading.Timer(0.05, coord.request_stop)
-    stopper.start()
-    with pytest.raises(dg.QueueEnd, match='coordinator'):
-        queue.get()
-    release.set()
-    stopper.join()
-    queue.close()
-
-
-def loaders():
-    return [thread for thread in threading.enumerate() if thread.name.startswith('loader-')]
+    with pytest.raises(InputError, match=f'{kind}/0003.png: {reason}'):
+        with running(samples, coord=coord) as dequeue:
+            for _ in range(2):   # the waiting dequeue, and a later one
+                with pytest.raises(tf.errors.OutOfRangeError):
+                    for _ in range(8):
+                        dequeue()
+                assert coord.should_stop()
 
 
 @pytest.mark.parametrize('taken', [0, 3])
-def test_close_leaves_no_thread_and_the_coordinator_running(samples, taken):
+def test_full_queue_ends_when_a_stop_is_requested(samples, monkeypatch, taken):
+    """While an enqueue waits for room."""
+    run, blocked = tf.Session.run, threading.Semaphore(0)
+
+    def noting(*args, **kwargs):
+        blocked.release()
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(tf.Session, 'run', noting)
+    with running(samples, workers=3, capacity=1) as dequeue:
+        for _ in range(taken):
+            dequeue()
+        for _ in range(2 * taken + 2):   # one fills the queue, one more waits
+            assert blocked.acquire(timeout=20)
+
+
+def test_empty_queue_ends_when_a_stop_is_requested(samples, monkeypatch):
+    """While a dequeue waits for a worker: the dequeue ends at once, the threads when the worker is done."""
+    started, release = threading.Event(), threading.Event()
+
+    def stuck(*_):
+        started.set()
+        release.wait(20)
+        raise InputError('after the stop')
+
+    monkeypatch.setattr(dg, 'read_sample', stuck)
     coord = tf.train.Coordinator()
-    queue = dg.BatchQueue(*samples, 2, SHAPE, coord, workers=3, capacity=1)
-    assert len(loaders()) == 3
-    for _ in range(taken):
-        queue.get()
-    queue.close()
-    queue.close()
-    assert not loaders() and not coord.should_stop()
-    with pytest.raises(dg.QueueEnd, match='closed'):
-        queue.get()
+    with running(samples, coord=coord) as dequeue:
+        assert started.wait(20)
+        stopper = threading.Timer(0.05, coord.request_stop)
+        stopper.start()
+        with pytest.raises(tf.errors.OutOfRangeError):
+            dequeue()
+        release.set()
+        stopper.join()
 
 
 def test_interrupt_in_the_loop_leaves_no_thread(samples):
     with pytest.raises(KeyboardInterrupt):
-        with dg.BatchQueue(*samples, 2, SHAPE, tf.train.Coordinator()) as queue:
-            queue.get()
+        with running(samples) as dequeue:
+            dequeue()
             raise KeyboardInterrupt
-    assert not loaders()
 
 
-def test_coordinator_joins_the_workers(samples):
+def test_session_that_ends_first_ends_the_threads(samples):
     coord = tf.train.Coordinator()
-    dg.BatchQueue(*samples, 2, SHAPE, coord).get()
-    coord.request_stop()
-    coord.join(stop_grace_period_secs=20)
+    with tf.Graph().as_default():
+        queue = dg.BatchQueue(*samples, 2, SHAPE, capacity=1)
+        batch = queue.dequeue()
+        with tf.Session() as sess:
+            threads = queue.start(sess, coord)
+            sess.run(batch)
+    with pytest.raises((tf.errors.CancelledError, RuntimeError)):
+        coord.join(threads, stop_grace_period_secs=20)
     assert not loaders()
+
+
+def test_queues_of_one_server_are_not_shared(samples):
+    """Queues of two graphs with the same node names, and sessions of one server."""
+    server = tf.train.Server.create_local_server()
+    coord, seen = tf.train.Coordinator(), []
+    with contextlib.ExitStack() as stack:
+        for part in ([paths[:2] for paths in samples], [paths[2:4] for paths in samples]):
+            with tf.Graph().as_default():
+                queue = dg.BatchQueue(*part, 2, SHAPE, capacity=1)
+                batch = queue.dequeue()
+                sess = stack.enter_context(tf.Session(server.target))
+            queue.start(sess, coord)
+            seen.append((sess, batch, set(part[0])))
+        for _ in range(4):
+            for sess, batch, paths in seen:
+                assert set(names(sess.run(batch))) == paths
+        coord.request_stop()
+        coord.join(stop_grace_period_secs=20)
+
+
+def test_queue_and_what_fills_it_are_on_the_device_of_the_scope(samples):
+    with tf.Graph().as_default() as graph:
+        with tf.device('/job:worker/task:1'):
+            dg.BatchQueue(*samples, 2, SHAPE)
+        assert all(op.device.startswith('/job:worker/task:1') for op in graph.get_operations())
 
 
 def test_empty_data_set_is_refused():
     with pytest.raises(ValueError, match='0 images'):
-        dg.BatchQueue([], [], 1, SHAPE, tf.train.Coordinator())
+        dg.BatchQueue([], [], 1, SHAPE)
