@@ -18,15 +18,6 @@ import numpy as np
 from data import augmentation, files, prefetch
 from data.command_line import InputError
 
-# Of what a model reads and gives; more, by a slip or in a stranger's file, would take all memory.
-MAX_SIDE, MAX_MODEL_PIXELS, MAX_FEATURE_DIM = 2 ** 15, 2 ** 24, 2 ** 10
-
-
-def check_checkpoint_folder(path):
-    """Raises InputError for a folder from which TensorFlow could not read a checkpoint that it had written there."""
-    path = os.fspath(path)
-    if '[' in path or '\\' in path and os.sep == '/':
-        raise InputError(f'{path}: TensorFlow reads no checkpoint from a path with [ or \\ in it; rename the folder')
 
 
 # ---- Data sets ---------------------------------------------------------------------------------------------

@@ -28,21 +28,11 @@ not been.
 """
 import collections
 import contextlib
-import functools
 import glob
-import json
 import math
 import os
-import re
-import signal
 import sys
 import time
-import zlib
-
-try:
-    import fcntl
-except ImportError:   # Windows, where nothing guards an --outdir against a second training
-    fcntl = None
 
 import cv2
 import numpy as np
@@ -56,17 +46,10 @@ from data.command_line import InputError
 
 DEFAULT_MODELDIR = 'pretrained_semantic_model'
 RESUME = 'resume'             # folder of training states within --outdir
-FLAGS_FILE = 'flags.json'     # in it: what the training began with
 VALIDATION = 'validation'     # folder within --logdir of what belongs to epochs, where the rest belongs to steps
-# May differ when a training goes on. What the photos are is compared by names and sizes, wherever they are now.
-FREE_FLAGS = {'srcdir', 'outdir', 'logdir', 'epochs', 'workers', 'cache', 'keep', 'save_minutes', 'summary_steps',
-              'pictures', 'fresh'}
 # Mean nothing with --semantic.
 EMBEDDING_FLAGS = ('var', 'dist', 'reg', 'background_weight', 'dvar', 'ddist', 'feature_dim', 'bandwidth')
 MAX_SKIPPED = 3               # steps in a row whose loss or gradient is not finite
-
-Member = collections.namedtuple('Member', ['jobs', 'job', 'index'])
-Member.__doc__ = """Of a cluster. jobs: {'ps', 'chief' or 'worker': ['host:port']}; job, index: which of them it is."""
 
 Data = collections.namedtuple('Data', ['train', 'valid', 'records'])
 Data.__doc__ = """train, valid: (image paths, label paths); records: a tusimple.Record for each of valid, or None."""
@@ -145,11 +128,11 @@ def parse_flags(argv=None):
     if any(side % 8 for side in flags.image_size):
         parser.error('argument --image-size: {} {} are not both multiples of 8'.format(*flags.image_size))
     flags.image_size = tuple(flags.image_size)
-    if max(flags.image_size) > datagenerator.MAX_SIDE or math.prod(flags.image_size) > datagenerator.MAX_MODEL_PIXELS:
+    if max(flags.image_size) > command_line.MAX_SIDE or math.prod(flags.image_size) > command_line.MAX_MODEL_PIXELS:
         parser.error('argument --image-size: {} x {} has a side of over {:,} px or is of over {:,} pixels'.format(
-            *flags.image_size, datagenerator.MAX_SIDE, datagenerator.MAX_MODEL_PIXELS))
-    if flags.feature_dim > datagenerator.MAX_FEATURE_DIM:
-        parser.error(f'argument --feature-dim: {flags.feature_dim} is more than {datagenerator.MAX_FEATURE_DIM:,}')
+            *flags.image_size, command_line.MAX_SIDE, command_line.MAX_MODEL_PIXELS))
+    if flags.feature_dim > command_line.MAX_FEATURE_DIM:
+        parser.error(f'argument --feature-dim: {flags.feature_dim} is more than {command_line.MAX_FEATURE_DIM:,}')
     if flags.var == flags.dist == flags.reg == 0:
         parser.error('arguments --var, --dist, --reg: all are 0, which leaves nothing to learn')
     if flags.dvar >= flags.ddist:
@@ -161,38 +144,6 @@ def parse_flags(argv=None):
                 parser.error(f'argument --{name.replace("_", "-")}: is about an embedding, and --semantic trains none')
         flags.logdir = os.path.join(flags.logdir, 'semantic')
     return flags
-
-
-def read_tf_config(text):
-    """What the environment variable TF_CONFIG says. -> Member, or None if there is no cluster. Raises InputError."""
-    if not text:
-        return None
-    try:
-        config = json.loads(text)
-        jobs, job, index = config['cluster'], config['task']['type'], int(config['task']['index'])
-        addresses = [address for job in jobs.values() for address in job]
-        sound = all(isinstance(job, list) for job in jobs.values()) and all(
-            isinstance(address, str) and re.fullmatch(r'(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}', address)
-            and int(address.rpartition(':')[2]) < 65536 for address in addresses)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        sound = False
-    if not sound:
-        raise InputError('TF_CONFIG: is not {"cluster": {"ps": ["host:port"], "chief": ["host:port"], "worker": '
-                         '["host:port", ...]}, "task": {"type": ..., "index": ...}} in JSON')
-    if jobs.keys() - {'ps', 'chief', 'worker'}:
-        raise InputError(f'TF_CONFIG: has the job "{min(jobs.keys() - {"ps", "chief", "worker"})}"; there are ps, '
-                         f'chief and worker')
-    if len(jobs.get('chief', [])) != 1:
-        raise InputError(f'TF_CONFIG: has {len(jobs.get("chief", []))} chiefs; a cluster has one')
-    if not isinstance(job, str) or not 0 <= index < len(jobs.get(job, [])):
-        raise InputError(f'TF_CONFIG: the task is {job} {index}, which the cluster does not have')
-    if len(addresses) == 1:
-        return None
-    if not jobs.get('ps'):
-        raise InputError('TF_CONFIG: has no ps; a cluster needs one to hold the variables')
-    if len(set(addresses)) < len(addresses):
-        raise InputError('TF_CONFIG: has an address twice')
-    return Member(jobs, job, index)
 
 
 # ---- Before the first step ------------------------------------------------------------------------------------------
@@ -226,7 +177,7 @@ def check_folders(flags):
                             for name in ((RESUME, '*.index'), ('*.index',)))
     resuming = has_state and not flags.fresh
     for folder in (flags.outdir, flags.modeldir or ''):
-        datagenerator.check_checkpoint_folder(folder)
+        quiet.check_checkpoint_folder(folder)
     for folder in (flags.outdir, flags.logdir, flags.modeldir or ''):
         try:
             folder.encode()
@@ -245,247 +196,305 @@ def check_folders(flags):
     return resuming
 
 
-@contextlib.contextmanager
-def alone(outdir):
-    """Within, no other training writes into outdir. Raises InputError if one does."""
-    path = os.path.join(outdir, RESUME, 'lock')
-    with open(path, 'a+') as file:
-        if fcntl:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise InputError(f'{outdir}: another training (process {file.read().strip()}) is writing there; wait '
-                                 f'for its end or choose another --outdir')
-        file.truncate(0)
-        file.write(f'{os.getpid()}\n')
-        file.flush()
-        yield   # the system unlocks a file that is closed, also by a kill
-
-
-def settings(flags, data, replicas=1):
-    """All that a training was given, as JSON has it. Its batch_size is of a step, of all replicas together."""
-    # By name and size: prepared folders all have the same names.
-    names = '\n'.join(f'{os.path.basename(path)} {os.path.getsize(path)}' for path in data.train[0] + data.valid[0])
-    kept = {**vars(flags), 'batch_size': flags.batch_size * replicas}
-    kept['photos'] = len(data.train[0]), len(data.valid[0]), zlib.crc32(os.fsencode(names)), data.records is not None
-    return json.loads(json.dumps(kept))
-
-
-def check_flags(outdir, given):
-    """Raises InputError if the training to go on was one with other flags or photos. given: `settings`."""
-    path = os.path.join(outdir, RESUME, FLAGS_FILE)
-    try:
-        with open(path, encoding='utf-8') as file:
-            before = dict(json.load(file))
-    except (OSError, ValueError, TypeError, RecursionError):
-        raise InputError(f'{path}: cannot be read, so that the training cannot go on; start over with --fresh')
-    different = differences(before, given)
-    if different:
-        raise InputError(f'{outdir}: holds a training with other flags ({different}); give the same flags, '
-                         f'another --outdir, or --fresh to start over')
-
-
-def differences(before, now, free=FREE_FLAGS):
-    """Between two `settings`, in words, but for the flags that are free to differ."""
-    if now['schedule'] == 'cosine':
-        free = free - {'epochs'}   # the rate of every step hangs on the number of all
-    names = sorted((before.keys() | now.keys()) - free - {'photos'})
-    different = [f'--{name.replace("_", "-")} was {before.get(name)}, is {now.get(name)}'
-                 for name in names if before.get(name) != now.get(name)]
-    return '; '.join(different + ['other photos in --srcdir'] * (before.get('photos') != now.get('photos')))
-
-
-# ---- Signals --------------------------------------------------------------------------------------------------------
-
-@contextlib.contextmanager
-def noted_signals():
-    """Within, the first SIGTERM or Ctrl-C is only noted in the yielded list; the next ends the process at once."""
-    noted = []
-
-    def note(number, frame):
-        noted.append(number)
-        for number in handlers:
-            signal.signal(number, signal.SIG_DFL)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number in handlers:
-        signal.signal(number, note)
-    try:
-        yield noted
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-# ---- Validation -----------------------------------------------------------------------------------------------------
-
-def validate(trainer, flags, data, stop):
-    """Means over the validation photos: a dict of scalars, whose 'score' says which epoch is best. None if stopped."""
-    terms, predictions, right, union = [], [], 0, 0
-    for image_path, label_path in zip(*data.valid):
-        if stop:
-            return None
-        photo, label = datagenerator.read_sample(image_path, label_path)
-        labels = files.resize_label(label, flags.image_size)[None]
-        output, values = trainer.predict(files.resize_image(photo, flags.image_size)[None], labels)
-        terms.append(values)
-        if flags.semantic:
-            is_lane, truth = output[..., 1] > output[..., 0], labels > 0
-            right += np.sum(is_lane & truth)
-            union += np.sum(is_lane | truth)
-        elif data.records and np.isfinite(output).all():
-            record = data.records[len(terms) - 1]
-            ids = clustering.instance_ids(output[0], flags.bandwidth, (flags.dvar, flags.ddist))
-            lanes = [np.asarray(lane).tolist() for lane in tusimple_lanes.lanes(ids, photo.shape[1::-1], record.h_samples)]
-            predictions.append(tusimple.Record(record.raw_file, lanes, record.h_samples))
-    result = dict(zip(('total', 'var', 'dist', 'reg'), np.mean(terms, axis=0).tolist()))
-    result['score'] = -result['total']
-    if flags.semantic:
-        result['iou'] = result['score'] = right / max(union, 1)
-    elif len(predictions) == len(terms):
-        (accuracy, fp, fn), _ = tusimple_evaluation.score(predictions, data.records, ignore_run_time=True)
-        result.update(accuracy=accuracy, fp=fp, fn=fn, score=accuracy)
-    return result
-
-
-def write_pictures(trainer, flags, data, events, epoch, step):
-    """TensorBoard's pictures and histograms; in --logdir two validation photos, the first also as a scatter plot."""
-    images, labels = datagenerator.load_batch(data.valid[0][:2], data.valid[1][:2], flags.image_size)
-    output, _ = trainer.predict(images, labels)
-    if not np.isfinite(output).all():
-        raise InputError(f'{data.valid[0][0]}: the output of the network is not finite')
-    for summary in trainer.summarise(images, labels):
-        events.add(summary, step)
-    overviews = []
-    for i in range(len(images)):
-        ids = (output[i, ..., 1] > output[i, ..., 0]).astype(np.int32) if flags.semantic else \
-            clustering.instance_ids(output[i], flags.bandwidth, (flags.dvar, flags.ddist))
-        overview = visualization.overview(images[i], labels[i], output[i], ids)
-        files.write_image(os.path.join(flags.logdir, f'clusters_epoch{epoch:04d}_{i}.png'), overview)
-        overviews.append(cv2.imencode('.png', overview[..., ::-1])[1].tobytes())
-    events.add_pictures('clusters', overviews, step)
-    if not flags.semantic:
-        params = f'var{flags.var:g}_dist{flags.dist:g}_reg{flags.reg:g}_dvar{flags.dvar:g}_ddist{flags.ddist:g}'
-        visualization.evaluate_scatter_plot(flags.logdir, output[:1], labels[:1], flags.feature_dim, params, step)
-
-
 # ---- The training ---------------------------------------------------------------------------------------------------
 
-class Training:
-    """Steps and epochs, and what is said, shown and saved of them."""
+def train(flags, data, resuming, stop, replica, architecture=None):
+    """The training: queue, network, loss, train op, session loop. -> exit status
 
-    def __init__(self, trainer, flags, data, queue, events, stop, given):
-        self.trainer, self.flags, self.data, self.given = trainer, flags, data, given
-        self.queue, self.stop = queue, stop
-        self.events, self.epoch_events = events or (None, None)
-        self.resume_dir = os.path.join(flags.outdir, RESUME)
-        self.epoch_steps = queue.steps_per_epoch
-        self.num_steps = flags.epochs * self.epoch_steps
-        self.step, self.epoch = trainer.step(), trainer.epochs()
-        self.skipped = 0                    # steps in a row that were not taken
-        self.losses = []                    # of the steps of this epoch
-        self.saved_at = time.monotonic()
-        self.bar = tqdm.tqdm(total=self.num_steps, initial=self.step, unit='step', disable=None)
+    resuming: go on from the newest state in --outdir. stop: utils.StopSignal. replica: utils.SingleProcess or
+    utils.Replica, for what differs on more than one machine. architecture: enet.PAPER unless given.
+    """
+    import tensorflow.compat.v1 as tf   # here and not above: seconds that --help and a wrong flag need not wait for
+    import enet
+    import loss
+    import utils
 
-    def run(self):
-        """To the last step, or until `stop` holds a signal; either way all is then saved."""
-        with self.bar:
-            while not self.stop:
-                if self.step == (self.epoch + 1) * self.epoch_steps:
-                    self.finish_epoch()
-                elif self.step < self.num_steps:
-                    self.take_step()
-                else:
+    settings = utils.settings(flags, data, replica.shard[1])
+    if resuming:
+        utils.check_settings(os.path.join(flags.outdir, RESUME), settings)
+    source = find_source(flags, resuming) if replica.is_chief else None
+    # Weights that are taken over mean the same only with the photos as they knew them.
+    normalisation = utils.read_conventions(source).normalisation if source else 'signed'
+    chiefs = replica.join({'settings': settings, 'normalisation': normalisation})
+    if chiefs is None:
+        return stop.status()
+    if not replica.is_chief:
+        different = utils.differences(chiefs['settings'], settings, utils.FREE_FLAGS - {'epochs'})
+        if different:
+            raise InputError(f'{replica.name}: its flags are not those of the chief ({different}); give all members '
+                             f'the same')
+    conventions = utils.Conventions(
+        image_size=flags.image_size, head='Semantic' if flags.semantic else 'Instance',
+        normalisation=chiefs['normalisation'], feature_dim=2 if flags.semantic else flags.feature_dim,
+        head_activation='none', batch_statistics=False, dropout_at_inference=False, delta_v=flags.dvar,
+        delta_d=flags.ddist, bandwidth=flags.bandwidth)
+    conventions.check('the flags')
+
+    def loss_terms(output, labels):
+        """-> float32 scalars: the loss, and its weighted terms L_var, L_dist and L_reg"""
+        if flags.semantic:
+            return utils.semantic_loss(output, labels), tf.zeros([]), tf.zeros([]), tf.zeros([])
+        return loss.discriminative_loss(output, labels, flags.feature_dim, flags.image_size, flags.dvar, flags.ddist,
+                                        flags.var, flags.dist, flags.reg, background_weight=flags.background_weight)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(tf.Graph().as_default())
+        stack.enter_context(replica.placement())
+        sess = stack.enter_context(replica.session())
+        seed = (flags.seed + replica.shard[0]) % 2 ** 31
+        tf.set_random_seed(seed)
+
+        # The photos: loader threads fill a tf.FIFOQueue, from which each step takes a batch.
+        queue = datagenerator.BatchQueue(*data.train, flags.batch_size, flags.image_size, seed=flags.seed,
+                                         workers=flags.workers, augment=not flags.no_augment, shard=replica.shard,
+                                         cache_bytes=flags.cache * 2 ** 30)
+        batch = queue.dequeue()
+        num_steps = flags.epochs * queue.steps_per_epoch
+
+        # The network, on the weights of --modeldir where there are some, and the loss.
+        global_step = tf.train.create_global_step()
+        step_32 = tf.cast(global_step, tf.int32)
+        start, log = None if resuming else source, []
+        features = utils.load_enet(
+            sess, start, batch.images, flags.batch_size, conventions=conventions,
+            decay=utils.norm_decay(step_32), noise=enet.noise_of_step(tf.stack([seed, step_32])), least=1,
+            log=log.append)
+        output = utils.add_transfer_layers_and_initialize(
+            sess, features, conventions.feature_dim, conventions.head, start, log.append)
+        model = tf.global_variables(scope='ENet/') + tf.global_variables(scope=f'{conventions.head}/')
+        variables = utils.get_trainable_variables_and_initialize(sess)
+        terms = loss_terms(output, batch.labels)
+        penalty = utils.weight_decay(variables)
+
+        # A step of Adam by the gradients of all replicas, clipped; none where they are not finite.
+        gradients = [(g, v) for g, v in zip(tf.gradients(terms[0] + penalty, variables), variables) if g is not None]
+        gradients, variables = zip(*gradients)   # a bias before a batch norm has no gradient
+        averages, moves = zip(*utils.moving_average_updates())
+        sound = tf.is_finite(terms[0] + penalty + tf.global_norm(gradients))   # as far as this replica's photos go
+        means = iter(replica.mean([*terms, penalty, *gradients, *moves]))
+        terms, penalty = [next(means) for _ in terms], next(means)
+        gradients, moves = [next(means) for _ in gradients], [next(means) for _ in moves]
+        gradients, norm = tf.clip_by_global_norm(gradients, flags.clip)
+        finite = replica.publish(tf.logical_and(tf.is_finite(terms[0] + penalty), tf.is_finite(norm)))
+        rate = utils.learning_rate(flags.schedule, flags.learning_rate, step_32, num_steps)
+        with tf.control_dependencies([rate]):
+            train_op = utils.apply_if(finite, tf.train.AdamOptimizer(rate), zip(gradients, variables),
+                                      zip(averages, moves), global_step)
+
+        # What TensorBoard shows, and the same network on photos to validate.
+        images = tf.placeholder(tf.uint8, [None, *flags.image_size[::-1], 3], name='images')
+        labels = tf.placeholder(tf.int32, [None, *flags.image_size[::-1]], name='labels')
+        valid_output = utils.build_model(images, conventions, is_training=False, reuse=True)
+        valid_terms = loss_terms(valid_output, labels)
+        shown, valid_shown = ((all_terms[0], None, None, None) if flags.semantic else all_terms
+                              for all_terms in (terms, valid_terms))
+        summary = tf.summary.merge([
+            utils.collect_summaries(*shown, batch.images, output, batch.labels)[0],
+            tf.summary.scalar('loss/weight_decay', penalty), tf.summary.scalar('learning_rate', rate),
+            tf.summary.scalar('gradient_norm', norm)])
+        with tf.name_scope('sample'):
+            pictures = utils.collect_summaries(*valid_shown, images, valid_output, labels)[1]
+        histograms = tf.summary.merge([tf.summary.histogram(v.op.name, v) for v in utils.to_train()])
+
+        def predict(photos, instances, fetches=(valid_output, valid_terms)):
+            return sess.run(fetches, {images: photos, labels: instances})
+
+        # Where it begins: at the state of a training that was stopped, or at the weights from above.
+        utils.get_trainable_variables_and_initialize(sess)   # Adam's slots, too
+        run = utils.RunFolder(sess, flags.outdir, os.path.join(flags.outdir, RESUME), model, conventions, settings,
+                              flags.keep)
+        if replica.is_chief:
+            begin(run, flags, source and utils.find_checkpoint(source), resuming, [v.op.name for v in model], log)
+        replica.announce(sess)
+        step, epoch, best = run.counters()
+        events = [utils.EventFile(folder, at, command_line.warn) for folder, at in (
+            # Two, since an epoch's last step can be in a state when its validation is not, and is then done again.
+            (flags.logdir, step), (os.path.join(flags.logdir, VALIDATION), epoch * queue.steps_per_epoch)
+        )] if replica.is_chief else [None, None]
+        report = stack.enter_context(Report(flags, run, *events, step, num_steps, replica.shard[1]))
+
+        coord = tf.train.Coordinator()
+        threads = queue.start(sess, coord, step)
+        skipped = 0   # steps in a row that were not taken
+        try:
+            while not stop.is_set():
+                if step == (epoch + 1) * queue.steps_per_epoch:
+                    if replica.is_chief:
+                        with report.saving_first():
+                            result = validate(predict, flags, data, stop)
+                        if result is None:   # stopped: the epoch is validated when the training goes on
+                            break
+                        best, line = report.finish_epoch(epoch + 1, result, best)
+                        if (epoch + 1) % flags.pictures == 0 or step == num_steps:
+                            report.draw(write_pictures, predict, [pictures, histograms], flags, data, events[1],
+                                        epoch + 1, step)
+                        report.save(report.save_state)
+                        report.say(line)
+                    epoch += 1
+                if step == num_steps:
                     break
-            if self.stop:
-                self.save_state()
+                outcome = replica.run_step(sess, [batch.paths, sound], finite, [terms, rate, norm, summary, train_op])
+                if outcome is None:   # a signal came while it waited for other machines
+                    break
+                step += 1
+                skipped = 0 if outcome[1] else skipped + 1
+                report.step(step, *outcome)
+                if skipped == MAX_SKIPPED:
+                    raise InputError(f'{report.problem}; it is the {MAX_SKIPPED}rd in a row; try {lower_rate(flags)}')
+        except tf.errors.OutOfRangeError:   # the queue is closed: a loader has failed, whose error join() raises
+            if replica.is_chief:
+                report.save(report.save_state)
+        except tf.errors.ResourceExhaustedError:
+            raise InputError('there is not enough memory for a step; try a smaller --batch-size or --image-size')
+        finally:
+            coord.request_stop()
+            coord.join(threads)
 
-    def take_step(self):
-        batch = self.or_save(self.queue.get)
-        result = self.trainer.train(batch.images, batch.labels)
-        if result is None:   # stopped while it waited for other machines
-            return
-        self.step += 1
-        if not result.taken:
-            self.skip(result, ['photos of another replica'] if result.elsewhere else batch.paths)
-            return
-        self.skipped = 0
-        self.losses.append(result.terms[0])
-        if self.events and self.step % self.flags.summary_steps == 0:
-            self.events.add(result.summary, self.step)
+        if stop.is_set():
+            if not replica.is_chief:
+                print(f'training.py: {replica.name} has stopped; the same command joins again', file=sys.stderr)
+                return stop.status()
+            report.save_state()
+            print(f'training.py: stopped after step {step:,} of {num_steps:,}, which is saved; the same command'
+                  f'{" without --fresh" if flags.fresh else ""} goes on from there', file=sys.stderr)
+            return stop.status()
+        if not replica.is_chief:
+            print(f'{replica.name}: all steps are done')
+            return 0
+    if report.failure:
+        raise report.failure
+    if best == -np.inf:
+        raise InputError(f'{flags.outdir}: holds no model, because no epoch had a finite validation loss; try '
+                         f'{lower_rate(flags)}')
+    print(f'all {flags.epochs} epochs are done; the model of the best is in {flags.outdir}')
+    return 0
+
+
+def find_source(flags, resuming):
+    """The folder of the checkpoint to start from, or None to start from scratch."""
+    if resuming:
+        return os.path.join(flags.outdir, RESUME)
+    if flags.modeldir:
+        return flags.modeldir
+    own = os.path.realpath(DEFAULT_MODELDIR) == os.path.realpath(flags.outdir)
+    return DEFAULT_MODELDIR if not own and glob.glob(os.path.join(DEFAULT_MODELDIR, '*.index')) else None
+
+
+def begin(run, flags, checkpoint, resuming, names, log):
+    """Goes on from the last state, or says where the weights came from and saves the first one.
+
+    checkpoint: that of --modeldir, or None. names: the model's variables. log: a line per variable, for variables.txt.
+    """
+    if resuming:
+        checkpoint = run.restore_state()
+        print(f'goes on after step {run.counters()[0]:,}, from {checkpoint}')
+        return
+    restored = {line.split(':')[0] for line in log if ': from ' in line}
+    fresh = [name for name in names if name not in restored]
+    if checkpoint:
+        print(f'{len(restored)} of {len(names)} variables start as in {checkpoint}'
+              + (f'; at random: {", ".join(fresh[:4])}{", ..." if len(fresh) > 4 else ""}' if fresh else ''))
+    else:
+        print(f'starts from scratch: no --modeldir, and no checkpoint in {DEFAULT_MODELDIR}')
+        log = [f'{name}: at random' for name in fresh]
+    files.write_file(os.path.join(flags.logdir, 'variables.txt'), '\n'.join([*log, '']).encode())
+    run.begin(flags.fresh)
+
+
+class Report:
+    """What a training prints, shows in TensorBoard and saves on its way.
+
+    events, epoch_events: utils.EventFile of the steps and of the epochs, None for a worker.
+    """
+
+    def __init__(self, flags, run, events, epoch_events, step, num_steps, replicas):
+        self.flags, self.run, self.events, self.epoch_events = flags, run, events, epoch_events
+        self.at_step, self.num_steps, self.photos_per_step = step, num_steps, flags.batch_size * replicas
+        self.losses = []           # of the steps of this epoch
+        self.problem = None        # with the last step that was not taken
+        self.failure = None        # InputError of a save that nothing comes after
+        self.saved_at = time.monotonic()
+        self.bar = tqdm.tqdm(total=num_steps, initial=step, unit='step', disable=None)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()
+        for events in (self.events, self.epoch_events):
+            if events:
+                events.close()
+
+    def step(self, step, local, taken, update):
+        """local: (paths of the photos as bytes, whether their own loss and gradient are finite). update: (terms, rate,
+        norm, summary, ...), None for a worker."""
+        self.at_step = step
+        if not taken:
+            paths, sound = local
+            photos = 'photos of another replica' if sound else ', '.join(os.fsdecode(path) for path in paths)
+            values = f' {self.text(update[0])} or its gradient (norm {update[2]:g})' if update else ' or gradient'
+            self.problem = f'step {step}: loss{values} is not finite for {photos}'
+            self.warn(f'{self.problem}; the step is skipped')
+        elif update:
+            terms, rate, _, summary, *_ = update
+            self.losses.append(terms[0])
+            if step % self.flags.summary_steps == 0:
+                self.events.add(summary, step)
+            speed = self.photos_per_step * (self.bar.format_dict['rate'] or 0)
+            self.bar.set_postfix_str(f'loss {self.text(terms)}, lr {rate:.1e}, {speed:.1f} images/s', refresh=False)
+            if time.monotonic() - self.saved_at > 60 * self.flags.save_minutes:
+                self.save(self.save_state)
         self.bar.update()
-        speed = self.given['batch_size'] * (self.bar.format_dict['rate'] or 0)
-        self.bar.set_postfix_str(f'loss {self.text(result.terms)}, lr {result.rate:.1e}, {speed:.1f} images/s',
-                                 refresh=False)
-        if time.monotonic() - self.saved_at > 60 * self.flags.save_minutes:
-            self.attempt(self.save_state)
 
-    def skip(self, result, paths):
-        """Says which step was not taken, and gives up after the third in a row: then it is not the photos."""
-        self.skipped += 1
-        problem = (f'step {self.step}: loss {self.text(result.terms)} or its gradient (norm {result.norm:g}) is not '
-                   f'finite for {", ".join(paths)}')
-        if self.skipped == MAX_SKIPPED:
-            raise InputError(f'{problem}; it is the {MAX_SKIPPED}rd in a row; try {lower_rate(self.flags)}')
-        self.warn(f'{problem}; the step is skipped')
-        self.bar.update()
-
-    def finish_epoch(self):
-        """Validates, keeps the model if it is the best, and saves."""
-        result = self.or_save(validate, self.trainer, self.flags, self.data, self.stop)
-        if result is None:   # stopped: the epoch is validated when the training goes on
-            return
-        self.epoch += 1
-        best = self.trainer.best()
-        if best > -np.inf and not glob.glob(os.path.join(glob.escape(self.flags.outdir), '*.index')):
+    def finish_epoch(self, epoch, result, best):
+        """Keeps the model if it is the best, and counts the epoch. -> (the best score now, a line about it)"""
+        if best > -np.inf and not self.run.holds_model():
             self.warn(f'{self.flags.outdir}: the model that was there has vanished; the best from now on is kept')
             best = -np.inf
-        is_best = result['score'] > best and self.or_save(self.attempt, self.trainer.save_model, self.flags.outdir)
-        self.trainer.finish_epoch(result['score'] if is_best else best)
-
+        is_best = result['score'] > best
+        saved = is_best and self.save(self.run.save_model)
+        if saved or not (is_best and self.at_step == self.num_steps):   # a last one is validated and saved another time
+            best = result['score'] if saved else best
+            self.run.finish_epoch(best)
         shown = [name for name in result if not (self.flags.semantic and name in ('var', 'dist', 'reg'))]
-        self.epoch_events.add_scalars({f'validation/{name}': result[name] for name in shown}, self.step)
-        if self.epoch % self.flags.pictures == 0 or self.step == self.num_steps:
-            try:
-                write_pictures(self.trainer, self.flags, self.data, self.epoch_events, self.epoch, self.step)
-            except InputError as error:
-                self.warn(f'{error}; the training goes on without these pictures')
-        self.attempt(self.save_state)
-
+        self.epoch_events.add_scalars({f'validation/{name}': result[name] for name in shown}, self.at_step)
         figures = ''.join(f', {name} {result[name]:.3f}' for name in ('accuracy', 'fp', 'fn', 'iou') if name in result)
         seen = f'training loss {np.mean(self.losses):.4f}, ' if self.losses else ''
-        self.say(f'epoch {self.epoch} of {self.flags.epochs}: {seen}validation loss {self.text(result.values())}'
-                 f'{figures}{" (best)" if is_best else ""}')
         self.losses.clear()
+        return best, (f'epoch {epoch} of {self.flags.epochs}: {seen}validation loss {self.text(result.values())}'
+                      f'{figures}{" (best)" if saved else ""}')
 
     def save_state(self):
-        self.saved_at = time.monotonic()   # also of a failure: the next attempt is due no sooner
+        self.saved_at = time.monotonic()   # also of a failure: the next attempt is due no earlier
         for events in (self.events, self.epoch_events):
             events.flush()                 # first: no state is ahead of the curves
-        if not os.path.exists(os.path.join(self.resume_dir, FLAGS_FILE)):
-            write_settings(self.flags.outdir, self.given, self.trainer.conventions)
-        self.trainer.save_state(self.resume_dir)
+        self.run.save_state()
 
-    def attempt(self, save, *args):
-        """Saves, or warns if that fails, unless nothing comes after in which it could succeed. -> whether it did."""
+    def save(self, act):
+        """act(), with a warning if it fails; after the last step the failure is kept for the end. -> success"""
         try:
-            save(*args)
+            act()
             return True
         except InputError as error:
-            if self.step == self.num_steps:
-                raise
-            self.warn(f'{error}; the training goes on')
+            if self.at_step == self.num_steps:
+                self.failure = self.failure or error
+            else:
+                self.warn(f'{error}; the training goes on')
             return False
 
-    def or_save(self, act, *args):
-        """Does what can fail by way of a file or thread, and if it does, saves the state before the training ends."""
+    def draw(self, act, *args):
         try:
-            return act(*args)
+            act(*args)
+        except InputError as error:
+            self.warn(f'{error}; the training goes on without these pictures')
+
+    @contextlib.contextmanager
+    def saving_first(self):
+        """Within, an error saves the state before it ends the training."""
+        try:
+            yield
         except Exception:
-            try:
-                self.save_state()
-            except InputError as error:
-                self.warn(error)
+            self.save(self.save_state)
             raise
 
     def text(self, terms):
@@ -509,203 +518,106 @@ def lower_rate(flags):
     return f'{start} --learning-rate {flags.learning_rate / 3:.1g}'
 
 
-class Helper(Training):
-    """What a worker does of a Training that is its chief's: the steps alone."""
+# ---- Validation -----------------------------------------------------------------------------------------------------
 
-    def finish_epoch(self):
-        self.epoch += 1
+def validate(predict, flags, data, stop):
+    """Means over the validation photos: a dict of scalars, whose 'score' says which epoch is best. None if stopped.
 
-    def save_state(self):
-        pass
-
-
-def write_settings(outdir, given, conventions):
-    """Notes in resume/ what the states to come belong to."""
-    import utils
-    folder = os.path.join(outdir, RESUME)
-    files.make_output_folder(folder)
-    utils.write_conventions(folder, conventions)
-    files.write_file(os.path.join(folder, FLAGS_FILE), json.dumps(given, indent=1).encode())
-
-
-def find_source(flags, resuming):
-    """The folder of the checkpoint to start from, or None to start from scratch."""
-    if resuming:
-        return os.path.join(flags.outdir, RESUME)
-    if flags.modeldir:
-        return flags.modeldir
-    own = os.path.realpath(DEFAULT_MODELDIR) == os.path.realpath(flags.outdir)
-    return DEFAULT_MODELDIR if not own and glob.glob(os.path.join(DEFAULT_MODELDIR, '*.index')) else None
-
-
-def start(trainer, flags, given, source, resuming):
-    """Gives the variables their values, says where they came from, and makes sure that a state can be saved.
-
-    The full list of variables goes to --logdir/variables.txt.
+    predict: function of images uint8 [b, h, w, 3] and labels int32 [b, h, w] -> (output of the head as at inference,
+    float32 [b, h, w, feature_dim]; the loss and its terms).
     """
+    terms, predictions, right, union = [], [], 0, 0
+    for image_path, label_path in zip(*data.valid):
+        if stop.is_set():
+            return None
+        photo, label = datagenerator.read_sample(image_path, label_path)
+        labels = files.resize_label(label, flags.image_size)[None]
+        output, values = predict(files.resize_image(photo, flags.image_size)[None], labels)
+        terms.append(values)
+        if flags.semantic:
+            is_lane, truth = output[..., 1] > output[..., 0], labels > 0
+            right += np.sum(is_lane & truth)
+            union += np.sum(is_lane | truth)
+        elif data.records and np.isfinite(output).all():
+            record = data.records[len(terms) - 1]
+            ids = clustering.instance_ids(output[0], flags.bandwidth, (flags.dvar, flags.ddist))
+            lanes = [np.asarray(lane).tolist()
+                     for lane in tusimple_lanes.lanes(ids, photo.shape[1::-1], record.h_samples)]
+            predictions.append(tusimple.Record(record.raw_file, lanes, record.h_samples))
+    result = dict(zip(('total', 'var', 'dist', 'reg'), np.mean(terms, axis=0).tolist()))
+    result['score'] = -result['total']
+    if flags.semantic:
+        result['iou'] = result['score'] = right / max(union, 1)
+    elif len(predictions) == len(terms):
+        (accuracy, fp, fn), _ = tusimple_evaluation.score(predictions, data.records, ignore_run_time=True)
+        result.update(accuracy=accuracy, fp=fp, fn=fn, score=accuracy)
+    return result
+
+
+def write_pictures(predict, summaries, flags, data, events, epoch, step):
+    """TensorBoard's pictures and histograms; in --logdir two validation photos, the first also as a scatter plot."""
+    images, labels = datagenerator.load_batch(data.valid[0][:2], data.valid[1][:2], flags.image_size)
+    output, _ = predict(images, labels)
+    if not np.isfinite(output).all():
+        raise InputError(f'{data.valid[0][0]}: the output of the network is not finite')
+    for summary in predict(images, labels, summaries):
+        events.add(summary, step)
+    overviews = []
+    for i in range(len(images)):
+        ids = (output[i, ..., 1] > output[i, ..., 0]).astype(np.int32) if flags.semantic else \
+            clustering.instance_ids(output[i], flags.bandwidth, (flags.dvar, flags.ddist))
+        overview = visualization.overview(images[i], labels[i], output[i], ids)
+        files.write_image(os.path.join(flags.logdir, f'clusters_epoch{epoch:04d}_{i}.png'), overview)
+        overviews.append(cv2.imencode('.png', overview[..., ::-1])[1].tobytes())
+    events.add_pictures('clusters', overviews, step)
+    if not flags.semantic:
+        params = f'var{flags.var:g}_dist{flags.dist:g}_reg{flags.reg:g}_dvar{flags.dvar:g}_ddist{flags.ddist:g}'
+        visualization.evaluate_scatter_plot(flags.logdir, output[:1], labels[:1], flags.feature_dim, params, step)
+
+
+# ---- The script -----------------------------------------------------------------------------------------------------
+
+def run_replica(flags, data, resuming, member, stop):
+    """The chief or a worker of a cluster, to the end of the training, whatever else starts again. -> exit status"""
     import utils
-    if resuming:
-        checkpoint = trainer.restore_state(source, command_line.warn)
-        print(f'goes on after step {trainer.step():,}, from {checkpoint}')
-        return
-    lines = []
-    if source:
-        checkpoint = utils.find_checkpoint(source)
-        names = set(trainer.restore_model(checkpoint, lines.append))
-        fresh = [v.op.name for v in trainer.variables if v.op.name not in names]
-        print(f'{len(names)} of {len(trainer.variables)} variables start as in {checkpoint}'
-              + (f'; at random: {", ".join(fresh[:4])}{", ..." if len(fresh) > 4 else ""}' if fresh else ''))
-    else:
-        print(f'starts from scratch: no --modeldir, and no checkpoint in {DEFAULT_MODELDIR}')
-        lines = [f'{v.op.name}: at random' for v in trainer.variables]
-    files.write_file(os.path.join(flags.logdir, 'variables.txt'), '\n'.join(lines + ['']).encode())
-    for folder in (flags.outdir, os.path.join(flags.outdir, RESUME)):
-        if utils.checkpoints(folder):
-            print(f'{folder}: what was there is replaced')
-        if flags.fresh:   # otherwise there is no model, and what else is there may be someone's
-            utils.remove_model(folder)
-        utils.remove_unfinished(folder)
-    write_settings(flags.outdir, given, trainer.conventions)
-    trainer.save_state(os.path.join(flags.outdir, RESUME))
-
-
-def train(flags, data, resuming, stop, cluster=None):
-    """All that needs TensorFlow, as the chief or a worker if there is a cluster. -> the exit status"""
-    import tensorflow.compat.v1 as tf
-    import utils
-    is_chief = cluster is None or cluster.is_chief
-    shard = cluster.shard if cluster else (0, 1)
-    source = find_source(flags, resuming) if is_chief else None
-    if resuming and is_chief and not os.path.exists(os.path.join(source, utils.CONVENTIONS_FILE)):
-        raise InputError(f'{os.path.join(source, utils.CONVENTIONS_FILE)}: is missing, so that the training cannot go '
-                         f'on; start over with --fresh')
-    # Weights that are taken over mean the same only with the photos as they knew them.
-    normalisation = utils.read_conventions(source).normalisation if source else 'signed'
-    given = settings(flags, data, shard[1])
-    if cluster:
-        terms = {'settings': given, 'normalisation': normalisation}
-        generation, normalisation = meet(cluster, terms, flags)
-        if stop:
-            return left(cluster)
-    conventions = utils.Conventions(
-        image_size=flags.image_size, head='Semantic' if flags.semantic else 'Instance', normalisation=normalisation,
-        feature_dim=2 if flags.semantic else flags.feature_dim, head_activation='none', batch_statistics=False,
-        dropout_at_inference=False, delta_v=flags.dvar, delta_d=flags.ddist, bandwidth=flags.bandwidth)
-    conventions.check('the flags')
-    coord = tf.train.Coordinator()
-    with contextlib.ExitStack() as stack:
-        epoch_steps = datagenerator.steps_per_epoch(len(data.train[0]), given['batch_size'])
-        build = functools.partial(utils.ReplicaTrainer, cluster, generation) if cluster else utils.Trainer
-        trainer = build(conventions, flags.epochs * epoch_steps, flags.learning_rate, flags.schedule, flags.clip,
-                        (flags.var, flags.dist, flags.reg), flags.seed + shard[0], flags.keep, flags.background_weight)
-        stack.callback(trainer.close)
-        if is_chief:
-            start(trainer, flags, given, source, resuming)
-        if cluster:
-            trainer.join()
-            if is_chief:
-                cluster.put_up({'generation': generation, **terms})
-        queue = stack.enter_context(datagenerator.BatchQueue(
-            *data.train, flags.batch_size, flags.image_size, coord, seed=flags.seed, workers=flags.workers,
-            augment=not flags.no_augment, start_step=trainer.step(), shard=shard,
-            cache_bytes=flags.cache * 2 ** 30))
-        if is_chief:
-            # Two, since an epoch's last step can be in a state when its validation is not, and is then done again.
-            events = [utils.EventFile(folder, step, command_line.warn) for folder, step in (
-                (flags.logdir, trainer.step()),
-                (os.path.join(flags.logdir, VALIDATION), trainer.epochs() * epoch_steps))]
-            for file in events:
-                stack.callback(file.close)
-        training = (Training if is_chief else Helper)(
-            trainer, flags, data, queue, events if is_chief else None, stop, given)
-        try:
-            training.run()
-        except tf.errors.ResourceExhaustedError:
-            raise InputError('there is not enough memory for a step; try a smaller --batch-size or --image-size')
-        if not is_chief:
-            return left(cluster)
-        if stop:
-            print(f'training.py: stopped after step {training.step:,} of {training.num_steps:,}, which is saved; the '
-                  f'same command{" without --fresh" if flags.fresh else ""} goes on from there', file=sys.stderr)
-            return 128 + stop[0]
-        if trainer.best() == -np.inf:
-            raise InputError(f'{flags.outdir}: holds no model, because no epoch gave a finite validation loss; try '
-                             f'{lower_rate(flags)}')
-    print(f'all {flags.epochs} epochs are done; the model of the best is in {flags.outdir}')
-    return 0
-
-
-# ---- More than one machine, see utils.py ----------------------------------------------------------------------------
-
-def take_part(flags, data, resuming, member):
-    """A member of a cluster, to the end of the training. -> the exit status"""
-    import utils
-    with noted_signals() as stop:
-        cluster = utils.Cluster(*member, stop, lambda line: print(f'training.py: {line}', file=sys.stderr, flush=True))
-        if member.job == 'ps':
-            return cluster.serve()
-        status = 1
-        try:
-            while True:
-                try:
-                    status = train(flags, data, resuming, stop, cluster)
-                    return status
-                except (utils.Changed, *utils.GONE) as change:
-                    reason = change if isinstance(change, utils.Changed) else 'the connection to the others was lost'
-                    command_line.warn(f'{cluster.name}: {reason}; it joins again')
-                    resuming = bool(cluster.is_chief and utils.checkpoints(os.path.join(flags.outdir, RESUME)))
-        finally:
-            cluster.tell('stopped' if status else 'done')
-
-
-def meet(cluster, terms, flags):
-    """Waits until the cluster is ready for this replica, or for a signal. -> (generation, normalisation)."""
-    if cluster.is_chief:
-        if cluster.wait(lambda: cluster.notice() is not None or time.sleep(0.2), 'starts', cluster.servers):
-            cluster.put_up({})   # nobody shall join what was there before
-            cluster.tell('begins')
-        return f'generation-{time.time_ns()}', terms['normalisation']
-    notice = cluster.wait(lambda: cluster.notice() or time.sleep(0.2), 'joins')
-    if notice:
-        different = differences(notice['settings'], terms['settings'], FREE_FLAGS - {'epochs'})
-        if different:
-            raise InputError(f'{cluster.name}: its flags are not those of the chief ({different}); give all members '
-                             f'the same')
-        return notice['generation'], notice['normalisation']
-    return None, None
-
-
-def left(cluster):
-    """-> the exit status of a worker, or of a chief that has not begun."""
-    if not cluster.stop:
-        print(f'{cluster.name}: all steps are done')
-        return 0
-    print(f'training.py: {cluster.name} has stopped; the same command joins again', file=sys.stderr)
-    return 128 + cluster.stop[0]
+    status = 1
+    replica = utils.Replica(member)
+    try:
+        while True:
+            try:
+                status = train(flags, data, resuming, stop, replica)
+                return status
+            except (utils.Restarted, *utils.GONE) as error:
+                reason = error if isinstance(error, utils.Restarted) else 'the connection to the others was lost'
+                command_line.warn(f'{member.name}: {reason}; it joins again')
+                resuming = replica.is_chief and bool(utils.checkpoints(os.path.join(flags.outdir, RESUME)))
+    finally:
+        member.leave('stopped' if status else 'done')
 
 
 def main(argv=None):
     flags = parse_flags(argv)
-    member = read_tf_config(os.environ.get('TF_CONFIG'))
-    if member and member.job == 'ps':
+    task = None
+    if os.environ.get('TF_CONFIG'):
         quiet.import_tensorflow()
-        return take_part(flags, None, False, member)
-    data = find_data(flags.srcdir, flags.validation_photos)
-    if member and member.job == 'worker':
-        quiet.import_tensorflow()
-        return take_part(flags, data, False, member)
-    resuming = check_folders(flags)
-    with alone(flags.outdir):
-        if resuming:
-            replicas = 1 + len(member.jobs.get('worker', [])) if member else 1
-            check_flags(flags.outdir, settings(flags, data, replicas))
+        import utils
+        task = utils.read_tf_config(os.environ['TF_CONFIG'])
+    job = task.job if task else 'chief'
+    data = find_data(flags.srcdir, flags.validation_photos) if job != 'ps' else None
+    resuming = check_folders(flags) if job == 'chief' else False
+    if job == 'chief':
         print(f'{len(data.train[0]):,} photos to train on, {len(data.valid[0]):,} to validate on'
               + (' with the official score' if data.records and not flags.semantic else ''), flush=True)
-        quiet.import_tensorflow()   # seconds: only now that nothing is left that could be found wrong without it
-        if member:
-            return take_part(flags, data, resuming, member)
-        with noted_signals() as stop:
-            return train(flags, data, resuming, stop)
+    quiet.import_tensorflow()   # seconds: only now that nothing is left that could be found wrong without it
+    import utils
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(utils.StopSignal())
+        if job == 'chief':
+            stack.enter_context(utils.lock_folder(flags.outdir, os.path.join(flags.outdir, RESUME)))
+        if not task:
+            return train(flags, data, resuming, stop, utils.SingleProcess())
+        member = utils.Member(*task, stop, lambda line: print(f'training.py: {line}', file=sys.stderr, flush=True))
+        return member.serve() if job == 'ps' else run_replica(flags, data, resuming, member, stop)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Network + head + conventions = model: how one is built, restored, trained, exported, saved and summarised.
+"""Network + head + conventions = model: how one is built, restored, exported and saved; and where a training runs.
 
 A folder with a model holds a TensorFlow checkpoint and, beside it, `conventions.json`: what a reader of the weights has
 to know and cannot see in them. A folder without that record is taken for one of 2018, whose conventions are the
@@ -8,30 +8,38 @@ import collections
 import contextlib
 import dataclasses
 import errno
-import functools
 import glob
 import json
 import math
 import os
-import queue
 import re
+import signal
 import socket
 import threading
 import time
-import types
+import zlib
+
+try:
+    import fcntl
+except ImportError:   # Windows, where nothing guards an --outdir against a second training
+    fcntl = None
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import datagenerator
 import enet
 import loss
-from data import files
-from data.command_line import MAX_BANDWIDTH, MIN_BANDWIDTH, InputError
+from data import command_line, files, quiet
+from data.command_line import InputError
 
 tf.disable_v2_behavior()
 
 CONVENTIONS_FILE = 'conventions.json'
+FLAGS_FILE = 'flags.json'   # beside the states of a training: what it was given
+# What may differ when a training goes on. What the photos are is compared by names and sizes, wherever they are now.
+FREE_FLAGS = {'srcdir', 'outdir', 'logdir', 'epochs', 'workers', 'cache', 'keep', 'save_minutes', 'summary_steps',
+              'pictures', 'fresh'}
+UNFINISHED = ('*.tempstate*', 'checkpoint.tmp*', '.*.json.tmp')   # left by a process that was killed while it saved
 MAX_CONVENTIONS_BYTES = 2 ** 16
 NUM_CLASSES = 12  # of ENet's own last layer, `fullconv`; the heads do not use it, the public checkpoints have it
 HEAD = 'transfer_layer/conv2d_transpose'  # of a model, below its scope: Instance/ or Semantic/
@@ -64,22 +72,22 @@ class Conventions:
                 raise InputError(f'{source}: "{name}" is {getattr(self, name)!r}, not {meaning}')
         need(type(self.version) is int and self.version == 1, 'version', 'the version 1 that this program reads')
         need(isinstance(self.image_size, tuple) and len(self.image_size) == 2 and
-             all(type(side) is int and 0 < side <= datagenerator.MAX_SIDE and side % 8 == 0
+             all(type(side) is int and 0 < side <= command_line.MAX_SIDE and side % 8 == 0
                  for side in self.image_size), 'image_size', '[width, height], multiples of 8')
         need(self.normalisation in ('none', 'signed'), 'normalisation', '"none" or "signed"')
         need(self.head in ('Instance', 'Semantic'), 'head', '"Instance" or "Semantic"')
-        need(self.image_size[0] * self.image_size[1] <= datagenerator.MAX_MODEL_PIXELS, 'image_size',
-             f'of {datagenerator.MAX_MODEL_PIXELS:,} pixels or less')
-        need(type(self.feature_dim) is int and 0 < self.feature_dim <= datagenerator.MAX_FEATURE_DIM, 'feature_dim',
-             f'a whole number from 1 to {datagenerator.MAX_FEATURE_DIM}')
+        need(self.image_size[0] * self.image_size[1] <= command_line.MAX_MODEL_PIXELS, 'image_size',
+             f'of {command_line.MAX_MODEL_PIXELS:,} pixels or less')
+        need(type(self.feature_dim) is int and 0 < self.feature_dim <= command_line.MAX_FEATURE_DIM, 'feature_dim',
+             f'a whole number from 1 to {command_line.MAX_FEATURE_DIM}')
         need(self.head_activation in ('none', 'relu'), 'head_activation', '"none" or "relu"')
         for name in ('batch_statistics', 'dropout_at_inference'):
             need(type(getattr(self, name)) is bool, name, 'true or false')
         for name in ('delta_v', 'delta_d', 'bandwidth'):
             value = getattr(self, name)
             need(type(value) in (int, float) and 0 < value < math.inf, name, 'a number above 0')
-        need(MIN_BANDWIDTH <= self.bandwidth <= MAX_BANDWIDTH, 'bandwidth',
-             f'from {MIN_BANDWIDTH:g} to {MAX_BANDWIDTH:g}')
+        need(command_line.MIN_BANDWIDTH <= self.bandwidth <= command_line.MAX_BANDWIDTH, 'bandwidth',
+             f'from {command_line.MIN_BANDWIDTH:g} to {command_line.MAX_BANDWIDTH:g}')
         need(self.delta_v < self.delta_d, 'delta_v', f'below "delta_d", {self.delta_d!r}')
 
 
@@ -160,38 +168,52 @@ def build_head(last_prelu, depth, scope='Instance', activation='none', reuse=Non
         return tf.nn.relu(output) if activation == 'relu' else output
 
 
-def load_enet(sess, checkpoint_dir, input_image, batch_size, is_training=True):
+def load_enet(sess, checkpoint_dir, input_image, batch_size, is_training=True, conventions=None, decay=0.9, noise=None,
+              least=None, log=lambda line: None):
     """Builds ENet with the weights of a checkpoint of any head, for a new head to be put on it.
 
-    input_image: [b, h, w, 3], raw RGB 0..255. batch_size: any; not used. -> last_prelu, float32 [b, h/2, w/2, 16].
-    The checkpoint's conventions hold, the normalisation of the image among them. Raises InputError, see `restore`.
+    input_image: [b, h, w, 3], raw RGB 0..255. batch_size: any; not used. -> last_prelu, float32 [b, h/2, w/2, 16]
+    The normalisation of the image and all else is as in `conventions`, by default those of the checkpoint. least, log:
+    see `restore`. With checkpoint_dir None the weights have no values yet. Raises InputError as `restore` does.
     """
-    conventions = read_conventions(checkpoint_dir)
+    conventions = conventions or read_conventions(checkpoint_dir)
     with sess.graph.as_default():
-        last_prelu = build_enet(input_image, conventions, is_training)
-        restore(sess, find_checkpoint(checkpoint_dir), tf.global_variables(scope='ENet/'))
+        last_prelu = build_enet(input_image, conventions, is_training, noise, decay)
+        if checkpoint_dir:
+            restore(sess, find_checkpoint(checkpoint_dir), tf.global_variables(scope='ENet/'), least, log)
         return last_prelu
 
 
-def add_transfer_layers_and_initialize(sess, last_prelu, feature_dim):
-    """Puts a fresh embedding head on ENet and initialises it. -> embedding, float32 [b, h, w, feature_dim]."""
+def add_transfer_layers_and_initialize(sess, last_prelu, feature_dim, scope='Instance', checkpoint_dir=None,
+                                       log=lambda line: None):
+    """Puts a head on ENet: fresh, or as in a checkpoint that has one like it. -> float32 [b, h, w, feature_dim]
+
+    last_prelu: float32 [b, h/2, w/2, 16]. scope: 'Instance', an embedding, or 'Semantic', scores. log: see `restore`.
+    """
     with sess.graph.as_default():
-        embedding = build_head(last_prelu, feature_dim, reuse=tf.AUTO_REUSE)
-        sess.run(tf.variables_initializer(tf.global_variables(scope='Instance/')))
-        return embedding
+        output = build_head(last_prelu, feature_dim, scope, reuse=tf.AUTO_REUSE)
+        variables = tf.global_variables(scope=f'{scope}/')
+        _initialize(sess, variables)
+        if checkpoint_dir:
+            restore(sess, find_checkpoint(checkpoint_dir), variables, 0, log)
+        return output
 
 
 def get_trainable_variables_and_initialize(sess, debug=False):
-    """Initialises what has no value yet. -> the variables to train, see `to_train`."""
+    """Initialises what has no value yet. -> the variables to train, see `to_train`"""
     with sess.graph.as_default():
-        uninitialised = set(sess.run(tf.report_uninitialized_variables()))
-        fresh = [v for v in tf.global_variables() if v.op.name.encode() in uninitialised]
-        sess.run(tf.variables_initializer(fresh))
+        _initialize(sess, tf.global_variables())
         trained = to_train()
     if debug:
         for variable in trained:
             print(f'{variable.op.name}\t{variable.shape}')
     return trained
+
+
+def _initialize(sess, variables):
+    """Gives the variables that have no value yet their first one."""
+    uninitialised = set(sess.run(tf.report_uninitialized_variables(variables)))
+    sess.run(tf.variables_initializer([v for v in variables if v.op.name.encode() in uninitialised]))
 
 
 def to_train():
@@ -250,7 +272,7 @@ def find_checkpoint(checkpoint_dir):
     found = checkpoints(checkpoint_dir)
     if not found:
         raise InputError(f'{checkpoint_dir}: holds no checkpoint (*.index and *.data-00000-of-00001)')
-    datagenerator.check_checkpoint_folder(checkpoint_dir)
+    quiet.check_checkpoint_folder(checkpoint_dir)
     return found[0]
 
 
@@ -265,18 +287,20 @@ def checkpoints(checkpoint_dir):
         state = None
     # By name, not by the path in the file: folders get moved.
     named = [os.path.join(checkpoint_dir, os.path.basename(state.model_checkpoint_path))] if state else []
-    others = sorted(glob.glob(os.path.join(glob.escape(checkpoint_dir), '*.index')), key=os.path.getmtime, reverse=True)
+    others = [path for path in glob.glob(os.path.join(glob.escape(checkpoint_dir), '*.index')) if os.path.isfile(path)]
+    others.sort(key=os.path.getmtime, reverse=True)
     prefixes = dict.fromkeys(named + [path[:-len('.index')] for path in others])
     return [prefix for prefix in prefixes
-            if os.path.exists(prefix + '.index') and glob.glob(glob.escape(prefix) + '.data-*-of-*')]
+            if os.path.isfile(prefix + '.index') and glob.glob(glob.escape(prefix) + '.data-*-of-*')]
 
 
-def restore(sess, checkpoint, variables, partial=False, log=lambda line: None):
-    """Restores variables from a checkpoint. -> the names of those that came from it.
+def restore(sess, checkpoint, variables, least=None, log=lambda line: None):
+    """Restores variables from a checkpoint. -> the names of those that came from it
 
-    checkpoint: path prefix. log: called with a line for each variable: from the file, or not and why; and for each in
-    the file that has no use here. With `partial`, variables that the file lacks or has in another shape keep their
-    values. Raises InputError that names the file and the first few such variables otherwise, or if it cannot be read.
+    checkpoint: path prefix. least: so many of them the checkpoint has to have, by default all; the others keep their
+    values. log: called with a line per variable: from the checkpoint, or not and why; and for those of the checkpoint
+    that have no use here. Raises InputError that names the file and the first few variables that do not fit, or says
+    that it cannot be read.
     """
     _, shapes = _open_checkpoint(checkpoint)
     found, problems = [], []
@@ -289,15 +313,19 @@ def restore(sess, checkpoint, variables, partial=False, log=lambda line: None):
         else:
             found.append(variable)
             log(f'{name}: from {checkpoint}')
-    for name in sorted(shapes.keys() - {v.op.name for v in variables}):
-        log(f'{name}: in {checkpoint}, not used here')
-    if not found or not partial:
+    names = {v.op.name for v in variables}
+    of_enet = {name.startswith('ENet/') for name in names}   # of the network, of the head, or of both
+    for name in sorted(shapes.keys() - names):
+        if name.startswith('ENet/') in of_enet:
+            log(f'{name}: in {checkpoint}, not used here')
+    if len(found) < (len(variables) if least is None else least):
         _check_fit(checkpoint, problems, len(variables))
-    try:
-        with sess.graph.as_default():
-            tf.train.Saver(found).restore(sess, checkpoint)
-    except CHECKPOINT_ERRORS as error:
-        raise InputError(f'{checkpoint}: is damaged ({_first_line(error)})')
+    if found:
+        try:
+            with sess.graph.as_default():
+                tf.train.Saver(found).restore(sess, checkpoint)
+        except CHECKPOINT_ERRORS as error:
+            raise InputError(f'{checkpoint}: is damaged ({_first_line(error)})')
     return [v.op.name for v in found]
 
 
@@ -376,26 +404,17 @@ def save_for_serving(sess, image, embedding, folder):
             for name, tensor in (('image', image), ('embedding', embedding))]
 
 
-# ---- Training -------------------------------------------------------------------------------------------------------
+# ---- The step of a training -----------------------------------------------------------------------------------------
 
 WARM_UP = 0.05      # of a cosine schedule: in this part of all steps the learning rate rises
 NORM_DECAY = 0.99   # of batch norm's moving averages in the long run
 
-Step = collections.namedtuple('Step', ['terms', 'rate', 'norm', 'taken', 'summary', 'elsewhere'], defaults=[False])
-Step.__doc__ = """What is known of one step of a training.
-
-terms: float32 (loss, l_var, l_dist, l_reg), the terms weighted; of a semantic model the loss and zeros.
-rate: the learning rate. norm: L2 norm of all gradients, before clipping.
-taken: False if loss or gradient was not finite, so that the step changed nothing. summary: serialised tf.Summary.
-elsewhere: True if not for the photos of this process but for those of another replica.
-"""
-
 
 def learning_rate(schedule, highest, step, num_steps):
-    """Of a step, counted from 0. -> float32 scalar.
+    """The learning rate of a step, counted from 0. step: integer scalar tensor -> float32 scalar.
 
     schedule: '2018', times 0.96 every 5,000 steps; or 'cosine', a straight rise to `highest` over WARM_UP of num_steps,
-    then half a cosine down to 0. step: integer scalar tensor.
+    then half a cosine down to 0.
     """
     step = tf.cast(step, tf.float32)
     if schedule == '2018':
@@ -406,174 +425,218 @@ def learning_rate(schedule, highest, step, num_steps):
 
 
 def norm_decay(step):
-    """Of batch norm's moving averages: NORM_DECAY, less in the first steps, whose averages are of few batches."""
+    """The decay of batch norm's moving averages: NORM_DECAY, less in the first steps, which average few batches."""
     step = tf.cast(step, tf.float32)
     return tf.minimum(NORM_DECAY, (1. + step) / (10. + step))
 
 
-def train_op(loss, variables, updates, rate, clip, step):
-    """One step of Adam. -> (operation, norm, taken).
+def moving_average_updates():
+    """Of the default graph's batch norms. -> [(variable, float32 tensor of its shape that is subtracted from it)]
 
-    loss: scalar. updates: tensors of tf.assign_sub, for batch norm's moving averages. rate: the learning rate. clip:
-    all gradients together are scaled down to this L2 norm; the returned `norm` is from before. step: variable, counts
-    up. Where loss or gradients are not finite, `taken` is False, and neither variables nor Adam's slots nor moving
-    averages change.
+    Built by `enet.batch_norm`; given apart from their operations, since an operation from outside a branch of tf.cond
+    runs whichever branch is taken.
     """
-    # Built once more: an operation from outside a branch of tf.cond runs whichever branch is taken.
-    return apply_if_finite(loss, gradients_of(loss, variables), [update.op.inputs for update in updates], rate, clip,
-                           step)
+    return [tuple(update.op.inputs) for update in tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
 
 
-def gradients_of(loss, variables):
-    """-> [(gradient, variable)], without the variables that have none: a bias before a batch norm."""
-    return [(g, v) for g, v in zip(tf.gradients(loss, variables), variables) if g is not None]
+def apply_if(finite, optimizer, gradients, moves, step):
+    """One step of an optimizer, or none. -> operation
 
-
-def apply_if_finite(loss, gradients, moves, rate, clip, step):
-    """`train_op` from its gradients on. gradients: [(gradient, variable)]. moves: [(variable, what is subtracted)]."""
-    gradients, variables = zip(*gradients)
-    gradients, norm = tf.clip_by_global_norm(gradients, clip)
-    finite = tf.logical_and(tf.is_finite(loss), tf.is_finite(norm))
-    optimizer = tf.train.AdamOptimizer(rate)
-
+    finite: bool scalar; where it is False, neither variables nor the optimizer's slots nor moving averages change.
+    gradients: [(gradient, variable)]. moves: see `moving_average_updates`. step: variable, counts up either way.
+    """
     def take():
         moved = [tf.assign_sub(variable, move) for variable, move in moves]
-        return tf.group(optimizer.apply_gradients(zip(gradients, variables)), *moved)
+        return tf.group(optimizer.apply_gradients(gradients), *moved)
 
-    # The rate is read from the step, which must not count up before.
-    with tf.control_dependencies([tf.cond(finite, take, tf.no_op), rate]):
-        return tf.group(tf.assign_add(step, 1)), norm, finite
+    # The learning rate is read from the step, which must not count up before.
+    with tf.control_dependencies([tf.cond(finite, take, tf.no_op)]):
+        return tf.group(tf.assign_add(step, 1))
 
 
-class Trainer:
-    """The graph and the session of a training: takes steps, looks at photos, saves and goes on.
+def check_memory(batch_size, image_size, feature_dim):
+    """Raises InputError if a training step could not fit this machine's memory, by far.
 
-    images are uint8 [b, h, w, 3], labels int32 [b, h, w], both of the conventions' image_size.
+    A pixel of ENet's takes some 2,500 bytes in a step, one of the embedding and of the loss 40 a dimension (peak memory
+    by tests/benchmark.py).
+    """
+    need = batch_size * image_size[0] * image_size[1] * (2500 + 40 * feature_dim)
+    have = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') if hasattr(os, 'sysconf') else math.inf
+    if need > have:
+        raise InputError(f'--batch-size {batch_size} of {image_size[0]}x{image_size[1]} px: a step takes about '
+                         f'{need / 2 ** 30:,.0f} GiB of memory, this machine has {have / 2 ** 30:,.0f}; give a smaller '
+                         f'--batch-size or --image-size')
+
+
+# ---- The folder of a training ---------------------------------------------------------------------------------------
+
+class StopSignal(threading.Event):
+    """Within, the first SIGTERM or Ctrl-C only sets this event; the next ends the process at once."""
+
+    def __enter__(self):
+        self._number, self._handlers = None, {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+        for number in self._handlers:
+            signal.signal(number, self._note)
+        return self
+
+    def _note(self, number, frame):
+        self._number = number
+        self.set()
+        for number in self._handlers:
+            signal.signal(number, signal.SIG_DFL)
+
+    def __exit__(self, *_):
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def status(self):
+        """The exit status of a process that the signal has ended."""
+        return 128 + self._number
+
+
+@contextlib.contextmanager
+def lock_folder(outdir, folder):
+    """Within, no other training writes into outdir: a file in `folder` is locked. Raises InputError if one does."""
+    path = os.path.join(folder, 'lock')
+    try:
+        file = open(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0), 0o666), 'r+')
+    except OSError as error:
+        raise InputError(f'{path}: cannot be written: {error.strerror}')
+    with file:
+        if fcntl:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f'{outdir}: another training (process {file.read(20).strip()}) is writing there; wait '
+                                 f'for its end or choose another --outdir')
+        file.truncate(0)
+        file.write(f'{os.getpid()}\n')
+        file.flush()
+        yield   # the system unlocks a file that is closed, also by a kill
+
+
+def settings(flags, data, replicas=1):
+    """All that a training was given, as JSON has it. Its batch_size is that of a step, of all replicas together."""
+    # By name and size: prepared folders all have the same names.
+    names = '\n'.join(f'{os.path.basename(path)} {os.path.getsize(path)}' for path in data.train[0] + data.valid[0])
+    kept = {**vars(flags), 'batch_size': flags.batch_size * replicas}
+    kept['photos'] = len(data.train[0]), len(data.valid[0]), zlib.crc32(os.fsencode(names)), data.records is not None
+    return json.loads(json.dumps(kept))
+
+
+def check_settings(resume, given):
+    """Raises InputError if the training to go on was one with other flags or photos. given: see `settings`."""
+    path = os.path.join(resume, FLAGS_FILE)
+    try:
+        with open(path, encoding='utf-8') as file:
+            before = json.load(file)
+        if not isinstance(before, dict):
+            raise ValueError
+    except (OSError, ValueError, RecursionError):
+        raise InputError(f'{path}: cannot be read, so that the training cannot go on; start over with --fresh')
+    different = differences(before, given)
+    if different:
+        raise InputError(f'{os.path.dirname(resume)}: holds a training with other flags ({different}); give the same '
+                         f'flags, another --outdir, or --fresh to start over')
+    path = os.path.join(resume, CONVENTIONS_FILE)
+    if not os.path.exists(path):
+        raise InputError(f'{path}: is missing, so that the training cannot go on; start over with --fresh')
+
+
+def differences(before, now, free=FREE_FLAGS):
+    """Between two `settings`, in words, but for the flags that are free to differ."""
+    if now['schedule'] == 'cosine':
+        free = free - {'epochs'}   # the learning rate of every step depends on the number of all
+    names = sorted((before.keys() | now.keys()) - free - {'photos'})
+    different = [f'--{name.replace("_", "-")} was {before.get(name)}, is {now.get(name)}'
+                 for name in names if before.get(name) != now.get(name)]
+    return '; '.join(different + ['other photos in --srcdir'] * (before.get('photos') != now.get('photos')))
+
+
+class RunFolder:
+    """The --outdir of a training: the model of the best epoch and, in `resume`, the states that it goes on from.
+
+    All that a training has to remember is a variable, so that a state is one checkpoint: besides weights, moving
+    averages and Adam's slots, the global step, how many epochs were validated, and the score of the best of them.
+    Made once all other variables of the default graph are.
     """
 
-    def __init__(self, conventions, num_steps, highest_rate=1e-4, schedule='2018', clip=5., weights=(1., 1., 1.),
-                 seed=0, keep=3, background_weight=1.):
-        """weights: of the three terms of the loss. background_weight: see `loss.discriminative_loss`.
+    def __init__(self, sess, outdir, resume, model_variables, conventions, given, keep):
+        """model_variables: ENet and its head. given: see `settings`. keep: how many states stay."""
+        self._sess, self.outdir, self.resume = sess, outdir, resume
+        self._conventions, self._given = conventions, given
+        self._epochs = tf.get_variable('epochs_validated', [], tf.int64, tf.zeros_initializer(), trainable=False)
+        self._best = tf.get_variable('best_score', [], tf.float64, tf.constant_initializer(-math.inf), trainable=False)
+        self._new_best = tf.placeholder(tf.float64, [])
+        self._finish_epoch = tf.group(tf.assign(self._best, self._new_best), tf.assign_add(self._epochs, 1))
+        _initialize(sess, [self._epochs, self._best])
+        self._variables = tf.global_variables()
+        self._states = tf.train.Saver(self._variables, max_to_keep=keep, save_relative_paths=True)
+        self._models = tf.train.Saver(model_variables, max_to_keep=1, save_relative_paths=True)
 
-        keep: how many states `save_state` leaves.
-        """
-        self.conventions, self._weights, self._background_weight = conventions, weights, background_weight
-        width, height = conventions.image_size
-        self._graph = tf.Graph()
-        with self._graph.as_default(), self._placed():
-            seed %= 2 ** 31
-            tf.set_random_seed(seed)
-            self._images = tf.placeholder(tf.uint8, [None, height, width, 3], name='images')
-            self._labels = tf.placeholder(tf.int32, [None, height, width], name='labels')
-            self._step = tf.train.create_global_step()
-            # All that a training has to remember is a variable, so that a state is one checkpoint.
-            self._epochs = tf.get_variable('epochs_validated', [], tf.int64, tf.zeros_initializer(), trainable=False)
-            self._best = tf.get_variable('best_score', [], tf.float64, tf.constant_initializer(-math.inf),
-                                         trainable=False)
-            self._new_best = tf.placeholder(tf.float64, [])
-            self._finish_epoch = tf.group(tf.assign(self._best, self._new_best), tf.assign_add(self._epochs, 1))
-            self._build_training(num_steps, highest_rate, schedule, clip, seed)
-            self._build_validation()
-            self._all_variables = tf.global_variables()
-            self._states = tf.train.Saver(self._all_variables, max_to_keep=keep, save_relative_paths=True)
-            self._models = tf.train.Saver(self.variables, max_to_keep=1, save_relative_paths=True)
-            self._session = self._open_session()
-
-    def _placed(self):
-        """A context that says where the parts of the graph live."""
-        return contextlib.nullcontext()
-
-    def _open_session(self):
-        session = tf.Session()
-        session.run(tf.global_variables_initializer())
-        return session
-
-    def _build_training(self, num_steps, highest_rate, schedule, clip, seed):
-        step = tf.cast(self._step, tf.int32)
-        output = build_model(self._images, self.conventions, is_training=True, decay=norm_decay(step),
-                             noise=enet.noise_of_step(tf.stack([seed, step])))
-        terms = self._loss(output)
-        #: The model: ENet and its head, with the moving averages.
-        self.variables = [v for v in tf.global_variables()
-                          if v.op.name.startswith(('ENet/', self.conventions.head + '/'))]
-        trained = to_train()
-        penalty = weight_decay(trained)
-        rate = learning_rate(schedule, highest_rate, step, num_steps)
-        self._train, report = self._build_step(terms, penalty, trained, rate, clip)
-        self._terms, penalty, self._rate, self._norm, self._taken = report
-        self._summary = tf.summary.merge([
-            collect_summaries(*self._shown(self._terms), self._images, output, self._labels)[0],
-            tf.summary.scalar('loss/weight_decay', penalty), tf.summary.scalar('learning_rate', self._rate),
-            tf.summary.scalar('gradient_norm', self._norm)])
-        self._histograms = tf.summary.merge([tf.summary.histogram(v.op.name, v) for v in trained])
-
-    def _build_step(self, terms, penalty, trained, rate, clip):
-        """-> (the operation that takes a step, what is known of it: (terms, penalty, rate, norm, taken))."""
-        operation, norm, taken = train_op(terms[0] + penalty, trained, tf.get_collection(tf.GraphKeys.UPDATE_OPS), rate,
-                                          clip, self._step)
-        return operation, (terms, penalty, rate, norm, taken)
-
-    def _build_validation(self):
-        self._output = build_model(self._images, self.conventions, is_training=False, reuse=True)
-        with tf.name_scope('sample'):   # in TensorBoard
-            self._valid_terms = self._loss(self._output)
-            self._pictures = collect_summaries(*self._shown(self._valid_terms), self._images, self._output,
-                                               self._labels)[1]
-
-    def _shown(self, terms):
-        """The terms of the loss that have curves: of a semantic model the loss alone."""
-        return [terms[0], None, None, None] if self.conventions.head == 'Semantic' else terms
-
-    def _loss(self, output):
-        if self.conventions.head == 'Semantic':
-            return semantic_loss(output, self._labels), tf.zeros([]), tf.zeros([]), tf.zeros([])
-        return loss.discriminative_loss(output, self._labels, self.conventions.feature_dim, self.conventions.image_size,
-                                        self.conventions.delta_v, self.conventions.delta_d, *self._weights,
-                                        background_weight=self._background_weight)
-
-    def step(self):
-        """How many steps were taken."""
-        return int(self._session.run(self._step))
-
-    def epochs(self):
-        """How many epochs were validated."""
-        return int(self._session.run(self._epochs))
-
-    def best(self):
-        """The score of the best of them, -inf before the first."""
-        return float(self._session.run(self._best))
-
-    def train(self, images, labels):
-        """Takes a step. -> Step."""
-        # The summary each time: it costs nothing, and TensorFlow takes seconds to plan for other fetches.
-        fetches = [self._terms, self._rate, self._norm, self._taken, self._summary, self._train]
-        return Step(*self._session.run(fetches, {self._images: images, self._labels: labels})[:-1])
-
-    def predict(self, images, labels):
-        """-> (output of the head as at inference, float32 [b, h, w, feature_dim]; terms of the loss as in Step)."""
-        return self._session.run([self._output, self._valid_terms], {self._images: images, self._labels: labels})
-
-    def summarise(self, images, labels):
-        """Pictures of these photos and histograms of the weights. -> list of serialised tf.Summary."""
-        return self._session.run([self._pictures, self._histograms], {self._images: images, self._labels: labels})
+    def counters(self):
+        """-> (steps taken, epochs validated, score of the best of them or -inf)"""
+        step, epochs, best = self._sess.run([tf.train.get_global_step(self._sess.graph), self._epochs, self._best])
+        return int(step), int(epochs), float(best)
 
     def finish_epoch(self, best):
         """Counts an epoch as validated. best: the score of the model that is kept."""
-        self._session.run(self._finish_epoch, {self._new_best: best})
+        self._sess.run(self._finish_epoch, {self._new_best: best})
 
-    def save_model(self, folder):
-        """Puts the model and its conventions into a folder, in the place of the one there.
+    def holds_model(self):
+        return bool(glob.glob(os.path.join(glob.escape(self.outdir), '*.index')))
+
+    def begin(self, fresh):
+        """Takes the place of what was in the folder, and saves the state before the first step."""
+        for folder in (self.outdir, self.resume):
+            if checkpoints(folder):
+                print(f'{folder}: what was there is replaced')
+            if fresh:   # otherwise there is no model, and what else is there may be someone's
+                _remove(folder, 'checkpoint', '*.index', '*.data-*-of-*', '*.meta', CONVENTIONS_FILE)
+            _remove(folder, *UNFINISHED)
+        self._write_settings()
+        self.save_state()
+
+    def save_model(self):
+        """Puts the model and its conventions into the folder, in the place of the one there.
 
         Raises InputError if it cannot be saved; the one there is then still whole, as it is at any time.
         """
-        files.make_output_folder(folder)   # may have vanished since
-        write_conventions(folder, self.conventions)
-        self._save(self._models, os.path.join(folder, f'model.ckpt-{self.step()}'))
+        files.make_output_folder(self.outdir)   # may have vanished since
+        write_conventions(self.outdir, self._conventions)
+        self._save(self._models, os.path.join(self.outdir, f'model.ckpt-{self.counters()[0]}'))
 
-    def save_state(self, folder):
+    def save_state(self):
         """Saves all that the training needs to go on. Raises InputError if that fails; older states are still whole."""
+        if not os.path.exists(os.path.join(self.resume, FLAGS_FILE)):
+            self._write_settings()
+        step, epochs, _ = self.counters()
         # What has the same name has the same content: writing it once more does no harm at any time.
-        self._save(self._states, os.path.join(folder, f'state.ckpt-{self.step()}-{self.epochs()}'))
+        self._save(self._states, os.path.join(self.resume, f'state.ckpt-{step}-{epochs}'))
+
+    def restore_state(self):
+        """Goes on from the newest state that is whole, with a warning for those that are not. -> its path
+
+        Raises InputError if there is none.
+        """
+        _remove(self.resume, *UNFINISHED)
+        problems = []
+        for checkpoint in checkpoints(self.resume):
+            try:
+                restore(self._sess, checkpoint, self._variables)
+            except InputError as error:
+                problems.append(str(error))
+                continue
+            for problem in problems:
+                command_line.warn(f'{problem}; the training goes on from the state before it')
+            return checkpoint
+        raise InputError(problems[0] if problems else f'{self.resume}: holds no state of a training')
+
+    def _write_settings(self):
+        """Records in `resume` what the states to come belong to."""
+        files.make_output_folder(self.resume)
+        write_conventions(self.resume, self._conventions)
+        files.write_file(os.path.join(self.resume, FLAGS_FILE), json.dumps(self._given, indent=1).encode())
 
     def _save(self, saver, prefix):
         """Writes a checkpoint and then removes what the saver does not keep."""
@@ -585,385 +648,36 @@ class Trainer:
                 for path in [path for old in found[keep:] for path in glob.glob(glob.escape(old) + '.*')]:
                     os.remove(path)   # more were kept before; the saver removes but one at a time
                 saver.recover_last_checkpoints(found[:keep][::-1])
-            saver.save(self._session, prefix, write_meta_graph=False)
+            saver.save(self._sess, prefix, write_meta_graph=False)
         except (tf.errors.OpError, ValueError, OSError) as error:
-            remove_unfinished(folder)
+            _remove(folder, *UNFINISHED)
+            if not os.path.exists(prefix + '.index'):
+                _remove(folder, glob.escape(os.path.basename(prefix)) + '.data-*-of-*')
             raise InputError(f'{prefix}: cannot be saved: {_reason(error)}')
 
-    def restore_state(self, folder, warn=lambda line: None):
-        """Goes on from the newest state in a folder that is whole; `warn` hears of those that are not. -> its path.
 
-        Raises InputError if there is none.
-        """
-        remove_unfinished(folder)
-        problems = []
-        for checkpoint in checkpoints(folder):
-            try:
-                restore(self._session, checkpoint, self._all_variables)
-            except InputError as error:
-                problems.append(str(error))
-                continue
-            for problem in problems:
-                warn(f'{problem}; the training goes on from the state before it')
-            return checkpoint
-        raise InputError(problems[0] if problems else f'{folder}: holds no state of a training')
+def _remove(folder, *patterns):
+    """Removes what matches in a folder. What cannot be removed stays: it does no harm, and the next run tries again."""
+    for pattern in patterns:
+        for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
+            with contextlib.suppress(OSError):
+                os.remove(path)
 
-    def restore_model(self, checkpoint, log=lambda line: None):
-        """Takes over what a checkpoint of this network has, whatever its head, see `restore`. -> names."""
-        return restore(self._session, checkpoint, self.variables, partial=True, log=log)
-
-    def close(self):
-        self._session.close()
-
-
-# ---- More than one machine ------------------------------------------------------------------------------------------
-#
-# The parameter servers (ps) hold the variables. Each replica, the chief and the workers, takes its own photos through
-# the network; SyncReplicasOptimizer collects the gradients of all on the parameter servers and takes the step with
-# their mean.
-#
-# A chief that starts, the first time or again, gives the variables a name of their own on the parameter servers (a
-# TensorFlow container, here called a generation) and puts it on a notice board there, once they have their values. So
-# nothing that an earlier chief or the workers of its time left there gets in the way: who finds another generation on
-# the board joins that one.
-
-POLL = 1.         # seconds from one look at the notice board to the next, while a replica waits
-PATIENCE = 10.    # seconds before it says whom it waits for,
-REMINDER = 60.    # and then says it again
-LINGER = 20.      # seconds that a parameter server stays, at the most, when the others should be leaving
-GONE = (tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
-        tf.errors.FailedPreconditionError, tf.errors.OutOfRangeError, tf.errors.UnavailableError)
-
-
-class Changed(Exception):
-    """A parameter server or the chief has gone or started anew, and with it the variables of this generation."""
-
-
-class Cluster:
-    """This process as a member of a cluster.
-
-    jobs: {'ps' or 'chief' or 'worker': ['host:port']}; job, index: which of them this process is. stop: a list that
-    holds a signal once one has come. log: is called with a line about whom is waited for. Raises InputError if the
-    server cannot start.
-    """
-
-    def __init__(self, jobs, job, index, stop, log):
-        self.stop, self._log = stop, log
-        self.name, self.is_chief = _name(job, index), job == 'chief'
-        self.shard = (0 if self.is_chief else index + 1), 1 + len(jobs.get('worker', []))
-        self.device = f'/job:{job}/task:{index}'
-        self.spec = tf.train.ClusterSpec(jobs)
-        self._addresses = {_name(job, i): address for job in jobs for i, address in enumerate(jobs[job])}
-        self.servers = [name for name in self._addresses if name.startswith('ps')]
-        # A parameter server leaves the GPU to the replicas.
-        config = tf.ConfigProto(device_count={'GPU': 0}) if job == 'ps' else None
-        try:
-            self._server = tf.train.Server(self.spec, job, index, config=config)
-        except tf.errors.OpError:
-            raise InputError(f'TF_CONFIG: {self.name} cannot listen at {self._addresses[self.name]}; is that an '
-                             f'address of this machine, and no other process there?')
-        self.target = self._server.target
-        with tf.Graph().as_default() as self._board:
-            with tf.device('/job:ps/task:0'):
-                self._notice = tf.get_variable('notice', [], tf.string, use_resource=False)
-            self._text = tf.placeholder(tf.string, [])
-            self._put_up = tf.assign(self._notice, self._text)
-            self._tell = [tf.assign(words[self.name], self._text)
-                          for words in map(self._said, self.servers) if self.name in words]
-
-    def _said(self, server):
-        """What each replica has last said, of which each parameter server has a copy. -> {name: variable}"""
-        index = self.servers.index(server)
-        with tf.device(f'/job:ps/task:{index}'):
-            return {name: tf.get_variable(f'said_{index}/{name.replace(" ", "_")}', [], tf.string, use_resource=False)
-                    for name in self._addresses if name not in self.servers}
-
-    def config(self, **kwargs):
-        """Of a session. It knows the parameter servers and itself alone: it lives on where another replica dies."""
-        return tf.ConfigProto(device_filters=['/job:ps', self.device], **kwargs)
-
-    def _run(self, operation, text=''):
-        """One operation in a session of its own, which a parameter server that starts anew cannot spoil."""
-        with tf.Session(self.target, graph=self._board, config=self.config(operation_timeout_in_ms=5000)) as session:
-            return session.run(operation, {self._text: text})
-
-    def silent(self, names):
-        """Which of these members do not answer, with their addresses."""
-        found = []
-        for name in names:
-            host, port = self._addresses[name].rsplit(':', 1)
-            try:
-                socket.create_connection((host.strip('[]'), int(port)), timeout=POLL).close()
-            except (OSError, UnicodeError):   # the latter for what can be no host
-                found.append(f'{name} at {self._addresses[name]}')
-        return found
-
-    def put_up(self, notice):
-        """Puts a dict on the notice board. Raises Changed if the parameter servers do not answer."""
-        try:
-            self._run(self._put_up, json.dumps(notice))
-        except GONE:
-            raise Changed('the connection to a parameter server was lost')
-
-    def notice(self):
-        """The dict on the notice board, {} if there is none, None if a parameter server does not answer."""
-        try:
-            return None if self.silent(self.servers) else json.loads(self._run(self._notice))
-        except tf.errors.FailedPreconditionError:
-            return {}
-        except GONE:
-            return None
-
-    def tell(self, word):
-        """Lets the parameter servers know how this process is: begins, done or stopped. If they are there."""
-        for _ in range(3):
-            try:
-                return None if self.silent(self.servers) else self._run(self._tell, word)
-            except GONE:
-                pass
-
-    def wait(self, ready, purpose, names=None):
-        """ready() as soon as it is true, None if a signal comes before. Says for which of the members it waits."""
-        patience = PATIENCE
-        began = time.monotonic()
-        while not self.stop:
-            value = ready()
-            if value:
-                return value
-            waited = time.monotonic() - began
-            silent = waited > patience and self.silent([name for name in names or self._addresses if name != self.name])
-            if silent or waited > max(patience, REMINDER):   # a step and a validation can take long
-                patience = waited + REMINDER
-                self._log(f'{self.name}: {purpose}: ' + (f'waits for {" and ".join(silent)}, which does not answer'
-                                                         if silent else f'takes long, though all members answer'))
-        return None
-
-    def serve(self):
-        """The part of a parameter server: it is there until the others do not need it any more. -> exit status"""
-        since = None
-        with tf.Graph().as_default(), tf.device(self.device):   # the other servers need not be there
-            heard = {name: tf.cond(tf.is_variable_initialized(word), word.read_value, lambda: '')
-                     for name, word in self._said(self.name).items()}
-            session = tf.Session(self.target, config=tf.ConfigProto(device_filters=[self.device]))
-        with session:
-            while True:
-                time.sleep(POLL)
-                said = {name: word.decode() for name, word in session.run(heard).items()}
-                if all(word == 'done' for word in said.values()):
-                    return 0
-                if said['chief'] == 'done' or self.stop:
-                    since = since or time.monotonic()
-                    if time.monotonic() - since > LINGER or self.stop and said['chief'] != 'begins':
-                        return 128 + self.stop[0] if self.stop else 0
-                else:
-                    since = None
-
-
-def _name(job, index):
-    return job if job == 'chief' else f'{job} {index}'
-
-
-class _Background:
-    """act() in a thread. Nothing else can wait for TensorFlow and still hear a signal."""
-
-    def __init__(self, act):
-        self._act, self._result = act, queue.SimpleQueue()
-        threading.Thread(target=self._work, daemon=True).start()
-
-    def _work(self):
-        try:
-            value = self._act()
-            self._result.put(lambda: value)
-        except BaseException as error:
-            self._result.put(functools.partial(_throw, error))
-
-    def ready(self):
-        """What gives the value, or raises what act() raised; None after POLL seconds without either."""
-        try:
-            return self._result.get(timeout=POLL)
-        except queue.Empty:
-            return None
-
-
-def _throw(error):
-    raise error
-
-
-class ReplicaTrainer(Trainer):
-    """The Trainer of a replica: takes each step together with all the others.
-
-    A step is that of one process with the photos of all: the loss, the gradient before it is clipped and the movement
-    of batch norm's moving averages are the means over the replicas, and a step that is finite for all but one is taken
-    by none. Only batch norm sees the difference: a replica normalises by the statistics of its own photos.
-    """
-
-    def __init__(self, cluster, generation, *args, **kwargs):
-        self._cluster, self.generation = cluster, generation
-        self._monitored = None
-        super().__init__(*args, **kwargs)
-
-    @contextlib.contextmanager
-    def _placed(self):
-        setter = tf.train.replica_device_setter(cluster=self._cluster.spec, worker_device=self._cluster.device)
-        with tf.container(self.generation), tf.device(setter):
-            yield
-
-    def _open_session(self):
-        session = tf.Session(self._cluster.target, config=self._cluster.config())
-        if self._cluster.is_chief:
-            session.run([tf.global_variables_initializer(), self._report.initializer])
-        return session
-
-    def _build_step(self, terms, penalty, trained, rate, clip):
-        loss = terms[0] + penalty
-        gradients = gradients_of(loss, trained)
-        moves = [update.op.inputs for update in tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
-        self._finite = tf.is_finite(loss + tf.global_norm([gradient for gradient, _ in gradients]))
-        # Is handed in like a gradient, and then tells all replicas of the step: four terms, penalty, rate, norm, taken.
-        self._report = tf.get_variable('report', [8], initializer=tf.zeros_initializer(), trainable=False,
-                                       collections=['report'])
-        report = tf.stack([*terms, penalty, 0., 0., 0.])
-        with tf.device(self._cluster.device):
-            permits = tf.FIFOQueue(1, tf.bool, [()], name='permits', shared_name='permits')
-
-        def apply_means(means, step):
-            means = list(means)
-            with tf.control_dependencies([mean for mean, _ in means]):
-                permit = permits.dequeue()
-            with tf.control_dependencies([permit]):
-                (report, _), *means = [(tf.identity(mean), variable) for mean, variable in means]
-            operation, norm, taken = apply_if_finite(
-                report[0] + report[4], means[:len(gradients)],
-                [(variable, mean) for mean, variable in means[len(gradients):]], rate, clip, step)
-            return tf.group(operation, tf.assign(self._report, tf.stack([*tf.unstack(report[:5]), rate, norm,
-                                                                         tf.cast(taken, tf.float32)])))
-
-        self._sync = tf.train.SyncReplicasOptimizer(types.SimpleNamespace(apply_gradients=apply_means),
-                                                    self._cluster.shard[1])
-        operation = self._sync.apply_gradients(
-            [(report, self._report), *gradients, *[(move, variable) for variable, move in moves]], self._step)
-        with tf.device(self._step.device):
-            tokens = tf.FIFOQueue(-1, tf.int64, [()], shared_name='sync_token_q')   # that of SyncReplicasOptimizer
-        self._token, self._new_token = tokens.dequeue(), tokens.enqueue(self._step)
-        self._permit, self._withdraw = permits.enqueue(True), permits.dequeue()
-        *terms, penalty, rate, norm, taken = tf.unstack(self._report)
-        return operation, (terms, penalty, rate, norm, tf.greater(taken, 0.))
-
-    def join(self):
-        """From here on this replica takes part."""
-        with self._graph.as_default():
-            # The variables have their values.
-            scaffold = tf.train.Scaffold(init_op=tf.no_op(), saver=self._states, summary_op=tf.no_op())
-            self._monitored = tf.train.MonitoredTrainingSession(
-                self._cluster.target, self._cluster.is_chief, scaffold=scaffold,
-                hooks=[_Synchronised(self._sync, self._cluster.is_chief)], config=self._cluster.config(),
-                stop_grace_period_secs=1, max_wait_secs=60)
-        self._next = self.step()
-
-    def train(self, images, labels):
-        """Takes a step together with the others. -> Step, or None if a signal came while this one waited for them.
-
-        Raises Changed.
-        """
-        late = []
-
-        def look():
-            notice = self._cluster.notice()
-            if notice is not None and notice.get('generation') != self.generation:
-                raise Changed('the chief or a parameter server has started anew')
-            if notice is not None and self.step() > self._next:
-                late.append(notice)
-                if len(late) > 2:   # the token of this replica went to one that had died
-                    self._session.run(self._new_token)
-
-        feed = {self._images: images, self._labels: labels}
-        try:
-            if self._cluster.is_chief:
-                self._session.run(self._permit)
-            token, finite = self._patiently(lambda: self._monitored.run([self._train, self._finite], feed), look)
-            while token <= self._next:   # left by a worker that died
-                token = self._patiently(lambda: self._session.run(self._token), look)
-                self._session.run(self._sync.local_step_init_op)
-            self._next = int(token)
-            fetches = [self._terms, self._rate, self._norm, self._taken, self._summary]
-            step = Step(*self._session.run(fetches))
-        except _Stopped:
-            return None
-        except (*GONE, RuntimeError):   # the last is MonitoredTrainingSession's
-            raise Changed('the connection to the others was lost')
-        return step._replace(elsewhere=bool(finite) and not step.taken)
-
-    def _patiently(self, act, look):
-        """The value of act(), which other replicas can hold up. Raises _Stopped if a signal comes first."""
-        background = _Background(act)
-
-        def ready():
-            result = background.ready()
-            if result is None:
-                look()
-            return result
-        result = self._cluster.wait(ready, f'step {self._next + 1}')
-        if result is None and not self._cluster.is_chief:
-            raise _Stopped
-        # The chief takes its permit back, unless the update has begun: no state may be saved while it is under way.
-        withdrawal = None
-        while result is None:
-            withdrawal = withdrawal or _Background(lambda: self._session.run(self._withdraw))
-            withdrawn = withdrawal.ready()
-            if withdrawn:
-                withdrawn()
-                raise _Stopped
-            result = background.ready()
-        return result()
-
-    def close(self):
-        for session in (self._monitored, self._session):
-            try:
-                session and session.close()
-            except (*GONE, RuntimeError):
-                pass   # what it is connected with has gone before it
-
-
-class _Stopped(Exception):
-    """A signal came."""
-
-
-class _Synchronised(tf.train.SessionRunHook):
-    """What SyncReplicasOptimizer.make_session_run_hook() does, but quiet at the end and for one session only.
-
-    MonitoredTrainingSession makes another where it lost the connection; who knows what the first one had done by then.
-    """
-
-    def __init__(self, sync, is_chief):
-        self._start = sync.chief_init_op if is_chief else sync.local_step_init_op
-        sync.ready_for_local_init_op.mark_used()
-        self._runner, self._started = None, False
-        if is_chief:
-            runner = sync.get_chief_queue_runner()
-            self._runner = tf.train.QueueRunner(
-                runner.queue, runner.enqueue_ops,
-                queue_closed_exception_types=(tf.errors.OutOfRangeError, tf.errors.CancelledError))
-
-    def after_create_session(self, session, coord):
-        if self._started:
-            raise Changed('the connection to a parameter server was lost')
-        self._started = True
-        session.run(self._start)
-        if self._runner:
-            self._runner.create_threads(session, coord, daemon=True, start=True)
-
-
-# ---- What a training leaves behind ----------------------------------------------------------------------------------
 
 class EventFile:
-    """What TensorBoard shows of a training. Where it cannot be written, `warn` hears of it once, and that is all.
+    """A file for TensorBoard. Where it cannot be written, `warn` is called once with a line, and that is all.
 
-    step: that the training goes on from. What a run before wrote of later steps, TensorBoard then forgets.
+    step: that the training goes on from; what an earlier run wrote of later steps, TensorBoard then forgets.
     """
 
     def __init__(self, logdir, step, warn):
         self._warn, self._writer = warn, None
-        self._path = os.path.join(logdir, f'events.out.tfevents.{time.time():.6f}.{os.getpid()}')
+        # TensorBoard reads the files of a folder by name, and points by time: a clock that was set back since the last
+        # run must not put this file before that run's.
+        times = [re.search(r'\.tfevents\.(\d+\.?\d*)', path) for path in glob.glob(
+            os.path.join(glob.escape(logdir), 'events.out.tfevents.*'))]
+        self._late = max([0., *[float(found[1]) + 1. - time.time() for found in times if found]])
+        self._path = os.path.join(logdir, f'events.out.tfevents.{time.time() + self._late:.6f}.{os.getpid()}')
         try:
             # Not tf.summary.FileWriter, whose thread fails with a traceback.
             self._writer = tf.python_io.TFRecordWriter(self._path)
@@ -998,7 +712,8 @@ class EventFile:
         self._writer = None
 
     def _write(self, **event):
-        self._try(lambda writer: writer.write(tf.Event(wall_time=time.time(), **event).SerializeToString()))
+        event = tf.Event(wall_time=time.time() + self._late, **event).SerializeToString()
+        self._try(lambda writer: writer.write(event))
 
     def _try(self, act):
         if self._writer is not None:
@@ -1012,23 +727,341 @@ class EventFile:
         self._warn(f'{self._path}: cannot be written: {_reason(error)}; the training goes on without TensorBoard')
 
 
-def remove_unfinished(folder):
-    """Removes what a process that was killed while it saved has left in a folder of checkpoints."""
-    for pattern in ('*.tempstate*', 'checkpoint.tmp*', '.*.json.tmp'):
-        for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
-            os.remove(path)
-
-
-def remove_model(folder):
-    """Removes the checkpoints of a folder and its conventions, if there are any."""
-    remove_unfinished(folder)
-    for pattern in ('checkpoint', '*.index', '*.data-*-of-*', '*.meta', CONVENTIONS_FILE):
-        for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
-            os.remove(path)
-
-
 def _reason(error):
     """The system's word for what went wrong, which TensorFlow's errors hold among much else."""
     reasons = (os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EROFS,
                                                   errno.EIO, errno.ENOENT))
     return next((reason for reason in reasons if reason in str(error)), _first_line(error))
+
+
+# ---- More than one machine ------------------------------------------------------------------------------------------
+#
+# Parameter servers (ps) hold the variables. Each replica, the chief and the workers, takes its own photos through the
+# network and hands its gradients in to tf.ConditionalAccumulators on the parameter servers; once all replicas have, the
+# chief takes their means and makes the update. SyncReplicasOptimizer, which is built of the same accumulators, updates
+# in a thread of its own, maybe while the chief saves, and admits replicas to the next step by tokens, which a killed
+# worker takes with it; MonitoredTrainingSession waits without saying for whom. So neither is used, and in their place
+# stand three promises: no state is saved in the middle of an update, because the chief makes both; a worker that is
+# killed holds nothing that the others need; and whoever waits can say for whom.
+
+Task = collections.namedtuple('Task', ['jobs', 'job', 'index'])
+Task.__doc__ = """Of a cluster. jobs: {'ps', 'chief' or 'worker': ['host:port']}; job, index: which of them it is."""
+
+
+POLL = 0.02        # seconds between two looks at whether the others are ready
+PATIENCE = 10.     # seconds of waiting before a member says whom it waits for,
+REMINDER = 60.     # and then says it again
+LINGER = 20.       # seconds that a parameter server stays, at the most, when the others should be leaving
+GONE = (tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
+        tf.errors.FailedPreconditionError, tf.errors.NotFoundError, tf.errors.UnavailableError)
+
+
+class Restarted(Exception):
+    """The chief or a parameter server has been started again, and the variables of this training went with it."""
+
+
+def read_tf_config(text):
+    """What the environment variable TF_CONFIG says. -> Task, or None if there is no cluster. Raises InputError."""
+    if not text:
+        return None
+    try:
+        config = json.loads(text)
+        jobs, job, index = config['cluster'], config['task']['type'], int(config['task']['index'])
+        addresses = [address for job in jobs.values() for address in job]
+        sound = all(isinstance(job, list) for job in jobs.values()) and all(
+            isinstance(address, str) and re.fullmatch(r'(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}', address)
+            and int(address.rpartition(':')[2]) < 65536 for address in addresses)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        sound = False
+    if not sound:
+        raise InputError('TF_CONFIG: is not {"cluster": {"ps": ["host:port"], "chief": ["host:port"], "worker": '
+                         '["host:port", ...]}, "task": {"type": ..., "index": ...}} in JSON')
+    if jobs.keys() - {'ps', 'chief', 'worker'}:
+        raise InputError(f'TF_CONFIG: has the job "{min(jobs.keys() - {"ps", "chief", "worker"})}"; there are ps, '
+                         f'chief and worker')
+    if len(jobs.get('chief', [])) != 1:
+        raise InputError(f'TF_CONFIG: has {len(jobs.get("chief", []))} chiefs; a cluster has one')
+    if not isinstance(job, str) or not 0 <= index < len(jobs.get(job, [])):
+        raise InputError(f'TF_CONFIG: the task is {job} {index}, which the cluster does not have')
+    if len(addresses) == 1:
+        return None
+    if not jobs.get('ps'):
+        raise InputError('TF_CONFIG: has no ps; a cluster needs one to hold the variables')
+    if len(set(addresses)) < len(addresses):
+        raise InputError('TF_CONFIG: has an address twice')
+    return Task(jobs, job, index)
+
+
+class SingleProcess:
+    """Where a training runs: in this process. Its methods are those of `Replica`."""
+    is_chief, shard = True, (0, 1)
+
+    def join(self, terms):
+        return terms
+
+    def placement(self):
+        return contextlib.nullcontext()
+
+    def session(self):
+        return tf.Session()
+
+    def mean(self, tensors):
+        return tensors
+
+    def publish(self, taken):
+        return taken
+
+    def announce(self, sess):
+        pass
+
+    def run_step(self, sess, local, taken, shared):
+        return sess.run([local, taken, shared])
+
+
+class Member:
+    """This process in a cluster: tf.train.Server, and what all members know of each other.
+
+    jobs: {'ps' or 'chief' or 'worker': ['host:port']}; job, index: which of them this process is. stop: set when a
+    signal has come. log: is called with a line about whom is waited for. Raises InputError if the server cannot start.
+    """
+
+    def __init__(self, jobs, job, index, stop, log):
+        self.stop, self._log = stop, log
+        self.name, self.device = _name(job, index), f'/job:{job}/task:{index}'
+        self.spec = tf.train.ClusterSpec(jobs)
+        self.addresses = {_name(job, i): address for job in jobs for i, address in enumerate(jobs[job])}
+        self.servers = [name for name in self.addresses if name.startswith('ps')]
+        self.replicas = [name for name in self.addresses if name not in self.servers]
+        self._checked = set()
+        # A parameter server leaves the GPU to the replicas.
+        config = tf.ConfigProto(device_count={'GPU': 0}) if job == 'ps' else None
+        try:
+            self.target = tf.train.Server(self.spec, job, index, config=config).target
+        except tf.errors.OpError:
+            raise InputError(f'TF_CONFIG: {self.name} cannot listen at {self.addresses[self.name]}; is that an '
+                             f'address of this machine, and no other process there?')
+
+    def wait(self, ready, purpose, names, poll=POLL):
+        """-> ready() as soon as it is true, None if a signal comes before. Says for which of `names()` it waits."""
+        patience, began = PATIENCE, time.monotonic()
+        while not self.stop.is_set():
+            value = ready()
+            if value:
+                return value
+            waited = time.monotonic() - began
+            if waited > patience:
+                patience = waited + REMINDER
+                self._log(f'{self.name}: {purpose}: waits for '
+                          + ' and '.join(f'{name} at {self.addresses[name]}' for name in names()))
+            time.sleep(poll)
+        return None
+
+    def silent(self, names):
+        """Which of these members cannot be reached. Raises InputError if another member answers in the place of one."""
+        found = []
+        for name in names:
+            host, port = self.addresses[name].rsplit(':', 1)
+            try:
+                socket.create_connection((host.strip('[]'), int(port)), timeout=1.).close()
+            except (OSError, UnicodeError):   # the latter for what can be no host
+                found.append(name)
+                self._checked.discard(name)
+                continue
+            if name not in self._checked:
+                self._check_identity(name)
+        return found
+
+    def _check_identity(self, name):
+        """A TF_CONFIG that is not the others' is told at once, rather than waited with forever."""
+        address = self.addresses[name]
+        config = tf.ConfigProto(device_filters=['/job:nobody'], operation_timeout_in_ms=5000)
+        try:
+            with tf.Session(f'grpc://{address}', graph=tf.Graph(), config=config) as session:
+                device = session.list_devices()[0].name
+        except tf.errors.OpError:
+            return
+        found = _name(*re.match(r'/job:(\w+)/replica:\d+/task:(\d+)', device).groups())
+        if found != name:
+            raise InputError(f'TF_CONFIG: at {address} is {found}, not {name}; give all members the same "cluster"')
+        self._checked.add(name)
+
+    def run(self, build, feed=None):
+        """Runs build() in a graph and a short session of its own, which a parameter server that starts again cannot
+        spoil. -> its value, None if a parameter server does not answer."""
+        if self.silent(self.servers):
+            return None
+        config = tf.ConfigProto(device_filters=['/job:ps', self.device], operation_timeout_in_ms=5000)
+        try:
+            with tf.Graph().as_default(), tf.Session(self.target, config=config) as session:
+                return session.run(build(), feed)
+        except GONE:
+            return None
+
+    def serve(self):
+        """A parameter server: runs until the replicas are done. -> exit status
+
+        After a signal it stays until the chief has saved its last state, for LINGER seconds at the most.
+        """
+        left, since = {}, None
+        with tf.Graph().as_default(), tf.device(self.device):
+            queue = _departures(self.servers.index(self.name))
+            size, next_one = queue.size(), queue.dequeue()
+            session = tf.Session(self.target, config=tf.ConfigProto(device_filters=[self.device]))
+        with session:
+            while True:
+                for _ in range(session.run(size)):
+                    name, _, how = session.run(next_one).decode().rpartition(' ')
+                    left[name] = how
+                if all(left.get(name) == 'done' for name in self.replicas):
+                    return 0
+                if left.get('chief') == 'done' or self.stop.is_set():
+                    since = since or time.monotonic()
+                    saved = self.stop.is_set() and left.get('chief') != 'back'
+                    if saved or time.monotonic() - since > LINGER:
+                        return self.stop.status() if self.stop.is_set() else 0
+                time.sleep(10 * POLL)
+
+    def leave(self, how):
+        """Tells the parameter servers that this replica is 'done', 'stopped', or here again ('back')."""
+        for index, server in enumerate(self.servers):
+            if not self.silent([server]):
+                def tell():
+                    with tf.device(f'/job:ps/task:{index}'):
+                        return _departures(index).enqueue(f'{self.name} {how}')
+                self.run(tell)
+
+
+def _name(job, index):
+    return job if job == 'chief' else f'{job} {index}'
+
+
+def _departures(index):
+    return tf.FIFOQueue(-1, tf.string, [()], shared_name=f'departures_{index}')
+
+
+class Replica:
+    """The chief or a worker: takes each step together with all the others.
+
+    A step is that of one process with the photos of all: the loss, the gradient before it is clipped and the changes
+    of batch norm's moving averages are the means over the replicas, and a step that is not finite for one is taken
+    by none. Only batch norm sees the difference: a replica normalises by the statistics of its own photos.
+
+    A chief that starts, the first time or again, makes all variables anew in a tf.container of its own on the
+    parameter servers, and announces its name there once they have their values. What an earlier chief and the workers
+    of its time left there is out of the way; who finds another name announced joins that one.
+    """
+
+    def __init__(self, member):
+        self.member, self.name, self.is_chief = member, member.name, member.name == 'chief'
+        self._index, self._count = member.replicas.index(member.name), len(member.replicas)
+        self.shard = self._index, self._count
+        self._container = None
+
+    def join(self, terms):
+        """The chief withdraws what is announced; a worker waits for an announcement. -> its terms, None if stopped.
+
+        terms: what a worker compares with its own, for JSON.
+        """
+        member = self.member
+        if self.is_chief:
+            member.leave('back')
+            self._container, self._terms = f'training-{time.time_ns()}', terms
+            done = member.wait(lambda: member.run(lambda: _announcement('{}')) is not None, 'starts',
+                               lambda: member.silent(member.servers) or member.servers, poll=0.2)
+            return terms if done else None
+
+        def announced():
+            text = member.run(_announcement)
+            return text and json.loads(text)
+        found = member.wait(announced, 'joins', lambda: member.silent(member.servers) or ['chief'], poll=0.2)
+        if not found:
+            return None
+        member.leave('back')
+        self._container, self._terms = found['container'], found['terms']
+        return self._terms
+
+    def announce(self, sess):
+        """By the chief, once the variables have their values."""
+        if self.is_chief:
+            sess.run(self._start)
+            text = json.dumps({'container': self._container, 'terms': self._terms})
+            if self.member.run(lambda: _announcement(text)) is None:
+                raise Restarted('a parameter server does not answer')
+
+    def placement(self):
+        """A context for building the graph: variables on the parameter servers, in this training's container."""
+        stack = contextlib.ExitStack()
+        stack.enter_context(tf.container(self._container))
+        stack.enter_context(tf.device(tf.train.replica_device_setter(
+            cluster=self.member.spec, worker_device=self.member.device)))
+        return stack
+
+    def session(self):
+        """It knows the parameter servers and itself alone: it lives on where another replica dies."""
+        return tf.Session(self.member.target, config=tf.ConfigProto(device_filters=['/job:ps', self.member.device]))
+
+    def mean(self, tensors):
+        """Float32 tensors of each replica -> their means over the replicas, which the chief alone may run."""
+        self._step = tf.train.get_global_step()
+        means, pushes = [], []
+        for i, tensor in enumerate(tensors):
+            with tf.device(f'/job:ps/task:{i % len(self.member.servers)}'):
+                accumulator = tf.ConditionalAccumulator(tensor.dtype, tensor.shape, shared_name=f'mean_{i}')
+            pushes.append(accumulator.apply_grad(tensor, self._step))
+            means.append(accumulator.take_grad(self._count))
+        # The step that each replica has handed in its part of, counted from 1.
+        handed_in = [_shared(f'handed_in_{i}', tf.int64) for i in range(self._count)]
+        with tf.control_dependencies(pushes):
+            self._hand_in = tf.assign(handed_in[self._index], self._step + 1)
+        self._handed_in = tf.stack(handed_in)
+        self._taken = _shared('taken', tf.bool)
+        self._start = tf.variables_initializer([*handed_in, self._taken])
+        with tf.container(''):
+            self._announced = _announcement()
+        return means
+
+    def publish(self, taken):
+        """taken: bool scalar of an update -> the same, for workers to see."""
+        return tf.assign(self._taken, taken)
+
+    def run_step(self, sess, local, taken, shared):
+        """Takes a step together with the others. -> (values of local, value of taken, values of shared)
+
+        local: tensors that depend on this replica's photos. taken: see `publish`. shared: tensors and operations of the
+        update, all that depends on `mean`; a worker has None of their values. -> None if a signal comes while this
+        replica waits. Raises Restarted.
+        """
+        member = self.member
+
+        def missing():
+            return [name for name, at in zip(member.replicas, sess.run(self._handed_in)) if at <= step]
+
+        def updated():
+            now, announced, *result = sess.run([self._step, self._announced, self._taken])
+            if json.loads(announced).get('container') != self._container:
+                raise Restarted('the chief has started again')
+            return now > step and result
+        try:
+            step, handed_in = sess.run([self._step, self._handed_in])
+            # A worker that is started again may have handed in before it was killed.
+            values = sess.run([local, self._hand_in] if handed_in[self._index] <= step else [local])[0]
+            purpose = f'step {step + 1}'
+            if self.is_chief:
+                ready = member.wait(lambda: not missing(), purpose, missing)
+                return (values, *sess.run([taken, shared])) if ready else None
+            result = member.wait(updated, purpose, lambda: missing() or ['chief'])
+            return (values, *result, None) if result else None
+        except GONE:
+            raise Restarted('the connection to a parameter server was lost')
+
+
+def _shared(name, dtype):
+    """A scalar on the parameter servers that is no part of a checkpoint."""
+    return tf.get_variable(name, [], dtype, tf.zeros_initializer(), trainable=False, collections=['cluster'])
+
+
+def _announcement(text=None):
+    """What the chief announces on the first parameter server, in JSON: read, or written where text is given."""
+    with tf.device('/job:ps/task:0'):
+        variable = tf.get_variable('announcement', [], tf.string, use_resource=False, collections=['cluster'])
+        return variable.read_value() if text is None else tf.assign(variable, text)

@@ -7,6 +7,8 @@ import sys
 
 
 MIN_BANDWIDTH, MAX_BANDWIDTH = 1e-6, 1e6   # in units of the embedding
+# Of what a model reads and returns; more, by a slip or in a stranger's file, would take all memory.
+MAX_SIDE, MAX_MODEL_PIXELS, MAX_FEATURE_DIM = 2 ** 15, 2 ** 24, 2 ** 10
 
 
 class InputError(Exception):

@@ -7,6 +7,8 @@ import os
 import sys
 import tempfile
 
+from data.command_line import InputError
+
 
 def import_tensorflow():
     """Imports TensorFlow silently and without Keras; afterwards `import tensorflow` costs nothing.
@@ -68,3 +70,10 @@ def _import_silently(module):
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def check_checkpoint_folder(path):
+    """Raises InputError for a folder from which TensorFlow could not read a checkpoint that it had written there."""
+    path = os.fspath(path)
+    if '[' in path or '\\' in path and os.sep == '/':
+        raise InputError(f'{path}: TensorFlow reads no checkpoint from a path with [ or \\ in it; rename the folder')

@@ -262,14 +262,14 @@ def test_kill_between_the_curves_and_the_state_of_an_epoch(home, data, finished,
     class Killed(BaseException):
         pass
 
-    def killed(self, folder):
-        if (self.step(), self.epochs()) == (4, 2):   # the curves are out, the state is from before the validation
+    def killed(self):
+        if self.counters()[:2] == (4, 2):   # the curves are out, the state is from before the validation
             raise Killed
-        save_state(self, folder)
-    save_state = utils.Trainer.save_state
+        save_state(self)
+    save_state = utils.RunFolder.save_state
     args = ['-s', str(data), '--epochs', '3', '--learning-rate', '0.01', '--save-minutes', '1e-9', *SMALL]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(utils.Trainer, 'save_state', killed)
+        patch.setattr(utils.RunFolder, 'save_state', killed)
         training.main(args)
     outcome = run_script(training, *args)
     assert outcome.status == 0 and 'state.ckpt-4-1' in outcome.out
@@ -323,10 +323,10 @@ def test_all_flags_are_recorded_and_those_that_matter_are_compared(home, finishe
     for name in names:
         (home / name).write_text('')
     data = training.Data((names[:1], names[:1]), (names[1:], names[1:]), None)
-    for schedule, expected in (('2018', ''), ('cosine', '--epochs was 5, is 6')):   # whose rates hang on the end
-        before, now = (training.settings(training.parse_flags(
+    for schedule, expected in (('2018', ''), ('cosine', '--epochs was 5, is 6')):   # whose rates depend on the end
+        before, now = (utils.settings(training.parse_flags(
             ['--schedule', schedule, '--epochs', number, '--workers', number]), data) for number in '56')
-        assert training.differences(before, now) == expected
+        assert utils.differences(before, now) == expected
 
 
 def test_other_photos_are_noticed(home, finished, run_script):
@@ -364,108 +364,60 @@ def test_fewer_states_are_kept_from_then_on(home, data, finished, run_script):
 
 def test_second_training_on_an_outdir_is_refused(home, data, run_script):
     (home / 'saved_model/resume').mkdir(parents=True)
-    with training.alone('saved_model'):
+    with utils.lock_folder('saved_model', 'saved_model/resume'):
         outcome = run_script(training, '-s', data)
     assert outcome.status == 1 and f'process {os.getpid()}' in outcome.err and outcome.err.count('\n') == 1
 
 
 # ---- A loss that is not finite --------------------------------------------------------------------------------------
 
-@pytest.fixture(scope='module')
-def trainer(small_network):
-    conventions = utils.Conventions(image_size=(32, 32), normalisation='signed', head_activation='none',
-                                    batch_statistics=False, dropout_at_inference=False)
-    trainer = utils.Trainer(conventions, 10, weights=(np.float32(1e38), 1., 1.))
-    yield trainer
-    trainer.close()
+@pytest.fixture
+def spoil_steps(monkeypatch):
+    """spoil_steps(*numbers): the loss of these steps, counted from 1, is NaN."""
+    def spoil(*numbers):
+        def spoilt(variables):
+            step = tf.train.get_global_step() + 1
+            return weight_decay(variables) + tf.where_v2(tf.reduce_any(tf.equal(step, numbers)), np.nan, 0.)
+        monkeypatch.setattr(utils, 'weight_decay', spoilt)
+    weight_decay = utils.weight_decay
+    return spoil
 
 
-def test_step_that_is_not_finite_changes_nothing(trainer, tmp_path):
-    images = np.random.default_rng(0).integers(0, 255, [2, 32, 32, 3]).astype(np.uint8)
-    labels = np.zeros([2, 32, 32], np.int32)
-    labels[:, :, 9:20] = 20
-    trainer.save_state(str(tmp_path))
-    before = weights(utils.find_checkpoint(str(tmp_path)))
-    result = trainer.train(images, labels)   # the gradient of 1e38 times anything overflows
-    assert not result.taken
-    trainer.save_state(str(tmp_path))
-    after = weights(utils.find_checkpoint(str(tmp_path)))
-    assert after.pop('global_step') == before.pop('global_step') + 1
-    assert_same(after, before)
+LONG_EPOCHS = [*SMALL, '--batch-size', '2']   # of 5 steps
 
 
-class FakeTrainer:
-    """Takes every step but those of `bad`."""
-    conventions = None
-
-    def __init__(self, bad):
-        self.bad, self.taken, self.saved = bad, 0, []
-
-    def step(self):
-        return 0
-
-    epochs = step
-
-    def best(self):
-        return 0.
-
-    def train(self, images, labels):
-        self.taken += 1
-        good = self.taken not in self.bad
-        return utils.Step([1. if good else np.nan] * 4, 0.1, 1. if good else np.inf, good, b'')
-
-    def finish_epoch(self, best):
-        pass
-
-    def save_model(self, folder):
-        pass
-
-    def save_state(self, folder):
-        self.saved.append(self.taken)
+def test_step_that_is_not_finite_changes_nothing(home, data, run_script, spoil_steps):
+    spoil_steps(1, 2)
+    assert run_script(training, '-s', data, '--epochs', '1', *SMALL).status == 0
+    before, after = weights('saved_model/resume/state.ckpt-0-0'), last_state(home)
+    changed = {'global_step', 'epochs_validated', 'best_score'}
+    assert after['global_step'] == 2
+    assert_same({name: after[name] for name in after.keys() - changed},
+                {name: before[name] for name in before.keys() - changed})
 
 
-class FakeQueue:
-    steps_per_epoch = 5
-
-    def get(self):
-        return datagenerator.Batch(None, None, ('a.png', 'b.png'))
-
-
-class NoEvents:
-    def __getattr__(self, name):
-        return lambda *args: None
-
-
-def fake_training(monkeypatch, trainer, queue=FakeQueue(), stop=()):
-    result = {'total': 1., 'var': 1., 'dist': 0., 'reg': 0., 'score': -1.}
-    monkeypatch.setattr(training, 'validate', lambda *args: dict(result))
-    monkeypatch.setattr(training, 'write_pictures', lambda *args: None)
-    monkeypatch.setattr(training, 'write_settings', lambda *args: None)
-    return training.Training(trainer, training.parse_flags(['--epochs', '1']), None, queue, [NoEvents()] * 2, stop,
-                             {'batch_size': 1})
-
-
-def test_files_of_a_skipped_step_are_named_and_training_goes_on(monkeypatch, capsys):
-    trainer = FakeTrainer(bad={2, 3, 5})
-    fake_training(monkeypatch, trainer).run()
-    lines = [line for line in capsys.readouterr().err.splitlines() if 'warning: step' in line]
-    assert trainer.taken == 5 and trainer.saved == [5]
+def test_files_of_a_skipped_step_are_named_and_training_goes_on(home, data, run_script, spoil_steps):
+    spoil_steps(2, 3, 5)
+    outcome = run_script(training, '-s', data, '--epochs', '1', *LONG_EPOCHS)
+    lines = outcome.err.splitlines()
+    assert outcome.status == 0 and last_state(home)['global_step'] == 5
     assert [line.split(':')[2].strip() for line in lines] == ['step 2', 'step 3', 'step 5']
-    assert all('a.png, b.png' in line and 'skipped' in line for line in lines)
+    assert all(line.count(f'{data}/images/') == 2 and 'skipped' in line for line in lines)
 
 
-def test_three_in_a_row_stop_the_training_and_no_state_is_written(home, monkeypatch):
-    trainer = FakeTrainer(bad={2, 3, 4})
-    with pytest.raises(InputError, match='step 4: loss nan = var nan .* 3rd .*; try --fresh --learning-rate 3e-05$'):
-        fake_training(monkeypatch, trainer).run()
-    assert trainer.saved == []
+def test_three_in_a_row_stop_the_training_and_no_state_is_written(home, data, run_script, spoil_steps):
+    spoil_steps(2, 3, 4)
+    outcome = run_script(training, '-s', data, '--epochs', '1', *LONG_EPOCHS)
+    assert outcome.status == 1
+    assert re.search('step 4: loss .* = var .* 3rd .*; try --fresh --learning-rate 3e-05$', outcome.err)
+    assert [os.path.basename(prefix) for prefix in utils.checkpoints('saved_model/resume')] == ['state.ckpt-0-0']
 
 
-def test_three_in_a_row_after_a_model_was_saved_advise_to_start_from_it(home, monkeypatch):
-    (home / 'saved_model').mkdir()
-    (home / 'saved_model/model.ckpt-9.index').touch()
-    with pytest.raises(InputError, match='try --modeldir saved_model --outdir saved_model_2 --learning-rate 3e-05$'):
-        fake_training(monkeypatch, FakeTrainer(bad={2, 3, 4})).run()
+def test_three_in_a_row_after_a_model_was_saved_advise_to_start_from_it(home, data, run_script, spoil_steps):
+    spoil_steps(6, 7, 8)
+    outcome = run_script(training, '-s', data, '--epochs', '2', *LONG_EPOCHS)
+    assert outcome.status == 1
+    assert re.search('try --modeldir saved_model --outdir saved_model_2 --learning-rate 3e-05$', outcome.err)
 
 
 # ---- Faults ---------------------------------------------------------------------------------------------------------
@@ -492,9 +444,12 @@ def test_full_disk_leaves_what_was_saved(home, data, finished, run_script):
 
 def at_step(monkeypatch, number, act):
     """Has act() called before the step of that number, counted from 0, in this process."""
-    take_step = training.Training.take_step
-    monkeypatch.setattr(training.Training, 'take_step',
-                        lambda self: (act() if self.step == number else None, take_step(self)))
+    def step(self, sess, *fetches):
+        if sess.run(tf.train.get_global_step(sess.graph)) == number:
+            act()
+        return run_step(self, sess, *fetches)
+    run_step = utils.SingleProcess.run_step
+    monkeypatch.setattr(utils.SingleProcess, 'run_step', step)
 
 
 def small_photo(path):
@@ -514,7 +469,7 @@ def test_photos_spoilt_in_mid_epoch(home, data, finished, run_script, spoil, pro
         outcome = run_script(training, *args)
     assert outcome.status == 1 and outcome.err.count('\n') == 1
     assert 'd/images/' in outcome.err and problem in outcome.err
-    assert not any(thread.name.startswith('loader') for thread in threading.enumerate())
+    assert not any(thread.name.startswith(('loader', 'enqueue')) for thread in threading.enumerate())
     shutil.copytree(data, 'd', dirs_exist_ok=True)
     outcome = run_script(training, *args)
     assert outcome.status == 0 and 'goes on after step' in outcome.out and 'after step 2' not in outcome.out
@@ -626,52 +581,36 @@ def test_removed_event_file_is_one_warning(tmp_path):
     assert len(warnings) == 2 and 'removed' in warnings[1]
 
 
-@pytest.mark.parametrize('error', [InputError('images/7.png: no such file'), RuntimeError('all threads are dead')])
-def test_failing_photo_saves_the_state_first(monkeypatch, error):
-    class Queue(FakeQueue):
-        def get(self):
-            if trainer.taken == 3:
-                raise error
-            return super().get()
-    trainer = FakeTrainer(bad=())
-    with pytest.raises(type(error), match=str(error)):
-        fake_training(monkeypatch, trainer, Queue()).run()
-    assert trainer.saved == [3]
+def test_failing_save_is_a_warning_until_the_last(home, data, run_script, monkeypatch):
+    def save(self):
+        if self.counters()[0]:
+            raise InputError(f'{self.resume}: cannot be saved: disk full')
+        save_state(self)
+    save_state = utils.RunFolder.save_state
+    monkeypatch.setattr(utils.RunFolder, 'save_state', save)
+    outcome = run_script(training, '-s', data, '--epochs', '2', '--save-minutes', '1e-9', *SMALL)
+    *warnings, error = outcome.err.splitlines()
+    assert outcome.status == 1 and error == 'training.py: error: saved_model/resume: cannot be saved: disk full'
+    assert len(warnings) >= 3 and all('disk full; the training goes on' in line for line in warnings)
+    assert 'epoch 2 of 2' in outcome.out   # the last epoch is validated all the same
 
 
-def test_failing_save_is_a_warning_until_the_last(monkeypatch, capsys):
-    class Trainer(FakeTrainer):
-        def save_state(self, folder):
-            raise InputError(f'{folder}: cannot be saved: disk full')
-    subject = fake_training(monkeypatch, Trainer(bad=()))
-    subject.flags.save_minutes = 0
-    with pytest.raises(InputError, match='disk full'):
-        subject.run()
-    assert subject.step == 5
-    assert capsys.readouterr().err.count('disk full; the training goes on') >= 4
+def test_last_model_that_cannot_be_saved_leaves_the_epoch_to_be_validated(home, data, run_script, monkeypatch):
+    def full(self):
+        raise InputError(f'{self.outdir}: cannot be saved: disk full')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils.RunFolder, 'save_model', full)
+        outcome = run_script(training, '-s', data, '--epochs', '1', *SMALL)
+    assert outcome.status == 1 and 'disk full' in outcome.err and 'epoch 1 of 1' in outcome.out
+    assert last_state(home)['global_step'] == 2 and last_state(home)['epochs_validated'] == 0
+    outcome = run_script(training, '-s', data, '--epochs', '1', *SMALL)
+    assert outcome.status == 0 and utils.find_checkpoint('saved_model').endswith('model.ckpt-2')
 
 
-def test_failing_save_of_the_last_model_saves_the_state_first(monkeypatch):
-    class Trainer(FakeTrainer):
-        def best(self):
-            return -np.inf
-
-        def save_model(self, folder):
-            raise InputError(f'{folder}: cannot be saved: disk full')
-    trainer = Trainer(bad=())
-    subject = fake_training(monkeypatch, trainer)
-    with pytest.raises(InputError, match='disk full'):
-        subject.run()
-    assert trainer.saved == [5]   # whose validation is still to be done
-
-
-def test_signal_in_validation_leaves_the_epoch_to_be_validated(monkeypatch):
-    stop = []
-    trainer = FakeTrainer(bad=())
-    subject = fake_training(monkeypatch, trainer, stop=stop)
-    monkeypatch.setattr(training, 'validate', lambda *args: stop.append(signal.SIGTERM))   # returns None
-    subject.run()
-    assert subject.epoch == 0 and trainer.saved == [5]
+def test_signal_in_validation_leaves_the_epoch_to_be_validated(home, data, run_script, monkeypatch):
+    monkeypatch.setattr(training, 'validate', lambda *args: os.kill(os.getpid(), signal.SIGTERM))   # returns None
+    assert run_script(training, '-s', data, '--epochs', '1', *SMALL).status == 143
+    assert last_state(home)['global_step'] == 2 and last_state(home)['epochs_validated'] == 0
 
 
 # ---- Parts ----------------------------------------------------------------------------------------------------------
@@ -695,24 +634,22 @@ def test_norm_decay_rises_to_its_end():
         np.testing.assert_allclose(sess.run([utils.norm_decay(s) for s in (0, 90, 10 ** 6)]), [0.1, 0.91, 0.99])
 
 
-def test_train_op_clips_updates_and_counts():
+def test_optimizer_is_applied_if_finite_and_steps_count_either_way():
     with tf.Graph().as_default(), tf.Session() as sess:
         variable, average, step = tf.Variable([3., 4.]), tf.Variable(1.), tf.Variable(0, dtype=tf.int64)
-        unused = tf.Variable(1.)
-        factor = tf.placeholder(tf.float32, [])
-        operation, norm, taken = utils.train_op(factor * tf.reduce_sum(variable * variable) / 2, [variable, unused],
-                                                [tf.assign_sub(average, 0.25)], tf.constant(0.1), 1., step)
+        finite = tf.placeholder(tf.bool, [])
+        operation = utils.apply_if(finite, tf.train.AdamOptimizer(0.1), [(tf.constant([0.6, 0.8]), variable)],
+                                   [(average, tf.constant(0.25))], step)
         sess.run(tf.global_variables_initializer())
         slot = [v for v in tf.global_variables() if v.op.name.endswith('/Adam')][0]
-        values = [variable, average, slot, step]
-        assert sess.run([operation, norm, taken], {factor: np.inf})[2] == False  # noqa: E712
-        got = sess.run(values)
+        sess.run(operation, {finite: False})
+        got = sess.run([variable, average, slot, step])
         np.testing.assert_array_equal(got[0], [3, 4])
         assert got[1] == 1 and not got[2].any() and got[3] == 1
-        assert sess.run([operation, norm, taken], {factor: 1})[1:] == [5., True]
-        got = sess.run(values)
+        sess.run(operation, {finite: True})
+        got = sess.run([variable, average, slot, step])
         np.testing.assert_allclose(got[0], [2.9, 3.9], rtol=1e-5)             # Adam's first step is the rate itself
-        np.testing.assert_allclose(got[2], 0.1 * np.array([0.6, 0.8]), rtol=1e-5)   # of the gradient at norm 1
+        np.testing.assert_allclose(got[2], 0.1 * np.array([0.6, 0.8]), rtol=1e-5)
         assert got[1] == 0.75 and got[3] == 2
 
 
@@ -815,4 +752,4 @@ def test_unreadable_label_is_one_line(home, data, run_script):
         os.truncate(path, 40)
     outcome = run_script(training, '-s', 'd', *SMALL)
     assert outcome.status == 1 and 'd/labels/' in outcome.err and outcome.err.count('\n') == 1
-    assert not any(thread.name.startswith('loader') for thread in threading.enumerate())
+    assert not any(thread.name.startswith(('loader', 'enqueue')) for thread in threading.enumerate())
