@@ -1,16 +1,20 @@
-"""What all command lines share: flag types, the parser and how a script ends. Imports nothing heavy."""
+"""What all command lines share: types of flags and their limits, the parser, warnings, how a script ends.
+
+Imports only the standard library, so that a script can check its flags before anything heavy is loaded.
+"""
 
 import argparse
 import os
 import signal
 import sys
 
-
 MIN_BANDWIDTH, MAX_BANDWIDTH = 1e-6, 1e6   # in units of the embedding
+# Of a model's photos and embedding. More, by a slip or in a damaged file, would take all memory.
+MAX_SIDE, MAX_MODEL_PIXELS, MAX_FEATURE_DIM = 2 ** 15, 2 ** 24, 2 ** 10
 
 
 class InputError(Exception):
-    """Something the user gave cannot be used. str(error) is the one line that the user sees."""
+    """A file, folder, flag or value of the user's cannot be used. str(error) is the one line that the user sees."""
 
 
 def positive_int(text):
@@ -29,7 +33,7 @@ def positive_float(text):
 
 
 def bandwidth(text):
-    """argparse type: a bandwidth of mean shift that float32 can divide by and square."""
+    """argparse type: a bandwidth of mean shift, whose square and reciprocal float32 can hold."""
     return _number(text, float, MIN_BANDWIDTH, f'a number from {MIN_BANDWIDTH:g} to {MAX_BANDWIDTH:g}', MAX_BANDWIDTH)
 
 
@@ -43,14 +47,14 @@ def _number(text, kind, least, meaning, most=sys.float_info.max):
         value = kind(text)
     except ValueError:
         value = None
-    # NaN fails every comparison; an int too large for a float is no sane flag either.
+    # NaN fails every comparison.
     if value is None or not least <= value <= most:
         raise argparse.ArgumentTypeError(f'{text!r} is not {meaning}')
     return value
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the layout of the description (a script's docstring) and shows defaults where there is one."""
+    """Keeps the layout of the description (a script's docstring) and shows the defaults of flags that have one."""
 
     def _get_help_string(self, action):
         if action.default is None or action.default is False:
@@ -59,7 +63,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaint is one line on stderr, without the usage block, and exit status 2."""
+    """An ArgumentParser whose error is one line on stderr, without the usage block, and exit status 2."""
 
     def __init__(self, **kwargs):
         kwargs.setdefault('formatter_class', _HelpFormatter)
@@ -70,12 +74,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def warn(message):
-    """Prints one line `script.py: warning: ...` on stderr."""
+    """Prints the line `script.py: warning: ...` on stderr."""
     print(f'{_script()}: warning: {_one_line(message)}', file=sys.stderr, flush=True)
 
 
 def warn_of_others(folder, names):
-    """Names the pictures of an earlier run in a folder of results; they stay, as they may be someone's work."""
+    """Warns of pictures from an earlier run in a folder of results. They stay, as someone may need them."""
     if names:
         warn(f'{folder}: also holds pictures that are not of this run ({min(names)}, {len(names)} in all)')
 
@@ -108,7 +112,7 @@ def run(main):
 
 
 def describe(error):
-    """An exception as a phrase for people: `path: No space left on device` rather than `[Errno 28] ...`."""
+    """An exception in words: `path: No space left on device` rather than `[Errno 28] ...`. -> str"""
     if isinstance(error, OSError) and error.strerror:
         return f'{error.filename}: {error.strerror}' if error.filename is not None else error.strerror
     return str(error) or type(error).__name__
@@ -123,5 +127,5 @@ def _one_line(message):
 
 
 def printable(text):
-    """Text with an escape for what a terminal would obey or cannot show, both of which names of files may hold."""
+    """Escapes the control and other unprintable characters that file names may hold. -> str"""
     return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
