@@ -4,7 +4,9 @@ Imports only the standard library, so that a script can check its flags before a
 """
 
 import argparse
+import io
 import os
+import select
 import signal
 import sys
 
@@ -90,25 +92,70 @@ def run(main):
     The exit status is what main returns (None: 0). An InputError or OSError becomes one line on stderr and
     status 1; Ctrl-C one line (the KeyboardInterrupt's own text, if main gave it one) and status 130; SIGTERM
     status 143.
+
+    Printing never fails and never stops the work. What is printed to a stream that was closed, or whose reader has gone
+    (`| head`), is dropped, and the status is that of the work. Where stdout is a file that cannot be written (a full
+    disk), the work goes on, and a status of 0 becomes one line on stderr and status 1. stderr that cannot be written
+    changes nothing.
     """
     # As an exception, SIGTERM lets `finally` take away what is half-written.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    for stream in (sys.stdout, sys.stderr):   # what a terminal cannot show is escaped, rather than the end of a run
-        stream.reconfigure(errors='backslashreplace')
+    stdout = _replace_streams()
     try:
         status = main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`): there is no one to tell, and nothing to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
+    except SystemExit as end:
+        status = end.code
     except (InputError, OSError) as error:
         status = 1
         print(f'{_script()}: error: {_one_line(describe(error))}', file=sys.stderr)
     except KeyboardInterrupt as error:
         status = 130
         print(f'{_script()}: {_one_line(str(error) or "interrupted")}', file=sys.stderr)
+    sys.stdout.flush()
+    if stdout and stdout.lost and status in (None, 0):
+        status = 1
+        print(f'{_script()}: error: stdout: {describe(stdout.lost)}', file=sys.stderr)
     sys.exit(status)
+
+
+class _Output(io.FileIO):
+    """stdout or stderr. What cannot be written is dropped; `lost` is then the OSError, unless its reader has gone."""
+    lost = None
+
+    def write(self, data):
+        rest = memoryview(data)
+        try:
+            while rest:
+                written = super().write(rest)
+                if written is None:   # a pipe that another program has made non-blocking is full
+                    select.select([], [self], [])
+                rest = rest[written or 0:]
+        except OSError as error:
+            if not isinstance(error, ConnectionError) and not self.isatty():
+                self.lost = error
+        return len(data)
+
+
+def _replace_streams():
+    """Makes stdout and stderr what `run` promises. -> the _Output of stdout, None if it is not the process's own."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:   # closed: the next file to be opened would receive what libraries print
+            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+    outputs = {}
+    for number, name in ((1, 'stdout'), (2, 'stderr')):
+        stream = getattr(sys, name)
+        if stream is getattr(sys, f'__{name}__'):
+            stream = stream or open(os.devnull, 'w')
+            outputs[name] = output = _Output(number, 'w', closefd=False)
+            setattr(sys, name, io.TextIOWrapper(
+                output if stream.write_through else io.BufferedWriter(output), stream.encoding,
+                line_buffering=stream.line_buffering, write_through=stream.write_through))
+        # What a terminal cannot show is escaped, rather than the end of a run.
+        getattr(sys, name).reconfigure(errors='backslashreplace')
+    return outputs.get('stdout')
 
 
 def describe(error):

@@ -127,11 +127,52 @@ command_line.run(main)
     assert process.returncode == 143 and err == '' and os.path.exists(tmp_path / 'cleaned')
 
 
-def test_a_reader_that_leaves_is_no_traceback():
-    process = python('from data import command_line\ncommand_line.run(lambda: print("x" * 10 ** 7))')
-    process.stdout.close()
-    err = process.stderr.read()
-    assert process.wait(30) == 1 and err == ''
+# Prints while its file is open, once as libraries do.
+PRINTER = """
+import contextlib, os, sys
+from data import command_line
+def main():
+    with open(sys.argv[1], 'w') as file:
+        for _ in range(3):
+            print('line', flush=True)
+            command_line.warn('careful')
+        with contextlib.suppress(OSError):
+            os.write(1, b'noise')
+        print('x' * 10 ** 5)
+        file.write('all of it')
+command_line.run(main)
+"""
+
+
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+@pytest.mark.parametrize('redirection, status, lines', [
+    ('>&-', 0, 3), ('2>&-', 0, 0), ('>&- 2>&-', 0, 0), ('<&- >&- 2>&-', 0, 0), ('>/dev/full', 1, 4),
+    ('2>/dev/full', 0, 0), ('>/dev/full 2>/dev/full', 1, 0), ('>&{gone}', 0, 3), ('>&{gone} 2>&1', 0, 0)])
+def test_work_is_done_whatever_its_streams_are(tmp_path, redirection, status, lines, unbuffered):
+    """lines: how many arrive on stderr. gone: a pipe without a reader."""
+    reader, gone = os.pipe()
+    os.close(reader)
+    try:
+        process = subprocess.run(
+            ['bash', '-c', f'"$@" {redirection.format(gone=gone)}', '-', sys.executable, '-c', PRINTER, tmp_path / 'out'],
+            cwd=ROOT, env={**os.environ, 'PYTHONUNBUFFERED': unbuffered}, pass_fds=[gone], capture_output=True, text=True)
+    finally:
+        os.close(gone)
+    assert (process.returncode, process.stderr.count('\n')) == (status, lines), process.stderr
+    assert (tmp_path / 'out').read_text() == 'all of it'
+    if status and lines:
+        assert process.stderr.endswith('error: stdout: No space left on device\n')
+
+
+def test_all_that_is_printed_arrives_at_a_slow_reader(tmp_path):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    process = subprocess.Popen([sys.executable, '-uc', PRINTER, tmp_path / 'out'], cwd=ROOT, stdout=writer,
+                               stderr=subprocess.DEVNULL)
+    os.close(writer)
+    with open(reader) as pipe:
+        assert pipe.read() == 'line\n' * 3 + 'noise' + 'x' * 10 ** 5 + '\n'
+    assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize('path', sorted(glob.glob(os.path.join(ROOT, '*.py'))), ids=os.path.basename)
