@@ -44,6 +44,11 @@ try:
 except ImportError:   # Windows, where nothing guards an --outdir against a second training
     fcntl = None
 
+from data import command_line
+
+if __name__ == '__main__':
+    command_line.exit_on_interrupt()   # the imports below take half a second
+
 import cv2
 import numpy as np
 import tqdm
@@ -51,7 +56,7 @@ import tqdm
 import clustering
 import datagenerator
 import visualization
-from data import command_line, files, quiet, tusimple, tusimple_evaluation, tusimple_lanes
+from data import files, quiet, tusimple, tusimple_evaluation, tusimple_lanes
 from data.command_line import InputError
 
 DEFAULT_MODELDIR = 'pretrained_semantic_model'

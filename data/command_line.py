@@ -4,6 +4,7 @@ Imports only the standard library, so that a script can check its flags before a
 """
 
 import argparse
+import contextlib
 import io
 import os
 import select
@@ -86,6 +87,18 @@ def warn_of_others(folder, names):
         warn(f'{folder}: also holds pictures that are not of this run ({min(names)}, {len(names)} in all)')
 
 
+def exit_on_interrupt():
+    """Until `run`, Ctrl-C is one line and status 130. Scripts call it before imports that take a moment."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _exit_at_once)
+
+
+def _exit_at_once(number, frame):
+    with contextlib.suppress(OSError):
+        os.write(2, f'{_script()}: interrupted\n'.encode(errors='replace'))
+    os._exit(128 + number)
+
+
 def run(main):
     """Calls main() and ends the process: the whole of a script's `if __name__ == '__main__'`.
 
@@ -98,6 +111,8 @@ def run(main):
     disk), the work goes on, and a status of 0 becomes one line on stderr and status 1. stderr that cannot be written
     changes nothing.
     """
+    if signal.getsignal(signal.SIGINT) is _exit_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # As an exception, SIGTERM lets `finally` take away what is half-written.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     stdout = _replace_streams()

@@ -153,9 +153,9 @@ def test_work_is_done_whatever_its_streams_are(tmp_path, redirection, status, li
     reader, gone = os.pipe()
     os.close(reader)
     try:
-        process = subprocess.run(
-            ['bash', '-c', f'"$@" {redirection.format(gone=gone)}', '-', sys.executable, '-c', PRINTER, tmp_path / 'out'],
-            cwd=ROOT, env={**os.environ, 'PYTHONUNBUFFERED': unbuffered}, pass_fds=[gone], capture_output=True, text=True)
+        command = f'"$0" -c "$1" "$2" {redirection.format(gone=gone)}'
+        process = subprocess.run(['bash', '-c', command, sys.executable, PRINTER, tmp_path / 'out'], cwd=ROOT, text=True,
+                                 env={**os.environ, 'PYTHONUNBUFFERED': unbuffered}, pass_fds=[gone], capture_output=True)
     finally:
         os.close(gone)
     assert (process.returncode, process.stderr.count('\n')) == (status, lines), process.stderr
@@ -173,6 +173,31 @@ def test_all_that_is_printed_arrives_at_a_slow_reader(tmp_path):
     with open(reader) as pipe:
         assert pipe.read() == 'line\n' * 3 + 'noise' + 'x' * 10 ** 5 + '\n'
     assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize('script', ['training.py', 'inference.py', 'data/tusimple_dataset_processing.py',
+                                    'data/tusimple_evaluation.py', 'data/synthetic_dataset.py'])
+def test_ctrl_c_during_imports_is_one_line(tmp_path, script):
+    (tmp_path / 'cv2.py').write_text('import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n')
+    process = subprocess.run([sys.executable, os.path.join(ROOT, script), '--help'], capture_output=True, text=True,
+                             env={**os.environ, 'PYTHONPATH': str(tmp_path)})
+    assert (process.returncode, process.stderr) == (130, f'{os.path.basename(script)}: interrupted\n')
+
+
+def test_ctrl_c_after_imports_lets_main_clean_up():
+    code = """
+import os, signal
+from data import command_line
+command_line.exit_on_interrupt()
+def main():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        print('cleaned up')
+command_line.run(main)
+"""
+    process = python(code)
+    assert process.communicate() == ('cleaned up\n', '-c: interrupted\n') and process.returncode == 130
 
 
 @pytest.mark.parametrize('path', sorted(glob.glob(os.path.join(ROOT, '*.py'))), ids=os.path.basename)
