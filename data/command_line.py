@@ -14,6 +14,7 @@ import sys
 MIN_BANDWIDTH, MAX_BANDWIDTH = 1e-6, 1e6   # in units of the embedding
 # Of a model's photos and embedding. More, by a slip or in a damaged file, would take all memory.
 MAX_SIDE, MAX_MODEL_PIXELS, MAX_FEATURE_DIM = 2 ** 15, 2 ** 24, 2 ** 10
+MAX_MESSAGE = 500   # characters; the middle of a longer one is left out
 
 
 class InputError(Exception):
@@ -185,7 +186,9 @@ def _script():
 
 
 def _one_line(message):
-    return printable(' '.join(str(message).split()))
+    line = printable(' '.join(str(message).split()))
+    half = (MAX_MESSAGE - 3) // 2
+    return line if len(line) <= MAX_MESSAGE else f'{line[:half]}...{line[-half:]}'
 
 
 def printable(text):

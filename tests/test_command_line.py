@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import contextlib
 import errno
 import glob
 import io
@@ -103,6 +104,23 @@ def test_warn_is_one_line(capsys, monkeypatch):
     assert capsys.readouterr().err == 'script.py: warning: two lines\n'
 
 
+LONG = 'photo.png: ' + 'x' * 10 ** 5 + '\x1b' * 300 + '; rename it'
+
+
+def fail():
+    raise command_line.InputError(LONG)
+
+
+@pytest.mark.parametrize('act', [
+    lambda: command_line.warn(LONG), lambda: command_line.run(fail),
+    lambda: command_line.Parser(prog='script.py').error(LONG)], ids=['warning', 'error', 'flags'])
+def test_a_long_message_keeps_its_beginning_and_its_end(act, capsys):
+    with contextlib.suppress(SystemExit):
+        act()
+    line = capsys.readouterr().err
+    assert len(line) < 600 and 'photo.png: xx' in line and '...' in line and '; rename it' in line
+
+
 def python(code):
     return subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -154,8 +172,9 @@ def test_work_is_done_whatever_its_streams_are(tmp_path, redirection, status, li
     os.close(reader)
     try:
         command = f'"$0" -c "$1" "$2" {redirection.format(gone=gone)}'
-        process = subprocess.run(['bash', '-c', command, sys.executable, PRINTER, tmp_path / 'out'], cwd=ROOT, text=True,
-                                 env={**os.environ, 'PYTHONUNBUFFERED': unbuffered}, pass_fds=[gone], capture_output=True)
+        process = subprocess.run(['bash', '-c', command, sys.executable, PRINTER, tmp_path / 'out'], pass_fds=[gone],
+                                 env={**os.environ, 'PYTHONUNBUFFERED': unbuffered}, cwd=ROOT,
+                                 capture_output=True, text=True)
     finally:
         os.close(gone)
     assert (process.returncode, process.stderr.count('\n')) == (status, lines), process.stderr
