@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 
+MAX_INT, MAX_FLOAT = 2 ** 31 - 1, 1e18     # of flags: what int32 holds, and float32 after it is squared
 MIN_BANDWIDTH, MAX_BANDWIDTH = 1e-6, 1e6   # in units of the embedding
 # Of a model's photos and embedding. More, by a slip or in a damaged file, would take all memory.
 MAX_SIDE, MAX_MODEL_PIXELS, MAX_FEATURE_DIM = 2 ** 15, 2 ** 24, 2 ** 10
@@ -22,38 +23,38 @@ class InputError(Exception):
 
 
 def positive_int(text):
-    """argparse type: a whole number of 1 or more."""
-    return _number(text, int, 1, 'a whole number of 1 or more')
+    """argparse type: a whole number from 1 to 2 ** 31 - 1."""
+    return _number(text, int, 1, MAX_INT)
 
 
 def non_negative_int(text):
-    """argparse type: a whole number of 0 or more."""
-    return _number(text, int, 0, 'a whole number of 0 or more')
+    """argparse type: a whole number from 0 to 2 ** 31 - 1."""
+    return _number(text, int, 0, MAX_INT)
 
 
 def positive_float(text):
-    """argparse type: a finite number above 0."""
-    return _number(text, float, sys.float_info.min, 'a number above 0')
-
-
-def bandwidth(text):
-    """argparse type: a bandwidth of mean shift, whose square and reciprocal float32 can hold."""
-    return _number(text, float, MIN_BANDWIDTH, f'a number from {MIN_BANDWIDTH:g} to {MAX_BANDWIDTH:g}', MAX_BANDWIDTH)
+    """argparse type: a number above 0 whose square and reciprocal float32 can hold."""
+    return _number(text, float, 1 / MAX_FLOAT, MAX_FLOAT)
 
 
 def non_negative_float(text):
-    """argparse type: a finite number of 0 or more."""
-    return _number(text, float, 0, 'a number of 0 or more')
+    """argparse type: a number of 0 or more whose square float32 can hold."""
+    return _number(text, float, 0, MAX_FLOAT)
 
 
-def _number(text, kind, least, meaning, most=sys.float_info.max):
+def bandwidth(text):
+    """argparse type: a bandwidth of mean shift."""
+    return _number(text, float, MIN_BANDWIDTH, MAX_BANDWIDTH)
+
+
+def _number(text, kind, least, most):
     try:
         value = kind(text)
     except ValueError:
         value = None
-    # NaN fails every comparison.
-    if value is None or not least <= value <= most:
-        raise argparse.ArgumentTypeError(f'{text!r} is not {meaning}')
+    if value is None or not least <= value <= most:   # NaN fails every comparison
+        name = 'a whole number' if kind is int else 'a number'
+        raise argparse.ArgumentTypeError(f'{text!r} is not {name} from {least:.10g} to {most:.10g}')
     return value
 
 

@@ -19,23 +19,28 @@ from data import command_line
 
 @pytest.mark.parametrize('kind, text, value', [
     (command_line.positive_int, '1', 1),
+    (command_line.positive_int, '2147483647', 2 ** 31 - 1),
     (command_line.non_negative_int, '0', 0),
     (command_line.positive_float, '1e-4', 1e-4),
+    (command_line.positive_float, '1e18', 1e18),
     (command_line.non_negative_float, '0', 0.),
+    (command_line.bandwidth, '0.7', 0.7),
 ])
 def test_flag_types_take_sane_values(kind, text, value):
     assert kind(text) == value
 
 
 @pytest.mark.parametrize('kind, texts', [
-    (command_line.positive_int, ['0', '-1', '1.5', 'nan', '', 'many', '9' * 5000, '9' * 400]),
-    (command_line.non_negative_int, ['-1', '0.5', 'inf']),
-    (command_line.positive_float, ['0', '-0.1', 'nan', 'inf', '1e400', '', 'x']),
-    (command_line.non_negative_float, ['-1e-9', 'nan', '-inf', 'inf']),
+    (command_line.positive_int, ['0', '-1', '1.5', 'nan', '', 'many', '9' * 5000, '9' * 400, '2147483648']),
+    (command_line.non_negative_int, ['-1', '0.5', 'inf', '2147483648']),
+    # float32 ends at 3e38, and some are squared
+    (command_line.positive_float, ['0', '-0.1', 'nan', 'inf', '1e400', '', 'x', '1e39', '1e20', '1e-46']),
+    (command_line.non_negative_float, ['-1e-9', 'nan', '-inf', 'inf', '1e308', '1e20']),
+    (command_line.bandwidth, ['0', 'nan', '1e7', '1e-7']),
 ])
 def test_flag_types_refuse_nonsense(kind, texts):
     for text in texts:
-        with pytest.raises(argparse.ArgumentTypeError):
+        with pytest.raises(argparse.ArgumentTypeError, match=r'is not a (whole )?number from [\w.-]+ to [\w.+]+$'):
             kind(text)
 
 
