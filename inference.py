@@ -24,13 +24,18 @@ import time
 # Before OpenCV is imported: a broken video is for our error line to tell, not for FFmpeg's.
 os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
 
+from data import command_line
+
+if __name__ == '__main__':
+    command_line.exit_on_interrupt()   # the imports below take half a second
+
 import cv2
 import numpy as np
 import tqdm
 
 import clustering
 import visualization
-from data import command_line, files, prefetch, quiet, tusimple, tusimple_lanes
+from data import files, prefetch, quiet, tusimple, tusimple_lanes
 from data.command_line import InputError
 
 HERE = os.path.dirname(os.path.abspath(__file__))

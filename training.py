@@ -34,6 +34,11 @@ import os
 import sys
 import time
 
+from data import command_line
+
+if __name__ == '__main__':
+    command_line.exit_on_interrupt()   # the imports below take half a second
+
 import cv2
 import numpy as np
 import tqdm
@@ -41,7 +46,7 @@ import tqdm
 import clustering
 import datagenerator
 import visualization
-from data import command_line, files, quiet, tusimple, tusimple_evaluation, tusimple_lanes
+from data import files, quiet, tusimple, tusimple_evaluation, tusimple_lanes
 from data.command_line import InputError
 
 DEFAULT_MODELDIR = 'pretrained_semantic_model'

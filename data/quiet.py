@@ -1,4 +1,4 @@
-"""TensorFlow without its start-up noise, and imported sooner. For entry scripts."""
+"""Imports TensorFlow fast and without its start-up messages. For scripts."""
 
 import ctypes
 import importlib
@@ -13,17 +13,16 @@ from data.command_line import InputError
 def import_tensorflow():
     """Imports TensorFlow silently and without Keras; afterwards `import tensorflow` costs nothing.
 
-    Entry scripts call it once the flags have been found sound, before they import what needs TensorFlow.
-    An environment with TF_CPP_MIN_LOG_LEVEL=0 (or 1, 2) hears all that TensorFlow has to say.
+    Scripts call it after they have checked their flags, before they import what needs TensorFlow. With
+    TF_CPP_MIN_LOG_LEVEL=0 (or 1, 2) in the environment, TensorFlow prints its messages.
     Raises ImportError, after showing what the libraries wrote, if TensorFlow cannot be imported.
     """
     if 'tensorflow' in sys.modules:
         return
     keep_freed_memory()
     logging.getLogger('tensorflow').setLevel(logging.ERROR)  # deprecations, for one
-    # TensorFlow imports Keras, and Keras scikit-learn and matplotlib: 2.5 s and 120 MB for nothing here.
-    # Where Keras cannot be found, TensorFlow does without. Unhidden below, it loads when it is asked for
-    # (tf.keras).
+    # TensorFlow imports Keras, which imports scikit-learn and matplotlib: 2.5 s and 120 MB that nothing here needs.
+    # TensorFlow does without a Keras that cannot be found; once unhidden, tf.keras loads it on first use.
     hide_keras = 'keras' not in sys.modules
     if hide_keras:
         sys.modules['keras'] = None
@@ -38,10 +37,10 @@ def import_tensorflow():
 
 
 def keep_freed_memory():
-    """Has the C library keep the memory that is freed, for the next allocation.
+    """Makes the C library keep freed memory for the next allocation. Without glibc it does nothing.
 
-    A graph frees and takes the same large blocks in each run. By default glibc hands them back to the kernel, which
-    clears every page anew: up to half of a training step went into that. Elsewhere than on glibc it does nothing.
+    A graph frees and allocates the same large blocks in each run. By default glibc returns them to the kernel, which
+    clears every page again: that took up to half of a training step.
     """
     trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8   # glibc's malloc.h
     try:
@@ -53,7 +52,7 @@ def keep_freed_memory():
 
 
 def _import_silently(module):
-    """Imports a module while file descriptor 2 leads to a file, which is shown only if the import fails.
+    """Imports a module with file descriptor 2 redirected to a file, which is shown only if the import fails.
 
     While it is loaded, TensorFlow writes to stderr whatever the environment says: its log is not ready yet.
     """

@@ -23,13 +23,17 @@ import os
 import signal
 import sys
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
+from data import command_line
+
+if __name__ == '__main__':
+    command_line.exit_on_interrupt()   # the imports below take half a second
+
 import cv2
 import numpy as np
 import tqdm
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
-
-from data import command_line, files, tusimple  # noqa: E402
+from data import files, tusimple
 
 WIDTH, HEIGHT = 1280, 720
 LABEL_GAP = 20  # px below the vanishing row where labels begin; the median of TuSimple's

@@ -19,11 +19,16 @@ import os
 import re
 import sys
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from data import command_line
+
+if __name__ == '__main__':
+    command_line.exit_on_interrupt()   # the imports below take half a second
+
 import cv2
 import numpy as np
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data import command_line, files, tusimple
+from data import files, tusimple
 from data.command_line import InputError
 
 PIXEL_THRESHOLD = 20  # px between two vertical lanes

@@ -1,12 +1,12 @@
-"""How fast it is, beside the plain way of doing the same in the same run.
+"""Measures speed and memory, each beside the plain way of doing the same.
 
-    python tests/benchmark.py                       the whole table, half an hour on two cores
-    python tests/benchmark.py --quick               fewer rows and runs of each, two minutes
-    python tests/benchmark.py --only network frame  some of it
+    python tests/benchmark.py                       all rows, half an hour on two cores
+    python tests/benchmark.py --quick               fewer rows and fewer runs of each, two minutes
+    python tests/benchmark.py --only network frame  some sections
 
 The plain ways are those of tests/reference.py: ENet layer by layer with `max_pool_with_argmax` and `scatter_nd`,
-scikit-learn's MeanShift, one photo after the other. Both ways run in turn (A B A B ...), and a row has the median of
-each, their ratio (above 1: ours is ahead) and a floor where there is one: what no way of computing it could go below.
+scikit-learn's MeanShift, one photo after the other. Both ways run in turn (A B A B ...). A row has the median of each,
+their ratio (above 1: ours is better) and, for the network, a floor: its convolutions alone. Results: tests/README.md.
 """
 import glob
 import importlib.util
@@ -24,13 +24,12 @@ import numpy as np
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, 'tests')]
 
-import benchmark_clustering  # noqa: E402
-import datagenerator  # noqa: E402
-from data import files  # noqa: E402
-import reference  # noqa: E402
-import visualization  # noqa: E402
-from benchmark_clustering import in_turn  # noqa: E402
-from data import command_line, quiet  # noqa: E402
+import benchmark_clustering
+import datagenerator
+import reference
+import visualization
+from benchmark_clustering import in_turn
+from data import command_line, files, quiet
 
 SIDE, BATCH = 512, 4      # of the photos and batches in the rows that name no others
 LANES, THICKNESS = 5, 4   # of the labels
@@ -38,24 +37,25 @@ LEARNING_RATE = 1e-4
 
 
 def row(name, ours, plain=None, floor=None, unit='ms'):
-    """Prints a row. ours, plain, floor: seconds, shown in ms, or anything else with its unit."""
+    """Prints a row. ours, plain, floor: in seconds where the unit is ms, else in the unit."""
     scale = 1000 if unit == 'ms' else 1
 
     def cell(value):
         return '-' if value is None else f'{value * scale:,.1f} {unit}'
-    ahead = None if plain is None else plain / ours if unit in ('ms', 'MB') else ours / plain
-    print(f'{name:<58}{cell(ours):>14}{cell(plain):>16}{"-" if ahead is None else f"{ahead:.1f}":>8}{cell(floor):>14}',
+    ratio = None if plain is None else plain / ours if unit in ('ms', 'MB') else ours / plain
+    print(f'{name:<58}{cell(ours):>14}{cell(plain):>16}{"-" if ratio is None else f"{ratio:.1f}":>8}{cell(floor):>14}',
           flush=True)
 
 
 # ---- Inputs ----------------------------------------------------------------------------------------------------------
 
 def make_images(batch, side):
+    """-> uint8 [batch, side, side, 3]"""
     return np.random.default_rng(0).integers(0, 256, [batch, side, side, 3], np.uint8)
 
 
 def make_labels(batch, side):
-    """Lanes that fan out from the middle of the upper border, int32 [batch, side, side]."""
+    """-> int32 [batch, side, side], lanes that fan out from the top centre"""
     label = np.zeros([side, side], np.uint8)
     for lane in range(LANES):
         cv2.line(label, (side // 2, side // 3), (lane * side // (LANES - 1), side), lane + 1, THICKNESS)
@@ -65,17 +65,16 @@ def make_labels(batch, side):
 # ---- The network -----------------------------------------------------------------------------------------------------
 
 def read_weights():
-    """{name: float32 array}, the shipped ENet."""
+    """-> {name: float32 array}, those of ENet in trained_model"""
     import tensorflow.compat.v1 as tf
     reader = tf.train.load_checkpoint(os.path.join(ROOT, 'trained_model'))
     return {name: reader.get_tensor(name) for name in reference.checkpoint_variables()}
 
 
 def networks(side):
-    """(ours, plain, floor), functions of images, uint8 [b, side, side, 3].
+    """-> (ours, plain, floor), functions of images, uint8 [b, side, side, 3]
 
-    Ours has constants for weights and loops between convolutions, plain goes layer by layer, the floor has convolutions
-    alone.
+    Ours runs as in inference.py, plain layer by layer, the floor has the convolutions alone.
     """
     import tensorflow.compat.v1 as tf
     import enet
@@ -95,16 +94,16 @@ def networks(side):
                   is_training=False)   # makes the variables
         plain = reference.plain_enet(utils.normalise(plain_images, 'signed'))[0]
         plain_sess = tf.Session()
-        # At once: TensorFlow plans anew for each other fetch.
+        # In one call: TensorFlow prunes and optimizes the graph again for each new set of fetches.
         plain_sess.run([v.initializer for v in tf.global_variables()],
                        {v.initializer.inputs[1]: weights[v.op.name] for v in tf.global_variables()})
     return ours, lambda batch: plain_sess.run(plain, {plain_images: batch}), bare_convolutions(convolutions, side)
 
 
 def bare_convolutions(operations, side):
-    """A function of images that runs these convolutions one by one, each on an input of its size that it finds."""
+    """-> a function of images that runs these convolutions one by one, each on a constant input of its size"""
     import tensorflow.compat.v1 as tf
-    sizes = {}   # a convolution's input has the size of the photo over 1, 2, 4 or 8: known once the graph is run
+    sizes = {}   # shape of an input -> placeholder; shapes are known once the graph is run
 
     with operations[0].graph.as_default(), tf.Session() as sess:
         image = next(op for op in operations[0].graph.get_operations() if op.type == 'Placeholder').outputs[0]
@@ -126,11 +125,11 @@ def bare_convolutions(operations, side):
                                         dilations=op.get_attr('dilations'))
                 else:
                     last = tf.nn.conv2d_transpose(sizes[shape], weights, [batch, *out_shape[1:]], 2, 'SAME')
-                results.append(last[0, 0, 0, 0])   # what nobody looks at, TensorFlow does not compute
+                results.append(last[0, 0, 0, 0])   # TensorFlow skips what is not fetched
         sess = tf.Session()
 
     def run(images):
-        if not run.feed or run.feed[batch] != len(images):   # made once: it is no part of the time
+        if not run.feed or run.feed[batch] != len(images):   # made once, in the warm-up
             run.feed = {x: np.ones([len(images), *shape], np.float32) for shape, x in sizes.items()}
             run.feed[batch] = len(images)
         sess.run(results, run.feed)
@@ -144,13 +143,13 @@ def network(quick):
     runs = 5 if quick else 30
     row(f'network, {SIDE}x{SIDE}', *in_turn([lambda: ours(images), lambda: plain(images), lambda: floor(images)], runs))
     with tempfile.TemporaryDirectory() as folder:
-        # Each on its own: their threads go on spinning for a while, which makes whatever comes next slower.
+        # Not in turn: their threads go on spinning for a while, which slows down whatever comes next.
         for engine, way in other_engines(os.path.join(folder, 'model'), images).items():
             row(f'  the same by {engine}', *in_turn([way], runs, warm_up=3))
 
 
 def other_engines(folder, images):
-    """{engine: a function that runs the network} of those installed; all but PyTorch run the exported model."""
+    """-> {engine: a function that runs the network} of those installed; all but PyTorch run the exported model"""
     engines = {}
     if importlib.util.find_spec('torch'):
         network = reference.torch_enet(read_weights())
@@ -188,7 +187,7 @@ def our_step(side, images, labels):
 
 
 def plain_step(side, images, labels):
-    """A step of Adam on the plain graph, with the same loss."""
+    """-> a function that takes a step of Adam on the plain graph, with the same loss"""
     import tensorflow.compat.v1 as tf
     import enet
     import loss
@@ -212,7 +211,7 @@ def plain_step(side, images, labels):
 
 
 def loss_alone(side, labels):
-    """The loss and its gradient on an embedding that is there already."""
+    """-> a function that computes the loss and its gradient on a given embedding"""
     import tensorflow.compat.v1 as tf
     import loss
     with tf.Graph().as_default():
@@ -233,17 +232,17 @@ def training(quick):
     steps = [STEPS[way](SIDE, images, labels) for way in ('ours', 'plain')]
     seconds, plain, of_loss = in_turn([*steps, loss_alone(SIDE, labels)], 2 if quick else 12)
     row(f'training step, {BATCH} photos of {SIDE}x{SIDE}', seconds, plain)
-    row('  photos trained on a second', BATCH / seconds, BATCH / plain, unit='/s')
+    row('  photos per second', BATCH / seconds, BATCH / plain, unit='/s')
     row('  the loss and its gradient, of that step', 100 * of_loss / seconds, unit='%')
     if not quick:
         peaks = [peak_memory(__file__, '--steps', way, 5) for way in STEPS]
         row('  peak memory of a process that trains', *peaks, unit='MB')
         with tempfile.TemporaryDirectory() as folder:
-            row('  a step fed by the queue, 2 threads, against a constant batch', *queue_and_constant(folder))
+            row('  a step fed by the queue, 2 threads, beside a constant batch', *queue_and_constant(folder))
 
 
 def queue_and_constant(folder):
-    """Seconds of a step whose batch comes from the queue, and of the same step on a batch that is always there."""
+    """-> seconds per step whose batch comes from the queue, seconds per step on one batch"""
     import tensorflow.compat.v1 as tf
     import utils
     paths = render(folder, 16)
@@ -253,12 +252,12 @@ def queue_and_constant(folder):
         def queued():
             batch = queue.get()
             trainer.train(batch.images, batch.labels)
-        # Long turns: within a short one the batches that wait would hide a loader that is too slow.
+        # Long turns: in a short one, batches that are ready would hide a loader that is too slow.
         return [seconds / 10 for seconds in in_turn([lambda: [queued() for _ in range(10)],
                                                      lambda: [trainer.train(images, labels) for _ in range(10)]], 5)]
 
 
-# ---- The frame -------------------------------------------------------------------------------------------------------
+# ---- Photos from file to file ----------------------------------------------------------------------------------------
 
 def run_script(*arguments):
     """Runs one of our scripts. -> its seconds"""
@@ -268,8 +267,8 @@ def run_script(*arguments):
 
 
 def peak_memory(*arguments):
-    """Runs one of our scripts. -> the most memory it had, in MB"""
-    # Asked of a small process in between: what a process had when it started another one counts for that one too.
+    """Runs one of our scripts. -> its peak memory in MB"""
+    # In a small process between: a child's peak includes the memory of the process that it was forked from.
     code = ('import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); '
             'print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)')
     output = subprocess.run([sys.executable, '-c', code, sys.executable, *map(str, arguments)], cwd=ROOT, check=True,
@@ -286,7 +285,7 @@ def render(folder, count):
 
 
 def plain_frames(photos, bandwidth):
-    """A function that takes these photos one by one from file to picture, by the plain graph and scikit-learn."""
+    """-> a function that takes these photos one by one from file to picture, by the plain graph and scikit-learn"""
     import tensorflow.compat.v1 as tf
     import utils
     model = os.path.join(ROOT, 'trained_model')
@@ -313,7 +312,7 @@ def plain_frames(photos, bandwidth):
 
 
 def frame(quick):
-    """Reading, network, clusters, lanes and writing, without start-up: the difference of two runs of inference.py."""
+    """Reading, network, clustering, lanes and writing, without start-up: the difference of two runs of inference.py."""
     import utils
     conventions = utils.read_conventions(os.path.join(ROOT, 'trained_model'))
     pictures = sorted(glob.glob(os.path.join(ROOT, 'inference_test', 'images', '*')))
@@ -332,14 +331,15 @@ def frame(quick):
         infer(few)()   # the first start reads its libraries from the disk
         long, short, of_plain = in_turn([infer(many), infer(few), plain], 1 if quick else 3, warm_up=0)
         ours, of_plain = (many - few) / (long - short), (2 if quick else 8) / of_plain
-        row('photos through inference.py a second', ours, of_plain, unit='/s')
-        row('  from its start to its end, for 1 photo (start-up)', short - (few - 1) / ours)
+        row('photos per second through inference.py', ours, of_plain, unit='/s')
+        row('  from start to end, for 1 photo (start-up)', short - (few - 1) / ours)
         if not quick:
             for count, peak in memory_of_inference(folder, pictures):
                 row(f'  peak memory, {count:,} photos', peak, unit='MB')
 
 
 def memory_of_inference(folder, pictures):
+    """Yields (number of photos, peak memory of inference.py in MB)."""
     for count in (24, 1000):
         photos = os.path.join(folder, f'memory{count}')
         os.mkdir(photos)
@@ -357,8 +357,8 @@ def data(quick):
         rendered = run_script('data/synthetic_dataset.py', folder, '--num', count)
         outdir = os.path.join(folder, 'prepared')
         prepared = run_script('data/tusimple_dataset_processing.py', folder, '--outdir', outdir)
-        row('scenes rendered a second, start-up included', count / rendered, unit='/s')
-        row('photos prepared a second, start-up included', count / prepared, unit='/s')
+        row('scenes rendered per second, with start-up', count / rendered, unit='/s')
+        row('photos prepared per second, with start-up', count / prepared, unit='/s')
         photo = files.read_image(datagenerator.find_samples(outdir)[0][0])
     levels = {f'at level {level}': [cv2.IMWRITE_PNG_COMPRESSION, level] for level in (1, 3, 6, 9)}
     for name, parameters in {'as we do': files.PNG_PARAMETERS, **levels}.items():
@@ -394,8 +394,8 @@ SECTIONS = {section.__name__: section for section in (network, clusters, frame, 
 
 def main(argv=None):
     parser = command_line.Parser(description=__doc__)
-    parser.add_argument('--quick', action='store_true', help='Fewer rows and runs of each, two minutes.')
-    parser.add_argument('--only', nargs='+', choices=SECTIONS, default=list(SECTIONS), help='The parts to run.')
+    parser.add_argument('--quick', action='store_true', help='Fewer rows and fewer runs of each, two minutes.')
+    parser.add_argument('--only', nargs='+', choices=SECTIONS, default=list(SECTIONS), help='Sections to run.')
     parser.add_argument('--steps', nargs=2, metavar=('WAY', 'STEPS'),
                         help='Only take training steps, "ours" or "plain".')
     flags = parser.parse_args(argv)

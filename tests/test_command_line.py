@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import contextlib
 import errno
 import glob
 import io
@@ -18,23 +19,28 @@ from data import command_line
 
 @pytest.mark.parametrize('kind, text, value', [
     (command_line.positive_int, '1', 1),
+    (command_line.positive_int, '2147483647', 2 ** 31 - 1),
     (command_line.non_negative_int, '0', 0),
     (command_line.positive_float, '1e-4', 1e-4),
+    (command_line.positive_float, '1e18', 1e18),
     (command_line.non_negative_float, '0', 0.),
+    (command_line.bandwidth, '0.7', 0.7),
 ])
 def test_flag_types_take_sane_values(kind, text, value):
     assert kind(text) == value
 
 
 @pytest.mark.parametrize('kind, texts', [
-    (command_line.positive_int, ['0', '-1', '1.5', 'nan', '', 'many', '9' * 5000, '9' * 400]),
-    (command_line.non_negative_int, ['-1', '0.5', 'inf']),
-    (command_line.positive_float, ['0', '-0.1', 'nan', 'inf', '1e400', '', 'x']),
-    (command_line.non_negative_float, ['-1e-9', 'nan', '-inf', 'inf']),
+    (command_line.positive_int, ['0', '-1', '1.5', 'nan', '', 'many', '9' * 5000, '9' * 400, '2147483648']),
+    (command_line.non_negative_int, ['-1', '0.5', 'inf', '2147483648']),
+    # float32 ends at 3e38, and some are squared
+    (command_line.positive_float, ['0', '-0.1', 'nan', 'inf', '1e400', '', 'x', '1e39', '1e20', '1e-46']),
+    (command_line.non_negative_float, ['-1e-9', 'nan', '-inf', 'inf', '1e308', '1e20']),
+    (command_line.bandwidth, ['0', 'nan', '1e7', '1e-7']),
 ])
 def test_flag_types_refuse_nonsense(kind, texts):
     for text in texts:
-        with pytest.raises(argparse.ArgumentTypeError):
+        with pytest.raises(argparse.ArgumentTypeError, match=r'is not a (whole )?number from [\w.-]+ to [\w.+]+$'):
             kind(text)
 
 
@@ -103,6 +109,23 @@ def test_warn_is_one_line(capsys, monkeypatch):
     assert capsys.readouterr().err == 'script.py: warning: two lines\n'
 
 
+LONG = 'photo.png: ' + 'x' * 10 ** 5 + '\x1b' * 300 + '; rename it'
+
+
+def fail():
+    raise command_line.InputError(LONG)
+
+
+@pytest.mark.parametrize('act', [
+    lambda: command_line.warn(LONG), lambda: command_line.run(fail),
+    lambda: command_line.Parser(prog='script.py').error(LONG)], ids=['warning', 'error', 'flags'])
+def test_a_long_message_keeps_its_beginning_and_its_end(act, capsys):
+    with contextlib.suppress(SystemExit):
+        act()
+    line = capsys.readouterr().err
+    assert len(line) < 600 and 'photo.png: xx' in line and '...' in line and '; rename it' in line
+
+
 def python(code):
     return subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -127,11 +150,78 @@ command_line.run(main)
     assert process.returncode == 143 and err == '' and os.path.exists(tmp_path / 'cleaned')
 
 
-def test_a_reader_that_leaves_is_no_traceback():
-    process = python('from data import command_line\ncommand_line.run(lambda: print("x" * 10 ** 7))')
-    process.stdout.close()
-    err = process.stderr.read()
-    assert process.wait(30) == 1 and err == ''
+# Prints while its file is open, once as libraries do.
+PRINTER = """
+import contextlib, os, sys
+from data import command_line
+def main():
+    with open(sys.argv[1], 'w') as file:
+        for _ in range(3):
+            print('line', flush=True)
+            command_line.warn('careful')
+        with contextlib.suppress(OSError):
+            os.write(1, b'noise')
+        print('x' * 10 ** 5)
+        file.write('all of it')
+command_line.run(main)
+"""
+
+
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+@pytest.mark.parametrize('redirection, status, lines', [
+    ('>&-', 0, 3), ('2>&-', 0, 0), ('>&- 2>&-', 0, 0), ('<&- >&- 2>&-', 0, 0), ('>/dev/full', 1, 4),
+    ('2>/dev/full', 0, 0), ('>/dev/full 2>/dev/full', 1, 0), ('>&{gone}', 0, 3), ('>&{gone} 2>&1', 0, 0)])
+def test_work_is_done_whatever_its_streams_are(tmp_path, redirection, status, lines, unbuffered):
+    """lines: how many arrive on stderr. gone: a pipe without a reader."""
+    reader, gone = os.pipe()
+    os.close(reader)
+    try:
+        command = f'"$0" -c "$1" "$2" {redirection.format(gone=gone)}'
+        process = subprocess.run(['bash', '-c', command, sys.executable, PRINTER, tmp_path / 'out'], pass_fds=[gone],
+                                 env={**os.environ, 'PYTHONUNBUFFERED': unbuffered}, cwd=ROOT,
+                                 capture_output=True, text=True)
+    finally:
+        os.close(gone)
+    assert (process.returncode, process.stderr.count('\n')) == (status, lines), process.stderr
+    assert (tmp_path / 'out').read_text() == 'all of it'
+    if status and lines:
+        assert process.stderr.endswith('error: stdout: No space left on device\n')
+
+
+def test_all_that_is_printed_arrives_at_a_slow_reader(tmp_path):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    process = subprocess.Popen([sys.executable, '-uc', PRINTER, tmp_path / 'out'], cwd=ROOT, stdout=writer,
+                               stderr=subprocess.DEVNULL)
+    os.close(writer)
+    with open(reader) as pipe:
+        assert pipe.read() == 'line\n' * 3 + 'noise' + 'x' * 10 ** 5 + '\n'
+    assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize('script', ['training.py', 'inference.py', 'data/tusimple_dataset_processing.py',
+                                    'data/tusimple_evaluation.py', 'data/synthetic_dataset.py'])
+def test_ctrl_c_during_imports_is_one_line(tmp_path, script):
+    (tmp_path / 'cv2.py').write_text('import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n')
+    process = subprocess.run([sys.executable, os.path.join(ROOT, script), '--help'], capture_output=True, text=True,
+                             env={**os.environ, 'PYTHONPATH': str(tmp_path)})
+    assert (process.returncode, process.stderr) == (130, f'{os.path.basename(script)}: interrupted\n')
+
+
+def test_ctrl_c_after_imports_lets_main_clean_up():
+    code = """
+import os, signal
+from data import command_line
+command_line.exit_on_interrupt()
+def main():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        print('cleaned up')
+command_line.run(main)
+"""
+    process = python(code)
+    assert process.communicate() == ('cleaned up\n', '-c: interrupted\n') and process.returncode == 130
 
 
 @pytest.mark.parametrize('path', sorted(glob.glob(os.path.join(ROOT, '*.py'))), ids=os.path.basename)

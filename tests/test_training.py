@@ -204,7 +204,7 @@ def test_best_model_is_that_of_the_best_score(finished):
 
 
 def test_two_stages_and_fine_tuning(home, data, run_script):
-    few = ['-s', data, '--epochs', '1', '--cache', '1e300', *SMALL]   # more than a number of bytes can be
+    few = ['-s', data, '--epochs', '1', '--cache', '1e18', *SMALL]   # more than a number of bytes can be
     outcome = run_script(training, '--semantic', '-o', 'pretrained_semantic_model', *few)
     assert outcome.status == 0 and 'from scratch' in outcome.out and 'iou' in outcome.out
     semantic = weights(utils.find_checkpoint('pretrained_semantic_model'))
