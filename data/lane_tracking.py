@@ -28,7 +28,7 @@ _MIN_SHARED = 2  # rows
 # Correct
 # Seconds after which a third of an error remains.
 _COMMON_TIME, _LANE_TIME = 0.04, 0.35
-# Of the fit of the common motion, per motion of _motions. It keeps at 0 what the lanes of a frame do not determine, as a
+# Of the fit of the common motion, per motion of _motions. It keeps at 0 what the lanes of a frame do not determine: a
 # single lane does not determine the pitch.
 _RIDGE = 10.0, 1.0, 10.0, 3.0
 _OUTLIER = 4.0  # px: rows that deviate more from the common motion get weights below 1
