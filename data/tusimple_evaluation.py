@@ -3,12 +3,12 @@
     python data/tusimple_evaluation.py predictions.json TUSIMPLE/val_set/label_data_0000.json
     python data/tusimple_evaluation.py predictions.json labels.json --per-image scores.csv --worst worst
 
-Prints the benchmark's JSON list of Accuracy, FP and FN. Both files hold one JSON object a line; a prediction
+Prints the benchmark's JSON list of Accuracy, FP and FN. Both files hold one JSON object per line; a prediction
 needs raw_file, lanes at the h_samples of its label, and run_time in ms.
 
 The rules are those of the benchmark's own program (github.com/TuSimple/tusimple-benchmark, evaluate/lane.py),
-followed to the last digit, its corners included: a label lane without any point counts as a lane; one
-prediction may be the best of two lanes, so that FP can fall below 0.
+reproduced to the last digit, including its corner cases: a label lane without points counts as a lane; one
+prediction may be the best match of two lanes, so that FP can fall below 0.
 """
 
 import collections
@@ -32,10 +32,10 @@ from data import files, tusimple
 from data.command_line import InputError
 
 PIXEL_THRESHOLD = 20  # px between two vertical lanes
-MATCH_ACCURACY = 0.85  # a label lane whose best prediction is below is missed
-MAX_RUN_TIME = 200  # ms a photo
-MAX_EXTRA_LANES = 2  # predicted lanes beyond the label's number
-COUNTED_LANES = 4  # of more label lanes, the worst is left out and one miss forgiven
+MATCH_ACCURACY = 0.85  # a label lane whose best prediction is less accurate is missed
+MAX_RUN_TIME = 200  # ms per photo
+MAX_EXTRA_LANES = 2  # predicted lanes beyond the number of label lanes
+COUNTED_LANES = 4  # of more label lanes, the worst is ignored and one miss forgiven
 
 LABEL_COLOUR, PREDICTION_COLOUR, TEXT_COLOUR = (0, 220, 0), (255, 40, 40), (255, 255, 255)  # RGB
 
@@ -43,19 +43,18 @@ PhotoScore = collections.namedtuple(
     'PhotoScore', 'raw_file accuracy fp fn label_lanes predicted_lanes run_time')
 
 
-# ---- The metric --------------------------------------------------------------------------------------------
+# ---- The metric ------------------------------------------------------------------------------------------------------
 
 def lane_threshold(lane, h_samples):
-    """Greatest distance in x of a right prediction from a label lane, in px: 20 / cos(angle to the vertical).
+    """Distance in x below which a prediction is right, px: 20 / cos(angle of the label lane to the vertical).
 
-    The angle is that of the least-squares line x = k y + b through the points with x >= 0, if they are two or
-    more, else 0.
+    The angle is that of the least-squares line x = k y + b through the points with x >= 0; 0 for fewer than two points.
     """
     lane, h_samples = np.asarray(lane), np.asarray(h_samples)
     x, y = lane[lane >= 0], h_samples[lane >= 0]
     k = 0.
     if len(x) > 1:
-        # Step by step scikit-learn's LinearRegression, the benchmark's choice, so that the last bits agree.
+        # The steps of scikit-learn's LinearRegression, which the benchmark uses, so that the last bits agree.
         y = y[:, None].astype(np.float64)
         x = x.astype(np.float64)
         k = np.linalg.lstsq(y - np.average(y, axis=0), x - np.average(x), rcond=None)[0][0]
@@ -65,8 +64,7 @@ def lane_threshold(lane, h_samples):
 def lane_accuracy(predicted, lane, threshold):
     """Share of the rows in which two lanes are closer than threshold, or both absent.
 
-    predicted: x in px, [..., rows]; lane: x in px, [rows]
-    Returns float64 [...].
+    predicted: x in px, [..., rows]; lane: x in px, [rows] -> float64 [...]
     """
     predicted, lane = np.asarray(predicted), np.asarray(lane)
     predicted, lane = np.where(predicted >= 0, predicted, -100), np.where(lane >= 0, lane, -100)
@@ -74,17 +72,18 @@ def lane_accuracy(predicted, lane, threshold):
 
 
 def lane_accuracies(pred_lanes, gt_lanes, h_samples):
-    """lane_accuracy of each label lane with each prediction: float64 [label lanes, predicted lanes]."""
+    """lane_accuracy of each label lane with each prediction -> float64 [label lanes, predicted lanes]"""
     predicted = np.reshape(pred_lanes, [len(pred_lanes), len(h_samples)])
     accuracies = [lane_accuracy(predicted, lane, lane_threshold(lane, h_samples)) for lane in gt_lanes]
     return np.reshape(accuracies, [len(gt_lanes), len(pred_lanes)])
 
 
 def score_photo(pred_lanes, gt_lanes, h_samples, run_time=0):
-    """The score of one photo: (accuracy, fp, fn), each a float.
+    """The score of one photo.
 
-    pred_lanes, gt_lanes: sequences of lanes, each x in px at h_samples, negative where the lane is not
+    pred_lanes, gt_lanes: sequences of lanes, each x in px at h_samples, negative where the lane is absent
     run_time: ms
+    -> (accuracy, fp, fn), floats
     """
     if run_time > MAX_RUN_TIME or len(pred_lanes) > len(gt_lanes) + MAX_EXTRA_LANES:
         return 0., 0., 1.
@@ -92,7 +91,7 @@ def score_photo(pred_lanes, gt_lanes, h_samples, run_time=0):
     missed = sum(accuracy < MATCH_ACCURACY for accuracy in best)
     fp = (len(pred_lanes) - (len(gt_lanes) - missed)) / len(pred_lanes) if len(pred_lanes) else 0.
     total = 0.
-    for accuracy in best:  # not sum(), which rounds in another way from Python 3.12 on
+    for accuracy in best:  # not sum(), which rounds differently from Python 3.12 on
         total += accuracy
     if len(gt_lanes) > COUNTED_LANES:
         total -= min(best)
@@ -102,12 +101,12 @@ def score_photo(pred_lanes, gt_lanes, h_samples, run_time=0):
 
 
 def score(predictions, labels, ignore_run_time=False):
-    """The score over photos, each of which must have one prediction.
+    """The mean score of photos, each of which must have exactly one prediction.
 
     predictions, labels: lists of tusimple.Record, matched by raw_file; a prediction's h_samples may be empty
-    ignore_run_time: let slow predictions, and those without a run_time, count as fast ones
-    Returns ((accuracy, fp, fn), rows): means over the photos, and a PhotoScore for each, in the order of the
-    predictions. Raises InputError for predictions that do not fit the labels.
+    ignore_run_time: slow predictions, and those without a run_time, count as fast ones
+    -> ((accuracy, fp, fn), rows): means over the photos, and a PhotoScore per photo in the order of the predictions.
+    Raises InputError if a prediction does not fit the labels or a photo has none.
     """
     labels_of = {}
     for label in labels:
@@ -154,14 +153,14 @@ def _check(prediction, label, is_first, ignore_run_time):
         raise InputError(f'{prediction.source}: its h_samples are not those of its label ({label.source})')
 
 
-# ---- Reports -----------------------------------------------------------------------------------------------
+# ---- Reports ---------------------------------------------------------------------------------------------------------
 
 def worst_first(rows):
     return sorted(rows, key=lambda row: (row.accuracy, -row.fn, -row.fp))
 
 
 def write_csv(path, rows):
-    """Writes PhotoScores as CSV with a header; the file appears whole or not at all."""
+    """Writes PhotoScores as CSV with a header, the whole file or none of it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(PhotoScore._fields)
@@ -170,10 +169,12 @@ def write_csv(path, rows):
 
 
 def draw_comparison(photo, prediction, label, row):
-    """Draws both sets of lanes on a photo, uint8 [h, w, 3] RGB, and returns it with two lines of text above.
+    """Draws both sets of lanes on a photo, with two lines of text above.
 
-    Lanes are thick where they count against the score: label lanes that no prediction matches, with their
-    accuracy, and predictions that are not the best match of any label lane.
+    Lanes that lower the score are thick: label lanes that no prediction matches, with their accuracy, and
+    predictions that are not the best match of any label lane.
+
+    photo: uint8 [h, w, 3] RGB -> uint8 [h + 64, w, 3]
     """
     accuracies = lane_accuracies(prediction.lanes, label.lanes, label.h_samples)
     best = accuracies.max(axis=1, initial=0)
@@ -198,32 +199,32 @@ def draw_comparison(photo, prediction, label, row):
 
 
 def _draw_lane(picture, lane, h_samples, colour, width):
-    """Draws a lane; returns its lowest point (x, y), None if it has no point."""
-    # OpenCV takes coordinates of 32 bits; what is this far outside looks the same from inside.
+    """Draws a lane -> its lowest point (x, y), None without points."""
+    # OpenCV takes coordinates of 32 bits; whatever is this far outside looks the same from inside.
     points = [(min(round(x), 2 ** 20), min(round(y), 2 ** 20)) for x, y in zip(lane, h_samples) if x >= 0]
     if not points:
         return None
     cv2.polylines(picture, [np.array(points, np.int32)], False, colour, width, cv2.LINE_AA)
     for point in points:
-        cv2.circle(picture, point, width // 2 + 1, colour, cv2.FILLED, cv2.LINE_AA)  # a lone point shows, too
+        cv2.circle(picture, point, width // 2 + 1, colour, cv2.FILLED, cv2.LINE_AA)  # so that a single point is visible
     return max(points, key=lambda point: point[1])
 
 
 def _text(picture, text, position):
-    """Writes text, its lower left corner at position (x, y), on a black ground."""
+    """Writes text on black, its lower left corner at position (x, y)."""
     (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.7, 1)
     x, y = position
     cv2.rectangle(picture, (x - 4, y - height - 4), (x + width + 4, y + below), (0, 0, 0), cv2.FILLED)
     cv2.putText(picture, text, position, cv2.FONT_HERSHEY_SIMPLEX, 0.7, TEXT_COLOUR, 1, cv2.LINE_AA)
 
 
-# ---- The script --------------------------------------------------------------------------------------------
+# ---- The script ------------------------------------------------------------------------------------------------------
 
 def parse_args(argv=None):
     parser = command_line.Parser(description=__doc__)
-    files = parser.add_argument_group('files')
-    files.add_argument('predictions', help='File of predicted lanes, as written by inference.py --json.')
-    files.add_argument('labels',
+    paths = parser.add_argument_group('files')
+    paths.add_argument('predictions', help='File of predicted lanes, as written by inference.py --json.')
+    paths.add_argument('labels',
                        help='File of label lanes: a label_data_*.json, or lanes.json of a prepared folder.')
     reports = parser.add_argument_group('reports')
     reports.add_argument('--per-image', metavar='FILE',
@@ -243,7 +244,7 @@ def parse_args(argv=None):
 
 
 def read_all(path, **kwargs):
-    """tusimple.read_records where every line counts: InputError for the first that cannot be used."""
+    """All records of a file, see tusimple.read_records. Raises InputError if a line cannot be used or there is none."""
     records, problems = tusimple.read_records(path, **kwargs)
     if problems:
         more = f' ({len(problems)} such lines)' if len(problems) > 1 else ''
@@ -254,7 +255,7 @@ def read_all(path, **kwargs):
 
 
 def check_outputs(args, labels):
-    """Makes the output folders, proves them writable, and sees that no output would replace an input."""
+    """Creates the output folders. Raises InputError if one is not writable or an output would overwrite an input."""
     if args.per_image:
         files.check_output_file('--per-image', args.per_image)
         inputs = [args.predictions, args.labels]
@@ -264,7 +265,7 @@ def check_outputs(args, labels):
             raise InputError(f'--per-image {args.per_image}: is an input itself; give another name')
     if args.worst:
         files.make_output_folder(args.worst)
-        # Whose photos are called 0000.png as well, those of a prepared folder, for one.
+        # The photos of a prepared folder are called 0000.png as well.
         folders = {os.path.dirname(os.path.join(os.path.dirname(args.labels), label.raw_file)) for label in labels}
         for folder in folders:
             if os.path.realpath(folder) == os.path.realpath(args.worst):

@@ -1,4 +1,4 @@
-"""Mean shift against scikit-learn's, over sizes, instances, dimensions and kinds of embedding.
+"""Times mean shift against scikit-learn's, over sizes, instances, dimensions and kinds of embedding.
 
     python tests/benchmark_clustering.py
     python tests/benchmark_clustering.py --quick
@@ -23,13 +23,12 @@ from reference import equal_labels, plain_cluster
 
 
 def photo_like(side, instances=4, feature_dim=3, seed=0, spread=0.12):
-    """An embedding, float32 [side, side, feature_dim], of lanes on a background as a trained network makes it."""
-    rng = np.random.default_rng(seed)
+    """The embedding of a trained network for lanes on a background: float32 [side, side, feature_dim]."""
     label = np.zeros([side, side], np.uint8)
     for i in range(instances):
         top, bottom = (side * (0.4 + 0.2 * i / instances), side * 0.3), (side * (0.05 + 0.9 * i / instances), side - 1)
         cv2.line(label, [int(x) for x in top], [int(x) for x in bottom], i + 1, max(2, side // 90))
-    # Centers 3.5 apart, the background's in their middle.
+    # Centers 3.5 apart, the background's in the middle.
     axes = min(feature_dim, 3)
     grid = np.stack(np.meshgrid(*[[-3.5, 0, 3.5]] * axes, indexing='ij'), -1).reshape(-1, axes)
     grid = np.concatenate([grid, 2 * grid[np.square(grid).sum(1) > 0]])  # 16 instances in 2 dimensions fit too
@@ -41,7 +40,7 @@ def photo_like(side, instances=4, feature_dim=3, seed=0, spread=0.12):
 
 
 def noise(side, feature_dim=3, seed=0, sigmas=(8, 2), scale=0.3):
-    """What an untrained network gives: smooth noise without clusters, float32 [side, side, feature_dim]."""
+    """The embedding of an untrained network, smooth noise without clusters: float32 [side, side, feature_dim]."""
     rng = np.random.default_rng(seed)
     result = np.zeros([side, side, feature_dim], np.float32)
     for sigma in sigmas:
@@ -52,7 +51,7 @@ def noise(side, feature_dim=3, seed=0, sigmas=(8, 2), scale=0.3):
 
 
 def in_turn(ways, runs, warm_up=1):
-    """The median seconds of each of `ways`, functions without arguments, run in turn; first `warm_up` untimed runs."""
+    """Median seconds of each of `ways`, functions without arguments, run in turn after `warm_up` untimed runs."""
     times = [[] for _ in ways]
     for run in range(warm_up + runs):
         for way, of_way in zip(ways, times):
@@ -64,7 +63,7 @@ def in_turn(ways, runs, warm_up=1):
 
 
 def compare(name, embedding, bandwidth, turns):
-    """A row: (name, ours in seconds, scikit-learn's in seconds, None, there is no floor)."""
+    """-> (name, our seconds, scikit-learn's seconds, None: there is no floor)"""
     points = embedding.reshape(-1, embedding.shape[-1])
     clustering.cluster(points, bandwidth)
     ours, plain = in_turn([lambda: clustering.cluster(points, bandwidth),
@@ -100,7 +99,8 @@ def rows_of_files(folder, bandwidth, turns=3):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--quick', action='store_true', help='Fewer and smaller rows, one turn each: under a minute.')
+    parser.add_argument('--quick', action='store_true',
+                        help='Fewer and smaller embeddings, one run each: under a minute.')
     parser.add_argument('--embeddings', metavar='FOLDER', help='Measure the embeddings in its *.npy files instead.')
     parser.add_argument('--bandwidth', type=float, default=1.0, help='Of mean shift on --embeddings, in their units.')
     flags = parser.parse_args()

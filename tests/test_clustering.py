@@ -1,6 +1,5 @@
-"""Tests of clustering.py: mean shift held against scikit-learn."""
+"""Tests of clustering.py: mean shift against scikit-learn, and the numbering of instances."""
 
-import os
 import subprocess
 import sys
 import tracemalloc
@@ -9,13 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-TESTS = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [os.path.dirname(TESTS), TESTS]
-
 import clustering
+from conftest import ROOT
 from reference import equal_labels, plain_cluster
 
-# ---- Embeddings --------------------------------------------------------------------------------------------
+# ---- Embeddings ------------------------------------------------------------------------------------------------------
 
 def smooth_noise(rng, shape, sigma):
     noise = cv2.GaussianBlur(rng.normal(size=shape).astype(np.float32), (0, 0), sigma).reshape(shape)
@@ -23,7 +20,7 @@ def smooth_noise(rng, shape, sigma):
 
 
 def network_like(seed, size=96, feature_dim=3, spread=0.12, smear=1.0, distance=2.2):
-    """As a trained network makes it: tight clusters, and pixels strewn between along the lanes' edges."""
+    """Like a trained network's: tight clusters, and pixels between them along the edges of the lanes."""
     rng = np.random.default_rng(seed)
     label = np.zeros([size, size], np.uint8)
     for i in range(4):
@@ -44,6 +41,8 @@ def untrained(seed, size=64, feature_dim=3, scale=0.6):
     rng = np.random.default_rng(seed)
     return scale * sum(smooth_noise(rng, (size, size, feature_dim), sigma) for sigma in (8, 2, 0.8))
 
+
+# ---- Mean shift against scikit-learn ---------------------------------------------------------------------------------
 
 def assert_same(points, bandwidth, least=0.9999):
     ours, plain = clustering.cluster(points, bandwidth), plain_cluster(points, bandwidth)
@@ -91,24 +90,24 @@ def test_cluster_equals_scikit_learn_to_the_last_label_on_small_random_inputs():
         points = points + rng.normal(size=(n, feature_dim)) * 0.3
         points = points.astype([np.float32, np.float64][trial % 3 == 0])
         if trial % 5 == 0:
-            points = np.maximum(points, 0)  # a head that ends in a ReLU: many coordinates equal, exactly 0
+            points = np.maximum(points, 0)  # a head with a ReLU: many coordinates are exactly 0
         if trial % 7 == 0:
-            points = np.round(points * 2) / 2  # on the borders of bins and balls
+            points = np.round(points * 2) / 2  # on the surfaces of bins and balls
         assert_same(points, 1.0, least=1.0)
 
 
-def test_memory_bound_changes_no_result(monkeypatch):
+def test_limits_of_memory_change_no_result(monkeypatch):
     points = untrained(5, size=48).reshape(-1, 3)
     expected = clustering.cluster(points, 0.8)
-    monkeypatch.setattr(clustering, '_MAX_ITEMS', 100)
-    monkeypatch.setattr(clustering, '_MAX_NEAR', 1000)
+    monkeypatch.setattr(clustering, '_CHUNK', 100)
+    monkeypatch.setattr(clustering, '_MAX_CANDIDATES', 1000)
     num, labels, centers = clustering.cluster(points, 0.8)
     assert num == expected[0] and (labels == expected[1]).all()
     np.testing.assert_allclose(centers, expected[2], atol=1e-6)
 
 
 @pytest.mark.parametrize('feature_dim, spread', [(2, 3), (40, 3), (40, 1e3), (3, 1e15)])
-def test_bins_have_the_same_number_if_and_only_if_they_are_the_same(feature_dim, spread):
+def test_bins_have_equal_numbers_if_and_only_if_they_are_equal(feature_dim, spread):
     rng = np.random.default_rng(0)
     bins = np.rint(rng.uniform(-spread, spread, [feature_dim, 60]))[:, rng.integers(0, 60, 200)]
     numbers, bits = clustering._number_bins(bins, 20)
@@ -116,12 +115,12 @@ def test_bins_have_the_same_number_if_and_only_if_they_are_the_same(feature_dim,
     assert numbers.min() >= 0 and numbers.max() < 1 << bits <= 1 << 20
 
 
-@pytest.mark.parametrize('levels, crowd, block', [(1, 1, 3), (3, 1, 16), (3, 10 ** 9, 100)])
-def test_size_of_cells_and_blocks_changes_no_result(monkeypatch, levels, crowd, block):
+@pytest.mark.parametrize('levels, min_split, block', [(1, 1, 3), (3, 1, 16), (3, 10 ** 9, 100)])
+def test_depth_of_the_tree_and_size_of_blocks_change_no_result(monkeypatch, levels, min_split, block):
     points = network_like(6).reshape(-1, 3)
     expected = clustering.cluster(points, 0.7)
     monkeypatch.setattr(clustering, '_LEVELS', levels)
-    monkeypatch.setattr(clustering, '_CROWD', crowd)
+    monkeypatch.setattr(clustering, '_MIN_SPLIT', min_split)
     monkeypatch.setattr(clustering, '_BLOCK', block)
     num, labels, centers = clustering.cluster(points, 0.7)
     assert num == expected[0] and (labels == expected[1]).all()
@@ -142,22 +141,22 @@ def test_extra_memory_stays_under_the_bound(points):
     assert peak < 60 * points.size + 30e6 < 100e6
 
 
-@pytest.mark.parametrize('wide, slack', [(0, 1e-3), (0, 0), (1e4, 0)])
-def test_precision_of_distances_and_empty_space_change_no_result(monkeypatch, wide, slack):
+@pytest.mark.parametrize('max_extent, max_error', [(0, 1e-3), (0, 0), (1e4, 0)])
+def test_precision_of_distances_and_closed_gaps_change_no_result(monkeypatch, max_extent, max_error):
     islands = np.float32([[0, 0, 0], [900, -40, 0], [900, 40, 7000]])
     points = np.concatenate([network_like(7, 48).reshape(-1, 3) + island for island in islands])
     expected = clustering.cluster(points, 0.7)
-    monkeypatch.setattr(clustering, '_WIDE', wide)  # 0: empty space is left out, always
-    monkeypatch.setattr(clustering, '_MOST_SLACK', slack)  # 0: float64, always
+    monkeypatch.setattr(clustering, '_MAX_EXTENT', max_extent)  # 0: gaps are always closed
+    monkeypatch.setattr(clustering, '_MAX_ERROR', max_error)  # 0: always float64
     num, labels, centers = clustering.cluster(points, 0.7)
     assert num == expected[0] and (labels == expected[1]).all()
     np.testing.assert_allclose(centers, expected[2], atol=2e-3)
 
 
-# ---- Corners -----------------------------------------------------------------------------------------------
+# ---- Corner cases ----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
-def test_far_islands_are_clustered_as_if_alone(dtype):
+def test_distant_points_leave_the_clusters_of_the_others_unchanged(dtype):
     island = network_like(8, 48).reshape(-1, 3).astype(dtype)
     far = np.array([[2**30, -2**41, 0], [-2**50, 5, 2**14]], dtype)
     num, labels, _ = clustering.cluster(island, 1.0)
@@ -168,7 +167,7 @@ def test_far_islands_are_clustered_as_if_alone(dtype):
 
 
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
-def test_points_exactly_on_the_borders_of_balls_and_bins(dtype):
+def test_points_exactly_on_the_surfaces_of_balls_and_bins(dtype):
     lattice = np.stack(np.meshgrid(*[np.arange(5)] * 3), -1).reshape(-1, 3).astype(dtype)
     for bandwidth in (0.5, 1.0, 1.5, 2.0):  # a multiple of half the spacing
         assert_same(lattice / 2, bandwidth, least=1.0)
@@ -180,6 +179,14 @@ def test_huge_and_tiny_bandwidths(bandwidth):
     points = np.float32([[1, 1], [20, 1], [50, 50], [20, 1]]) * np.float32(bandwidth)
     num, labels, _ = clustering.cluster(points, bandwidth)  # scikit-learn overflows
     assert num == 3 and labels[1] == labels[3] == 0 and sorted(labels) == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize('points', [
+    np.float64([[0]] * 3 + [[2 ** 24 + 1]] * 3 + [[2 ** 24 + 6]] * 2),  # the seeds' float32 is off by a bin
+    np.float32([[-3, 0]] * 2 + [[16777213, .49]] * 3 + [[16777214, -.49]] * 2),  # as is a difference of bins
+])
+def test_bins_whose_numbers_exceed_float32(points):
+    assert_same(points, 1.0)
 
 
 def test_two_far_points_are_two_clusters():
@@ -210,7 +217,7 @@ def test_cluster_of_one_point_and_of_equal_points():
 
 
 @pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64, np.int32])
-def test_any_kind_of_number(dtype):
+def test_cluster_accepts_any_dtype(dtype):
     points = np.array([[0, 0], [0, 1], [9, 9], [9, 8], [9, 9]], dtype)
     num, labels, centers = clustering.cluster(points, 2.0)
     assert num == 2 and labels.tolist() == [1, 1, 0, 0, 0]
@@ -218,14 +225,14 @@ def test_any_kind_of_number(dtype):
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
-def test_points_that_are_not_finite_are_named(value):
+def test_first_point_that_is_not_finite_is_named(value):
     points = np.zeros([5, 3], np.float32)
     points[3, 1] = value
     with pytest.raises(ValueError, match='row 3'):
         clustering.cluster(points, 1.0)
 
 
-def test_bandwidth_must_not_vanish_in_the_precision_of_the_points():
+def test_bandwidth_must_not_be_0_in_the_precision_of_the_points():
     with pytest.raises(ValueError, match='bandwidth'):
         clustering.cluster(np.zeros([4, 3], np.float32), 1e-50)
 
@@ -242,23 +249,23 @@ def test_prediction_must_be_rows_of_features(shape):
         clustering.cluster(np.zeros(shape, np.float32), 1.0)
 
 
-def test_seeds_without_any_point_around_them_do_not_end_in_an_error():
+def test_seeds_without_points_around_them_are_replaced_by_points():
     points = np.array([[0.45] * 8, [10.45] * 8, [10.45] * 8])  # 1.27 from the middles of their bins
-    num, labels, centers = clustering.cluster(points, 1.0)
+    num, labels, _ = clustering.cluster(points, 1.0)
     assert num == 2 and labels.tolist() == [1, 0, 0]
 
 
-def test_import_is_light():
-    code = 'import sys, clustering; print({"tensorflow", "sklearn", "scipy"} & set(sys.modules))'
+def test_clustering_needs_numpy_alone():
+    code = 'import sys, clustering; print({"tensorflow", "sklearn", "scipy", "cv2", "data"} & set(sys.modules))'
     command = [sys.executable, '-c', code]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=os.path.dirname(TESTS))
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert result.stdout.strip() == 'set()', result.stderr
 
 
-# ---- Instances ---------------------------------------------------------------------------------------------
+# ---- Instances -------------------------------------------------------------------------------------------------------
 
 def stripes(num, height=40, stripe=3):
-    """An embedding [h, w, 3] of upright stripes, each a cluster of its own, in an order unlike its place."""
+    """An embedding [h, w, 3] of upright stripes, a cluster per stripe in shuffled order, and its ids [h, w]."""
     width = (num + 1) * 4 * stripe
     ids = np.zeros([height, width], np.int32)
     for i in range(num):
@@ -274,7 +281,7 @@ def test_instance_ids_run_from_left_to_right_with_the_largest_as_background():
     np.testing.assert_array_equal(ids, expected)
 
 
-def test_instance_ids_are_ordered_by_their_lower_ends():
+def test_instance_ids_are_in_the_order_of_their_lower_ends():
     expected = np.zeros([100, 200], np.uint8)
     cv2.line(expected, (150, 0), (20, 99), 1, 3)  # starts right of the other and ends left of it
     cv2.line(expected, (100, 40), (100, 99), 2, 3)
@@ -282,24 +289,16 @@ def test_instance_ids_are_ordered_by_their_lower_ends():
     np.testing.assert_array_equal(clustering.instance_ids(embedding, 1.0), expected)
 
 
-@pytest.mark.parametrize('points', [
-    np.float64([[0]] * 3 + [[2 ** 24 + 1]] * 3 + [[2 ** 24 + 6]] * 2),  # the seeds' float32 is off by a bin
-    np.float32([[-3, 0]] * 2 + [[16777213, .49]] * 3 + [[16777214, -.49]] * 2),  # as is a difference of bins
-])
-def test_bins_that_float32_cannot_number(points):
-    assert_same(points, 1.0)
-
-
 @pytest.mark.parametrize('shape, offset', [((64, 64), 0), ((64, 64), 1e6), ((1024, 512), 0)])
-def test_background_is_what_most_pixels_are_wherever_and_however_large(shape, offset):
+def test_background_is_the_largest_cluster_at_any_offset_and_size(shape, offset):
     embedding = np.full([*shape, 3], offset, np.float32)
-    embedding[:, :shape[1] // 64 + 1] += 4  # columns that every regular step would meet
+    embedding[:, :shape[1] // 64 + 1] += 4  # columns that regular sampling would always hit
     embedding[:, shape[1] // 2:shape[1] // 2 + shape[1] // 64 + 1] += 4
     ids = clustering.instance_ids(embedding, 0.75, (0.5, 1.5))
     np.testing.assert_array_equal(ids == 0, embedding[..., 0] == offset)
 
 
-def test_finite_embedding_beyond_all_measure_has_instances_or_an_error():
+def test_bandwidth_that_is_too_small_for_the_embedding_is_an_error():
     embedding = np.zeros([8, 8, 3], np.float32)
     embedding[0] = 3e38
     assert clustering.is_scattered(embedding, 1e-6) is False
@@ -307,11 +306,11 @@ def test_finite_embedding_beyond_all_measure_has_instances_or_an_error():
         clustering.instance_ids(embedding, 1e-6, (0.5, 1.5))
 
 
-def test_lane_that_leaves_at_the_side_comes_after_one_that_leaves_below_it():
+def test_lane_that_leaves_at_the_side_comes_after_one_that_leaves_at_the_bottom():
     expected = np.zeros([100, 200], np.uint8)
     cv2.line(expected, (110, 20), (180, 99), 1, 3)
     cv2.line(expected, (115, 20), (199, 50), 2, 3)  # further left on the whole
-    cv2.line(expected, (90, 20), (80, 30), 3, 3)    # and what ends far up is where it points to
+    cv2.line(expected, (90, 20), (80, 30), 3, 3)    # a short one is where it points to
     embedding = np.float32([[0, 0], [0, 9], [9, 0], [9, 9]])[expected]
     np.testing.assert_array_equal(clustering.instance_ids(embedding, 1.0), np.int32([0, 2, 3, 1])[expected])
 
@@ -320,7 +319,7 @@ def test_instance_ids_of_one_cluster_are_background():
     assert not clustering.instance_ids(np.ones([8, 9, 3], np.float32), 1.0).any()
 
 
-def test_passage_beside_a_lane_is_background_with_the_margins_of_the_loss():
+def test_pixels_between_lane_and_background_are_background_with_margins():
     embedding = np.zeros([20, 30, 2], np.float32)
     embedding[:, 12:15, 0] = 3          # the lane
     embedding[:, 11, 0], embedding[:, 15, 0] = 2.2, 1.8   # nearer to it than to the background
@@ -330,7 +329,7 @@ def test_passage_beside_a_lane_is_background_with_the_margins_of_the_loss():
     np.testing.assert_array_equal(np.flatnonzero(ids[0]), [11, 12, 13, 14])
 
 
-def test_bridge_to_the_background_makes_no_instance_of_its_own_with_the_margins():
+def test_bridge_to_the_background_is_not_an_instance_with_margins():
     embedding = np.zeros([40, 80, 3], np.float32)
     embedding[:, 20:24] = 3, 0, 0
     embedding[:, 60:64] = 0, 3, 0
@@ -344,26 +343,26 @@ def test_bridge_to_the_background_makes_no_instance_of_its_own_with_the_margins(
 
 
 @pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
-def test_margins_change_nothing_where_the_clusters_are_as_the_loss_wants_them(dtype):
+def test_margins_change_nothing_where_clusters_satisfy_the_loss(dtype):
     embedding, expected = stripes(7)
     embedding = (embedding + np.random.default_rng(0).uniform(-0.2, 0.2, embedding.shape)).astype(dtype)
     np.testing.assert_array_equal(clustering.instance_ids(embedding, 1.0, margins=(0.5, 1.5)), expected)
 
 
-def test_background_alone_has_no_instances_with_the_margins_either():
+def test_background_alone_has_no_instances_with_margins():
     embedding = np.random.default_rng(0).uniform(-0.2, 0.2, [8, 9, 3])
     assert not clustering.instance_ids(embedding, 1.0, margins=(0.5, 1.5)).any()
     assert clustering.instance_ids(np.zeros([0, 9, 3]), 1.0, margins=(0.5, 1.5)).shape == (0, 9)
 
 
-def test_background_as_wide_as_the_loss_lets_it_be_is_background():
+def test_background_as_wide_as_the_loss_allows_has_no_instances():
     rng = np.random.default_rng(0)
     embedding = rng.normal(size=[64, 64, 3])
     embedding *= 0.95 * rng.uniform(size=[64, 64, 1]) ** (1 / 3) / np.linalg.norm(embedding, axis=2, keepdims=True)
     assert not clustering.instance_ids(embedding, 1.0, margins=(1.0, 1.2)).any()
 
 
-def test_speck_is_background_with_the_margins():
+def test_speck_is_background_with_margins():
     embedding = np.zeros([200, 200, 2], np.float32)
     embedding[:, 50:53] = 3, 0
     embedding[10:12, 10:14] = 0, 3
@@ -372,28 +371,22 @@ def test_speck_is_background_with_the_margins():
     assert ids.max() == 1 and not ids[:, :50].any()
 
 
-def test_scattered_embedding_is_all_background_with_the_margins():
+def test_scattered_embedding_is_all_background_with_margins():
     embedding = np.random.default_rng(0).normal(0, 30, [128, 256, 3]).astype(np.float32)
     assert not clustering.instance_ids(embedding, 0.7, margins=(0.5, 1.5)).any()
 
 
-def test_what_is_taken_for_scattered_says_so():
+def test_is_scattered_tells_noise_from_a_cluster():
     assert clustering.is_scattered(np.random.default_rng(0).normal(0, 50, [64, 64, 3]), 1.0)
     assert not clustering.is_scattered(np.zeros([64, 64, 3]), 1.0)
 
 
-def test_get_instance_masks_colours_more_than_eight_clusters():
+@pytest.mark.parametrize('margins', [None, (0.5, 1.5)])
+def test_get_instance_masks_gives_each_of_more_than_eight_instances_a_colour(margins):
     embedding, ids = stripes(11)
-    masks = clustering.get_instance_masks(np.stack([embedding, embedding]), 1.0)
+    masks = clustering.get_instance_masks(np.stack([embedding, embedding]), 1.0, margins)
     assert len(masks) == 2
     assert masks[0].shape == ids.shape + (3,) and masks[0].dtype == np.uint8
-    assert len(np.unique(masks[0].reshape(-1, 3), axis=0)) == 12
-
-
-def test_save_instance_masks_writes_one_file_a_cluster(tmp_path):
-    embedding, ids = stripes(9)
-    clustering.save_instance_masks(embedding[None], str(tmp_path), 1.0, 7)
-    assert sorted(os.listdir(tmp_path)) == [f'cluster_0007_{k}.png' for k in range(10)]
-    for k in range(10):
-        mask = cv2.imread(str(tmp_path / f'cluster_0007_{k}.png'), cv2.IMREAD_UNCHANGED)
-        np.testing.assert_array_equal(mask > 0, ids == k)
+    colours = [np.unique(masks[0][ids == k], axis=0) for k in range(12)]
+    assert all(len(colour) == 1 for colour in colours) and len(np.unique(colours, axis=0)) == 12
+    assert not colours[0].any()

@@ -1,18 +1,17 @@
-"""Tests of data/tusimple_lanes.py: lanes held against lines that the tests draw."""
+"""Tests of data/tusimple_lanes.py: lanes against the lines that the instances were drawn from."""
+
 import cv2
 import numpy as np
 import pytest
 
-import clustering
 from data import tusimple_lanes
-from test_clustering import untrained
 
 PHOTO = 1280, 720
 H_SAMPLES = list(range(160, 720, 10))
 
 
 def road(bend=0.0):
-    """Four lanes as labels have them: float [4, h_samples], px, -2 outside of the photo and above row 270."""
+    """Four lanes: float [4, h_samples], px, -2 outside the photo and above row 270."""
     y = np.array(H_SAMPLES, float)
     depth = 1 / np.maximum(y - 240, 1)
     x = 640 + np.array([-2.4, -0.9, 0.8, 2.3])[:, None] * (y - 240) + bend * 3000 * depth
@@ -28,7 +27,7 @@ def draw(lines, size=(512, 256)):
 
 
 def assert_lanes(found, expected, tolerance=12, ends=0):
-    """As many lanes, x within tolerance, and existing in the same rows, give or take ends of them."""
+    """Equally many lanes, x within tolerance px, present in the same rows but for at most `ends`."""
     assert len(found) == len(expected)
     for line, target in zip(found, expected):
         assert np.count_nonzero((line >= 0) != (target >= 0)) <= ends
@@ -44,23 +43,23 @@ def test_lanes_of_clean_instances_are_the_lines_they_were_drawn_from(bend, size)
     assert_lanes(tusimple_lanes.lanes(draw(expected, size), PHOTO, H_SAMPLES), expected, ends=1)
 
 
-def test_lanes_are_in_pixels_of_the_photo():
+def test_lanes_scale_with_the_photo():
     ids = draw(road())
     large = tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES)
-    small = tusimple_lanes.lanes(ids, (640, 360), [y / 2 - 0.25 for y in H_SAMPLES])  # pixel centres, not corners
+    small = tusimple_lanes.lanes(ids, (640, 360), [y / 2 - 0.25 for y in H_SAMPLES])  # of pixel centres
     for one, other in zip(large, small, strict=True):
         assert ((one >= 0) == (other >= 0)).mean() > 0.97
         both = (one >= 0) & (other >= 0)
         np.testing.assert_allclose(other[both], one[both] / 2 - 0.25, atol=1e-6)
 
 
-def test_lanes_go_straight_on_behind_a_vehicle():
+def test_lanes_go_on_behind_a_vehicle():
     ids = draw(road())
     ids[140:200, 120:400] = 0
     assert_lanes(tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES), road(), ends=1)
 
 
-def test_lanes_survive_ragged_edges_specks_and_an_attached_vehicle():
+def test_ragged_edges_specks_and_an_attached_vehicle_bend_no_lane():
     rng = np.random.default_rng(0)
     ids = draw(road())
     ids[cv2.GaussianBlur(rng.normal(size=ids.shape), (0, 0), 1) > 0.3] = 0
@@ -70,7 +69,7 @@ def test_lanes_survive_ragged_edges_specks_and_an_attached_vehicle():
     assert_lanes(tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES), road(), ends=4)
 
 
-def test_specks_and_blobs_are_no_lanes():
+def test_specks_and_blobs_are_not_lanes():
     ids = draw(road())
     ids[100:108, 20:28] = 5
     ids[110:170, 400:480] = 6
@@ -83,19 +82,19 @@ def test_specks_and_blobs_are_no_lanes():
 def test_speck_in_the_sky_bends_no_lane():
     ids = draw(road(1))
     ids[2:8, 20:34] = 7
-    for line, clean in zip(tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES), tusimple_lanes.lanes(draw(road(1)), PHOTO, H_SAMPLES),
-                           strict=True):
+    clean_lanes = tusimple_lanes.lanes(draw(road(1)), PHOTO, H_SAMPLES)
+    for line, clean in zip(tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES), clean_lanes, strict=True):
         both = (line >= 0) & (clean >= 0)
         assert ((line >= 0) == (clean >= 0)).mean() > 0.97 and np.abs(line - clean)[both].max() < 6
 
 
 @pytest.mark.parametrize('size', [(96, 48), (112, 56)])
-def test_rows_of_small_embeddings_are_not_pieces_each(size):
+def test_rows_of_small_embeddings_are_one_piece(size):
     expected = road()[1:3]
     assert_lanes(tusimple_lanes.lanes(draw(expected, size), PHOTO, H_SAMPLES), expected, tolerance=40, ends=4)
 
 
-def test_no_lane_outside_of_the_photo():
+def test_lane_is_absent_outside_the_photo():
     ids = np.zeros([360, 640], np.uint8)
     cv2.line(ids, (320, 125), (150, 359), 1, 3)
     line, = tusimple_lanes.lanes(ids, PHOTO, [-50, 600, 719, 720, 722])
@@ -103,7 +102,7 @@ def test_no_lane_outside_of_the_photo():
 
 
 @pytest.mark.parametrize('photo', [PHOTO, (640, 360)])
-def test_lanes_end_a_little_before_the_side_of_the_photo_as_labels_do(photo):
+def test_lanes_end_a_few_px_before_the_side_of_the_photo_as_labels_do(photo):
     ids = np.zeros([360, 640], np.uint8)
     cv2.line(ids, (320, 125), (639, 300), 1, 3)
     rows = np.arange(photo[1])
@@ -112,18 +111,18 @@ def test_lanes_end_a_little_before_the_side_of_the_photo_as_labels_do(photo):
     assert 0.985 * photo[0] < x.max() < 0.997 * photo[0]
 
 
-def test_one_row_is_enough_to_ask_for():
+def test_a_single_row_has_all_lanes():
     assert [line > 0 for line in tusimple_lanes.lanes(draw(road()), PHOTO, [400])] == [[True]] * 4
 
 
 def points(*ends):
-    """The straight line between two points of the photo, as in labels."""
+    """The straight lane between two points (x, y) of the photo: float [h_samples]."""
     (x0, y0), (x1, y1) = ends
     y = np.array(H_SAMPLES, float)
     return np.where((y >= min(y0, y1)) & (y <= max(y0, y1)), x0 + (x1 - x0) * (y - y0) / (y1 - y0), -2)
 
 
-def test_lanes_that_a_third_one_above_continues_stay_two():
+def test_two_lanes_that_meet_a_third_one_above_stay_two():
     lines = [points((630, 290), (200, 719)), points((650, 290), (1080, 719))]
     above = points((640, 240), (640, 280))
     found = tusimple_lanes.lanes(draw([*lines, above]), PHOTO, H_SAMPLES)
@@ -133,7 +132,7 @@ def test_lanes_that_a_third_one_above_continues_stay_two():
         assert np.abs(line - target)[near & (target >= 0)].max() < 15
 
 
-def test_lanes_that_fork_are_one_with_the_branch_that_fits_best():
+def test_lane_that_forks_is_joined_with_the_branch_that_fits_best():
     stem, left, right = points((640, 440), (600, 710)), points((646, 420), (670, 280)), points((660, 420), (720, 280))
     found = tusimple_lanes.lanes(draw([stem, left, right]), PHOTO, H_SAMPLES)
     assert len(found) == 2
@@ -141,7 +140,7 @@ def test_lanes_that_fork_are_one_with_the_branch_that_fits_best():
     assert min(np.abs(line - both)[both >= 0].max() for line in found) < 15
 
 
-def test_two_halves_of_a_lane_become_one():
+def test_two_halves_of_a_lane_are_joined():
     ids = draw(road())
     ids[150:165] = 0
     ids[165:][ids[165:] == 2] = 9
@@ -155,13 +154,13 @@ def test_lanes_that_meet_at_the_horizon_stay_two():
 
 
 @pytest.mark.parametrize('end, expected', [([640, 640], [640, 640]), ([640, 560], [710, 710])])
-def test_lanes_end_at_our_own_cars_bonnet_but_go_on_behind_what_hides_each_alone(end, expected):
+def test_lanes_end_at_our_own_cars_bonnet_but_are_extended_behind_different_objects(end, expected):
     ids = draw([np.where(np.array(H_SAMPLES) <= row, line, -2) for row, line in zip(end, road()[1:3])])
     for line, row in zip(tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES), expected, strict=True):
         assert abs(max(y for x, y in zip(line, H_SAMPLES) if x >= 0) - row) <= 10
 
 
-def test_lanes_begin_at_much_the_same_row_unless_one_begins_far_below():
+def test_lanes_begin_at_much_the_same_row_except_one_that_begins_far_below():
     starts = [300, 300, 330, 450]
     ids = draw([np.where(np.array(H_SAMPLES) >= row, line, -2) for row, line in zip(starts, road()[[1, 0, 2, 3]])])
     found = [min(y for x, y in zip(line, H_SAMPLES) if x >= 0) for line in tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES)]
@@ -169,7 +168,7 @@ def test_lanes_begin_at_much_the_same_row_unless_one_begins_far_below():
     assert found[3] >= 440
 
 
-def test_a_lane_that_stops_short_of_the_border_is_prolonged_and_one_that_ends_midway_is_not():
+def test_lane_that_stops_shortly_before_the_border_is_extended_and_one_that_ends_midway_is_not():
     expected = road()[1:3]
     ids = draw(expected)
     ids[235:][ids[235:] == 1] = 0  # 59 px short
@@ -179,18 +178,19 @@ def test_a_lane_that_stops_short_of_the_border_is_prolonged_and_one_that_ends_mi
     assert max(y for x, y in zip(second, H_SAMPLES) if x >= 0) in (440, 450)
 
 
-def test_the_lanes_that_most_rows_speak_for_are_kept():
+def test_max_lanes_keeps_the_lanes_with_most_rows():
     lines = [np.where(np.array(H_SAMPLES) >= 500 - 30 * i, 100.0 + 150 * i, -2) for i in range(7)]
     found = tusimple_lanes.lanes(draw(lines), PHOTO, H_SAMPLES, max_lanes=3)
     assert [round(max(line) / 150 - 100 / 150) for line in found] == [4, 5, 6]
 
 
-def test_no_instances_no_lanes():
+def test_no_instances_have_no_lanes():
     for shape in ([256, 512], [0, 9], [9, 0]):
         assert tusimple_lanes.lanes(np.zeros(shape, np.int32), PHOTO, H_SAMPLES) == []
 
 
-def test_untrained_noise_gives_lanes_in_bounds_at_most():
-    ids = clustering.instance_ids(untrained(9, size=64, scale=3), 1.0)
+def test_lanes_of_noise_are_inside_the_photo():
+    noise = cv2.GaussianBlur(np.random.default_rng(9).normal(size=[64, 64]), (0, 0), 4)
+    ids = np.maximum(np.rint(6 * noise / noise.std()), 0).astype(np.int32)
     for line in tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES):
         assert ((line == -2) | ((line >= 0) & (line <= 1279))).all()

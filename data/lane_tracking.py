@@ -1,0 +1,163 @@
+"""Lanes that keep their ids from frame to frame of a video, and lines that do not jitter. NumPy and SciPy.
+
+    tracker = LaneTracker(h_samples, frame_rate)
+    ids, lines = tracker.update(lanes)   # once per frame; lanes as tusimple_lanes.lanes returns them
+
+What moves lanes in the image is mostly the camera, and it moves all of them together: by its position across the road,
+its yaw, the curvature of the road and its pitch. So this common motion is estimated first. It averages the noise of all
+lanes and may be followed quickly; what remains, the deviation of a single lane, is mostly noise and is smoothed
+strongly. A filter per lane or per row would have to choose between the two: to halve noise of 2 px it would lag by
+several px in every lane change. Lanes that are not detected for a moment move along with the others.
+
+    predict   all lanes move on with the velocity of the common motion
+    match     lanes to tracks by the distance of the lines, gated: optimize.linear_sum_assignment
+    correct   the common motion, by an alpha-beta filter with the gains of Benedict and Bordner, Synthesis of an Optimal
+              Set of Radar Track-While-Scan Smoothing Equations, 1962; each lane's deviation, by an exponential average
+"""
+
+import numpy as np
+from scipy import optimize
+
+# Match
+# Greatest mean distance of a lane from its prediction: px per row below the horizon. Neighbouring lanes are 2 apart.
+_GATE = 0.4
+_HORIZON = 25  # rows between the horizon and the first row of the lanes
+_UNSHARED = 30.0  # px: cost of all rows in which only one of two lines exists, as a share of the rows of both
+_MIN_SHARED = 2  # rows
+
+# Correct
+# Seconds after which a third of an error remains.
+_COMMON_TIME, _LANE_TIME = 0.04, 0.35
+# Of the fit of the common motion, per motion of _motions. It keeps at 0 what the lanes of a frame do not determine: a
+# single lane does not determine the pitch.
+_RIDGE = 10.0, 1.0, 10.0, 3.0
+_OUTLIER = 4.0  # px: rows that deviate more from the common motion get weights below 1
+_REWEIGHTINGS = 4  # of the fit
+
+
+class LaneTracker:
+    """The tracks of a video's lanes: ids, lines and their common motion."""
+
+    def __init__(self, h_samples, frame_rate, smoothing=True, max_gap=0.5):
+        """A tracker that knows no lanes yet.
+
+        h_samples: rows of the lines, px, ascending
+        frame_rate: frames per second
+        smoothing: whether update returns filtered lines; the ids are the same
+        max_gap: seconds for which a lane that is not detected keeps its id
+        """
+        self.rows, self.smoothing = np.asarray(h_samples, np.float64), smoothing
+        self.max_unseen = round(max_gap * frame_rate)
+        self.common_gain, self.lane_gain = (1 - np.exp(-1 / (seconds * frame_rate))
+                                            for seconds in (_COMMON_TIME, _LANE_TIME))
+        self.next_id = 1
+        self.velocity = np.zeros(len(_RIDGE))  # of the common motion, per frame
+        self.ids = np.zeros(0, int)  # of the tracks
+        self.age = np.zeros(0, int)  # frames since a track's first detection
+        self.x = np.zeros([0, len(self.rows)])  # px
+        self.unseen = np.zeros([0, len(self.rows)], int)  # frames since a row was last detected
+
+    def update(self, lanes):
+        """Takes the lanes of the next frame.
+
+        lanes: list of float [len(h_samples)], x in px, negative where a lane is absent
+        -> (ids int [len(lanes)], lines float64 [len(lanes), len(h_samples)]), in the order of the lanes. Ids count from
+        1; none is used again. Lines are present in the rows in which the lanes are, and -2 elsewhere.
+        Raises ValueError for lanes with another number of rows.
+        """
+        lanes = np.asarray(lanes, np.float64).reshape(len(lanes), len(self.rows))
+        present, known = lanes >= 0, self.unseen <= self.max_unseen
+        if not len(self.ids):
+            self.velocity[:] = 0
+        some = np.concatenate([present, known]).any(0)
+        horizon = self.rows[some.argmax()] - _HORIZON
+        motions = _motions(self.x, known, self.rows, horizon)
+
+        self.x += _move(motions, self.velocity)
+        tracks, found = _match(self.x, known, lanes, present, self.rows - horizon)
+        shared = known[tracks] & present[found]
+        deviation = lanes[found] - self.x[tracks]
+        # Only lanes of the last frame: one that returns from a gap may have drifted.
+        motion = _fit_motion(motions[tracks], deviation, shared & (self.unseen[tracks] == 0))
+        self.x += _move(motions, self.common_gain * motion)
+        self.velocity += self.common_gain ** 2 / (2 - self.common_gain) * motion
+        deviation -= _move(motions[tracks], motion)
+
+        # The longer a row was not detected, and the younger the track, the more the detection counts.
+        gain = np.maximum(1 - (1 - self.lane_gain) ** (self.unseen[tracks] + 1), 1 / (self.age[tracks, None] + 1))
+        for track, lane, part, step in zip(tracks, found, shared, gain * deviation):
+            self.x[track, part] += step[part]
+            # New rows begin with the offset of the nearest old one, so that the line has no step.
+            new = present[lane] & ~part
+            offset = (self.x[track] - lanes[lane])[part]
+            self.x[track, new] = lanes[lane, new] + np.interp(self.rows[new], self.rows[part], offset)
+
+        self.unseen += 1
+        self.unseen[tracks] *= ~present[found]
+        self.age += 1
+        ids, lines = np.zeros(len(lanes), int), np.where(present, lanes, -2)
+        ids[found] = self.ids[tracks]
+        if self.smoothing:
+            lines[found] = np.where(present[found], np.maximum(self.x[tracks], 0), -2)
+        self._begin_and_end(ids, lanes, present)
+        return ids, lines
+
+    def _begin_and_end(self, ids, lanes, present):
+        """Gives lanes without an id a new track, and ends the tracks that were not detected for too long."""
+        new = np.flatnonzero(ids == 0)
+        ids[new] = self.next_id + np.arange(len(new))
+        self.next_id += len(new)
+        keep = (self.unseen <= self.max_unseen).any(1)
+        self.ids = np.concatenate([self.ids[keep], ids[new]])
+        self.age = np.concatenate([self.age[keep], np.ones(len(new), int)])
+        self.x = np.concatenate([self.x[keep], lanes[new]])
+        self.unseen = np.concatenate([self.unseen[keep], np.where(present[new], 0, self.max_unseen + 1)])
+
+
+def _match(x, known, lanes, present, below_horizon):
+    """Assigns lanes, [L, rows], to the tracks with lines x, [K, rows], at least total cost.
+
+    -> (tracks int [M], lanes int [M]). The cost is the mean |distance in x| over shared rows, plus that of the rows in
+    which only one of them exists: where a lane forks, its id goes on with the longer branch.
+    """
+    shared, either = known[:, None] & present, known[:, None] | present
+    count = shared.sum(2)
+    distance = (np.abs(x[:, None] - lanes) * shared).sum(2) / np.maximum(count, 1)
+    gate = _GATE * (below_horizon * shared).sum(2) / np.maximum(count, 1)
+    possible = (distance <= gate) & (count >= _MIN_SHARED)
+    cost = distance + _UNSHARED * (1 - count / np.maximum(either.sum(2), 1))
+    tracks, found = optimize.linear_sum_assignment(np.where(possible, cost, 1e6))
+    good = possible[tracks, found]
+    return tracks[good], found[good]
+
+
+def _motions(x, known, rows, horizon):
+    """What lines x, [K, rows], do in the image when the camera or the road moves: float64 [K, 4, rows], px.
+
+    On a flat road in perspective, x = c + yaw + position * depth^-1 + curvature * depth, with depth = 1 / (row -
+    horizon): so its motions are 1, row - horizon, 1 / (row - horizon) and, for the pitch, dx / drow of each line.
+    """
+    below = np.maximum(rows - horizon, _HORIZON)
+    shape = np.stack([np.ones(len(rows)), below / below.max(initial=1), _HORIZON / below])
+    motions = np.zeros([len(x), len(_RIDGE), len(rows)])
+    motions[:, :3] = shape
+    for line, part, motion in zip(x, known, motions):
+        if np.count_nonzero(part) > 1:
+            motion[3] = np.interp(rows, rows[part], np.gradient(line[part], rows[part]))
+    return motions
+
+
+def _move(motions, motion):
+    """Sum of the motions, [K, 4, rows], each times its amount, [4]: px [K, rows]."""
+    return np.einsum('kmr,m->kr', motions, motion)
+
+
+def _fit_motion(motions, deviation, part):
+    """The amounts, [4], of motions that explain deviations of lines, [K, rows], in the rows of part, a mask, best."""
+    matrix, target = motions.transpose(0, 2, 1)[part], deviation[part]
+    weight, motion = np.ones(len(target)), np.zeros(len(_RIDGE))
+    for _ in range(_REWEIGHTINGS if len(target) else 0):
+        weighted = matrix.T * weight
+        motion = np.linalg.solve(weighted @ matrix + np.diag(_RIDGE), weighted @ target)
+        weight = np.minimum(1, _OUTLIER / np.maximum(np.abs(target - matrix @ motion), 1e-9)) ** 2
+    return motion

@@ -1,0 +1,142 @@
+"""Tests of data/lane_tracking.py: ids and lines on drives whose truth is known."""
+
+import numpy as np
+import pytest
+
+from benchmark_lane_tracking import FAR, HORIZON, ROWS, drive, measure
+from data.lane_tracking import LaneTracker
+
+
+def road(*offsets, shift=0.0, bend=0.0):
+    """Lanes at these offsets from the camera, in lane widths: list of float [rows], -2 outside the photo."""
+    below = ROWS - HORIZON
+    lines = [640 + 1.7 * (offset + shift) * below + bend / np.maximum(below, 5) for offset in offsets]
+    return [np.where((ROWS >= FAR) & (x >= 0) & (x <= 1279), x, -2) for x in lines]
+
+
+def run(frames, frame_rate=30, **kwargs):
+    """-> list of ids, as lists, and list of lines, per frame."""
+    tracker = LaneTracker(ROWS, frame_rate, **kwargs)
+    results = [tracker.update(lanes) for lanes in frames]
+    return [ids.tolist() for ids, _ in results], [lines for _, lines in results]
+
+
+@pytest.mark.parametrize('kwargs', [{}, {'smooth_noise': False}, {'num_lanes': 2}, {'frame_rate': 10}])
+def test_ids_do_not_switch_in_bends_lane_changes_and_gaps(kwargs):
+    switches, _, _ = measure(drive(1, 20, **kwargs), kwargs.get('frame_rate', 30))
+    assert switches < 2
+
+
+@pytest.mark.parametrize('changes, bends', [(False, False), (False, True), (True, True)])
+def test_smoothing_halves_the_jitter_through_bends_and_lane_changes(changes, bends):
+    _, detected, tracked = measure(drive(2, 20, changes=changes, bends=bends))
+    assert detected > 1.9 and tracked < 0.5 * detected
+
+
+def test_lines_without_noise_do_not_lag():
+    _, detected, tracked = measure(drive(3, 20, noise=0))
+    assert detected == 0 and tracked < 0.7
+
+
+def test_lines_are_those_of_the_lanes_without_smoothing_and_the_ids_the_same():
+    frames = [list(lanes.values()) for lanes, _ in drive(4, 5)]
+    ids, lines = run(frames, smoothing=False)
+    assert ids == run(frames)[0]
+    for lanes, own in zip(frames, lines):
+        np.testing.assert_array_equal(lanes, own)
+
+
+def test_lines_are_present_in_the_rows_of_the_lanes():
+    frames = [list(lanes.values()) for lanes, _ in drive(5, 5)]
+    for lanes, lines in zip(frames, run(frames)[1]):
+        np.testing.assert_array_equal(np.array(lanes) >= 0, lines >= 0)
+        assert (lines[lines < 0] == -2).all()
+
+
+@pytest.mark.parametrize('frame_rate', [10, 30])
+def test_id_survives_a_gap_of_half_a_second_and_no_longer_one(frame_rate):
+    both, one = road(-0.5, 0.5), road(-0.5)
+    half = round(0.5 * frame_rate)
+    ids, _ = run([both] * 5 + [one] * half + [both] * 5 + [one] * (half + 1) + [both], frame_rate)
+    assert ids[5 + half] == [1, 2] and ids[-1] == [1, 3]
+
+
+def test_missing_lane_moves_along_with_the_others_in_a_lane_change():
+    shifts = np.linspace(0, 1, 90)  # by one lane in 3 s
+    frames = [road(-1.5, -0.5, 0.5, shift=shift) for shift in shifts]
+    for frame in frames[40:55]:
+        del frame[1]
+    ids, lines = run(frames)
+    assert ids[55] == [1, 2, 3]
+    np.testing.assert_allclose(lines[55][1], frames[55][1], atol=3)
+
+
+def test_ids_survive_half_a_second_without_any_lane():
+    ids, _ = run([road(-0.5, 0.5)] * 5 + [[]] * 15 + [road(-0.5, 0.5)])
+    assert ids[5] == [] and ids[-1] == [1, 2]
+
+
+def test_ids_follow_the_lanes_in_any_order():
+    lanes = road(-1.5, -0.5, 0.5)
+    ids, _ = run([lanes, lanes[::-1], [lanes[1], lanes[2], lanes[0]]])
+    assert ids == [[1, 2, 3], [3, 2, 1], [2, 3, 1]]
+
+
+def test_lane_that_leaves_and_one_that_appears_have_ids_of_their_own():
+    shifts = np.linspace(0, 1, 90)
+    ids, _ = run([road(*([-1.5] if shift < 0.5 else []), -0.5, 0.5, *([1.5] if shift > 0.3 else []), shift=-shift)
+                  for shift in shifts])
+    assert ids[0] == [1, 2, 3] and ids[-1] == [2, 3, 4]
+
+
+def test_no_id_is_used_again():
+    frames = [road(-0.5), []] * 5 + [[]] * 20
+    ids, _ = run([lanes for _ in range(3) for lanes in frames])
+    assert sorted({number for own in ids for number in own}) == [1, 2, 3]
+    assert ids[0] == [1] and ids[len(frames)] == [2] and ids[2 * len(frames)] == [3]
+
+
+def test_id_goes_on_with_the_longer_branch_of_a_fork():
+    stem = road(-0.5)[0]
+    branch, longer = np.where(ROWS < 400, stem, -2), np.where(stem >= 0, stem + 6, -2)  # the short one fits better
+    ids, _ = run([[stem]] * 5 + [[branch, longer]] + [[branch - 6 * (branch >= 0), longer]] * 20)
+    assert ids[5] == [2, 1] and ids[-1] == [2, 1]
+
+
+def test_lines_without_shared_rows_are_different_lanes():
+    stem = road(-0.5)[0]
+    ids, _ = run([[np.where(ROWS < 400, stem, -2)], [np.where(ROWS >= 400, stem, -2)]])
+    assert ids == [[1], [2]]
+
+
+def test_lane_far_from_all_tracks_is_new_even_if_one_is_missing():
+    ids, _ = run([road(-1.5, -0.5)] * 5 + [road(-1.5, 0.5)])
+    assert ids[-1] == [1, 3]
+
+
+def test_one_wrong_line_leaves_the_others_where_they_are():
+    frames = [road(-1.5, -0.5, 0.5, 1.5) for _ in range(20)]
+    frames[10][0] = np.where(frames[10][0] >= 0, frames[10][0] + 40, -2)
+    ids, lines = run(frames)
+    assert ids[10] == [1, 2, 3, 4]
+    for own in lines:
+        np.testing.assert_allclose(own[1:], frames[0][1:], atol=2)
+
+
+def test_line_that_grows_has_no_step():
+    whole = road(-0.5)[0]
+    upper = np.where(ROWS < 500, whole, -2)
+    _, lines = run([[upper]] * 20 + [[np.where(whole >= 0, whole + 10, -2)]])
+    line = lines[-1][0]
+    present = line >= 0
+    np.testing.assert_allclose(np.diff(line[present]), np.diff(whole[present]), atol=2)
+
+
+def test_frame_without_lanes_has_no_ids():
+    ids, lines = LaneTracker(ROWS, 30).update([])
+    assert ids.shape == (0,) and lines.shape == (0, len(ROWS))
+
+
+def test_lanes_with_another_number_of_rows_are_an_error():
+    with pytest.raises(ValueError):
+        LaneTracker(ROWS, 30).update([np.zeros(len(ROWS) // 2)] * 2)
