@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 
 import cv2
 import numpy as np
@@ -66,7 +67,12 @@ def render(scene, rng):
 
 def write_scene(folder, seed, index):
     """Makes a scene and writes its photo; runs in a worker process. -> its tusimple.Record"""
-    photo, quality, record = make_scene(seed, index)
+    try:
+        photo, quality, record = make_scene(seed, index)
+    except cv2.error as error:
+        if error.code != cv2.Error.StsNoMem:
+            raise
+        raise MemoryError from None
     path = os.path.join(folder, record.raw_file)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     _, data = cv2.imencode('.jpg', photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -77,18 +83,26 @@ def write_scene(folder, seed, index):
 def start_worker():
     cv2.setNumThreads(1)  # the processes share the cores already
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent():
+    """Ends this worker process when the parent is gone, even one that was killed and could tell nobody."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def make_all(folder, num, seed, workers):
     """Writes the photos of all scenes, several at a time. -> their Records, in order"""
     context = multiprocessing.get_context('spawn')  # a forked OpenCV may hang
-    pool = concurrent.futures.ProcessPoolExecutor(min(workers, num), context, start_worker)
+    # More processes than cores would only take memory.
+    pool = concurrent.futures.ProcessPoolExecutor(min(workers, num, os.cpu_count()), context, start_worker)
     try:
         scenes = pool.map(functools.partial(write_scene, folder, seed), range(num), chunksize=4)
         return list(tqdm.tqdm(scenes, total=num, unit='scene', disable=None))
-    except concurrent.futures.process.BrokenProcessPool:
-        raise command_line.InputError('a worker process was ended from outside; if memory is short, use '
-                                      'fewer --workers') from None
+    except (concurrent.futures.process.BrokenProcessPool, MemoryError):
+        raise command_line.InputError('a worker process ran out of memory or was ended from outside; if memory is '
+                                      'short, use fewer --workers') from None
     finally:
         pool.shutdown(cancel_futures=True)
 

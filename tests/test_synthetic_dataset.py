@@ -1,7 +1,12 @@
 """data/synthetic_dataset.py: geometry like real labels, photos that show what the labels say, whole files."""
 
+import concurrent.futures
 import dataclasses
 import json
+import os
+import select
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -208,3 +213,44 @@ def test_a_run_that_fails_leaves_no_label_file(run_script, tmp_path):
     assert outcome.status == 1
     assert outcome.err.count('\n') == 1 and 'clips' in outcome.err
     assert not (tmp_path / synthetic_dataset.LABEL_FILE).exists()
+
+
+def start(folder, *flags, **kwargs):
+    """The script as a process of its own, its output in a pipe that its worker processes hold open too."""
+    command = [sys.executable, synthetic_dataset.__file__, folder, *map(str, flags)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs)
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    photo = tmp_path / 'clips/synthetic/000000/20.jpg'
+    photo.parent.mkdir(parents=True)
+    os.mkfifo(photo)
+    reader = os.open(photo, os.O_RDONLY | os.O_NONBLOCK)
+    parent = start(tmp_path, '--num', 100000, '--workers', 2)
+    try:
+        assert select.select([reader], [], [], 120)[0]  # a worker has painted the first scene
+    finally:
+        parent.kill()
+        os.close(reader)
+    parent.communicate(timeout=60)  # the end of the pipe: no worker is left
+
+
+def out_of_memory(folder, seed, index):
+    raise MemoryError
+
+
+def test_a_worker_without_memory_is_one_line(run_script, tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic_dataset, 'write_scene', out_of_memory)
+    outcome = run(run_script, tmp_path, '--num', 2, '--workers', 2)
+    assert outcome.status == 1 and outcome.err.count('\n') == 1 and '--workers' in outcome.err
+    assert not (tmp_path / synthetic_dataset.LABEL_FILE).exists()
+
+
+def test_no_more_workers_than_cores_are_started(run_script, tmp_path, monkeypatch):
+    started = []
+    pool = concurrent.futures.ProcessPoolExecutor
+    monkeypatch.setattr(os, 'cpu_count', lambda: 1)
+    monkeypatch.setattr(concurrent.futures, 'ProcessPoolExecutor',
+                        lambda workers, *args: started.append(workers) or pool(workers, *args))
+    assert not run(run_script, tmp_path, '--num', 2, '--workers', 30000).status
+    assert started == [1]
