@@ -1,13 +1,22 @@
 """data/synthetic_dataset.py: geometry like real labels, photos that show what the labels say, whole files."""
 
+import concurrent.futures
 import dataclasses
 import json
+import os
+import select
+import subprocess
+import sys
 
 import cv2
 import numpy as np
 import pytest
 
 from data import synthetic_dataset, tusimple
+from data.synthetic_distributions import sample_scene
+from data.synthetic_label import lane_labels
+from data.synthetic_scene import Camera, Line, Vehicle
+from data.synthetic_vehicles import VEHICLES
 
 # Of the 3,626 training label lines of TuSimple, as `statistics` measures them: quantiles 0.1, 0.25, 0.5,
 # 0.75, 0.9, and how far, in px, a sample of ours may lie from each.
@@ -27,7 +36,7 @@ REAL_SHARE_OF_LANES = {2: 0.00, 3: 0.26, 4: 0.67, 5: 0.07}
 
 @pytest.fixture(scope='module')
 def records():
-    return [synthetic_dataset.lane_labels(synthetic_dataset.sample_scene(np.random.default_rng([3, index])))
+    return [lane_labels(sample_scene(np.random.default_rng([3, index])))
             for index in range(500)]
 
 
@@ -89,7 +98,7 @@ def test_labels_follow_the_convention(records):
 def test_the_label_of_a_double_line_is_the_one_nearer_to_us():
     doubles = 0
     for index in range(200):
-        lines = synthetic_dataset.sample_scene(np.random.default_rng([4, index])).lines
+        lines = sample_scene(np.random.default_rng([4, index])).lines
         for line, other in zip(lines, lines[1:]):
             if line.labelled and abs(line.offset - other.offset) > 0.05 and abs(line.offset - other.offset) < 1:
                 doubles += 1
@@ -99,7 +108,7 @@ def test_the_label_of_a_double_line_is_the_one_nearer_to_us():
 
 def test_a_point_of_a_flat_straight_road_lands_where_the_pinhole_puts_it():
     scene = plain_scene(roll=0.0)
-    lane = np.array(synthetic_dataset.lane_labels(scene).lanes[0])
+    lane = np.array(lane_labels(scene).lanes[0])
     # x = centre + offset / height * (row - horizon), whatever the focal length
     row = np.array(tusimple.H_SAMPLES)
     expected = 640 - 1.8 / 1.6 * (row - 240)
@@ -111,11 +120,11 @@ def test_a_point_of_a_flat_straight_road_lands_where_the_pinhole_puts_it():
 def plain_scene(roll, vehicles=()):
     """Two white lines on dark asphalt in flat light, through a faultless lens."""
     rng = np.random.default_rng(0)
-    scene = synthetic_dataset.sample_scene(rng)
-    lines = [synthetic_dataset.Line(offset, (250, 250, 250), 0.15, [], 0.0, 0.0, 0.0, False, True)
+    scene = sample_scene(rng)
+    lines = [Line(offset, (250, 250, 250), 0.15, [], 0.0, 0.0, 0.0, False, True)
              for offset in (-1.8, 1.8)]
     return dataclasses.replace(
-        scene, camera=synthetic_dataset.Camera(1500.0, 1.6, 640.0, 240.0, roll),
+        scene, camera=Camera(1500.0, 1.6, 640.0, 240.0, roll),
         road=dataclasses.replace(scene.road, heading=0.0, curvature=0.0, curvature_rate=0.0, grade=0.0,
                                  left=-1.8, right=1.8, lane_width=3.6, concrete=False, shade=80.0,
                                  shoulders=(4.0, 4.0), shoulder_shade=80.0,
@@ -131,7 +140,7 @@ def test_label_points_lie_in_the_middle_of_the_painted_lines(roll):
     scene = plain_scene(roll)
     photo = synthetic_dataset.render(scene, np.random.default_rng(1)).astype(float).mean(-1)
     checked = 0
-    for lane in synthetic_dataset.lane_labels(scene).lanes:
+    for lane in lane_labels(scene).lanes:
         for x, y in zip(lane, tusimple.H_SAMPLES):
             if y >= 420 and 60 <= x < 1220:
                 around = photo[y, x - 60:x + 61]
@@ -142,9 +151,9 @@ def test_label_points_lie_in_the_middle_of_the_painted_lines(roll):
 
 
 def test_vehicles_hide_lines_but_not_their_labels():
-    vehicle = synthetic_dataset.Vehicle('sedan', 1.8, 10.0, (120, 20, 20), False, False, 1.0)
+    vehicle = Vehicle('sedan', 1.8, 10.0, (120, 20, 20), False, False, 1.0)
     free, hidden = plain_scene(0.0), plain_scene(0.0, [vehicle])
-    assert synthetic_dataset.lane_labels(free) == synthetic_dataset.lane_labels(hidden)
+    assert lane_labels(free) == lane_labels(hidden)
     photos = [synthetic_dataset.render(scene, np.random.default_rng(1)).astype(int)
               for scene in (free, hidden)]
     row = 450  # 11.4 m away on the road: behind the end of the car
@@ -157,10 +166,10 @@ def empty():
     return synthetic_dataset.render(plain_scene(0.0), np.random.default_rng(1)).astype(int)
 
 
-@pytest.mark.parametrize('kind', sorted(synthetic_dataset.VEHICLES))
+@pytest.mark.parametrize('kind', sorted(VEHICLES))
 def test_every_vehicle_is_painted_from_both_ends(kind, empty):
     for oncoming in (False, True):
-        vehicle = synthetic_dataset.Vehicle(kind, 4.0, 15.0, (200, 20, 20), oncoming, True, 1.0)
+        vehicle = Vehicle(kind, 4.0, 15.0, (200, 20, 20), oncoming, True, 1.0)
         photo = synthetic_dataset.render(plain_scene(0.0, [vehicle]), np.random.default_rng(1)).astype(int)
         changed = np.abs(photo - empty).max(-1) > 40
         x = 640 + 1500 * 4.0 / 15
@@ -193,8 +202,8 @@ def test_same_seed_same_bytes_whatever_the_number_of_processes_or_scenes(run_scr
 
 
 def test_another_seed_gives_other_scenes():
-    scenes = [synthetic_dataset.sample_scene(np.random.default_rng([seed, 0])) for seed in (1, 2)]
-    assert synthetic_dataset.lane_labels(scenes[0]).lanes != synthetic_dataset.lane_labels(scenes[1]).lanes
+    scenes = [sample_scene(np.random.default_rng([seed, 0])) for seed in (1, 2)]
+    assert lane_labels(scenes[0]).lanes != lane_labels(scenes[1]).lanes
 
 
 def test_a_run_that_fails_leaves_no_label_file(run_script, tmp_path):
@@ -206,3 +215,42 @@ def test_a_run_that_fails_leaves_no_label_file(run_script, tmp_path):
     assert not (tmp_path / synthetic_dataset.LABEL_FILE).exists()
 
 
+def start(folder, *flags, **kwargs):
+    """The script as a process of its own, its output in a pipe that its worker processes hold open too."""
+    command = [sys.executable, synthetic_dataset.__file__, folder, *map(str, flags)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs)
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    photo = tmp_path / 'clips/synthetic/000000/20.jpg'
+    photo.parent.mkdir(parents=True)
+    os.mkfifo(photo)
+    reader = os.open(photo, os.O_RDONLY | os.O_NONBLOCK)
+    parent = start(tmp_path, '--num', 100000, '--workers', 2)
+    try:
+        assert select.select([reader], [], [], 120)[0]  # a worker has painted the first scene
+    finally:
+        parent.kill()
+        os.close(reader)
+    parent.communicate(timeout=60)  # the end of the pipe: no worker is left
+
+
+def out_of_memory(folder, seed, index):
+    raise MemoryError
+
+
+def test_a_worker_without_memory_is_one_line(run_script, tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic_dataset, 'write_scene', out_of_memory)
+    outcome = run(run_script, tmp_path, '--num', 2, '--workers', 2)
+    assert outcome.status == 1 and outcome.err.count('\n') == 1 and '--workers' in outcome.err
+    assert not (tmp_path / synthetic_dataset.LABEL_FILE).exists()
+
+
+def test_no_more_workers_than_cores_are_started(run_script, tmp_path, monkeypatch):
+    started = []
+    pool = concurrent.futures.ProcessPoolExecutor
+    monkeypatch.setattr(os, 'cpu_count', lambda: 1)
+    monkeypatch.setattr(concurrent.futures, 'ProcessPoolExecutor',
+                        lambda workers, *args: started.append(workers) or pool(workers, *args))
+    assert not run(run_script, tmp_path, '--num', 2, '--workers', 30000).status
+    assert started == [1]

@@ -1,0 +1,195 @@
+"""Where things of a rendered scene come to lie in the picture, what paints them, and the textures they share.
+
+Lengths are in m, angles in rad, places in the picture in px (x to the right, y down), colours RGB 0..255.
+"""
+import dataclasses
+import functools
+
+import cv2
+import numpy as np
+
+WIDTH, HEIGHT = 1280, 720
+MARGIN = 30  # px around the photo that the turn by the camera's roll may bring in
+NEAREST, FARTHEST = 2.0, 1500.0  # m along the road
+
+
+# ---- Projection ------------------------------------------------------------------------------------------------------
+
+class View:
+    """The camera over the road: where things come to lie in the picture, in px, roll left aside.
+
+    camera: synthetic_scene.Camera; road: synthetic_scene.Road
+    z [n]: distances m; skyline [n]: the row px of the road's surface, or of the crest that hides it; seen: bool [n]
+    vanishing: the row px where the road ends
+    """
+
+    def __init__(self, camera, road):
+        self.camera, self.road = camera, road
+        self.z = np.geomspace(NEAREST, FARTHEST, 3000)
+        row = self.row(self.z)
+        self.skyline = np.minimum.accumulate(row)
+        self.seen = row <= self.skyline
+        self.vanishing = self.skyline[-1]
+
+    def row(self, z, height=0.0):
+        """Row px of a point `height` m over the road at distance z m."""
+        return self.camera.horizon + self.camera.focal * (self.camera.height - self.road.rise(z) - height) / z
+
+    def column(self, z, offset):
+        """Column px of a point `offset` m to the right of the camera's path at distance z m."""
+        return self.camera.centre + self.camera.focal * (self.road.centre(z) + offset) / z
+
+    def project(self, offset, height, z):
+        """Points [n] in m, those nearer than NEAREST moved there. -> float64 [n, 2] px"""
+        z = np.maximum(np.asarray(z, float), NEAREST)
+        return np.stack(np.broadcast_arrays(self.column(z, np.asarray(offset, float)), self.row(z, height)), -1)
+
+    def distance(self, rows):
+        """Rows [n] px; those over the skyline lie at FARTHEST. -> distance of the road in each, float64 [n] m"""
+        return np.interp(rows, self.skyline[::-1], self.z[::-1], right=NEAREST)
+
+    def turn(self):
+        """The camera's roll, about the middle of the photo. -> float64 [2, 3], as cv2.warpAffine takes it"""
+        c, s = np.cos(self.camera.roll), np.sin(self.camera.roll)
+        x, y = WIDTH / 2, HEIGHT / 2
+        return np.array([[c, -s, x - c * x + s * y], [s, c, y - s * x - c * y]])
+
+
+# ---- Painting --------------------------------------------------------------------------------------------------------
+
+class Canvas:
+    """The picture while it is painted: pixels, uint8 [height, width, 3], with MARGIN around the photo.
+
+    view: View of the scene's camera, moved by MARGIN
+    """
+
+    def __init__(self, scene):
+        self.scene, self.light = scene, scene.light
+        self.view = View(dataclasses.replace(scene.camera, centre=scene.camera.centre + MARGIN,
+                                             horizon=scene.camera.horizon + MARGIN), scene.road)
+        self.pixels = np.zeros([HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN, 3], np.uint8)
+        self.height, self.width = self.pixels.shape[:2]
+
+    def air(self, colour, z):
+        """A colour as the light and the haze over the distance z m leave it. -> float64 [3]"""
+        seen = np.exp(-z / self.light.haze)
+        return np.asarray(colour) * self.light.ambient * seen + self.light.horizon * (1 - seen)
+
+    def facing(self, azimuth):
+        """Brightness 0..1 of an upright face whose normal points to azimuth rad (0: away from us, pi: to us)."""
+        lit = max(0.0, np.cos(azimuth - self.light.azimuth)) * np.cos(self.light.elevation)
+        return 1.0 - self.light.shadow * (1 - lit) * 0.85
+
+    def sun(self):
+        """Where the sun stands. -> (x, y) px"""
+        camera, light = self.view.camera, self.light
+        return (camera.centre + camera.focal * np.tan(np.clip(light.azimuth, -1.45, 1.45)),
+                camera.horizon - camera.focal * np.tan(light.elevation))
+
+    def polygon(self, points, colour):
+        """Fills a polygon [n, 2] px with antialiased edges."""
+        x = points[:, 0]
+        if x.max() > 0 and x.min() < self.width:
+            cv2.fillPoly(self.pixels, [sixteenths(points)], clipped(colour), cv2.LINE_AA, 4)
+
+    def strip(self, low, high, colour):
+        """Fills what lies between two lines [n, 2] px."""
+        self.polygon(np.vstack([low, high[::-1]]), colour)
+
+    def polyline(self, points, colour, width):
+        """A line through points [n, 2] px, width px wide, at least one."""
+        width = max(1, int(round(width)))
+        cv2.polylines(self.pixels, [sixteenths(points)], False, clipped(colour), width, cv2.LINE_AA, 4)
+
+    def roughen(self, before, rng, size, strength):
+        """Gives all that was painted since `before`, a copy of pixels, a texture with features of size px."""
+        changed = differing(before, self.pixels)
+        rows = np.flatnonzero(changed.any(1))
+        if len(rows):
+            part = slice(rows[0], rows[-1] + 1)
+            y, x = np.meshgrid(np.arange(part.start, part.stop, dtype=np.float32),
+                               np.arange(self.width, dtype=np.float32), indexing='ij')
+            shift = rng.uniform(0, 512, 2).astype(np.float32)
+            leaves = look_up(noise_tile(4, 1.2), x / np.float32(size) + shift[0], y / np.float32(size * 0.7) + shift[1])
+            leaves += 0.8 * look_up(cloud_tile(), x / 2 + shift[1], y + shift[0])
+            shade(self.pixels[part], 1 + np.float32(strength) * leaves * changed[part])
+
+
+def clipped(colour):
+    """A colour [3] as OpenCV takes it. -> tuple of floats 0..255"""
+    return tuple(min(max(float(c), 0.0), 255.0) for c in colour)
+
+
+def sixteenths(points):
+    """Points px [n, 2] as OpenCV takes them for a position finer than a pixel (shift 4). -> int32 [n, 2]"""
+    return np.minimum(np.maximum(points * 16 + 0.5, -120000), 120000).astype(np.int32)
+
+
+def differing(before, after):
+    """Where two uint8 [rows, columns, 3] differ. -> bool [rows, columns]"""
+    return cv2.transform(cv2.absdiff(before, after), np.ones([1, 3], np.float32)) > 0
+
+
+def shade(pixels, gain):
+    """Multiplies pixels, uint8 [rows, columns, 3], in place by gain, float32 [rows, columns]."""
+    pixels[:] = cv2.multiply(pixels, cv2.merge([gain] * 3), dtype=cv2.CV_8U)
+
+
+# ---- Random values and textures --------------------------------------------------------------------------------------
+
+def mixture(rng, *parts, p=None):
+    """A value of one of several parts, each a number or the (low, high) of a uniform distribution; p: their shares."""
+    return rng.choice([rng.uniform(*part) if isinstance(part, tuple) else part for part in parts], p=p)
+
+
+def wandering(rng, length, scale):
+    """A random smooth line, features about `scale` entries long and finer ones. -> float64 [length], deviation 1"""
+    total = np.zeros(length)
+    for k in range(4):
+        knots = max(2, int(length / scale * 2 ** k) + 2)
+        total += np.interp(np.linspace(0, knots - 1, length), np.arange(knots), rng.standard_normal(knots)) / 1.8 ** k
+    return total / 1.2
+
+
+@functools.lru_cache(maxsize=None)
+def noise_tile(number, smooth=0.7):
+    """Noise that repeats seamlessly after 512 entries, the same in every process; smooth: sigma of its blur, entries.
+
+    -> float32 [513, 513], mean 0, deviation 1
+    """
+    noise = np.random.default_rng([77, number]).standard_normal([512, 512]).astype(np.float32)
+    if smooth:
+        noise = cv2.GaussianBlur(np.tile(noise, [3, 3]), (0, 0), smooth)[512:1024, 512:1024]
+    return _wrapped(noise / noise.std())
+
+
+@functools.lru_cache(maxsize=None)
+def cloud_tile():
+    """Like noise_tile, with features of all sizes (1/f)."""
+    frequency = np.hypot(np.fft.fftfreq(512)[:, None], np.fft.fftfreq(512)[None])
+    frequency[0, 0] = np.inf
+    spectrum = np.fft.fft2(np.random.default_rng(78).standard_normal([512, 512])) / frequency ** 1.6
+    noise = np.fft.ifft2(spectrum).real.astype(np.float32)
+    return _wrapped(noise / noise.std())
+
+
+@functools.lru_cache(maxsize=None)
+def speck_tile():
+    """Like noise_tile, but 0 almost everywhere, with single round spots of up to 1."""
+    spots = np.zeros([512, 512], np.float32)
+    rng = np.random.default_rng(80)
+    for x, y, size in rng.uniform(8, 504, [260, 3]):
+        cv2.circle(spots, (int(x * 16), int(y * 16)), int(16 * (0.8 + 2.2 * (size / 504) ** 3)),
+                   float(rng.uniform(0.3, 1)), -1, cv2.LINE_8, 4)
+    return _wrapped(cv2.GaussianBlur(spots, (0, 0), 0.7))
+
+
+def _wrapped(tile):
+    """A tile with its first row and column again at the end, for interpolation. -> float32 [513, 513]"""
+    return np.pad(tile, (0, 1), mode='wrap')
+
+
+def look_up(tile, x, y):
+    """A tile at any places x, y float32 [rows, columns]. (OpenCV's own wrapping is ten times slower.) -> float32"""
+    x, y = (places - np.floor(places * np.float32(1 / 512)) * np.float32(512) for places in (x, y))
+    return cv2.remap(tile, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

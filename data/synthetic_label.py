@@ -1,0 +1,33 @@
+"""From a scene to its label: the lines of the road, projected as TuSimple's annotators drew them."""
+import numpy as np
+
+from data import synthetic_canvas, tusimple
+
+_GAP = 20  # px below the vanishing row where labels begin; the median of TuSimple's
+_EDGE = 5  # px before the sides of the photo where labels end; of TuSimple's half have a point there
+_MIN_POINTS = 4  # a line with fewer is left out
+
+
+def lane_labels(scene, raw_file=''):
+    """The label of a scene as TuSimple draws it: the two lines of the own lane and one or two more on each side.
+
+    Lines go on where something hides them, from the bottom, or _EDGE before the side of the photo, to _GAP below the
+    horizon. Annotators end their lines a row or two higher or lower; that noise is left out, as nothing in a photo
+    foretells it. Of a double line the label follows the one nearer to us.
+
+    -> tusimple.Record, lanes from left to right
+    """
+    view = synthetic_canvas.View(scene.camera, scene.road)
+    turn = view.turn()
+    rows = np.array(tusimple.H_SAMPLES)
+    lanes = []
+    for line in sorted((line for line in scene.lines if line.labelled), key=lambda line: line.offset):
+        points = view.project(line.offset, 0.0, view.z)[view.seen] @ turn[:, :2].T + turn[:, 2]
+        x, y = points[::-1, 0], np.maximum.accumulate(points[::-1, 1])
+        columns = np.rint(np.interp(rows, y, x, left=-1, right=-1)).astype(int)
+        hidden = (rows < y[0] + _GAP) | (rows > synthetic_canvas.HEIGHT - scene.lens.bonnet)
+        outside = (columns < _EDGE) | (columns > synthetic_canvas.WIDTH - 1 - _EDGE)
+        columns[outside | hidden] = tusimple.ABSENT
+        if (columns >= 0).sum() >= _MIN_POINTS:
+            lanes.append(columns.tolist())
+    return tusimple.Record(raw_file, lanes[:tusimple.MAX_LANES], list(tusimple.H_SAMPLES))

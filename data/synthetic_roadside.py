@@ -1,0 +1,347 @@
+"""What stands beside and above the road: banks, barriers, trees, poles, signs, bridges.
+
+What stands is a list of (distance m, painter(canvas, rng)), painted from far to near.
+"""
+import dataclasses
+import functools
+
+import cv2
+import numpy as np
+
+from data.synthetic_canvas import cloud_tile, mixture, noise_tile, wandering
+
+_CHUNKS = np.concatenate([np.arange(2, 20, 1.5), np.geomspace(20, 500, 30)])  # m: where pieces of long things meet
+
+# ---- Distributions: (low, high) of uniform ones, m unless another unit is said; chances and shares -------------------
+
+_BANK_COLOURS = [[88, 104, 58], [70, 92, 52], [112, 112, 70], [60, 76, 50], [100, 100, 62]]
+_BANK_GAIN, _BANK_FOOT, _BANK_ROUGHNESS = (0.6, 1.05), (1, 8), (2, 5)  # brightness; m; px
+_BANK_RISES, _BANK_RISE_SHARES = (0, (1, 5), (5, 25)), [.42, .32, .26]
+_BARRIERS = {'none': .34, 'jersey': .22, 'rail': .24, 'wall': .1, 'fence': .1}  # shares
+_JERSEY_CHANCE = 0.65  # between two carriageways
+_JERSEY_HEIGHT, _WALL_HEIGHT, _RAIL_HEIGHT, _FENCE_HEIGHT = (0.8, 1.1), (2.5, 5), 0.75, 1.8
+_BARRIER_SHADE = (95, 185)
+_BARRIER_STARTS_CHANCE, _BARRIER_START, _BARRIER_ENDS = 0.15, (30, 120), (500, (60, 300))
+_TREES, _TREES_SHARES = [0, 6, 25, 70], [.14, .26, .35, .25]  # on each bank
+_TREE_HEIGHT, _TREE_SIZE, _TREE_GAIN = (4, 14), (0.35, 1.25), (0.6, 1.15)  # times that; brightness
+_NEAR_TREE_CHANCE, _NEAR_TREE, _TREE_ASIDE = 0.3, (20, 120), 9  # mean of an exponential distribution
+_LAMPS_CHANCE, _LAMPS_SIDE_CHANCE, _LAMP_STEP, _LAMP_PHASE = 0.45, 0.6, (25, 60), (8, 50)
+_LAMP_ARMS, _LAMP_HEIGHT, _LAMP_TONE = (0, (2, 4)), (8, 13), (60, 150)
+_WIRES_CHANCE, _WIRES_OFFSET, _WIRES_HEIGHT, _WIRES_START = 0.3, (4, 20), (9, 14), (15, 40)
+_SIGNS, _SIGN_DISTANCE, _SIGN_OFFSET = 0.8, (18, 150), (1.2, 4)  # how many, mean
+_SIGN_KINDS = [(0.75, 0.9, 2.1, (225, 225, 225)), (3.5, 2.2, 2.2, (20, 95, 70)), (0.9, 0.9, 2.0, (235, 140, 30))]
+_BRIDGES_CHANCE, _BRIDGES = 0.22, (1, 3)  # one or two
+_BRIDGE_DISTANCE, _BRIDGE_DEPTH, _BRIDGE_CLEARANCE, _BRIDGE_THICKNESS = (35, 320), (8, 22), (5.0, 7.0), (0.9, 2.0)
+_BRIDGE_SLANT, _BRIDGE_SHADE, _RAILING_CHANCE, _PIER_CHANCE = 0.12, (80, 150), 0.6, 0.8  # deviation; brightness
+_GANTRY_CHANCE, _GANTRY_DISTANCE, _GANTRY_CLEARANCE, _GANTRY_PANELS = 0.3, (30, 250), (5.5, 6.5), (1, 4)  # 1 to 3
+_GANTRY_COLOURS, _GANTRY_BLUE_SHARE, _GANTRY_GAIN = [(18, 88, 62), (22, 60, 120)], 0.25, (0.6, 1.1)
+_GANTRY_WHOLE_CHANCE, _GANTRY_HALF, _PANEL_WIDTH = 0.7, (6, 10), (2.5, 5.5)
+
+
+def roadside(canvas, banks, rng):
+    """All that stands beside and above the road but vehicles. banks: of paint_banks -> list of (distance, painter)"""
+    view, road = canvas.view, canvas.scene.road
+    left, right = road.edges
+    between = road.oncoming and rng.random() < _JERSEY_CHANCE
+    things = _barrier(rng, view, left - 0.2, -1, 'jersey' if between else None)
+    if road.oncoming:
+        things += _barrier(rng, view, road.outer - 1, -1)
+    things += _barrier(rng, view, right + 0.2, 1)
+    for bank in banks:
+        things += _trees(rng, bank)
+    things += _lamps(rng, left, right) + _wires(rng, left, right) + _signs(rng, right)
+    if rng.random() < _BRIDGES_CHANCE:
+        things += [_bridge(rng, left, right, road.outer) for _ in range(rng.integers(*_BRIDGES))]
+    if rng.random() < _GANTRY_CHANCE:
+        things.append(_gantry(rng, left, right))
+    return things
+
+
+# ---- Banks and barriers ----------------------------------------------------------------------------------------------
+
+@dataclasses.dataclass
+class _Bank:
+    """Rising ground beside the road, from edge + foot m outwards, up to crest [_CHUNKS] m."""
+    side: int
+    edge: float
+    foot: float
+    rise: float
+    crest: np.ndarray
+    green: np.ndarray
+
+    def paint(self, canvas):
+        light = 0.4 + 0.6 * canvas.facing(-self.side * np.pi / 2)
+        edges = [canvas.view.project(self.edge + self.side * (self.foot + step * self.rise * 2.2), self.crest * step,
+                                     _CHUNKS) for step in (0, 0.35, 0.7, 1.0)]
+        for i in reversed(range(len(_CHUNKS) - 1)):
+            for k, (low, high) in enumerate(zip(edges, edges[1:])):
+                canvas.strip(low[i:i + 2], high[i:i + 2],
+                             canvas.air(self.green * (0.85 + 0.1 * k) * light, _CHUNKS[i]))
+
+
+def paint_banks(canvas, rng):
+    """Draws and paints the ground beside the road. -> the two Banks, left and right"""
+    before = canvas.pixels.copy()
+    road, banks = canvas.scene.road, []
+    for side, edge in ((-1, road.outer - 2), (1, road.edges[1] + 1.5)):
+        green = np.array(rng.choice(_BANK_COLOURS))
+        rise = mixture(rng, *_BANK_RISES, p=_BANK_RISE_SHARES)
+        crest = rise * np.clip(0.7 + 0.35 * wandering(rng, len(_CHUNKS), 12), 0.1, None)
+        banks.append(_Bank(side, edge, rng.uniform(*_BANK_FOOT), rise, crest, green * rng.uniform(*_BANK_GAIN)))
+        if rise:
+            banks[-1].paint(canvas)
+    canvas.roughen(before, rng, rng.uniform(*_BANK_ROUGHNESS), 0.16)
+    return banks
+
+
+def _barrier(rng, view, offset, side, kind=None):
+    """A concrete or steel barrier or a wall along the road, in pieces so that it hides and is hidden rightly."""
+    kind = kind or rng.choice(list(_BARRIERS), p=list(_BARRIERS.values()))
+    start, end = 0, 500
+    if rng.random() < _BARRIER_STARTS_CHANCE:
+        start = rng.uniform(*_BARRIER_START)
+    else:
+        end = mixture(rng, *_BARRIER_ENDS)
+    shade, tint = rng.uniform(*_BARRIER_SHADE), np.array([1, 0.99, 0.95])
+    stains = wandering(rng, len(_CHUNKS), 8) * 0.03
+    jersey, wall = rng.uniform(*_JERSEY_HEIGHT), rng.uniform(*_WALL_HEIGHT)
+    faces = {  # (height, away from the road) of its lower and upper edge, grey, whether it is upright
+        'jersey': [((jersey, .22), (jersey, .42), 1.1, 0), ((0.3, .14), (jersey, .22), 1, 1),
+                   ((0, 0), (0.3, .14), 0.9, 1)],
+        'wall': [((0, 0), (wall, 0), 0.9, 1), ((wall, 0), (wall + .15, 0), 1.1, 0)],
+        'rail': [((0.45, 0), (0.6, 0), 0.75, 1), ((0.6, 0), (_RAIL_HEIGHT, 0), 1.05, 1)],
+        'fence': [((h, 0), (h + 0.04, 0), 0.7, 1) for h in (0.6, 1.2, 1.8)], 'none': []}[kind]
+    edges = [[view.project(offset + side * lean, high, _CHUNKS) for high, lean in pair] for *pair, _, _ in faces]
+    post = {'rail': _RAIL_HEIGHT, 'fence': _FENCE_HEIGHT}.get(kind)
+
+    def piece(canvas, rng, i):
+        colour = shade * tint * (1 + stains[i])
+        for (low, high), (*_, gain, upright) in zip(edges, faces):
+            tone = colour * gain * (canvas.facing(-side * np.pi / 2) if upright else 1)
+            canvas.strip(low[i:i + 2], high[i:i + 2], canvas.air(tone, _CHUNKS[i]))
+        if post:
+            canvas.polyline(canvas.view.project(offset, [0.0, post], _CHUNKS[[i, i]]),
+                            canvas.air(np.full(3, 75.0), _CHUNKS[i]), canvas.view.camera.focal * 0.1 / _CHUNKS[i])
+    return [(z + 0.5, functools.partial(piece, i=i)) for i, z in enumerate(_CHUNKS[:-1]) if faces and start <= z < end]
+
+
+# ---- Trees -----------------------------------------------------------------------------------------------------------
+
+def _trees(rng, bank):
+    """Trees and bushes on and before a bank."""
+    things = []
+    count, tall = rng.choice(_TREES, p=_TREES_SHARES), rng.uniform(*_TREE_HEIGHT)
+    for _ in range(count):
+        z = rng.uniform(*_NEAR_TREE) if rng.random() < _NEAR_TREE_CHANCE else 500 * rng.random() ** 0.7 + 25
+        away = bank.foot + rng.exponential(_TREE_ASIDE) + 1.5
+        up = min(1, max(0.0, (away - bank.foot) / (bank.rise * 2.2 + 0.1)))  # share of the bank's rise
+        base = np.interp(z, _CHUNKS, bank.crest) * up if bank.rise else 0.0
+        height = tall * rng.uniform(*_TREE_SIZE)
+        colour = bank.green * 0.72 * rng.uniform(*_TREE_GAIN) + rng.normal(0, 4, 3)
+        things.append((z, functools.partial(_paint_tree, offset=bank.edge + bank.side * away, height=height, z=z,
+                                            colour=colour, base=base)))
+    return things
+
+
+def _paint_tree(canvas, rng, offset, height, z, colour, base):
+    x, y = canvas.view.project(offset, base, z)
+    tall = canvas.view.camera.focal * height / z
+    if tall < 3 or tall > 1100:
+        return
+    sprites = (_tree_sprite if tall > 80 else _small_tree_sprite)(int(rng.integers(24)))
+    size = (max(2, int(tall * rng.uniform(0.7, 1.1))), int(tall))
+    left, top = int(x - size[0] / 2), int(y - tall)
+    x0, x1, y0, y1 = max(left, 0), min(left + size[0], canvas.width), max(top, 0), min(top + size[1], canvas.height)
+    if x0 >= x1 or y0 >= y1:
+        return
+    way = cv2.INTER_AREA if tall < 320 else cv2.INTER_LINEAR
+    flip = rng.random() < 0.5
+    window = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+    tone, cover = (cv2.resize(sprite[:, ::-1] if flip else sprite, size, interpolation=way)[window]
+                   for sprite in sprites)
+    dark, bright = canvas.air(colour * 0.25, z), canvas.air(colour * (1.5 * canvas.facing(np.pi)), z)
+    ramp = np.linspace(0, 1, 256)[:, None]
+    lut = (dark + (bright - dark) * ramp).clip(0, 255).astype(np.uint8)
+    part = canvas.pixels[y0:y1, x0:x1]
+    alpha = cover[..., None].astype(np.uint16)
+    part[:] = ((part * (255 - alpha) + lut[tone] * alpha) >> 8).astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=None)
+def _tree_sprite(number):
+    """A tree, the same in every process. -> (brightness, cover), uint8 [320, 256]"""
+    rng = np.random.default_rng([79, number])
+    height, width = 320, 256
+    tone, cover = np.zeros([height, width], np.uint8), np.zeros([height, width], np.uint8)
+    kind = ('broad', 'broad', 'tall', 'bush', 'conifer', 'palm')[number % 6]
+    if kind != 'bush':
+        for sprite, value in ((tone, 45), (cover, 255)):
+            cv2.line(sprite, (width // 2, height - 1), (width // 2 + 4, height // 3), value, 6 if kind != 'palm' else 5)
+    if kind == 'palm':
+        for angle in np.linspace(0, 2 * np.pi, 26):
+            t, reach = np.linspace(0, 1, 12), rng.uniform(45, 75)
+            x = width // 2 + np.cos(angle) * reach * t
+            y = 80 + np.sin(angle) * reach * 0.6 * t + 45 * t ** 2
+            points = np.stack([x, y], 1).astype(np.int32)
+            for sprite, value in ((tone, int(rng.uniform(50, 170))), (cover, 255)):
+                cv2.polylines(sprite, [points], False, value, 4)
+        return tone, cover
+    lobes = rng.integers(6, 11)
+    middle = np.column_stack([width / 2 + rng.normal(0, 38, lobes), rng.uniform(70, 190, lobes)])
+    radius = rng.uniform(34, 60, lobes)
+    if kind == 'tall':
+        middle = np.column_stack([width / 2 + rng.normal(0, 20, lobes), np.linspace(45, 240, lobes)])
+        radius = rng.uniform(24, 46, lobes)
+    elif kind == 'bush':
+        middle = np.column_stack([np.linspace(40, width - 40, lobes), rng.uniform(230, 290, lobes)])
+        radius = rng.uniform(40, 70, lobes)
+    elif kind == 'conifer':
+        rise = np.linspace(0.0, 0.95, 2 * lobes)
+        middle, radius = np.column_stack([np.full(2 * lobes, width / 2), 25 + 260 * rise]), 6 + 60 * rise
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    up = (y[..., None] - middle[:, 1]) / radius  # [rows, columns, lobes]
+    far = np.hypot((x[..., None] - middle[:, 0]) / radius, up)
+    inside, up = 1 - far.min(-1), np.take_along_axis(up, far.argmin(-1)[..., None], -1)[..., 0]
+    row, column = rng.integers(0, 180, 2)
+    leaves, fine, clumps = (tile[row:row + height, column:column + width]
+                            for tile in (noise_tile(7, 2.2), noise_tile(8, 1.0), cloud_tile()))
+    crown = np.clip((inside + 0.2 * leaves + 0.09 * fine + 0.1 * clumps - 0.05) * 9, 0, 1)
+    shade = 95 - 42 * up + 22 * leaves + 14 * fine + 12 * clumps - 0.12 * (y - 150)
+    tone = (tone * (1 - crown) + np.clip(shade, 12, 235) * crown).astype(np.uint8)
+    return tone, np.maximum(cover, (255 * crown).astype(np.uint8))
+
+
+@functools.lru_cache(maxsize=None)
+def _small_tree_sprite(number):
+    return tuple(cv2.resize(sprite, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+                 for sprite in _tree_sprite(number))
+
+
+# ---- Poles, wires, signs ---------------------------------------------------------------------------------------------
+
+def _lamps(rng, left, right):
+    """Street lights at both sides."""
+    things = []
+    if rng.random() < _LAMPS_CHANCE:
+        step, phase = rng.uniform(*_LAMP_STEP), rng.uniform(*_LAMP_PHASE)
+        arm, height, tone = mixture(rng, *_LAMP_ARMS), rng.uniform(*_LAMP_HEIGHT), rng.uniform(*_LAMP_TONE)
+        for side, edge in ((-1, left - 1), (1, right + 1.5)):
+            if rng.random() < _LAMPS_SIDE_CHANCE:
+                things += [(z, functools.partial(_paint_pole, z=z, offset=edge, height=height, arm=-side * arm,
+                                                 tone=tone)) for z in np.arange(phase, 350, step)]
+    return things
+
+
+def _paint_pole(canvas, rng, z, offset, height, arm, tone):
+    project, width = canvas.view.project, canvas.view.camera.focal * 0.13 / z
+    colour = canvas.air(np.full(3, tone) * canvas.facing(np.pi), z)
+    canvas.polyline(project(offset, [0.0, height], [z, z]), colour, width)
+    if arm:
+        canvas.polyline(project([offset, offset + arm * 0.6, offset + arm], [height, height + 0.9, height + 1.0],
+                                [z] * 3), colour, width * 0.7)
+        canvas.polyline(project([offset + arm, offset + arm * 1.25], height + 1.0, [z, z]), colour, width * 1.6)
+
+
+def _wires(rng, left, right):
+    """Posts with wires at one side."""
+    if rng.random() >= _WIRES_CHANCE:
+        return []
+    offset, height = rng.choice([left - 15, right + rng.uniform(*_WIRES_OFFSET)]), rng.uniform(*_WIRES_HEIGHT)
+    spots = np.arange(rng.uniform(*_WIRES_START), 320, 42)
+
+    def paint(canvas, rng):
+        for drop in (0, 0.8):
+            t = np.linspace(0, 1, 9)
+            for a, b in zip(spots, spots[1:]):
+                sag = height - drop - 1.2 * 4 * t * (1 - t)
+                canvas.polyline(canvas.view.project(offset, sag, a + (b - a) * t), canvas.air(np.full(3, 60.0), a), 1)
+    return [(spots[0], paint)] + [(z, functools.partial(_paint_pole, z=z, offset=offset, height=height, arm=0,
+                                                        tone=70.0)) for z in spots]
+
+
+def _signs(rng, right):
+    """Road signs at the right."""
+    things = []
+    for _ in range(rng.poisson(_SIGNS)):
+        wide, tall, base, colour = _SIGN_KINDS[rng.choice(len(_SIGN_KINDS))]
+        z = rng.uniform(*_SIGN_DISTANCE)
+        things.append((z, functools.partial(_paint_sign, z=z, offset=right + rng.uniform(*_SIGN_OFFSET) + wide / 2,
+                                            wide=wide, tall=tall, base=base, colour=colour)))
+    return things
+
+
+def _paint_sign(canvas, rng, z, offset, wide, tall, base, colour):
+    project, dim = canvas.view.project, canvas.facing(np.pi)
+    canvas.polyline(project(offset, [0.0, base + 0.2], [z, z]), canvas.air(np.full(3, 80.0), z),
+                    canvas.view.camera.focal * 0.12 / z)
+    for grow, tone in ((0.05, np.full(3, 200.0)), (0.0, np.array(colour, float))):  # the rim, then the sign
+        w, b, t = wide / 2 + grow, base - grow, base + tall + grow
+        canvas.polygon(project(offset + np.array([-w, w, w, -w]), np.array([b, b, t, t]), [z] * 4),
+                       canvas.air(tone * dim, z))
+
+
+# ---- Above the road --------------------------------------------------------------------------------------------------
+
+def _bridge(rng, left, right, outer):
+    """A bridge across the road: deck, parapet, piers."""
+    z, deep, clear = rng.uniform(*_BRIDGE_DISTANCE), rng.uniform(*_BRIDGE_DEPTH), rng.uniform(*_BRIDGE_CLEARANCE)
+    thick, slant, shade = rng.uniform(*_BRIDGE_THICKNESS), rng.normal(0, _BRIDGE_SLANT), rng.uniform(*_BRIDGE_SHADE)
+    railing = rng.random() < _RAILING_CHANCE
+    ends = np.array([outer - 50, right + 50])
+    piers = [x for x in (left - 0.8, outer - 2.5, right + 2.5) if rng.random() < _PIER_CHANCE]
+
+    def paint(canvas, rng):
+        project, colour = canvas.view.project, np.array([1.0, 0.98, 0.94]) * shade * canvas.facing(np.pi)
+
+        def quad(low, high, near, far, tone):
+            x = np.array([ends[0], ends[1], ends[1], ends[0]])
+            points = project(x, [low, low, high, high], z + slant * x * 0.3 + np.array([near, near, far, far]))
+            canvas.polygon(points, canvas.air(tone, z))
+        for x in piers:
+            for row in (deep * 0.75, deep * 0.25):
+                canvas.polygon(project(x + np.array([-0.6, 0.6, 0.6, -0.6]), [0, 0, clear, clear], [z + row] * 4),
+                               canvas.air(colour * 0.6, z))
+        quad(clear, clear, deep, 0, colour * 0.35)
+        quad(clear, clear + thick, 0, 0, colour)
+        quad(clear + thick, clear + thick + 0.12, 0, 0, colour * 1.25)
+        if railing:
+            top = clear + thick + 1.2
+            canvas.polyline(project(ends, top, [z, z]), canvas.air(colour * 0.6, z),
+                            canvas.view.camera.focal * 0.08 / z)
+            for x in np.arange(ends[0], ends[1], 2.0):
+                canvas.polyline(project(x, [clear + thick, top], [z, z]), canvas.air(colour * 0.6, z), 1)
+    return z, paint
+
+
+def _gantry(rng, left, right):
+    """Signs over the lanes on a truss."""
+    z, clear = rng.uniform(*_GANTRY_DISTANCE), rng.uniform(*_GANTRY_CLEARANCE)
+    panels = rng.integers(*_GANTRY_PANELS)
+    colour = np.array(_GANTRY_COLOURS[int(rng.random() < _GANTRY_BLUE_SHARE)], float) * rng.uniform(*_GANTRY_GAIN)
+    start, end = left - 1.5, right + 1.5
+    if rng.random() >= _GANTRY_WHOLE_CHANCE:
+        start = end - rng.uniform(*_GANTRY_HALF)
+    places = np.sort(rng.uniform(start + 2, right - 2, panels))
+    widths, bars = rng.uniform(*_PANEL_WIDTH, panels), rng.random([panels, 3, 2])
+
+    def paint(canvas, rng):
+        project, pixel = canvas.view.project, canvas.view.camera.focal / z
+        steel = canvas.air(np.full(3, 105.0) * canvas.facing(np.pi), z)
+        for x in (start, end):
+            canvas.polyline(project(x, [0.0, clear + 1.8], [z, z]), steel, 0.35 * pixel)
+        for height in (clear + 0.6, clear + 1.8):
+            canvas.polyline(project([start, end], height, [z, z]), steel, 0.14 * pixel)
+        zigzag = np.arange(start, end, 1.2)
+        canvas.polyline(project(zigzag, clear + 0.6 + 1.2 * (np.arange(len(zigzag)) % 2), np.full(len(zigzag), z)),
+                        steel, 0.09 * pixel)
+        dim = 0.35 + 0.65 * canvas.facing(np.pi)
+
+        def panel(x0, x1, low, high, tone):
+            canvas.polygon(project([x0, x1, x1, x0], [low, low, high, high], [z] * 4), canvas.air(tone * dim, z))
+        for x, width, rows in zip(places, widths, bars):
+            panel(x - width / 2, x + width / 2, clear, clear + 2.6, np.full(3, 200.0))
+            panel(x - width / 2 + 0.06, x + width / 2 - 0.06, clear + 0.06, clear + 2.54, colour)
+            for k, (a, b) in enumerate(rows):
+                for letter in np.arange(x - width * (0.15 + 0.25 * a), x + width * (0.1 + 0.3 * b), 0.26):
+                    panel(letter, letter + 0.17, clear + 0.35 + 0.7 * k, clear + 0.72 + 0.7 * k, np.full(3, 205.0))
+    return z, paint

@@ -1,0 +1,148 @@
+"""What there is in a rendered scene: camera, road, lines, vehicles, light, lens.
+
+Lengths are in m, angles in rad, places in the picture in px, colours RGB 0..255.
+"""
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass
+class Camera:
+    """A pinhole: focal length px, height m, (centre, horizon) px where a straight flat road vanishes, roll rad."""
+    focal: float
+    height: float
+    centre: float
+    horizon: float
+    roll: float
+
+
+@dataclasses.dataclass
+class Road:
+    """Offsets are m to the right of the camera's path, along the road's own bend.
+
+    heading: slope dx/dz at the camera; curvature 1/m and its rate 1/m^2 (clothoid); grade: vertical curvature 1/m
+    left, right: offsets of the outermost lines; lane_width, shoulders m
+    concrete: slabs with joints, otherwise asphalt; shade: brightness of the surface; tint [3]
+    joint_offset: m from a lane line to the joint beside it
+    oncoming: (offset of the inner line, lanes) of the opposite carriageway, None if unseen; two_way: no median
+    """
+    heading: float
+    curvature: float
+    curvature_rate: float
+    grade: float
+    left: float
+    right: float
+    lane_width: float
+    shoulders: tuple
+    concrete: bool
+    shade: float
+    tint: tuple
+    shoulder_shade: float
+    joint_offset: float
+    oncoming: tuple
+    two_way: bool
+
+    def centre(self, z):
+        """Lateral position of the camera's path at distance z, in m; the bend stays as it is beyond 250 m."""
+        near = np.minimum(z, 250.0)
+        beyond = z - near
+        curvature = self.curvature + self.curvature_rate * near
+        slope = self.heading + self.curvature * near + self.curvature_rate * near ** 2 / 2
+        return (self.heading * near + self.curvature * near ** 2 / 2 + self.curvature_rate * near ** 3 / 6
+                + slope * beyond + curvature * beyond ** 2 / 2)
+
+    def rise(self, z):
+        """Height of the surface at distance z over the plane under the car, in m; the slope stays beyond 300 m."""
+        near = np.minimum(z, 300.0)
+        return self.grade * near * (near / 2 + (z - near))
+
+    @property
+    def lanes(self):
+        """How many lanes the own carriageway has."""
+        return int(round((self.right - self.left) / self.lane_width))
+
+    @property
+    def edges(self):
+        """Offsets m of the left and the right edge of the own carriageway, shoulders included."""
+        return self.left - self.shoulders[0], self.right + self.shoulders[1]
+
+    @property
+    def outer(self):
+        """Offset m of the left edge of all that is paved."""
+        if self.oncoming:
+            return self.oncoming[0] - self.oncoming[1] * self.lane_width - 3
+        return self.edges[0]
+
+
+@dataclasses.dataclass
+class Line:
+    """A painted line. pattern: list of (start, length) m within period; ([], 0): unbroken. wear 0 new .. 1 gone."""
+    offset: float
+    colour: tuple
+    width: float
+    pattern: list
+    period: float
+    phase: float
+    wear: float
+    dots: bool
+    labelled: bool
+
+
+@dataclasses.dataclass
+class Vehicle:
+    """kind: a key of VEHICLES; offset of its middle m, distance of its near end m, facing us or not."""
+    kind: str
+    offset: float
+    distance: float
+    colour: tuple
+    oncoming: bool
+    lights: bool
+    size: float
+
+
+@dataclasses.dataclass
+class Light:
+    """azimuth of the sun, rad to the right of straight ahead; elevation rad; shadow: 0 soft .. 1 black.
+
+    zenith, horizon: colours of the sky; haze: visibility in m; ambient: brightness of everything
+    """
+    azimuth: float
+    elevation: float
+    shadow: float
+    zenith: np.ndarray
+    horizon: np.ndarray
+    haze: float
+    ambient: float
+    clouds: float
+    dusk: bool
+
+
+@dataclasses.dataclass
+class Lens:
+    """What the camera makes of the scene. exposure: the mean brightness that its automatics aim at; bonnet: height px.
+
+    blur: sigma px; motion: blur along the columns px; noise: deviation; quality: of the JPEG, 0..100
+    """
+    exposure: float
+    balance: tuple
+    contrast: float
+    saturation: float
+    vignette: float
+    blur: float
+    motion: float
+    noise: float
+    glare: float
+    quality: int
+    bonnet: float
+
+
+@dataclasses.dataclass
+class Scene:
+    camera: Camera
+    road: Road
+    lines: list
+    vehicles: list
+    light: Light
+    lens: Lens
+

@@ -1,0 +1,271 @@
+"""Vehicles: their shapes and colours, and how they are painted.
+
+Inside a vehicle a place is (a, b, c): m to the right of its middle, up, and away from its near end.
+"""
+import dataclasses
+import functools
+
+import numpy as np
+
+from data.synthetic_canvas import NEAREST, cloud_tile, differing, look_up, shade
+
+
+@dataclasses.dataclass
+class _Shape:
+    """A vehicle seen from its side: convex outlines [(m from the rear, m up)], clockwise from the lower rear.
+
+    body over the full width, cabin narrower at the top; wheels: their places from the rear; box: no glass in it
+    """
+    length: float
+    width: float
+    height: float
+    body: list
+    cabin: list
+    wheels: tuple
+    radius: float = 0.33
+    box: bool = False
+
+
+VEHICLES = {
+    'sedan': _Shape(4.7, 1.82, 1.45, [(.1, .28), (0, .5), (0, .96), (.3, 1.02), (3.3, .97), (4.5, .75), (4.7, .5),
+                                     (4.6, .26)], [(.35, .98), (1.15, 1.42), (2.5, 1.45), (3.6, .95)], (.95, 3.75)),
+    'suv': _Shape(4.7, 1.92, 1.76, [(.1, .38), (0, .55), (0, 1.08), (3.5, 1.08), (4.55, .98), (4.7, .6), (4.6, .36)],
+                 [(.03, 1.06), (.35, 1.7), (2.6, 1.76), (3.6, 1.06)], (.95, 3.7), 0.37),
+    'van': _Shape(5.0, 1.96, 1.85, [(.1, .3), (0, .5), (0, 1.1), (3.9, 1.05), (4.9, .8), (5.0, .5), (4.9, .28)],
+                 [(.02, 1.08), (.25, 1.8), (3.0, 1.85), (4.2, 1.04)], (.95, 4.0)),
+    'pickup': _Shape(5.6, 1.98, 1.85, [(.1, .48), (0, .6), (0, 1.12), (4.2, 1.12), (5.5, 1.05), (5.6, .65), (5.5, .45)],
+                    [(1.75, 1.1), (1.95, 1.8), (3.3, 1.85), (4.2, 1.1)], (1.15, 4.5), 0.4),
+    'hatch': _Shape(4.0, 1.75, 1.5, [(.1, .28), (0, .5), (0, .98), (3.1, .95), (3.9, .75), (4.0, .5), (3.9, .26)],
+                   [(.05, .96), (.45, 1.46), (2.0, 1.5), (3.1, .94)], (.7, 3.2), 0.31),
+    'box': _Shape(8.0, 2.4, 3.5, [(0, .95), (0, 3.5), (6, 3.5), (6, .95)],
+                 [(6.2, .5), (6.2, 2.5), (7.5, 2.5), (8, .6)], (1.6, 6.8), 0.46, True),
+    'trailer': _Shape(18.5, 2.55, 4.1, [(0, 1.15), (0, 4.1), (14, 4.1), (14, 1.15)],
+                     [(15, .6), (15, 3.8), (17.5, 3.2), (18.5, .6)], (1.4, 2.7, 14.6, 17.4), 0.5, True),
+    'bus': _Shape(12, 2.55, 3.2, [(0, .4), (0, 3.2), (12, 3.2), (12, .4)], [], (2.8, 9.5), 0.48),
+}
+PAINTS = [  # (colour, share)
+    ((225, 226, 226), .25), ((168, 172, 175), .2), ((98, 100, 103), .15), ((30, 31, 34), .2), ((130, 28, 26), .06),
+    ((38, 58, 100), .08), ((170, 158, 130), .04), ((60, 78, 62), .02)]
+_GLASS, _TYRE, _UNDERSIDE = np.array([38.0, 46, 52]), np.array([20.0, 20, 21]), np.array([22.0, 22, 24])
+_CHASSIS, _BUMPER, _GRILLE, _NUMBER_PLATE = (30.0, 30, 32), (50, 50, 52), (28, 28, 30), np.array([190, 192, 195])
+_HEADLAMP, _REAR_LAMP = np.array([215, 218, 220]), np.array([96, 14, 14])
+_HEADLAMP_ON, _REAR_LAMP_ON = np.array([255, 250, 235]), np.array([245, 45, 28])
+_FAR_HEADLAMP, _FAR_REAR_LAMP = np.array([210.0, 212, 215]), np.array([130.0, 22, 18])
+_GLINT_CHANCE = 0.35  # of the sun in the glass
+_DETAILED = 18  # px of height from which more than an end is painted
+_UNEVEN = 30  # px of height from which the sheet metal looks uneven
+
+
+def vehicle_painters(scene):
+    """-> list of (distance m, painter(canvas, rng)), one for each vehicle"""
+    return [(vehicle.distance, functools.partial(_paint_vehicle, vehicle=vehicle)) for vehicle in scene.vehicles]
+
+
+class _Body:
+    """Draws in a vehicle's own coordinates."""
+
+    def __init__(self, canvas, vehicle):
+        self.canvas, self.vehicle = canvas, vehicle
+        self.scale = vehicle.size
+        self.shape = VEHICLES[vehicle.kind]
+        view, near, far = canvas.view, vehicle.distance, vehicle.distance + self.shape.length
+        ends = np.array([near, far])
+        (self.x, x), (self.y, y) = view.road.centre(ends) + vehicle.offset, view.road.rise(ends)
+        self.turn, self.climb = (x - self.x) / self.shape.length, (y - self.y) / self.shape.length
+        self.rear, self.side = canvas.facing(np.pi), {-1: canvas.facing(-np.pi / 2), 1: canvas.facing(np.pi / 2)}
+        self.near = self.shape.length if vehicle.oncoming else 0.0  # the end that we see, m from the rear
+
+    def points(self, points):
+        """Places [n, 3] in the vehicle, c from its rear. -> float64 [n, 2] px"""
+        a, b, c = np.asarray(points, float).T * self.scale
+        if self.vehicle.oncoming:
+            c = self.shape.length * self.scale - c
+        camera = self.canvas.view.camera
+        scale = camera.focal / np.maximum(self.vehicle.distance + c, NEAREST)
+        points = np.empty([len(a), 2])
+        points[:, 0] = camera.centre + (self.x + self.turn * c + a) * scale
+        points[:, 1] = camera.horizon + (camera.height - self.y - self.climb * c - b) * scale
+        return points
+
+    def fill(self, points, colour):
+        """Fills a polygon [n, 3] m."""
+        self.canvas.polygon(self.points(points), self.canvas.air(colour, self.vehicle.distance))
+
+    def plate(self, a0, a1, b0, b1, colour):
+        """Fills a rectangle on the end that we see, from a0 to a1 and from b0 to b1 m."""
+        self.fill([(a0, b0, self.near), (a1, b0, self.near), (a1, b1, self.near), (a0, b1, self.near)],
+                  np.asarray(colour, float))
+
+    def prism(self, outline, low, high, colour, glass=None):
+        """Paints the faces that look at us of an outline drawn out to half the widths low (bottom) and high (top)."""
+        outline = np.array(outline)
+        bottom, top = outline[:, 1].min(), outline[:, 1].max()
+        half = low + (high - low) * (outline[:, 1] - bottom) / (top - bottom)
+        if not self.shape.box:  # rounded at both ends, drawn in at the sills
+            c = outline[:, 0]
+            half = half * (1 - 0.09 * np.exp(-np.minimum(c, self.shape.length - c) / 0.25))
+            half = half * (1 - 0.05 * (outline[:, 1] < 0.45))
+        turn = -1 if self.vehicle.oncoming else 1
+        for side in (-1, 1):
+            face = np.column_stack([side * half, outline[:, 1], outline[:, 0]])
+            if _area(self.points(face)) * side * turn > 0:
+                self.fill(face, colour * self.side[side])
+                if glass is not None:
+                    panes = 1 if face[:, 2].max() - face[:, 2].min() < 2 else 2
+                    for pane in range(panes):
+                        self.fill(_window(face, pane, panes), glass * self.side[side])
+        for i in range(len(outline)):
+            j = (i + 1) % len(outline)
+            face = np.array([(-half[i], *outline[i][::-1]), (half[i], *outline[i][::-1]),
+                             (half[j], *outline[j][::-1]), (-half[j], *outline[j][::-1])])
+            if _area(self.points(face)) * turn < 0:
+                rise = abs(outline[j][0] - outline[i][0]) / (np.hypot(*(outline[j] - outline[i])) + 1e-6)
+                light = self.rear * (1 - rise) + 1.08 * rise
+                self.fill(face, colour * light)
+                if glass is not None and 0.05 < rise < 0.96:
+                    middle = face.mean(0)
+                    self.fill(middle + (face - middle) * 0.84, glass * (0.6 + 0.7 * rise))
+
+
+def _area(points):
+    x, y = points.T
+    return x[:-1] @ y[1:] - y[:-1] @ x[1:] + x[-1] * y[0] - y[-1] * x[0]
+
+
+def _window(face, pane, panes):
+    """A side window: the cabin's side [n, 3] m, drawn in, cut upright into panes."""
+    middle = face.mean(0)
+    inner = middle + (face - middle) * np.array([1, 0.78, 0.88])
+    start, end = inner[:, 2].min(), inner[:, 2].max()
+    cut = start + (end - start) * np.array([pane + 0.03, pane + 0.97]) / panes
+    bottom, top = inner[np.argmin(inner[:, 1])], inner[np.argmax(inner[:, 1])]
+    order = np.argsort(inner[:, 2])
+    upper = np.interp(cut, inner[order, 2], inner[order, 1])
+    peak = inner[(inner[:, 2] > cut[0]) & (inner[:, 2] < cut[1]) & (inner[:, 1] > middle[1])]
+    ridge = peak[np.argsort(peak[:, 2])]
+    outline = [(cut[0], bottom[1]), (cut[0], max(upper[0], bottom[1] + 0.02))]
+    outline += [(c, b) for _, b, c in ridge]
+    outline += [(cut[1], max(upper[1], bottom[1] + 0.02)), (cut[1], bottom[1])]
+    share = [(b - bottom[1]) / (top[1] - bottom[1] + 1e-6) for _, b in outline]
+    return np.array([(bottom[0] + (top[0] - bottom[0]) * f, b, c) for (c, b), f in zip(outline, share)])
+
+
+def _paint_vehicle(canvas, rng, vehicle):
+    """Paints a vehicle; on near ones the light falls off from the top down and is uneven as on real sheet metal."""
+    view, shape = canvas.view, VEHICLES[vehicle.kind]
+    middle, size = view.column(vehicle.distance, vehicle.offset), view.camera.focal / vehicle.distance
+    left, right = (int(np.clip(middle + side * size * 3, 0, canvas.width)) for side in (-1, 1))
+    top, bottom = (int(np.clip(view.row(vehicle.distance, up), 0, canvas.height)) for up in (shape.height * 1.1, -0.3))
+    tall = view.camera.focal * shape.height / vehicle.distance
+    before = canvas.pixels[top:bottom, left:right].copy() if tall > _UNEVEN else None
+    if -1500 < middle < canvas.width + 1500:
+        body = _Body(canvas, vehicle)
+        if tall < _DETAILED:
+            _paint_far(body)
+        else:
+            _paint_near(body, rng, tall)
+    if before is not None and before.size:
+        part = canvas.pixels[top:bottom, left:right]
+        y, x = np.meshgrid(np.linspace(0, 1, bottom - top, dtype=np.float32),
+                           np.arange(right - left, dtype=np.float32), indexing='ij')
+        uneven = look_up(cloud_tile(), x * np.float32(90 / size) + np.float32(rng.uniform(0, 512)),
+                         y * np.float32(160) + np.float32(rng.uniform(0, 512)))
+        shade(part, 1 + ((0.5 - y) * 0.35 + 0.09 * uneven) * differing(before, part))
+
+
+def _paint_far(body):
+    """A vehicle of a few pixels: its end, its window, the dark below."""
+    shape, colour = body.shape, np.array(body.vehicle.colour)
+    half, (low, top), high = shape.width / 2, np.array(shape.body)[:, 1][[0, 2]], shape.height
+
+    def plate(half_low, half_high, b0, b1, tint):
+        body.fill([(-half_low, b0, body.near), (half_low, b0, body.near), (half_high, b1, body.near),
+                   (-half_high, b1, body.near)], tint)
+    plate(half * 0.95, half * 0.95, 0.0, low + 0.05, _UNDERSIDE)
+    if high > top + 0.1:
+        plate(half * 0.92, half * 0.75, top, high, colour * 1.05)
+        plate(half * 0.8, half * 0.66, top + 0.06, high - 0.08, _GLASS)
+    plate(half, half, low, top, colour * body.rear)
+    for side in (-1, 1):
+        lamp = np.array([(0.7, .6, body.near), (.95, .6, body.near), (.95, .8, body.near), (.7, .8, body.near)])
+        body.fill(lamp * [side * half, top, 1], _FAR_HEADLAMP if body.vehicle.oncoming else _FAR_REAR_LAMP)
+
+
+def _paint_near(body, rng, tall):
+    """A vehicle with all its parts. tall: its height px"""
+    canvas, vehicle, shape = body.canvas, body.vehicle, body.shape
+    half, colour, oncoming = shape.width / 2, np.array(vehicle.colour), vehicle.oncoming
+    inward = -1 if oncoming else 1
+    axle = shape.wheels[-1] if oncoming else shape.wheels[0]
+    for side in (-1, 1):
+        thick = 0.5 if shape.box else 0.22
+        a = np.array([side * half, side * (half - thick)]) * 0.97
+        c = axle - inward * shape.radius * 0.6
+        body.fill([(a[0], 0, c), (a[1], 0, c), (a[1], 2 * shape.radius, c), (a[0], 2 * shape.radius, c)], _TYRE)
+    trunk = (shape.body, half, half, colour)
+    if not shape.box:
+        parts = [trunk, (shape.cabin, half * 0.93, half * 0.76, colour, _GLASS)]
+    else:
+        chassis = [(0.3, .6), (0.3, 1.15), (shape.length - 1, 1.15), (shape.length - 1, .6)]
+        body.prism(chassis, half * .5, half * .5, np.array(_CHASSIS))
+        cabin = (shape.cabin, half * 0.95, half * 0.9, np.roll(colour, 1) * 0.7)
+        parts = [trunk, (*cabin, _GLASS)] if oncoming else [cabin, trunk]
+    for outline, *part in parts:
+        if outline:
+            body.prism(outline, *part)
+    _paint_wheels(body)
+    _paint_end(body, colour)
+    if canvas.light.shadow > 0.3 and rng.random() < _GLINT_CHANCE and not shape.box:
+        x, y = body.points([(rng.uniform(-half, half) * 0.7, shape.height * rng.uniform(0.75, 0.98),
+                             body.near + inward * 0.8)])[0]
+        radius = np.clip(tall * 0.03, 1.0, 5)
+        for reach in (1.0, 2.2):
+            if radius * reach >= 1:
+                t = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+                spike = radius * np.where(np.arange(8) % 2, 0.4, reach)
+                canvas.polygon(np.column_stack([x + spike * np.cos(t), y + spike * np.sin(t)]), (255, 255, 250))
+
+
+def _paint_wheels(body):
+    """The wheels on the side that we see, if any."""
+    shape, half, x = body.shape, body.shape.width / 2, body.x
+    if abs(x) < half:
+        return
+    visible = -1 if x > 0 else 1
+    t = np.linspace(0, 2 * np.pi, 18, endpoint=False)
+    for place in shape.wheels:
+        for radius, tone in ((shape.radius * 1.15, 14), (shape.radius, 26), (shape.radius * 0.6, 105)):
+            rim = np.column_stack([np.full(18, visible * half * 0.98), shape.radius + radius * np.sin(t),
+                                   place + radius * np.cos(t)])
+            body.fill(rim, np.full(3, float(tone)) * body.side[visible])
+
+
+def _paint_end(body, colour):
+    """Bumper, number plate, lamps or doors of the end that we see."""
+    shape, vehicle, light, plate = body.shape, body.vehicle, body.rear, body.plate
+    half, oncoming, ambient = shape.width / 2, vehicle.oncoming, body.canvas.light.ambient
+    low, top = min(b for _, b in shape.body), max(b for _, b in shape.body)
+    if shape.box and not oncoming:
+        plate(-half, half, low, low + 0.1, colour * 0.5 * light)
+        plate(-0.02, 0.02, low, top, colour * 0.55 * light)
+        for side in (-1, 1):
+            plate(side * half, side * (half - .06), low, top, colour * 0.75 * light)
+            plate(side * 0.45, side * 0.48, low + 0.1, top - 0.1, colour * 0.8 * light)
+        plate(-half * .9, half * .9, .55, .65, _BUMPER)
+        lamps, lamp_height = (0.75, 0.92), (low - .2, low - .08)
+    else:
+        plate(-half * .98, half * .98, low + .02, low + .28 * (top - low), colour * 0.55 * light)
+        lamps, lamp_height = (0.66, 0.97), (low + .6 * (top - low), low + .85 * (top - low))
+        if vehicle.kind == 'bus':
+            plate(-half * .85, half * .85, 1.7, 2.8, _GLASS)
+            lamps, lamp_height = (0.8, 0.95), (0.8, 1.1)
+        if oncoming:
+            plate(-half * .55, half * .55, low + .35 * (top - low), low + .62 * (top - low), _GRILLE)
+            lamp_height = (low + .5 * (top - low), low + .75 * (top - low))
+        plate(-.26, .26, low + .38 * (top - low), low + .55 * (top - low), _NUMBER_PLATE * light * 0.85)
+    if vehicle.lights or (body.canvas.light.dusk and vehicle.size > 0.97):
+        lamp = (_HEADLAMP_ON if oncoming else _REAR_LAMP_ON) / max(ambient, 0.3)
+    else:
+        lamp = _HEADLAMP * light if oncoming else _REAR_LAMP * (0.4 + 0.6 * light)
+    for side in (-1, 1):
+        plate(side * half * lamps[0], side * half * lamps[1], *lamp_height, lamp)
