@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import socket
 import threading
@@ -381,27 +382,49 @@ def _first_line(error):
     return (getattr(error, 'message', None) or str(error)).strip().split('\n')[0]
 
 
-# ---- Inference ------------------------------------------------------------------------------------------------------
+# ---- Export ----------------------------------------------------------------------------------------------------------
 
-def save_for_serving(sess, image, embedding, folder):
-    """Writes sess.graph as a SavedModel into a new folder. -> its signature, a line for each of its two tensors.
+def export_model(rebuild_graph, checkpoint_dir, export_dir):
+    """Writes the network of a checkpoint and its conventions as a SavedModel, and prints its signature.
 
-    image, embedding: the input and the output of the signature serving_default, and their names there. Raises
-    InputError if the folder cannot be written.
+    rebuild_graph: the function of inference.py; export_dir: new or empty; it appears whole or not at all. Raises
+    InputError if the checkpoint cannot be used or the folder cannot be written.
     """
-    with sess.graph.as_default():
-        embedding = tf.identity(embedding, name='embedding')
-        signature = tf.saved_model.signature_def_utils.predict_signature_def({'image': image}, {'embedding': embedding})
-        try:
-            builder = tf.saved_model.Builder(folder)
-            builder.add_meta_graph_and_variables(
-                sess, [tf.saved_model.tag_constants.SERVING], strip_default_attrs=True,
-                signature_def_map={tf.saved_model.signature_constants.DEFAULT_SERVING_SIGNATURE_DEF_KEY: signature})
-            builder.save()
-        except (tf.errors.OpError, OSError) as error:
-            raise InputError(f'{folder}: cannot be written: {_reason(error)}')
-    return [f'{name:<10} {tensor.dtype.name} [{", ".join(str(side or "?") for side in tensor.shape.as_list())}]'
-            for name, tensor in (('image', image), ('embedding', embedding))]
+    conventions = read_conventions(checkpoint_dir)
+    folder = os.path.realpath(export_dir)
+    aside = os.path.join(os.path.dirname(folder), f'.{os.path.basename(folder)}.tmp')
+    shutil.rmtree(aside, ignore_errors=True)   # of a run that was killed
+    try:
+        with tf.Session(graph=tf.Graph()) as sess:
+            # A graph needs one type: that of tf.image.resize, to which NumPy's bytes are converted.
+            image = tf.placeholder(tf.float32, [None, None, None, 3], name='image')
+            embedding = rebuild_graph(sess, checkpoint_dir, image, None, conventions.feature_dim)
+            embedding = tf.identity(embedding, name='embedding')
+            _save_for_serving(sess, {'image': image}, {'embedding': embedding}, aside)
+        write_conventions(aside, conventions)
+        os.replace(aside, folder)   # in the place of an empty folder, too
+    except (tf.errors.OpError, OSError) as error:
+        raise InputError(f'--export {export_dir}: cannot be written: {_reason(error)}')
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    print(f'{export_dir}: SavedModel of {checkpoint_dir}, signature serving_default')
+    for name, tensor in (('image', image), ('embedding', embedding)):
+        print(f'  {name:<10} {tensor.dtype.name} [{", ".join(str(side or "?") for side in tensor.shape.as_list())}]')
+    if conventions.batch_statistics or conventions.dropout_at_inference:
+        print('as models of 2018 do, it normalises by the batch\'s own statistics, or drops channels: the result of a '
+              'photo depends on the others in its batch')
+    width, height = conventions.image_size
+    print(f'image is RGB 0..255, of any multiples of 8 in size; the model was trained at {width}x{height}')
+
+
+def _save_for_serving(sess, inputs, outputs, folder):
+    """Writes sess.graph as a SavedModel into a new folder. inputs, outputs: {name: tensor} of serving_default."""
+    signature = tf.saved_model.signature_def_utils.predict_signature_def(inputs, outputs)
+    builder = tf.saved_model.Builder(folder)
+    builder.add_meta_graph_and_variables(
+        sess, [tf.saved_model.tag_constants.SERVING], strip_default_attrs=True,
+        signature_def_map={tf.saved_model.signature_constants.DEFAULT_SERVING_SIGNATURE_DEF_KEY: signature})
+    builder.save()
 
 
 # ---- The step of a training -----------------------------------------------------------------------------------------

@@ -1,10 +1,8 @@
-"""From arrays to pictures: instances and lanes on photos, embeddings as colours and plots. The one palette.
+"""From arrays to pictures: instances and lanes on photos, embeddings as colours and plots, and their one palette.
 
-A photo is uint8 [h, w, 3] RGB. ids are integers [h', w'] at any size, 0 the background, 1.. the instances;
-instance k has colour(k - 1) in every picture, so that where ids go from left to right the colours do. No
-TensorFlow; matplotlib is imported only by what plots.
+A photo is uint8 [h, w, 3] RGB. ids are integers [h', w'] of any size: 0 is background, instances count 1, 2, ... and
+instance k has colour(k - 1) in every picture.
 """
-
 import functools
 import itertools
 import os
@@ -16,14 +14,14 @@ import numpy as np
 from data import files
 
 _BACKGROUND_GREY = 150  # of background pixels in scatter plots
-_POINTS_A_LABEL = 4000  # in scatter plots
+_POINTS_PER_LABEL = 4000  # in scatter plots
 
 
-# ---- Colours -----------------------------------------------------------------------------------------------
+# ---- Colours ---------------------------------------------------------------------------------------------------------
 
 @functools.cache
 def palette():
-    """64 colours (r, g, b), each as unlike all before it as can be: the first are told apart at a glance."""
+    """64 colours (r, g, b), each as far as possible from all before it: the first are told apart at a glance."""
     first = [(255, 40, 40), (0, 230, 80), (60, 110, 255), (255, 220, 0), (255, 0, 220), (0, 225, 255),
              (255, 130, 0)]
     steps = range(0, 256, 32)
@@ -38,42 +36,41 @@ def palette():
 
 
 def colour(k):
-    """The colour of number k = 0, 1, ...: (r, g, b). There is no last one; from the 65th on they repeat."""
+    """The colour (r, g, b) of number k = 0, 1, ...; from the 65th on they repeat."""
     return palette()[k % len(palette())]
 
 
 def colour_instances(ids):
-    """The instances alone: uint8 [h, w, 3], the background black."""
+    """The instances alone, on black. -> uint8 [h, w, 3]"""
     table = np.array([(0, 0, 0)] + [colour(k) for k in range(ids.max(initial=0))], np.uint8)
     return table[ids]
 
 
 def number_instances(label):
-    """Any instance values (20, 70, 120, ...) become 1, 2, ... in their order; 0 stays the background."""
+    """Replaces instance values (20, 70, 120, ...) by 1, 2, ... in their order; 0 stays background. -> integers"""
     values, inverse = np.unique(np.append(label, 0), return_inverse=True)
-    inverse = inverse - np.searchsorted(values, 0)   # values below 0, should there be any, are no instances
+    inverse = inverse - np.searchsorted(values, 0)   # values below 0 are background
     return np.maximum(inverse[:-1], 0).reshape(np.shape(label))
 
 
-# ---- On photos ---------------------------------------------------------------------------------------------
+# ---- On photos -------------------------------------------------------------------------------------------------------
 
 def draw_instances(photo, ids, alpha=0.55):
-    """Lays each instance's colour over the photo; the background stays as it is.
+    """Blends each instance's colour into the photo; the background stays as it is. -> a new uint8 [h, w, 3]
 
-    photo: uint8 [h, w, 3]; ids: integers [h', w'], scaled up to the photo with smooth outlines
-    alpha: how much of the photo the colour hides, 0 to 1
-    Returns a new uint8 [h, w, 3].
+    photo: uint8 [h, w, 3]; ids: integers [h', w'], scaled to the photo with smooth outlines
+    alpha: the share of the colour in the blend, 0 to 1
     """
     picture = photo.copy()
     height, width = photo.shape[:2]
     scale_y, scale_x = height / ids.shape[0], width / ids.shape[1]
     levels = np.arange(256)[:, None]
     for number, (top, bottom, left, right) in _boxes(ids):
-        # An instance's own part of the photo, with a pixel around it for the scaled outline to end in.
+        # The part of the photo around an instance, with a margin of a pixel for the scaled outline.
         y0, x0 = int(max(top - 1, 0) * scale_y), int(max(left - 1, 0) * scale_x)
         y1 = min(int(np.ceil((bottom + 1) * scale_y)), height)
         x1 = min(int(np.ceil((right + 1) * scale_x)), width)
-        # Resized by the pixel grid of the whole picture: a box cut out and resized alone would be shifted.
+        # Resized on the pixel grid of the whole picture: a box that is cut out and resized alone would be shifted.
         to_part = np.array([[scale_x, 0, (left + 0.5) * scale_x - 0.5 - x0],
                             [0, scale_y, (top + 0.5) * scale_y - 0.5 - y0]])
         mask = np.where(ids[top:bottom, left:right] == number, 255, 0).astype(np.uint8)
@@ -85,7 +82,7 @@ def draw_instances(photo, ids, alpha=0.55):
 
 
 def _boxes(ids):
-    """(number, (top, bottom, left, right)) of each instance with pixels; bottom and right are exclusive."""
+    """Bounding boxes of the instances. -> list of (number, (top, bottom, left, right)), bottom and right exclusive"""
     rows, columns = np.nonzero(ids > 0)   # sorted by row
     numbers = ids[rows, columns]
     count = numbers.max(initial=0) + 1
@@ -99,12 +96,11 @@ def _boxes(ids):
 
 
 def draw_lanes(photo, lanes, h_samples, ids):
-    """Draws lane lines in the colours of the instances they lie on, with a dark edge against bright concrete.
+    """Draws lane lines with a dark edge, which stands out on bright concrete. -> a new uint8 [h, w, 3]
 
     lanes: [num_lanes][len(h_samples)] x in px of the photo; negative where a lane is absent
     h_samples: y in px
-    ids: int of any size, the instances, as for draw_instances; of two that are one lane, that with more of it counts
-    Returns a new uint8 [h, w, 3].
+    ids: integers [h', w'], as for draw_instances: a line has the colour of the instance under most of its points
     """
     picture = photo.copy()
     scale = np.divide(ids.shape[::-1], photo.shape[1::-1])
@@ -115,7 +111,7 @@ def draw_lanes(photo, lanes, h_samples, ids):
         x, y = np.clip((points[present] + 0.5) * scale, 0, np.subtract(ids.shape[::-1], 1)).astype(int).T
         number = np.bincount(ids[y, x], minlength=2)[1:].argmax()
         pieces = np.split(points, np.flatnonzero(np.diff(present)) + 1)
-        # The last point twice: a lone one is a dot then, rather than nothing. shift=4: 1/16 px.
+        # With the last point twice, a single point is drawn as a dot rather than not at all. shift=4: 1/16 px.
         pieces = [np.rint(16 * np.append(piece, piece[-1:], axis=0)).astype(np.int32)
                   for piece in pieces if len(piece) and piece[0, 0] >= 0]
         cv2.polylines(picture, pieces, False, (20, 20, 20), thickness + 2, cv2.LINE_AA, shift=4)
@@ -124,12 +120,9 @@ def draw_lanes(photo, lanes, h_samples, ids):
 
 
 def embedding_as_colours(embedding):
-    """The first three dimensions of an embedding as red, green and blue, each scaled to 0..255.
+    """The first three dimensions of an embedding as red, green and blue, each scaled to 0..255. -> uint8 [h, w, 3]
 
-    Fewer dimensions leave the other channels at 0, and so does one that is the same everywhere.
-
-    embedding: [h, w, feature_dim]
-    Returns uint8 [h, w, 3].
+    embedding: [h, w, feature_dim]. The channel of a dimension that is missing or constant is 0.
     """
     embedding = np.asarray(embedding)[..., :3].astype(np.float64)
     low, high = embedding.min(axis=(0, 1)), embedding.max(axis=(0, 1))
@@ -140,11 +133,9 @@ def embedding_as_colours(embedding):
 
 
 def overview(photo, label, embedding, ids):
-    """One picture to judge a training by: photo, label (top), embedding and clusters (below).
+    """Photo and label (top), embedding and instances (bottom) in one picture. -> uint8 [2 h + 4, 2 w + 4, 3]
 
-    photo: uint8 [h, w, 3]; label: [h', w'], any instance values; embedding: [h', w', feature_dim]
-    ids: [h', w']
-    Returns uint8 [2 h + 4, 2 w + 4, 3].
+    photo: uint8 [h, w, 3]; label: [h', w'], any instance values; embedding: [h', w', feature_dim]; ids: [h', w']
     """
     height, width = photo.shape[:2]
     panels = [photo, draw_instances(photo, number_instances(label)),
@@ -156,37 +147,21 @@ def overview(photo, label, embedding, ids):
     return picture
 
 
-def save_image_overlay(valid_image, valid_label, output_dir='.'):
-    """Writes overlay_NNNN.png into output_dir, each photo with its label coloured: do the two line up?
-
-    valid_image: [b, h, w, 3] or [h, w, 3], 0..255; valid_label: [b, h, w] or [h, w], any instance values
-    Returns the list of pictures, uint8 [h, w, 3].
-    """
-    images, labels = np.asarray(valid_image), np.asarray(valid_label)
-    images, labels = images.reshape(-1, *images.shape[-3:]), labels.reshape(-1, *labels.shape[-2:])
-    pictures = [draw_instances(np.clip(image, 0, 255).astype(np.uint8), number_instances(label))
-                for image, label in zip(images, labels, strict=True)]
-    for i, picture in enumerate(pictures):
-        files.write_image(os.path.join(output_dir, f'overlay_{i:04d}.png'), picture)
-    return pictures
-
-
-# ---- Plots -------------------------------------------------------------------------------------------------
+# ---- Plots -----------------------------------------------------------------------------------------------------------
 
 def scatter_plot(embedding, label, title=''):
-    """The pixels of one photo in embedding space, coloured by instance, with each instance's mean as a cross.
+    """The pixels of one photo in embedding space, coloured by instance, a cross at each mean. -> uint8 [h', w', 3]
 
-    Every pair of the first three dimensions has a panel; of more than three dimensions the three principal
-    components are shown, and the title says how much of the variance they hold. At most 4,000 pixels an
-    instance are drawn, evenly taken, so the same input gives the same plot.
+    Every pair of the first three dimensions has a panel. Of more than three dimensions the three principal components
+    are shown, and the title says how much of the variance they hold. At most 4,000 pixels per instance are drawn,
+    evenly spaced in the order of the pixels.
 
-    embedding: [h, w, feature_dim] or [N, feature_dim]; label: integers [h, w] or [N], 0 the background
-    Returns uint8 [h', w', 3].
+    embedding: [h, w, feature_dim] or [N, feature_dim]; label: integers [h, w] or [N], 0 is background
     """
-    # Not pyplot: its global list of figures is not safe among threads and keeps every figure alive.
+    # Not pyplot: its global list of figures is not thread-safe and keeps every figure alive.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    warnings.filterwarnings('ignore', 'Glyph .* missing from')   # of a photo's name in the title: boxes say it as well
+    warnings.filterwarnings('ignore', 'Glyph .* missing from')   # of a title in another script
 
     label = np.ravel(label)
     points = np.reshape(embedding, (len(label), -1)).astype(np.float64)
@@ -196,7 +171,7 @@ def scatter_plot(embedding, label, title=''):
         name = 'component'
         title += f'  ({share:.0%} of the variance)'
     if points.shape[1] == 1:
-        points = np.stack([points[:, 0], label], axis=1)   # a line a label
+        points = np.stack([points[:, 0], label], axis=1)   # one row of points per label
     pairs = [(0, 1)] if points.shape[1] == 2 else [(0, 1), (0, 2), (1, 2)]
 
     figure = Figure(figsize=(5 * len(pairs), 5), dpi=100, layout='constrained')
@@ -204,14 +179,14 @@ def scatter_plot(embedding, label, title=''):
     figure.suptitle(title)
     all_axes = figure.subplots(1, len(pairs), squeeze=False)[0]
     for axes, (i, j) in zip(all_axes, pairs):
-        axes.set_aspect('equal', 'datalim')   # distances are what the loss and mean shift are about
+        axes.set_aspect('equal', 'datalim')   # the loss and mean shift depend on distances
         axes.set_xlabel(f'{name} {i + 1}')
         axes.set_ylabel(f'{name} {j + 1}')
         axes.grid(alpha=0.3)
     values = np.unique(label)
     for value, number in zip(values, number_instances(values)):
         own = points[label == value]
-        drawn = own[np.linspace(0, len(own) - 1, min(len(own), _POINTS_A_LABEL)).astype(int)]
+        drawn = own[np.linspace(0, len(own) - 1, min(len(own), _POINTS_PER_LABEL)).astype(int)]
         rgb = np.divide(colour(number - 1) if number else (_BACKGROUND_GREY,) * 3, 255)
         mean = own.mean(axis=0)
         for axes, (i, j) in zip(all_axes, pairs):
@@ -222,19 +197,19 @@ def scatter_plot(embedding, label, title=''):
 
 
 def _principal_components(points):
-    """(the first three principal components [N, 3], their share of the variance)."""
+    """-> (the first three principal components, float64 [N, 3]; their share of the variance)"""
     centred = points - points.mean(axis=0)
     variances, directions = np.linalg.eigh(centred.T @ centred)   # ascending
     return centred @ directions[:, :-4:-1], variances[-3:].sum() / max(variances.sum(), 1e-300)
 
 
 def evaluate_scatter_plot(log_dir, valid_pred, valid_label, feature_dim, param_string, step):
-    """Writes the scatter plot of a validation photo's embedding to log_dir/scatter_<param_string>_<step>.png.
+    """Writes the scatter plot of a validation photo's embedding to log_dir/scatter_<param_string>_<step>.png. -> path
 
     valid_pred: [b, h, w, feature_dim] or [h, w, feature_dim]
     valid_label: [b, h, w] or [h, w]; of a batch, the first photo is plotted
-    param_string: what to tell runs apart by, such as 'var1.0_dist1.0'; step: of the training
-    Returns the path.
+    param_string: tells runs apart, such as 'var1.0_dist1.0'; step: of the training
+    Raises InputError if the file cannot be written.
     """
     valid_label = np.asarray(valid_label)
     label = valid_label.reshape(-1, *valid_label.shape[-2:])[0]

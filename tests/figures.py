@@ -3,7 +3,7 @@
     python tests/figures.py result inference_test/images/0003.jpg       photo, embedding and lanes, by trained_model
     python tests/figures.py embedding log/scatter_*.png                 plots of a training, one below the other
 
-The plots of the second come from `python training.py --pictures 1`, which writes one an epoch.
+The plots of the second come from `python training.py --pictures 1`, which writes one per epoch.
 """
 import os
 import sys
@@ -15,27 +15,26 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 import clustering  # noqa: E402
-from data import files  # noqa: E402
+import inference  # noqa: E402
 import visualization  # noqa: E402
-from data import command_line, quiet  # noqa: E402
+from data import command_line, files, quiet  # noqa: E402
 
 FIGURES = os.path.join(ROOT, 'inference_test', 'figures')
 HEIGHT = 270  # px of a row of pictures
 
 
 def beside(pictures, height=HEIGHT):
-    """Pictures uint8 [h, w, 3], scaled to one height, side by side."""
+    """Pictures scaled to one height, side by side. -> uint8 [height, w, 3]"""
     return np.hstack([cv2.resize(picture, (round(picture.shape[1] * height / picture.shape[0]), height),
                                  interpolation=cv2.INTER_AREA) for picture in pictures])
 
 
 def result(path):
-    """The photo, its embedding as colours, and its instances."""
+    """A photo, its embedding as colours, and its instances. -> uint8 [HEIGHT, w, 3]"""
     quiet.import_tensorflow()
-    import inference
-    network, conventions = inference.load_network(os.path.join(ROOT, 'trained_model'))
+    embed, conventions = inference.load_network(os.path.join(ROOT, 'trained_model'))
     photo = files.read_image(path)
-    embedding = network(files.resize_image(photo, conventions.image_size)[None])[0]
+    embedding = embed(files.resize_image(photo, conventions.image_size)[None])[0]
     ids = clustering.instance_ids(embedding, conventions.bandwidth,
                                   (conventions.delta_v, conventions.delta_d))
     colours = cv2.resize(visualization.embedding_as_colours(embedding), photo.shape[1::-1])
@@ -43,7 +42,7 @@ def result(path):
 
 
 def embedding(paths):
-    """Plots of one size, one below the other, three quarters as wide as the first figure."""
+    """Plots of one size, one below the other, 1080 px wide. -> uint8 [h, 1080, 3]"""
     pictures = [files.read_image(path) for path in paths]
     height = round(1080 * pictures[0].shape[0] / pictures[0].shape[1])
     return np.vstack([beside([picture], height) for picture in pictures])

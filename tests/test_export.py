@@ -1,4 +1,4 @@
-"""inference.py --export: a SavedModel that plain TensorFlow 2 reads, complete or not there at all."""
+"""inference.py --export: a SavedModel that plain TensorFlow 2 reads, written completely or not at all."""
 
 import json
 import os
@@ -40,7 +40,7 @@ SIZES = ((1, 64, 96), (3, 40, 128))   # b, h, w
 
 @pytest.fixture(autouse=True, scope='module')
 def short_network():
-    """ENet with a bottleneck of each kind, for the sake of the time it takes to build."""
+    """ENet with one bottleneck of each kind, which is built faster."""
     whole = enet.bottleneck
     kept = {'bottleneck2_1', 'bottleneck2_2', 'bottleneck2_3', 'bottleneck4_1', 'bottleneck5_1'}
     with pytest.MonkeyPatch.context() as patch:
@@ -78,11 +78,11 @@ def model_of_2018(short_network, tmp_path_factory):
 
 @pytest.fixture
 def light_graph(monkeypatch):
-    """Most of the time goes into the network, which some tests have no use for."""
-    monkeypatch.setattr(inference, 'build_network', lambda checkpoint_dir, input_image: input_image / 2)
+    """Most of the time goes into the network, which some tests do not need."""
+    monkeypatch.setattr(inference, 'rebuild_graph', lambda sess, model, input_image, batch_size, dim: input_image / 2)
 
 
-def test_plain_tensorflow_2_gives_the_embedding_of_inference(model, model_of_2018, tmp_path, run_script):
+def test_plain_tensorflow_2_returns_the_embedding_of_inference(model, model_of_2018, tmp_path, run_script):
     rng = np.random.default_rng(0)
     photos = {str(i): rng.integers(0, 256, [*size, 3]).astype(np.uint8) for i, size in enumerate(SIZES)}
     np.savez(tmp_path / 'photos.npz', **photos)
@@ -96,7 +96,7 @@ def test_plain_tensorflow_2_gives_the_embedding_of_inference(model, model_of_201
         assert f'embedding  float32 [?, ?, ?, {depth}]' in outcome.out
         with tf.Graph().as_default(), tf.Session() as sess:
             image = tf.placeholder(tf.uint8, [None, None, None, 3])
-            embedding = inference.build_network(str(model_dir), image)
+            embedding = inference.rebuild_graph(sess, str(model_dir), image, None, depth)
             for name, images in photos.items():
                 expected[folder + name] = sess.run(embedding, {image: images})
         expected[folder + name + ' float'] = expected[folder + name]
@@ -114,27 +114,27 @@ def test_plain_tensorflow_2_gives_the_embedding_of_inference(model, model_of_201
 
 def test_no_prelu_looks_like_a_leaky_relu(model):
     """tf2onnx takes max(x, constant * x) for a leaky ReLU, and stops at one whose slopes are many."""
-    with tf.Graph().as_default() as graph:
-        inference.build_network(str(model), tf.placeholder(tf.uint8, [None, None, None, 3]))
+    with tf.Graph().as_default() as graph, tf.Session() as sess:
+        inference.rebuild_graph(sess, str(model), tf.placeholder(tf.uint8, [None, None, None, 3]), None, 4)
         for maximum in (op for op in graph.get_operations() if op.type == 'Maximum'):
             for x, other in (maximum.inputs, reversed(maximum.inputs)):
                 assert other.op.type != 'Mul' or all(factor is not x for factor in other.op.inputs), maximum.name
 
 
-def test_conventions_travel_along(model_of_2018, light_graph, tmp_path, run_script):
+def test_conventions_are_exported(model_of_2018, light_graph, tmp_path, run_script):
     assert run_script(inference, '-m', model_of_2018, '--export', tmp_path / 'out').status == 0
     with open(tmp_path / 'out/conventions.json') as file:
         record = json.load(file)
     assert record['bandwidth'] == 1. and record['image_size'] == [512, 512]   # of 2018, whose folder has no record
 
 
-def test_an_empty_folder_is_filled(model, light_graph, tmp_path, run_script):
+def test_empty_folder_is_accepted(model, light_graph, tmp_path, run_script):
     (tmp_path / 'empty').mkdir()
     assert run_script(inference, '-m', model, '--export', tmp_path / 'empty/').status == 0
     assert sorted(os.listdir(tmp_path / 'empty')) == ['conventions.json', 'saved_model.pb', 'variables']
 
 
-def test_what_a_killed_export_left_behind_is_cleared(model, light_graph, tmp_path, run_script):
+def test_files_of_a_killed_export_are_removed(model, light_graph, tmp_path, run_script):
     (tmp_path / '.out.tmp').mkdir()
     (tmp_path / '.out.tmp/saved_model.pb').write_text('half')
     assert run_script(inference, '-m', model, '--export', tmp_path / 'out').status == 0
@@ -143,7 +143,7 @@ def test_what_a_killed_export_left_behind_is_cleared(model, light_graph, tmp_pat
 
 @pytest.mark.parametrize('error, status', [(tf.errors.UnknownError(None, None, 'x; No space left on device'), 1),
                                            (OSError(28, 'No space left on device'), 1), (KeyboardInterrupt(), 130)])
-def test_a_failing_export_leaves_nothing(model, light_graph, tmp_path, run_script, monkeypatch, error, status):
+def test_failed_export_leaves_nothing_behind(model, light_graph, tmp_path, run_script, monkeypatch, error, status):
     def save(builder, *args):
         raise error
     monkeypatch.setattr(type(tf.saved_model.Builder(str(tmp_path / 'x'))), 'save', save)

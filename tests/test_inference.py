@@ -1,7 +1,6 @@
-"""inference.py from the command line: what it writes, what it says, and what it refuses.
+"""inference.py from the command line: its outputs, its messages, and what it refuses.
 
-Most tests replace the network by one that takes a photo's colours for its embedding: areas of one colour are
-instances.
+Most tests replace the network by one that returns the colours of a photo: areas of one colour are instances.
 """
 
 import contextlib
@@ -34,7 +33,6 @@ def colour_network(monkeypatch):
     def network(batch):
         assert batch.dtype == np.uint8 and batch.shape[1:] == (*SHAPE[::-1], 3)
         return batch.astype(np.float32) / 32
-    network.close = lambda: None
     conventions = types.SimpleNamespace(image_size=SHAPE, feature_dim=3, bandwidth=3.0, delta_v=0.5, delta_d=1.5)
     monkeypatch.setattr(inference, 'load_network', lambda modeldir: (network, conventions))
     monkeypatch.setattr(quiet, 'import_tensorflow', lambda: None)
@@ -74,9 +72,9 @@ def one_line(text):
     return text
 
 
-# ---- What it writes ----------------------------------------------------------------------------------------
+# ---- What it writes --------------------------------------------------------------------------------------------------
 
-def test_instances_are_coloured_from_left_to_right_and_background_left(colour_network, run_script, tmp_path):
+def test_instances_are_coloured_from_left_to_right_and_background_is_unchanged(colour_network, run_script, tmp_path):
     photo = road('blue', 'red')
     write(tmp_path / 'in/a.png', photo)
     outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out')
@@ -106,13 +104,13 @@ def test_pictures_are_numbered_in_the_order_of_their_names(colour_network, run_s
 
 @pytest.mark.parametrize('photo', [np.full([50, 60], 200, np.uint8), np.full([50, 60], 40000, np.uint16),
                                    np.full([50, 60, 4], 90, np.uint8)], ids=['grey', '16-bit', 'RGBA'])
-def test_one_picture_of_any_kind_will_do(colour_network, run_script, tmp_path, photo):
+def test_one_picture_of_any_type_is_accepted(colour_network, run_script, tmp_path, photo):
     cv2.imwrite(str(tmp_path / 'photo.png'), photo)
     outcome = run_script(inference, '-i', tmp_path / 'photo.png', '-o', tmp_path / 'out')
     assert outcome.status == 0 and os.listdir(tmp_path / 'out') == ['cluster_0000.png']
 
 
-def test_every_frame_of_a_video_is_done_in_order(colour_network, run_script, tmp_path):
+def test_every_frame_of_a_video_is_processed_in_order(colour_network, run_script, tmp_path):
     writer = cv2.VideoWriter(str(tmp_path / 'drive.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (128, 72))
     for i in range(7):
         writer.write(np.full([72, 128, 3], 30 * i, np.uint8))
@@ -125,7 +123,7 @@ def test_every_frame_of_a_video_is_done_in_order(colour_network, run_script, tmp
     assert json_lines(tmp_path / 'p.json')[6]['raw_file'] == 'drive.avi/0006'
 
 
-def test_tusimple_json_gives_its_photos_its_rows_and_its_names_back(colour_network, run_script, tmp_path):
+def test_tusimple_json_decides_photos_names_and_rows(colour_network, run_script, tmp_path):
     write(tmp_path / 'set/clips/1/20.jpg', road('red', 'blue', size=(1280, 720)))
     lines = [{'raw_file': './clips//1/20.jpg', 'h_samples': [240, 300, 400, 700], 'lanes': []},
              {'raw_file': 'clips/1/20.jpg', 'h_samples': [500, 600]}]
@@ -144,7 +142,7 @@ def test_tusimple_json_gives_its_photos_its_rows_and_its_names_back(colour_netwo
     np.testing.assert_allclose(right[2], 1100 - 400 * (710 - 400) / 610, atol=15)
 
 
-def test_rows_of_the_json_fit_a_photo_of_any_height(colour_network, run_script, tmp_path):
+def test_rows_are_scaled_to_the_height_of_the_photo(colour_network, run_script, tmp_path):
     for name, height in (('a', 720), ('b', 360), ('c', 20)):
         write(tmp_path / f'in/{name}.png', road('red', size=(64, height)))
     run_script(inference, '-i', tmp_path / 'in', '--no-pictures', '--json', tmp_path / 'p.json')
@@ -162,7 +160,7 @@ def test_masks_hold_the_instance_ids_at_the_size_of_the_photo(colour_network, ru
     assert [mask[63, 15], mask[63, 105], mask[63, 60]] == [1, 2, 0]
 
 
-def test_more_than_255_instances_make_a_16_bit_mask(colour_network, run_script, tmp_path, monkeypatch):
+def test_mask_of_more_than_255_instances_has_16_bits(colour_network, run_script, tmp_path, monkeypatch):
     ids = np.arange(72 * 128).reshape(72, 128) // 14
     monkeypatch.setattr(clustering, 'instance_ids', lambda embedding, bandwidth, margins: ids)
     write(tmp_path / 'in/a.png', road(size=SHAPE))
@@ -170,7 +168,7 @@ def test_more_than_255_instances_make_a_16_bit_mask(colour_network, run_script, 
     np.testing.assert_array_equal(read(tmp_path / 'out/mask_0000.png'), ids)
 
 
-def test_scatter_shows_the_embedding(colour_network, run_script, tmp_path):
+def test_scatter_writes_the_plot_and_the_embedding_as_colours(colour_network, run_script, tmp_path):
     write(tmp_path / 'in/a.png', road('red', 'blue', size=SHAPE))
     run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--scatter', '--no-pictures')
     assert sorted(os.listdir(tmp_path / 'out')) == ['embedding_0000.png', 'scatter_0000.png']
@@ -178,7 +176,7 @@ def test_scatter_shows_the_embedding(colour_network, run_script, tmp_path):
 
 
 @pytest.mark.parametrize('name', [b'\xff\xfe.png', b'$_{$ 100%.png', b'\x1b[31m.png', b'two\nlines.png'])
-def test_photos_may_have_any_name(colour_network, tmp_path, name):
+def test_photo_may_have_any_name(colour_network, tmp_path, name):
     folder = os.fsencode(tmp_path / 'in')
     os.rename(write(tmp_path / 'in/a.png', road('red')), os.path.join(folder, name))
     terminal = io.TextIOWrapper(io.BytesIO(), 'utf-8', errors='strict')
@@ -192,7 +190,7 @@ def test_photos_may_have_any_name(colour_network, tmp_path, name):
     assert len(os.listdir(tmp_path / 'out')) == 3
 
 
-def test_pictures_of_another_run_are_named_and_stay(colour_network, run_script, tmp_path):
+def test_pictures_of_another_run_are_kept_and_warned_of(colour_network, run_script, tmp_path):
     for i in range(3):
         write(tmp_path / f'in/{i}.png', road('red'))
     assert run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out').err == ''
@@ -204,7 +202,7 @@ def test_pictures_of_another_run_are_named_and_stay(colour_network, run_script, 
     assert len(os.listdir(tmp_path / 'out')) == 3
 
 
-def test_draw_lanes_draws_them_over_the_instances(colour_network, run_script, tmp_path):
+def test_draw_lanes_draws_lines_over_the_instances(colour_network, run_script, tmp_path):
     write(tmp_path / 'in/a.png', road('red', size=(640, 360)))
     run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--draw-lanes')
     picture = read(tmp_path / 'out/cluster_0000.png')
@@ -212,7 +210,7 @@ def test_draw_lanes_draws_them_over_the_instances(colour_network, run_script, tm
     assert (picture == visualization.colour(0)).all(axis=2).sum() > 100
 
 
-def test_scattered_embedding_is_said_to_be_one(colour_network, run_script, tmp_path):
+def test_scattered_embedding_is_warned_of(colour_network, run_script, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, [*SHAPE[::-1], 3]).astype(np.uint8)
     write(tmp_path / 'in/a.png', noise)
     write(tmp_path / 'in/b.png', road('red'))
@@ -221,7 +219,7 @@ def test_scattered_embedding_is_said_to_be_one(colour_network, run_script, tmp_p
     assert '1 of 2 pictures is scattered' in outcome.err and 'mine' in outcome.err and '0.2' in outcome.err
 
 
-def test_bandwidth_decides_what_is_one_instance(colour_network, run_script, tmp_path):
+def test_larger_bandwidth_merges_instances(colour_network, run_script, tmp_path):
     write(tmp_path / 'in/a.png', road('red', 'blue'))
     found = []
     for bandwidth in ('3', '50'):
@@ -231,7 +229,7 @@ def test_bandwidth_decides_what_is_one_instance(colour_network, run_script, tmp_
     assert found == [2, 1]
 
 
-def test_number_of_workers_changes_no_byte(colour_network, run_script, tmp_path):
+def test_output_does_not_depend_on_the_number_of_workers(colour_network, run_script, tmp_path):
     for i in range(6):
         write(tmp_path / f'in/{i}.png', road('red', 'blue', size=(100 + 10 * i, 90)))
     for workers in ('0', '3'):
@@ -240,13 +238,13 @@ def test_number_of_workers_changes_no_byte(colour_network, run_script, tmp_path)
     assert len(contents(tmp_path / '0')) == 12 and contents(tmp_path / '0') == contents(tmp_path / '3')
 
 
-def test_times_that_are_written_down_are_of_an_undisturbed_machine():
+def test_json_implies_no_workers_unless_asked_for():
     assert inference.parse_flags(['--json', 'p.json']).workers == 0
     assert inference.parse_flags([]).workers >= 1
     assert inference.parse_flags(['--json', 'p.json', '--workers', '3']).workers == 3
 
 
-def test_closing_table_has_times_lanes_and_frames_per_second(colour_network, run_script, tmp_path):
+def test_closing_table_shows_times_lanes_and_frames_per_second(colour_network, run_script, tmp_path):
     for i in range(3):
         write(tmp_path / f'in/{i}.png', road('red', 'blue'))
     out = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out').out
@@ -258,17 +256,9 @@ def test_closing_table_has_times_lanes_and_frames_per_second(colour_network, run
     assert all(float(median) >= 0 and float(mean) >= 0 for median, mean in rows.values())
 
 
-def test_save_image_with_features_as_color_writes_each_embedding(tmp_path):
-    pred = np.eye(3)[None].repeat(2, axis=0)[..., None] * [1, 2, 3]
-    pictures = inference.save_image_with_features_as_color(pred, tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ['embedding_0000.png', 'embedding_0001.png']
-    np.testing.assert_array_equal(pictures[1], 255 * np.eye(3)[..., None].repeat(3, axis=2))
-    np.testing.assert_array_equal(read(tmp_path / 'embedding_0001.png'), pictures[1])
+# ---- The pipeline ----------------------------------------------------------------------------------------------------
 
-
-# ---- The pipeline ------------------------------------------------------------------------------------------
-
-def test_pipeline_keeps_the_order_and_bounds_what_is_under_way():
+def test_pipeline_keeps_the_order_and_bounds_the_items_in_memory():
     lock, under_way, most = threading.Lock(), set(), 0
     release = threading.Event()
 
@@ -287,7 +277,7 @@ def test_pipeline_keeps_the_order_and_bounds_what_is_under_way():
         return i
 
     seen = []
-    for i in inference.run_pipeline(range(200), read, lambda i: i, finish, num_readers=2, num_workers=3):
+    for i in inference.run_pipeline(range(200), read, lambda i: i, finish, num_workers=3):
         seen.append(i)
         with lock:
             under_way.remove(i)
@@ -296,17 +286,8 @@ def test_pipeline_keeps_the_order_and_bounds_what_is_under_way():
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])
-def test_pipeline_ends_where_reading_does(num_workers):
-    endless = iter(int, 1)
-    counter = iter([1, 2, 3, None, None, None, None, None])
-    stages = lambda _: next(counter), lambda i: i, lambda i: 10 * i
-    done = inference.run_pipeline(endless, *stages, 1, num_workers)
-    assert list(done) == [10, 20, 30]
-
-
-@pytest.mark.parametrize('num_workers', [0, 2])
 @pytest.mark.parametrize('stage', [0, 1, 2])
-def test_an_exception_in_any_stage_is_raised_and_hangs_nothing(stage, num_workers):
+def test_exception_in_any_stage_is_raised_and_ends_all_threads(stage, num_workers):
     def fail(i):
         if i == 5:
             raise ZeroDivisionError(i)
@@ -316,13 +297,13 @@ def test_an_exception_in_any_stage_is_raised_and_hangs_nothing(stage, num_worker
     stages[stage] = fail
     seen = []
     with pytest.raises(ZeroDivisionError):
-        for i in inference.run_pipeline(range(1000), *stages, 2, num_workers):
+        for i in inference.run_pipeline(range(1000), *stages, num_workers):
             seen.append(i)
     assert seen == list(range(len(seen))) and len(seen) <= 5
     assert threading.active_count() == 1 or not any('ThreadPool' in t.name for t in threading.enumerate())
 
 
-def test_ctrl_c_leaves_with_130_and_one_line(colour_network, run_script, tmp_path, monkeypatch):
+def test_ctrl_c_ends_with_status_130_and_one_line(colour_network, run_script, tmp_path, monkeypatch):
     def interrupted(embedding, bandwidth, margins):
         raise KeyboardInterrupt
     monkeypatch.setattr(clustering, 'instance_ids', interrupted)
@@ -334,7 +315,7 @@ def test_ctrl_c_leaves_with_130_and_one_line(colour_network, run_script, tmp_pat
     assert (tmp_path / 'p.json').read_text() == 'earlier predictions'
 
 
-def test_lanes_of_what_was_done_are_written_when_it_is_stopped(colour_network, run_script, tmp_path, monkeypatch):
+def test_stopped_run_writes_the_lanes_so_far(colour_network, run_script, tmp_path, monkeypatch):
     whole, calls = clustering.instance_ids, []
 
     def interrupted(embedding, bandwidth, margins):
@@ -353,9 +334,9 @@ def test_lanes_of_what_was_done_are_written_when_it_is_stopped(colour_network, r
     assert (tmp_path / 'p.json').read_text() == 'earlier predictions'
 
 
-# ---- Bad input ---------------------------------------------------------------------------------------------
+# ---- Bad input -------------------------------------------------------------------------------------------------------
 
-def test_one_bad_photo_among_many_is_named_and_the_others_are_done(colour_network, run_script, tmp_path):
+def test_one_bad_photo_is_named_and_the_others_are_processed(colour_network, run_script, tmp_path):
     for name in 'abd':
         write(tmp_path / f'in/{name}.png', road('red'))
     (tmp_path / 'in/c.jpg').write_text('not a photo')
@@ -367,7 +348,7 @@ def test_one_bad_photo_among_many_is_named_and_the_others_are_done(colour_networ
     assert '3 pictures' in outcome.out
 
 
-def test_a_name_of_a_photo_that_is_no_file_is_named(colour_network, run_script, tmp_path):
+def test_missing_photo_and_pipe_are_named(colour_network, run_script, tmp_path):
     write(tmp_path / 'in/a.png', road('red'))
     (tmp_path / 'in/b.jpg').symlink_to('nowhere')
     os.mkfifo(tmp_path / 'in/c.jpg')
@@ -376,14 +357,14 @@ def test_a_name_of_a_photo_that_is_no_file_is_named(colour_network, run_script, 
     assert os.listdir(tmp_path / 'out') == ['cluster_0000.png']
 
 
-def test_model_in_a_folder_that_tensorflow_would_not_find_is_named(tiny_model, run_script, tmp_path):
+def test_model_folder_with_brackets_is_refused(tiny_model, run_script, tmp_path):
     shutil.copytree(tiny_model, tmp_path / 'tm [v2]')
     write(tmp_path / 'a.png', road('red'))
     outcome = run_script(inference, '-i', tmp_path / 'a.png', '-o', tmp_path / 'out', '-m', tmp_path / 'tm [v2]')
     assert outcome.status == 1 and 'tm [v2]: TensorFlow reads no checkpoint' in one_line(outcome.err)
 
 
-def test_no_good_photo_at_all_leaves_earlier_predictions_alone(colour_network, run_script, tmp_path):
+def test_earlier_predictions_are_kept_if_no_photo_can_be_read(colour_network, run_script, tmp_path):
     good = write(tmp_path / 'good.png', road('red')).read_bytes()
     (tmp_path / 'cut.png').write_bytes(good[:len(good) // 2])
     (tmp_path / 'p.json').write_text('earlier predictions')
@@ -393,7 +374,7 @@ def test_no_good_photo_at_all_leaves_earlier_predictions_alone(colour_network, r
     assert (tmp_path / 'p.json').read_text() == 'earlier predictions' and os.listdir(tmp_path / 'out') == []
 
 
-def test_a_video_that_is_cut_off_is_done_as_far_as_it_goes_and_named(colour_network, run_script, tmp_path):
+def test_truncated_video_is_processed_as_far_as_possible_and_named(colour_network, run_script, tmp_path):
     writer = cv2.VideoWriter(str(tmp_path / 'whole.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (128, 72))
     for i in range(20):
         writer.write(np.random.RandomState(i).randint(0, 256, [72, 128, 3]).astype(np.uint8))
@@ -418,7 +399,7 @@ def test_bad_lines_of_a_tusimple_json_are_named_with_their_number(colour_network
     assert os.listdir(tmp_path / 'out') == ['cluster_0000.png']
 
 
-def test_a_model_that_gives_nan_is_named(colour_network, run_script, tmp_path, monkeypatch):
+def test_model_that_returns_nan_is_named(colour_network, run_script, tmp_path, monkeypatch):
     network, conventions = inference.load_network('model')
     diverged = lambda batch: network(batch) * np.nan   # noqa: E731
     monkeypatch.setattr(inference, 'load_network', lambda modeldir: (diverged, conventions))
@@ -427,7 +408,7 @@ def test_a_model_that_gives_nan_is_named(colour_network, run_script, tmp_path, m
     assert outcome.status == 1 and str(tmp_path / 'model') in one_line(outcome.err) and 'NaN' in outcome.err
 
 
-# ---- With a network ----------------------------------------------------------------------------------------
+# ---- With a network --------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope='module')
 def tiny_model(tmp_path_factory):
@@ -447,21 +428,21 @@ def tiny_model(tmp_path_factory):
     return folder
 
 
-def test_rebuilt_graph_gives_the_embedding_that_the_script_uses(tiny_model):
+def test_rebuild_graph_returns_the_embedding_that_the_script_uses(tiny_model):
     import tensorflow.compat.v1 as tf
     images = np.random.RandomState(0).randint(0, 256, [1, *SHAPE[::-1], 3]).astype(np.uint8)
-    network, conventions = inference.load_network(tiny_model)
-    embedding = network(images)
-    network.close()
+    embed, conventions = inference.load_network(tiny_model)
+    embedding = embed(images)
     assert embedding.shape == (1, *SHAPE[::-1], conventions.feature_dim) and embedding.std() > 0
     with tf.Graph().as_default(), tf.Session() as sess:
         input_image = tf.placeholder(tf.float32, [1, *SHAPE[::-1], 3])   # as the 2018 scripts had it
         rebuilt = inference.rebuild_graph(sess, tiny_model, input_image, 1, conventions.feature_dim)
         again = sess.run(rebuilt, {input_image: images})
+        assert not tf.global_variables()   # the weights are constants
     np.testing.assert_allclose(again, embedding, atol=1e-4 * abs(embedding).max())
 
 
-def test_network_is_that_of_its_slopes_also_where_they_exceed_1(tiny_model, tmp_path):
+def test_prelu_slopes_above_1_are_applied(tiny_model, tmp_path):
     import tensorflow.compat.v1 as tf
 
     import utils
@@ -475,26 +456,25 @@ def test_network_is_that_of_its_slopes_also_where_they_exceed_1(tiny_model, tmp_
         tf.train.Saver(tf.global_variables()).save(sess, str(tmp_path / 'model.ckpt'))
         expected = sess.run(plain)
     utils.write_conventions(str(tmp_path), conventions)
-    network, _ = inference.load_network(str(tmp_path))
-    np.testing.assert_allclose(network(images), expected, atol=1e-4 * abs(expected).max())
-    network.close()
+    embed, _ = inference.load_network(str(tmp_path))
+    np.testing.assert_allclose(embed(images), expected, atol=1e-4 * abs(expected).max())
 
 
-def test_feature_dim_of_another_model_is_refused(tiny_model):
+def test_wrong_feature_dim_is_refused(tiny_model):
     with pytest.raises(InputError, match='3 dimensions, not 5'):
         inference.rebuild_graph(None, tiny_model, None, 1, 5)
 
 
-# ---- From the shell ----------------------------------------------------------------------------------------
+# ---- From the shell --------------------------------------------------------------------------------------------------
 
-def test_help_and_wrong_flags_wait_for_no_heavy_import():
+def test_importing_the_script_imports_nothing_slow():
     code = ('import sys, inference\n'
             'heavy = {"tensorflow", "keras", "matplotlib.pyplot", "sklearn"} & set(sys.modules)\n'
             'sys.exit(f"imported: {heavy}" if heavy else 0)')
     subprocess.run([sys.executable, '-c', code], cwd=inference.HERE, check=True)
 
 
-def test_a_run_from_another_folder_says_nothing_but_its_results(tiny_model, tmp_path):
+def test_run_from_another_folder_prints_only_its_results(tiny_model, tmp_path):
     for i in range(3):
         write(tmp_path / f'in/{i}.png', road('red', 'blue'))
     script = os.path.join(inference.HERE, 'inference.py')
@@ -506,7 +486,7 @@ def test_a_run_from_another_folder_says_nothing_but_its_results(tiny_model, tmp_
     assert len(os.listdir(tmp_path / 'out')) == 3 and len(json_lines(tmp_path / 'lanes.json')) == 3
 
 
-def test_what_libraries_say_is_shown_if_tensorflow_cannot_be_imported(tmp_path):
+def test_output_of_libraries_is_shown_if_tensorflow_cannot_be_imported(tmp_path):
     (tmp_path / 'tensorflow.py').write_text(
         'import os\nos.write(2, b"libcudart is broken")\nraise ImportError')
     code = 'from data import quiet; quiet.import_tensorflow()'

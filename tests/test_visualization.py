@@ -2,13 +2,10 @@
 
 import concurrent.futures
 import os
-import sys
 
 import cv2
 import numpy as np
 import pytest
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import visualization
 
@@ -21,19 +18,19 @@ def blocks(height=16, width=24):
     return ids
 
 
-def test_the_first_colours_are_far_apart_for_the_eye():
+def test_first_16_colours_are_easily_distinguished():
     lab = cv2.cvtColor(np.float32([[visualization.colour(k) for k in range(16)]]) / 255, cv2.COLOR_RGB2LAB)[0]
     distances = np.linalg.norm(lab[:, None] - lab, axis=2) + 1000 * np.eye(16)
     assert distances.min() > 25   # 2.3 is just noticeable
 
 
-def test_there_are_64_different_colours_and_none_is_black_or_grey():
+def test_palette_has_64_different_vivid_colours():
     colours = {visualization.colour(k) for k in range(64)}
     assert len(colours) == 64
     assert all(max(c) - min(c) >= 90 for c in colours)
 
 
-def test_any_number_of_instances_has_colours():
+def test_more_instances_than_colours_are_coloured():
     ids = np.arange(1001).reshape(7, 143)
     picture = visualization.colour_instances(ids)
     assert picture.shape == (7, 143, 3) and picture.dtype == np.uint8
@@ -41,13 +38,13 @@ def test_any_number_of_instances_has_colours():
     np.testing.assert_array_equal(visualization.draw_instances(np.zeros_like(picture), ids, alpha=1), picture)
 
 
-def test_instances_are_numbered_by_value_and_zero_stays_background():
+def test_instance_values_are_numbered_in_order_and_zero_stays_background():
     label = np.array([[170, 0, 20], [20, 70, 170]], np.uint8)
     np.testing.assert_array_equal(visualization.number_instances(label), [[3, 0, 1], [1, 2, 3]])
     np.testing.assert_array_equal(visualization.number_instances(label[:, :1]), [[2], [1]])
 
 
-def test_background_of_the_photo_is_left_as_it_is():
+def test_background_and_input_photo_are_unchanged():
     photo = np.random.RandomState(0).randint(0, 256, [16, 24, 3]).astype(np.uint8)
     before = photo.copy()
     picture = visualization.draw_instances(photo, blocks())
@@ -56,15 +53,14 @@ def test_background_of_the_photo_is_left_as_it_is():
     np.testing.assert_array_equal(changed, blocks() > 0)
 
 
-def test_alpha_mixes_photo_and_colour():
+def test_alpha_is_the_share_of_the_colour():
     photo = np.full([16, 24, 3], 100, np.uint8)
     picture = visualization.draw_instances(photo, blocks(), alpha=0.25)
     expected = np.rint(75 + 0.25 * np.array(visualization.colour(1)))
     np.testing.assert_array_equal(picture[10, 16], expected)
 
 
-def test_small_ids_are_scaled_to_the_photo_in_place():
-    """Every instance lands where the whole picture, resized, has it: boxes drawn alone are not shifted."""
+def test_small_ids_are_scaled_to_the_photo_without_a_shift():
     ids = blocks(40, 60)
     picture = visualization.draw_instances(np.zeros([123, 200, 3], np.uint8), ids, alpha=1)
     for number in (1, 2):
@@ -89,12 +85,12 @@ def test_lane_is_drawn_through_its_points_and_interrupted_where_absent():
 
 @pytest.mark.parametrize('lanes', [[], [[-2, -2]], [[-2, 5]], [[5000, 1e5]]],
                          ids=['none', 'absent', 'dot', 'outside'])
-def test_odd_lanes_do_not_break_the_drawing(lanes):
+def test_lanes_without_a_line_are_drawn_without_an_error(lanes):
     picture = visualization.draw_lanes(np.zeros([20, 20, 3], np.uint8), lanes, [5, 15], np.zeros([8, 8], int))
     assert picture.any() == (lanes == [[-2, 5]])
 
 
-def test_lane_has_the_colour_of_the_instance_that_it_lies_on():
+def test_lane_has_the_colour_of_the_instance_under_it():
     ids = np.zeros([60, 40], int)
     ids[:20, 10], ids[20:, 10], ids[:, 30] = 5, 2, 3
     lanes = [[10.5 * 16] * 30, [30.5 * 16] * 30]   # instances 1 and 4 are no lanes, 2 and 5 are one
@@ -103,7 +99,7 @@ def test_lane_has_the_colour_of_the_instance_that_it_lies_on():
     assert tuple(picture[400, 488]) == visualization.colour(2)
 
 
-def test_title_in_any_script_is_quiet(recwarn):
+def test_title_in_any_script_causes_no_warning(recwarn):
     visualization.scatter_plot(np.zeros([2, 2, 2], np.float32), np.zeros([2, 2], int), '\u9053\u8def.jpg')
     assert not list(recwarn)
 
@@ -116,7 +112,7 @@ def test_embedding_colours_use_the_whole_range_of_each_dimension():
     assert picture.tolist() == [[[0, 0, 0], [0, 128, 0], [255, 255, 0]]]
 
 
-def test_embedding_of_two_dimensions_has_colours_too():
+def test_embedding_of_two_dimensions_has_no_blue():
     picture = visualization.embedding_as_colours(np.eye(2)[None])
     assert picture.tolist() == [[[255, 0, 0], [0, 255, 0]]]
 
@@ -129,15 +125,6 @@ def test_overview_has_four_panels():
     np.testing.assert_array_equal(picture[:16, :24], photo)
     np.testing.assert_array_equal(picture[:16, 28:], visualization.draw_instances(photo, blocks()))
     np.testing.assert_array_equal(picture[20:, 28:], photo)   # no clusters found
-
-
-def test_save_image_overlay_writes_a_picture_a_photo(tmp_path):
-    images = np.full([2, 16, 24, 3], 90, np.uint8)
-    pictures = visualization.save_image_overlay(images, np.stack([blocks(), 0 * blocks()]), tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ['overlay_0000.png', 'overlay_0001.png']
-    written = cv2.imread(str(tmp_path / 'overlay_0000.png'))[..., ::-1]
-    np.testing.assert_array_equal(written, pictures[0])
-    np.testing.assert_array_equal(pictures[1], images[1])
 
 
 @pytest.mark.parametrize('feature_dim', [1, 2, 3, 8])

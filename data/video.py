@@ -1,0 +1,32 @@
+"""Frames of a video file."""
+import os
+
+import cv2
+
+from data.command_line import InputError
+
+EXTENSIONS = ('.avi', '.mov', '.mp4')
+
+# FFmpeg reads it when it opens its first file. A broken video is for our error line to tell, not for FFmpeg's.
+os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
+
+
+def read_frames(path):
+    """The frames of a video, decoded one by one as they are asked for. -> (frames, their number or None)
+
+    frames: iterator of uint8 [h, w, 3] RGB; it ends where no further frame can be decoded, in a damaged file before the
+    end. Their number: that in the header, if there is one. Raises InputError if not even one frame can be decoded.
+    """
+    capture = cv2.VideoCapture(path)
+    found, first = capture.read()
+    if not found:
+        raise InputError(f'{path}: is not a video, or a damaged one: no frame of it can be decoded')
+
+    def frames():
+        found, frame = True, first
+        while found:
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            found, frame = capture.read()
+
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    return frames(), count if count > 0 else None
