@@ -456,11 +456,12 @@ def _prelu_with_gradient(x, slope):
 def max_pool(x):
     """2x2 max-pooling. x: float32 [b, h, w, c], even h and w -> (float32 [b, h/2, w/2, c], indices).
 
-    indices: uint8 [b, h/2, w/2, c], which of a window's pixels is the first largest: 0 1 above, 2 3 below.
+    indices: [b, h/2, w/2, c], which of a window's pixels is the first largest: 0 1 above, 2 3 below. Bytes between fused
+    kernels, for a quarter of the memory; float32 elsewhere, since TFLite cannot add bytes.
     """
     a, b, c, d = tf.split(tf.nn.space_to_depth(x, 2), 4, axis=-1)
     pooled = tf.maximum(tf.maximum(a, b), tf.maximum(c, d))
-    not_a, not_b, not_c = (tf.cast(other < pooled, tf.uint8) for other in (a, b, c))
+    not_a, not_b, not_c = (tf.cast(other < pooled, tf.uint8 if _FUSED.get() else tf.float32) for other in (a, b, c))
     return pooled, not_a * (1 + not_b * (1 + not_c))
 
 
@@ -471,7 +472,7 @@ def unpool(x, indices):
     Compares with the indices, which is faster than scattering.
     """
     batch, height, width, depth = dynamic_shape(x)
-    corners = tf.constant([[0], [1], [2], [3]], tf.uint8)
+    corners = tf.constant([[0], [1], [2], [3]], indices.dtype)
     quads = tf.where_v2(tf.equal(indices[:, :, :, None], corners), x[:, :, :, None], 0.)
     return tf.nn.depth_to_space(tf.reshape(quads, [batch, height, width, 4 * depth]), 2)
 
