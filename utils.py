@@ -141,25 +141,25 @@ def normalise(image, normalisation):
     return image / 127.5 - 1. if normalisation == 'signed' else image
 
 
-def build_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None):
+def build_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None,
+                architecture=enet.PAPER):
     """From raw RGB [b, h, w, 3] to the head, float32 [b, h, w, feature_dim]: an embedding or, if semantic, scores.
 
     noise, decay: of dropout and of batch norm's moving averages, see `enet.ENet`.
     """
-    last_prelu = build_enet(input_image, conventions, is_training, noise, decay, reuse)
+    last_prelu = build_enet(input_image, conventions, is_training, noise, decay, reuse, architecture)
     return build_head(last_prelu, conventions.feature_dim, conventions.head, conventions.head_activation, reuse)
 
 
-def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None):
-    """`build_model` without its head. -> last_prelu, float32 [b, h/2, w/2, 16]."""
+def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None,
+               architecture=enet.PAPER):
+    """`build_model` without its head. -> last_prelu, the features that heads read, float32 [b, h/2, w/2, 16]."""
     if not is_training and conventions.dropout_at_inference:
         noise = enet.noise_of_2018
-    enet.ENet(normalise(input_image, conventions.normalisation), NUM_CLASSES, None, skip_connections=False, reuse=reuse,
-              is_training=is_training, batch_statistics=is_training or conventions.batch_statistics,
-              decay=decay, noise=noise)
-    # The last of its name: a second network in the same graph has a suffix in its name scope.
-    return [op for op in tf.get_default_graph().get_operations()
-            if re.match(r'ENet(_\d+)?/bottleneck5_1_last_prelu$', op.name)][-1].outputs[0]
+    images = normalise(input_image, conventions.normalisation)
+    return enet.ENet(images, NUM_CLASSES, None, skip_connections=False, reuse=reuse, is_training=is_training,
+                     batch_statistics=is_training or conventions.batch_statistics, decay=decay, noise=noise,
+                     return_features=True, architecture=architecture)[-1]
 
 
 def build_head(last_prelu, depth, scope='Instance', activation='none', reuse=None):

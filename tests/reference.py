@@ -22,13 +22,17 @@ def equal_labels(ours, plain):
     return np.mean(match[ours[1]] == plain[1]) if sorted(match) == list(range(plain[0])) else 0.
 
 
-# ---- ENet --------------------------------------------------------------------------------------------------
+# ---- ENet -----------------------------------------------------------------------------------------------------------
+
+# enet.PAPER._replace(**SMALL) has no bottlenecks of one size but the last: a network that is built in no time.
+SMALL = {'stage1_repeat': 0, 'stage2_kinds': (), 'stage4_repeat': 0}
+
 
 def plain_enet(images, batch_statistics=False, noise=None, stage_two_repeat=2, skip_connections=False):
     """enet.ENet layer by layer, on the variables of the ENet that the default graph already holds.
 
     images: float32 [b, h, w, 3]. batch_statistics, noise: as in enet.Mode. The others: as in enet.ENet.
-    Returns (last_prelu [b, h/2, w/2, 16], logits [b, h, w, num_classes]), both float32.
+    -> (last_prelu [b, h/2, w/2, 16], logits [b, h, w, num_classes]), both float32.
     """
     import tensorflow.compat.v1 as tf  # here: plain_cluster must not wait for it
 

@@ -2,6 +2,7 @@
 
 import collections
 import hashlib
+import re
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import reference  # noqa: E402
 tf.disable_v2_behavior()
 
 RATE_OF_NOISE = 0.3
+SMALL = enet.PAPER._replace(**reference.SMALL)
 WITHOUT_NOISE = enet.Mode(batch_statistics=True, decay=0.5, noise=None)
 AT_INFERENCE = WITHOUT_NOISE._replace(batch_statistics=False)
 
@@ -40,7 +42,7 @@ def graph():
         yield graph
 
 
-# ---- The whole network -------------------------------------------------------------------------------------
+# ---- The whole network -----------------------------------------------------------------------------------------------
 
 class Network:
     """Our network beside the plain one, on the same random variables: at inference and in training."""
@@ -49,10 +51,10 @@ class Network:
         self.image = tf.placeholder(tf.float32, [None, None, None, 3])
         self.seed = tf.placeholder(tf.int32, [2])
         noise = enet.noise_of_step(self.seed)
-        logits, probabilities = enet.ENet(self.image, 12, None, skip_connections=False, is_training=False)
-        last_prelu = tf.get_default_graph().get_tensor_by_name('ENet/bottleneck5_1_last_prelu:0')
+        logits, probabilities, features = enet.ENet(self.image, 12, None, skip_connections=False, is_training=False,
+                                                    return_features=True)
         self.variables = {v.op.name: v for v in tf.global_variables()}
-        self.ours = [last_prelu, logits, probabilities]
+        self.ours = [features, logits, probabilities]
         last_prelu, logits = reference.plain_enet(self.image)
         self.plain = [last_prelu, logits, tf.nn.softmax(logits)]
 
@@ -179,19 +181,59 @@ def test_skip_connections_add_the_encoder_to_the_decoder(graph):
     assert_close(ours, plain)
 
 
+def test_features_are_the_tensor_that_heads_of_2018_read(network):
+    assert network.ours[0].name == 'ENet/bottleneck5_1_last_prelu:0'
+
+
+@pytest.mark.parametrize('changes, bottlenecks', [
+    (reference.SMALL, {'1_0', '2_0', '4_0', '5_0', '5_1'}),
+    ({'stage1_repeat': 1, 'stage2_kinds': ('asymmetric', 2), 'stage4_repeat': 1, 'stage5_repeat': 2},
+     {'1_0', '1_1', '2_0', '2_1', '2_2', '4_0', '4_1', '5_0', '5_1', '5_2'})], ids=['small', 'other'])
+def test_architecture_decides_which_bottlenecks_there_are(graph, changes, bottlenecks):
+    enet.ENet(tf.zeros([1, 16, 16, 3]), 2, 1, stage_two_repeat=1, architecture=enet.PAPER._replace(**changes))
+    names = [v.op.name for v in tf.global_variables()]
+    assert set(re.findall('bottleneck([0-9]_[0-9])_conv1/weights', ' '.join(names))) == bottlenecks
+    assert ('ENet/bottleneck2_1_asymmetric_conv2a/weights' in names) == ('2_1' in bottlenecks)
+    assert ('ENet/bottleneck2_2_dilated_conv2/weights' in names) == ('2_2' in bottlenecks)
+
+
+def test_architecture_decides_how_many_channels_there_are(graph):
+    small = SMALL._replace(initial_depth=5, stage1_depth=12, stage2_depth=20)
+    *_, features = enet.ENet(tf.zeros([1, 16, 24, 3]), 2, 1, return_features=True, architecture=small)
+    shapes = {v.op.name: v.shape.as_list() for v in tf.trainable_variables()}
+    assert shapes['ENet/bottleneck1_0_conv3/weights'] == [1, 1, 2, 12]
+    assert shapes['ENet/bottleneck2_0_conv3/weights'] == [1, 1, 3, 20]
+    assert features.shape == [1, 8, 12, 8] and shapes['ENet/fullconv/weights'] == [2, 2, 2, 8]
+
+
+def test_architecture_decides_how_much_is_dropped(graph):
+    logits, _ = enet.ENet(tf.constant(photos(9, 1, 16, 16)), 2, 1, noise=lambda shape, scope: tf.fill(shape, 0.25),
+                          architecture=SMALL._replace(stage1_dropout=0.2, dropout=0.3))
+    variables = {v.op.name: v for v in tf.trainable_variables()}
+    weights = [variables[f'ENet/bottleneck{i}_conv3/weights'] for i in ('1_0', '2_0', '4_0', '5_0', '5_1')]
+    learned = [np.any(gradient) for gradient in evaluate(tf.gradients(tf.square(logits), weights))]
+    assert learned == [True, False, False, False, False]
+
+
+def test_second_initial_block_halves_all_sizes_once_more(graph):
+    logits, _, features = enet.ENet(tf.constant(photos(8, 1, 32, 48)), 4, 1, num_initial_blocks=2, is_training=False,
+                                    return_features=True, architecture=SMALL)
+    assert evaluate(logits).shape == (1, 16, 24, 4) and features.shape[1:3] == [8, 12]
+
+
 def test_a_third_stage_is_refused_whose_names_are_those_of_the_decoder(graph):
     with pytest.raises(ValueError, match='stage_two_repeat is 3'):
         enet.ENet(tf.constant(photos(9, 1, 8, 8)), 2, 1, stage_two_repeat=3)
 
 
 def test_training_drops_otherwise_each_time_where_no_noise_is_given(graph):
-    logits, _ = enet.ENet(tf.constant(photos(9, 1, 8, 8)), 2, 1, stage_two_repeat=0)
+    logits, _ = enet.ENet(tf.constant(photos(9, 1, 8, 8)), 2, 1, architecture=SMALL)
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
         assert np.abs(sess.run(logits) - sess.run(logits)).max() > 0
 
 
-# ---- Dropout -----------------------------------------------------------------------------------------------
+# ---- Dropout ---------------------------------------------------------------------------------------------------------
 
 def test_dropout_takes_whole_channels_of_an_image_and_keeps_the_mean(graph):
     noise = enet.noise_of_step(tf.constant([1, 2]))
@@ -219,7 +261,7 @@ def test_noise_of_2018_is_the_first_draw_of_dropout_with_seed_0(graph):
         np.testing.assert_allclose(sess.run(now), first, rtol=1e-6)  # the first draw each time
 
 
-# ---- Layers ------------------------------------------------------------------------------------------------
+# ---- Layers ----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('layer', [
     lambda x, mode: enet.conv_norm(x, 5, [3, 3], mode, 'conv', 'norm', stride=2),
@@ -309,9 +351,9 @@ def test_composed_slopes_equal_two_prelus_with_dropout_between(graph):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-# ---- Loops -------------------------------------------------------------------------------------------------
+# ---- Fused kernels ---------------------------------------------------------------------------------------------------
 
-def test_loops_change_no_result_and_leave_no_arithmetic_between_convolutions(graph):
+def test_fused_kernels_change_no_result_and_leave_no_arithmetic_between_convolutions(graph):
     """Constant weights, slopes below 0 and above 1 among them, as inference has them; each batch size anew."""
     image = tf.placeholder(tf.float32, [None, 32, 48, 3])
     random = np.random.default_rng(6)
@@ -331,7 +373,7 @@ def test_loops_change_no_result_and_leave_no_arithmetic_between_convolutions(gra
 
     plain, types = build()
     assert not any('Call' in kind for kind in types)   # of such an operation converters know nothing
-    with enet.loops():
+    with enet.fused_kernels():
         ours, types = build()
     assert not types.keys() & {'Maximum', 'SelectV2', 'AddV2', 'Mul', 'SpaceToDepth', 'Greater'}
     assert types['DepthToSpace'] == 1   # the head's
@@ -339,7 +381,7 @@ def test_loops_change_no_result_and_leave_no_arithmetic_between_convolutions(gra
         assert_close(*evaluate([ours, plain], {image: random.uniform(-1, 1, [batch, 32, 48, 3])}), 1e-5)
 
 
-# ---- Pooling -----------------------------------------------------------------------------------------------
+# ---- Pooling ---------------------------------------------------------------------------------------------------------
 
 Pooling = collections.namedtuple('Pooling', ['pooled', 'unpooled', 'gradient'])
 

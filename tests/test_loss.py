@@ -67,7 +67,7 @@ def random_batch(seed, values, images=3, scale=1.5, dtype=np.int32):
     return random.normal(0, scale, [images, H, W, D]).astype(np.float32), labels
 
 
-# ---- The formula -------------------------------------------------------------------------------------------
+# ---- The formula -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('ignore_background', [False, True])
 @pytest.mark.parametrize('values, dtype', [
@@ -130,14 +130,6 @@ def test_batch_is_the_mean_of_its_images_alone():
     np.testing.assert_allclose(gradient, np.concatenate([g for _, g in alone]) / 4, atol=1e-6)
 
 
-def test_single_image_equals_a_batch_of_one():
-    prediction, labels = random_batch(5, [0, 1, 2, 3], images=1)
-    with tf.Graph().as_default(), tf.Session() as sess:
-        single = sess.run(loss.discriminative_loss_single(
-            tf.constant(prediction[0]), tf.constant(labels[0]), D, (W, H), DELTA_V, DELTA_D, *WEIGHTS))
-    np.testing.assert_allclose(single, evaluate(prediction, labels)[0], rtol=1e-6)
-
-
 def test_only_which_pixels_share_a_value_matters():
     prediction, labels = random_batch(6, [0, 1, 2, 3, 4])
     renamed = np.array([9, -3, 0, 10 ** 6, 4], np.int32)[labels]
@@ -151,7 +143,7 @@ def test_images_are_taken_together_without_a_loop():
                              'EagerPyFunc'}
 
 
-# ---- Where implementations fail ----------------------------------------------------------------------------
+# ---- Where implementations fail --------------------------------------------------------------------------------------
 
 def background_only():
     return np.zeros([H, W], np.int32)
