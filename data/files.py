@@ -3,7 +3,9 @@
 Pictures are uint8 RGB [h, w, 3], labels uint8 or uint16 [h, w]; image_shape is (width, height), as in OpenCV. Whatever
 is wrong with a file is an InputError of one line that names it.
 """
+import contextlib
 import os
+import stat
 import tempfile
 import zlib
 
@@ -23,6 +25,44 @@ PNG_PARAMETERS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.
 
 # Every failure below becomes an InputError; OpenCV's own log lines would only garble a progress bar.
 (cv2.setLogLevel if hasattr(cv2, 'setLogLevel') else cv2.utils.logging.setLogLevel)(0)   # OpenCV 4, OpenCV 5
+
+
+# ---- Reading files --------------------------------------------------------------------------------------------------
+
+@contextlib.contextmanager
+def open_file(path, limit):
+    """A regular file of at most `limit` bytes, open for reading bytes, as a context.
+
+    Never waits, as the open of a pipe without a writer would. Raises InputError for what is not such a file (a folder,
+    a pipe, a device), and for any OSError while it is read.
+    """
+    try:
+        with open(path, 'rb', opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f'{path}: is not a file')
+            if status.st_size > limit:
+                raise InputError(f'{path}: is too large ({status.st_size:,} bytes; up to {limit:,} are read)')
+            yield file
+    except FileNotFoundError:
+        raise InputError(f'{path}: no such file')
+    except IsADirectoryError:
+        raise InputError(f'{path}: is a folder, not a file')
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read: {error.strerror}')
+
+
+def _open_without_waiting(path, flags):
+    return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0))
+
+
+def read_file(path, limit):
+    """The bytes of a regular file, of at most `limit`. -> bytes. Raises InputError as open_file does."""
+    with open_file(path, limit) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:   # it has grown, or does not tell its size, as in /proc
+        raise InputError(f'{path}: is too large (more than {limit:,} bytes)')
+    return data
 
 
 # ---- Reading pictures --------------------------------------------------------------------------------------
@@ -58,19 +98,7 @@ def _decode(path, data, flags):
 
 def _read_checked(path):
     """The bytes of a picture file, once its header and its end have been found sound."""
-    try:
-        if os.path.isdir(path):
-            raise InputError(f'{path}: is a folder, not a picture')
-        if not os.path.isfile(path):
-            raise InputError(f'{path}: is no file' if os.path.exists(path) else f'{path}: no such file')
-        if os.path.getsize(path) > MAX_FILE_BYTES:
-            raise InputError(f'{path}: is too large for a picture ({os.path.getsize(path):,} bytes)')
-        with open(path, 'rb') as file:
-            data = file.read()
-    except FileNotFoundError:   # removed just now
-        raise InputError(f'{path}: no such file')
-    except OSError as error:
-        raise InputError(f'{path}: cannot be read: {error.strerror}')
+    data = read_file(path, MAX_FILE_BYTES)
     if not data:
         raise InputError(f'{path}: is empty')
     try:

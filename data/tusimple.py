@@ -65,13 +65,10 @@ def read_records(json_path, need_lanes=True, need_h_samples=True):
     need_h_samples: False takes lines without h_samples too, as [] (predictions may leave them to the labels)
 
     Returns (records, problems): Records in the order of the lines, and a 'file:line: reason' for each
-    line that cannot be used. Raises OSError if the file cannot be read, InputError if it is of an absurd size.
+    line that cannot be used. Raises InputError if the file cannot be read or is of an absurd size.
     """
     records, problems = [], []
-    with open(json_path, 'rb') as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > MAX_FILE_BYTES:
-            raise InputError(f'{json_path}: is too large for a label file ({size:,} bytes)')
+    with files.open_file(json_path, MAX_FILE_BYTES) as file:
         for number, line in enumerate(_lines(file), 1):
             source = f'{json_path}:{number}'
             if line.strip():

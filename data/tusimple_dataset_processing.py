@@ -80,8 +80,7 @@ def own_names(outdir):
     if os.path.exists(lanes_path):
         listed += [record.raw_file for record in tusimple.read_records(lanes_path)[0]]
     if os.path.exists(marker):
-        with open(marker, encoding='utf-8', errors='replace') as file:
-            listed += file.read().splitlines()
+        listed += files.read_file(marker, tusimple.MAX_FILE_BYTES).decode(errors='replace').splitlines()
     own = {os.path.basename(path) for path in listed if re.fullmatch(r'images/\d{4,}\.png', path)}
     for folder in FOLDERS:
         folder = os.path.join(outdir, folder)

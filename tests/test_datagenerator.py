@@ -172,6 +172,21 @@ def test_missing_file_and_folder_are_refused(tmp_path):
         files.read_image(str(tmp_path))
 
 
+@pytest.mark.parametrize('make, reason', [
+    (os.mkfifo, 'is not a file'), (lambda path: os.symlink('/dev/zero', path), 'is not a file'),
+    (os.mkdir, 'is a folder'), (lambda path: None, 'no such file'),
+    (lambda path: os.symlink('/proc/self/mem', path), 'cannot be read: '),
+    (lambda path: os.symlink('/proc/self/maps', path), r'too large \(more than 20 bytes\)'),
+    (lambda path: open(path, 'wb').write(bytes(21)), r'too large \(21 bytes')],
+    ids=['pipe', 'device', 'folder', 'missing', 'unreadable', 'of unknown size', 'too large'])
+def test_read_file_takes_regular_files_within_the_limit(tmp_path, make, reason):
+    """And refuses what would make it wait for ever."""
+    make(str(tmp_path / 'a.png'))
+    with pytest.raises(InputError, match=f'a.png: .*{reason}'):
+        files.read_file(str(tmp_path / 'a.png'), 20)
+    assert files.read_file(save(tmp_path / 'whole', bytes(20)), 20) == bytes(20)
+
+
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
 def test_read_label_keeps_values(tmp_path, dtype):
     label = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (9, 7)).astype(dtype)
