@@ -59,8 +59,9 @@ def _open_without_waiting(path, flags):
 def read_file(path, limit):
     """The bytes of a regular file, of at most `limit`. -> bytes. Raises InputError as open_file does."""
     with open_file(path, limit) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:   # it has grown, or does not tell its size, as in /proc
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(size or limit + 1) or b''
+    if len(data) > limit:   # files in /proc tell no size
         raise InputError(f'{path}: is too large (more than {limit:,} bytes)')
     return data
 
