@@ -12,7 +12,6 @@ the files leaves a folder that training refuses; run again, the script completes
 wrote are never touched: with such the output folder is refused.
 """
 
-import collections
 import concurrent.futures
 import os
 import re
@@ -24,7 +23,7 @@ import numpy as np
 import tqdm
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data import command_line, files, tusimple
+from data import command_line, files, prefetch, tusimple
 from data.command_line import InputError
 
 FOLDERS = ('images', 'labels')
@@ -44,9 +43,9 @@ def parse_args(argv=None):
 
 
 def prepare(record, folder):
-    """Reads the photo of a tusimple.Record and draws its label.
+    """Reads the photo of a tusimple.Record and draws its label. Raises InputError.
 
-    Returns (photo PNG, label PNG, number of lanes visible in the label). Raises InputError.
+    -> (photo as the bytes of a PNG, label likewise, number of lanes visible in the label)
     """
     path = tusimple.photo_path(folder, record)
     try:
@@ -58,22 +57,23 @@ def prepare(record, folder):
     return files.encode(photo), files.encode(label), num_lanes
 
 
-def outcomes(function, items, workers):
-    """Yields (item, future of function(item)) in the order of items; few wait in memory at any time."""
+def outcomes(records, folder, workers):
+    """Prepares records in threads. -> iterator of (record, what `prepare` returns or the InputError it raises)"""
+    def outcome(record):
+        try:
+            return record, prepare(record, folder)
+        except InputError as error:
+            return record, error
+
     # Threads are as fast as processes here: OpenCV lets go of the interpreter while it decodes and encodes.
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        pending = collections.deque()
-        for item in items:
-            pending.append((item, pool.submit(function, item)))
-            if len(pending) > 2 * workers:
-                yield pending.popleft()
-        yield from pending
+        yield from prefetch.in_order(pool, outcome, records, 2 * workers)
 
 
 def own_names(outdir):
-    """The NNNN.png in outdir that earlier runs wrote: those in its lanes.json and in what a stopped run noted.
+    """Finds the NNNN.png in outdir that earlier runs wrote, by its lanes.json and the note of a run that was stopped.
 
-    Raises InputError if there are others.
+    -> set of names. Raises InputError if there are others.
     """
     lanes_path, marker = (os.path.join(outdir, name) for name in (tusimple.PREPARED_LABELS, files.HALF_WRITTEN))
     listed = []
@@ -92,10 +92,10 @@ def own_names(outdir):
 
 
 def publish(outdir, written, own):
-    """Puts the finished files in their places, and removes what a longer run before left above their numbers.
+    """Moves the finished files into place, and removes those of higher numbers that an earlier run wrote.
 
     written: list of tusimple.Record, the photos now in UNFINISHED; own: see `own_names`
-    Returns how many old files were removed.
+    -> how many old files were removed
     """
     lanes_path, marker = (os.path.join(outdir, name) for name in (tusimple.PREPARED_LABELS, files.HALF_WRITTEN))
     names = {os.path.basename(record.raw_file) for record in written}
@@ -136,16 +136,15 @@ def main():
     written, num_lanes, photos = [], 0, set()
     unfinished = [os.path.join(args.outdir, folder, UNFINISHED) for folder in FOLDERS]
     try:
-        results = outcomes(lambda record: prepare(record, args.train_data_dir), records, args.workers)
+        results = outcomes(records, args.train_data_dir, args.workers)
         with tqdm.tqdm(results, total=len(records), unit='photo', disable=None) as progress:
             for record, outcome in progress:
-                try:
-                    photo, label, lanes_seen = outcome.result()
-                except InputError as error:
+                if isinstance(outcome, InputError):
                     path, _, line = record.source.rpartition(':')
-                    problems.append((path, int(line), str(error)))
+                    problems.append((path, int(line), str(outcome)))
                     continue
-                if not written:  # not sooner: without a usable line nothing is touched
+                photo, label, lanes_seen = outcome
+                if not written:  # not before: without a usable line nothing is touched
                     for folder in unfinished:
                         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
                         files.make_output_folder(folder)
