@@ -30,6 +30,7 @@ PREPARED_LABELS = 'lanes.json'  # in a prepared folder: the lanes of its images/
 
 MAX_FILE_BYTES = 2 ** 30   # the labels of all of TuSimple are 20 MB
 MAX_LINE_BYTES = 2 ** 22   # a line is 2 kB
+MAX_PATH_BYTES = 2 ** 12   # as for Linux; splitting a path of megabytes into its parts takes a minute
 _LARGEST = 1e9  # px; beyond it a coordinate is a mistake, and integer arithmetic on it may overflow
 
 
@@ -122,7 +123,7 @@ def _parse(line, source, need_lanes, need_h_samples):
 
 def _is_path(text):
     try:
-        return b'\0' not in text.encode()
+        return len(text) <= MAX_PATH_BYTES and len(text.encode()) <= MAX_PATH_BYTES and '\0' not in text
     except UnicodeEncodeError:  # half a character, "\ud800"
         return False
 
@@ -146,7 +147,7 @@ def _short(value):
         return 'a list' if isinstance(value, list) else 'an object'
     if isinstance(value, int) and abs(value) > _LARGEST:
         return 'a huge number'  # one of over 4,300 digits cannot even be printed
-    text = ascii(value)
+    text = ascii(value[:80] if isinstance(value, str) else value)
     return text if len(text) <= 80 else text[:76] + '...'
 
 

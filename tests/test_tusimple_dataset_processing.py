@@ -90,6 +90,7 @@ BAD_LINES = {
     'missing photo': (but(raw_file='clips/no.jpg'), 'no such file'),
     'a folder as photo': (but(raw_file='clips'), 'folder'),
     'a name beyond any file system': (but(raw_file='a' * 300), 'File name too long'),
+    'a path of megabytes': (but(raw_file='./' * 900_000), 'is not a path'),
     'truncated photo': (but(raw_file='cut.jpg'), 'cut.jpg'),
     'text as photo': (but(raw_file='text.jpg'), 'text.jpg'),
     'absolute path': (but(raw_file='/etc/hostname'), 'leaves'),
