@@ -5,6 +5,7 @@ is wrong with a file is an InputError of one line that names it.
 """
 import contextlib
 import os
+import secrets
 import stat
 import tempfile
 import zlib
@@ -15,6 +16,7 @@ import numpy as np
 from data.command_line import InputError
 
 HALF_WRITTEN = '.unfinished'  # a file beside images/ and labels/: what is in them does not belong together yet
+UNFINISHED = '.unfinished-'   # with random characters, the name of what is not in its place yet
 IMAGE_EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png')
 MAX_PIXELS = 2 ** 26          # 8192 x 8192: more is refused by the header alone, before any memory is taken
 MAX_FILE_BYTES = 2 ** 29      # no picture within MAX_PIXELS comes near this
@@ -186,26 +188,27 @@ def resize_label(label, image_shape):
 
 # ---- Writing files ---------------------------------------------------------------------------------------------------
 
-def write_file(path, data):
+def write_file(path, data, follow_links=True):
     """Writes bytes so that path is, at any instant, either what it was or whole. Raises InputError if it cannot.
 
-    Where path is a link, what it points to is written; a device or a pipe, such as /dev/null, is written to.
+    If path is a link, what it points to is written, or with follow_links=False the link is replaced; a device or a
+    pipe, such as /dev/null, is written to. A run that is killed meanwhile leaves a hidden file, UNFINISHED and random
+    characters, beside path.
     """
-    target = os.path.realpath(path)
-    folder, name = os.path.split(target)
-    # One name for each target: what a killed run leaves behind, the next run writes over.
-    aside = os.path.join(folder, f'.{name}.tmp')
+    target = os.path.realpath(path) if follow_links else path
+    aside = os.path.join(os.path.dirname(target), UNFINISHED + secrets.token_hex(8))
     try:
         if _is_special(path):
             with open(path, 'wb') as file:
                 file.write(data)
             return
+        file = open(aside, 'xb')   # x: a new file, never what a link points to
         try:
-            with open(aside, 'wb') as file:
+            with file:
                 file.write(data)
             os.replace(aside, target)
         except BaseException:   # also Ctrl-C
-            if os.path.exists(aside):
+            if os.path.lexists(aside):
                 os.remove(aside)
             raise
     except OSError as error:

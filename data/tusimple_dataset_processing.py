@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 
 import cv2
 import numpy as np
@@ -26,8 +27,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from data import command_line, files, prefetch, tusimple
 from data.command_line import InputError
 
-FOLDERS = ('images', 'labels')
-UNFINISHED = '.unfinished'  # in each of FOLDERS, so that moving files from it to its parent is a mere rename
+FOLDERS = ('images', 'labels')  # in each, while files are made, a folder from which they are moved by a mere rename
 
 
 def parse_args(argv=None):
@@ -91,22 +91,32 @@ def own_names(outdir):
     return own
 
 
-def publish(outdir, written, own):
+def make_unfinished_folder(folder):
+    """Makes a new folder below folder, without those that killed runs left there. -> its path"""
+    files.make_output_folder(folder)
+    for entry in os.scandir(folder):
+        if entry.name.startswith(files.UNFINISHED) and entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=files.UNFINISHED, dir=folder)
+
+
+def publish(outdir, unfinished, written, own):
     """Moves the finished files into place, and removes those of higher numbers that an earlier run wrote.
 
-    written: list of tusimple.Record, the photos now in UNFINISHED; own: see `own_names`
+    unfinished: paths of the folders, in the order of FOLDERS, that hold the files written: list of tusimple.Record
+    own: see `own_names`
     -> how many old files were removed
     """
     lanes_path, marker = (os.path.join(outdir, name) for name in (tusimple.PREPARED_LABELS, files.HALF_WRITTEN))
     names = {os.path.basename(record.raw_file) for record in written}
     # Until all is in its place: a photo could meet the label of an earlier run.
-    files.write_file(marker, ''.join(f'images/{name}\n' for name in sorted(own | names)).encode())
+    files.write_file(marker, ''.join(f'images/{name}\n' for name in sorted(own | names)).encode(), follow_links=False)
     if os.path.exists(lanes_path):
         os.remove(lanes_path)
     removed = 0
-    for folder in FOLDERS:
+    for folder, source in zip(FOLDERS, unfinished):
         for name in sorted(names):
-            os.replace(os.path.join(outdir, folder, UNFINISHED, name), os.path.join(outdir, folder, name))
+            os.replace(os.path.join(source, name), os.path.join(outdir, folder, name))
         for name in own - names:
             if os.path.exists(os.path.join(outdir, folder, name)):
                 os.remove(os.path.join(outdir, folder, name))
@@ -134,7 +144,7 @@ def main():
 
     cv2.setNumThreads(1)  # the workers are the parallelism
     written, num_lanes, photos = [], 0, set()
-    unfinished = [os.path.join(args.outdir, folder, UNFINISHED) for folder in FOLDERS]
+    unfinished = []
     try:
         results = outcomes(records, args.train_data_dir, args.workers)
         with tqdm.tqdm(results, total=len(records), unit='photo', disable=None) as progress:
@@ -145,9 +155,8 @@ def main():
                     continue
                 photo, label, lanes_seen = outcome
                 if not written:  # not before: without a usable line nothing is touched
-                    for folder in unfinished:
-                        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-                        files.make_output_folder(folder)
+                    for folder in FOLDERS:
+                        unfinished.append(make_unfinished_folder(os.path.join(args.outdir, folder)))
                 name = f'{len(written):04d}.png'
                 for folder, data in zip(unfinished, (photo, label)):
                     files.write_file(os.path.join(folder, name), data)
@@ -158,7 +167,7 @@ def main():
         if not written:
             first = f'; the first: {problems[0]}' if problems else ''
             raise InputError(f'{args.train_data_dir}: none of {len(problems)} label lines is usable{first}')
-        removed = publish(args.outdir, written, own)
+        removed = publish(args.outdir, unfinished, written, own)
     finally:
         for folder in unfinished:
             shutil.rmtree(folder, ignore_errors=True)

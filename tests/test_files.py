@@ -226,6 +226,36 @@ def test_what_a_link_points_to_is_written_and_the_link_stays(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ['far', 'link'] and os.listdir(tmp_path / 'far') == ['a.bin']
 
 
+def test_a_link_can_be_replaced(tmp_path):
+    target = save(tmp_path / 'a.bin', b'old')
+    os.symlink(target, tmp_path / 'link')
+    files.write_file(str(tmp_path / 'link'), b'new', follow_links=False)
+    assert not os.path.islink(tmp_path / 'link') and (tmp_path / 'link').read_bytes() == b'new'
+    assert (tmp_path / 'a.bin').read_bytes() == b'old'
+
+
+@pytest.mark.parametrize('name', ['.a.bin.tmp', f'{files.UNFINISHED}{"00" * 8}'])
+def test_no_link_beside_a_file_is_followed(tmp_path, name, monkeypatch):
+    """Not even one whose name is guessed right."""
+    monkeypatch.setattr('secrets.token_hex', lambda count: '00' * count)
+    victim = save(tmp_path / 'victim', b'mine')
+    os.symlink(victim, tmp_path / name)
+    try:
+        files.write_file(str(tmp_path / 'a.bin'), b'new')
+    except InputError as error:
+        assert 'a.bin: cannot be written: File exists' in str(error)
+    assert (tmp_path / 'victim').read_bytes() == b'mine' and os.path.islink(tmp_path / name)
+
+
+def test_written_files_have_the_permissions_of_the_umask(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        files.write_file(str(tmp_path / 'a.bin'), b'new')
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(os.stat(tmp_path / 'a.bin').st_mode) == 0o640
+
+
 def test_a_pipe_is_written_to_and_stays_one(tmp_path):
     path = str(tmp_path / 'pipe')
     os.mkfifo(path)
