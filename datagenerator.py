@@ -1,8 +1,8 @@
-"""From files to arrays: where photos and labels are read, checked, resized, augmented and batched.
+"""From the pictures of a data set to batches: pairs of image and label, the split, one epoch, the training's queue.
 
-image_shape is (width, height) as in OpenCV. Images are RGB uint8 [h, w, 3], raw 0..255: the graph normalises
-them. Labels are [h, w] with one number an instance, 0 for the background; the numbers themselves mean
-nothing. Whatever is wrong with a file is an InputError of one line that names it.
+image_shape is (width, height), as in OpenCV. Images are RGB uint8 [h, w, 3], raw 0..255: the graph normalises them.
+Labels are [h, w], one number per instance and 0 for the background; the numbers themselves mean nothing. Whatever is
+wrong with a file is an InputError of one line that names it.
 """
 
 import collections
@@ -20,12 +20,12 @@ from data.command_line import InputError
 
 
 
-# ---- Data sets ---------------------------------------------------------------------------------------------
+# ---- Samples ---------------------------------------------------------------------------------------------------------
 
 def find_samples(srcdir):
-    """Pair srcdir/images/NAME.* with srcdir/labels/NAME.*: sorted (image_paths, label_paths).
+    """Pairs srcdir/images/NAME.* with srcdir/labels/NAME.*. -> (image_paths, label_paths), two lists sorted by NAME
 
-    Raises InputError where a folder is missing, empty or half-written, or a picture has no partner.
+    Raises InputError if a folder is missing, empty or half-written, or a picture has no partner.
     """
     if os.path.lexists(os.path.join(srcdir, files.HALF_WRITTEN)):
         raise InputError(f'{srcdir}: is half-written; run tusimple_dataset_processing.py again')
@@ -33,7 +33,8 @@ def find_samples(srcdir):
     for folder in ('images', 'labels'):
         folder = os.path.join(srcdir, folder)
         paths = collections.defaultdict(list)
-        for path in files.list_images(folder, '; make images and labels with python data/tusimple_dataset_processing.py DIR'):
+        advice = '; make images and labels with python data/tusimple_dataset_processing.py DIR'
+        for path in files.list_images(folder, advice):
             if folder.endswith('labels') and path.lower().endswith(('.jpg', '.jpeg')):
                 raise InputError(f'{path}: a JPEG does not keep the grey values of a label; make it a PNG')
             paths[os.path.splitext(os.path.basename(path))[0]].append(path)
@@ -42,20 +43,20 @@ def find_samples(srcdir):
                 raise InputError(f'{same[1]}: has the same name as {same[0]}; which of the two is meant?')
         by_name.append({name: same[0] for name, same in paths.items()})
     images, labels = by_name
-    alone = sorted(images.keys() ^ labels.keys())
-    if alone:
-        path = images.get(alone[0]) or labels[alone[0]]
-        partner = 'label' if alone[0] in images else 'image'
+    unpaired = sorted(images.keys() ^ labels.keys())
+    if unpaired:
+        path = images.get(unpaired[0]) or labels[unpaired[0]]
+        partner = 'label' if unpaired[0] in images else 'image'
         raise InputError(f'{path}: has no {partner} of the same name ({len(images)} images and '
-                         f'{len(labels)} labels in {srcdir}, {len(alone)} without a partner)')
+                         f'{len(labels)} labels in {srcdir}, {len(unpaired)} without a partner)')
     return [images[name] for name in sorted(images)], [labels[name] for name in sorted(images)]
 
 
 def split(image_paths, label_paths, seed=42):
-    """Hold a tenth out, rounded up: ((train images, train labels), (validation images, validation labels)).
+    """Holds out a tenth of the samples, rounded up, as train_test_split(test_size=0.1, random_state=seed) of
+    scikit-learn did in 2018. -> ((training images, training labels), (validation images, validation labels)), paths
 
-    As scikit-learn's train_test_split(test_size=0.1, random_state=seed) did in 2018. Of 2 to 10 samples one
-    is held out. Raises InputError for fewer than two.
+    Raises InputError if there are fewer than two.
     """
     count = len(image_paths)
     if count < 2:
@@ -68,7 +69,7 @@ def split(image_paths, label_paths, seed=42):
 
 
 def read_sample(image_path, label_path):
-    """read_image and read_label of one sample; InputError also where their sizes differ."""
+    """-> (image uint8 [h, w, 3] RGB, label uint8 or uint16 [h, w]). Raises InputError, also if their sizes differ."""
     image, label = files.read_image(image_path), files.read_label(label_path)
     if image.shape[:2] != label.shape:
         raise InputError(f'{label_path}: is {label.shape[1]} x {label.shape[0]}, '
@@ -76,42 +77,42 @@ def read_sample(image_path, label_path):
     return image, label
 
 
+# ---- Batches ---------------------------------------------------------------------------------------------------------
+
 def load_batch(image_paths, label_paths, image_shape):
-    """Samples as they are, resized: images uint8 [b, h, w, 3] RGB and labels int32 [b, h, w]."""
-    images, labels = [], []
-    for paths in zip(image_paths, label_paths):
-        image, label = read_sample(*paths)
-        images.append(files.resize_image(image, image_shape))
-        labels.append(files.resize_label(label, image_shape))
-    return np.stack(images), np.stack(labels).astype(np.int32)
+    """Samples as they are, resized. -> (images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w])"""
+    (images, labels), = get_batches_fn(len(image_paths), image_shape, image_paths, label_paths)
+    return images, labels
 
 
-def get_batches_fn(batch_size, image_shape, image_paths, label_paths, seed=None):
-    """Yield (images uint8 [b, h, w, 3], labels int32 [b, h, w]) for one epoch in a random order.
+def get_batches_fn(batch_size, image_shape, image_paths, label_paths, seed=None, with_sizes=False):
+    """One epoch in the order of the paths, or in an order drawn from seed; read in the caller's thread.
 
-    image_shape is (width, height); the last batch may be smaller. Reads in the caller's thread; BatchQueue
-    reads ahead.
+    -> iterator of (images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w]), the last of which may have fewer samples;
+    if with_sizes, of (images, labels, sizes): [(width, height)] of the photos before they were resized
     """
-    order = np.random.default_rng(seed).permutation(len(image_paths))
+    order = np.arange(len(image_paths)) if seed is None else np.random.default_rng(seed).permutation(len(image_paths))
     for start in range(0, len(order), batch_size):
-        picked = order[start:start + batch_size]
-        yield load_batch([image_paths[i] for i in picked], [label_paths[i] for i in picked], image_shape)
+        samples = [read_sample(image_paths[i], label_paths[i]) for i in order[start:start + batch_size]]
+        images = np.stack([files.resize_image(image, image_shape) for image, _ in samples])
+        labels = np.stack([files.resize_label(label, image_shape) for _, label in samples], dtype=np.int32)
+        yield (images, labels, [label.shape[::-1] for _, label in samples]) if with_sizes else (images, labels)
 
 
-def get_validation_batch(data_dir, image_shape):
-    """The held-out tenth of data_dir/images and data_dir/labels as one batch, as load_batch gives it."""
+def get_validation_batch(data_dir, image_shape, most=None):
+    """The photos of data_dir that `split` holds out, the first `most` or all. -> (images, labels), as load_batch"""
     _, validation = split(*find_samples(data_dir))
-    return load_batch(*validation, image_shape)
+    return load_batch(*(paths[:most] for paths in validation), image_shape)
 
 
-# ---- The queue ------------------------------------------------------------------------------------------------------
+# ---- The queue -------------------------------------------------------------------------------------------------------
 
 Batch = collections.namedtuple('Batch', 'images labels paths')
-Batch.__doc__ = """One step's images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w] and paths of the photos string [b]."""
+Batch.__doc__ = """One step's images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w], paths of the photos string [b]."""
 
 
 def steps_per_epoch(num_samples, batch_size):
-    """batch_size: photos of a step, of all shards together."""
+    """batch_size: photos per step, of all shards together. -> int, at least 1"""
     return max(1, num_samples // batch_size)
 
 
@@ -167,11 +168,10 @@ class BatchQueue:
         return Batch(*self._queue.dequeue())
 
     def start(self, sess, coord, start_step=0):
-        """Starts to fill the queue from step start_step on. -> threads, which coord knows and joins
+        """Starts to fill the queue from step start_step on. -> threads, which coord joins
 
-        sess: tf.Session. coord: tf.train.Coordinator; when it stops, so do the threads, and the queue is closed. An
-        exception of a worker, such as the InputError that names a file, stops it and is raised by its join. To be
-        called once.
+        coord: tf.train.Coordinator; when it stops, so do the threads, and the queue is closed for good. An exception of
+        a worker, such as the InputError that names a file, stops it and is raised by its join.
         """
         threads = [threading.Thread(target=self._fill, args=(sess, coord, start_step), name='enqueue', daemon=True),
                    threading.Thread(target=self._close_on_stop, args=(sess, coord), name='close', daemon=True)]

@@ -9,10 +9,8 @@ import numpy as np
 
 from data.files import resize_image
 
-
-# Each step is a pure function of a uint8 RGB image and a np.random.Generator. Ranges that are not said to be
-# uniform are triangular, with the mode where nothing changes: most pictures stay close to what a camera
-# gives.
+# Each step is a pure function of a uint8 RGB image and a np.random.Generator. Ranges that are not called uniform are
+# triangular, with the mode where nothing changes: most pictures stay close to those of a camera.
 
 FLIP = 0.5                 # probability; instance numbers carry no order, so a mirrored label keeps them
 ROLL, PITCH, YAW = 3, 3, 5   # of the camera, degrees either way
@@ -31,10 +29,11 @@ def _ratio(rng, low, high):
 
 
 def camera_change(size, rng):
-    """A 3x3 matrix that takes points of a photo of size (width, height) to where another camera sees them.
+    """Another camera: turned by roll, pitch and yaw, zoomed and stretched about the centre, moved sideways, mirrored.
 
-    Turned by roll, pitch and yaw, zoomed and stretched about the centre, maybe mirrored. Moving the camera
-    sideways over a flat road shears the road about the horizon.
+    A sideways move above a flat road shears the road about the horizon.
+    size: (width, height) of the photo in px
+    -> float64 [3, 3], which maps points of the photo to where the other camera sees them
     """
     width, height = size
     focal = FOCAL_LENGTH * width
@@ -52,11 +51,11 @@ def camera_change(size, rng):
 
 
 def warp(image, label, matrix, image_shape):
-    """Apply camera_change's matrix and resize, in one resampling: photo bilinear, label nearest.
+    """Applies camera_change's matrix and resizes to image_shape in one resampling: image bilinear, label nearest.
 
-    With the identity this is resize_image and resize_label. What the old camera did not see is filled with
-    the photo's mean colour and labelled background: mirrored or smeared borders would show lanes that the
-    label does not have.
+    With the identity this is resize_image and resize_label. What the old camera did not see is filled with the photo's
+    mean colour and labelled background: mirrored or smeared borders would show lanes that the label does not have.
+    -> (image, label) of the dtypes given
     """
     height, width = label.shape
     to_pixel, from_pixel = np.eye(3), np.eye(3)
@@ -69,7 +68,7 @@ def warp(image, label, matrix, image_shape):
 
 
 def wear(image, label, rng):
-    """Fade the paint of one lane or of all, over part of its length, into the road; the label stays."""
+    """Fades the paint of one lane or of all into the road, over part of its length; the label stays."""
     height, width = label.shape
     counts = np.bincount(label.ravel())
     lanes = np.flatnonzero(counts[1:]) + 1
@@ -79,19 +78,19 @@ def wear(image, label, rng):
     mask = (label == lane) if rng.random() < 0.6 else (label > 0)
     top, bottom = np.sort(rng.integers(0, height + 1, 2))
     mask[:top] = mask[bottom:] = False
-    # Close by, paint is wider than its label.
+    # Near the camera, paint is wider than its label.
     mask = cv2.dilate(mask.astype(np.uint8), np.ones((1, 5), np.uint8)) > 0
     paint, beside = image[mask], cv2.blur(image, (max(3, width // 12), 1))[mask]
     worn = image.copy()
-    # The road at the paint's edge is not brightened.
+    # np.minimum: road at the edge of the paint is not brightened.
     worn[mask] = paint - (paint - np.minimum(paint, beside)) * rng.uniform(0.3, 0.95)
     return worn
 
 
 def cut_out(image, rng):
-    """Hide parts of the road behind 1 to 3 boxes, flat ones or pieces of the same photo.
+    """Hides parts of the road behind 1 to 3 boxes, plain or pieces of the same photo.
 
-    The label goes on beneath, as TuSimple's does beneath vehicles.
+    The label continues beneath, as TuSimple's does beneath vehicles.
     """
     height, width = image.shape[:2]
     image = image.copy()
@@ -110,7 +109,7 @@ def cut_out(image, rng):
 def hard_shadows(image, rng):
     """1 to 3 shadows on the lower part: along the road, across it, of poles and twigs, of leaves.
 
-    Uniform 25 to 70 % of the light is left, bluish. In a quarter of the cases light and shadow are exchanged.
+    Uniform 25 to 70 % of the light remain, bluish. In a quarter of the cases light and shadow are swapped.
     """
     height, width = image.shape[:2]
     top = int(height * rng.uniform(0.3, 0.55))
@@ -218,7 +217,7 @@ def saturation(image, rng):
 
 
 def shuffle_channels(image, rng):
-    """Red, green and blue in another order: what is paint must not hang on what is yellow."""
+    """Red, green and blue in another order: paint must not depend on being yellow."""
     return cv2.transform(image, np.eye(3)[rng.permutation(3)])
 
 
@@ -227,7 +226,7 @@ NORMAL_QUANTILES = np.array([statistics.NormalDist().inv_cdf((i + 0.5) / 256) fo
 
 def noise(image, rng):
     """Gaussian sensor noise with a standard deviation of uniform 1 to 12 grey levels."""
-    # A table on random bytes: a tenth of the time of drawing normal floats.
+    # A table lookup of random bytes takes a tenth of the time of drawing normal floats.
     table = np.rint(NORMAL_QUANTILES * rng.uniform(1, 12)).astype(np.int16)
     dice = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape)
     return cv2.add(image, cv2.LUT(dice, table), dtype=cv2.CV_8U)
@@ -240,17 +239,18 @@ def jpeg(image, rng):
 
 
 WEAR = 0.2   # probability
-# (probability, step) in the order in which light meets them: road, air, lens, sensor, file.
+# (probability, step) in the order in which light passes them: road, air, lens, sensor, file.
 PHOTOMETRIC = ((0.25, cut_out), (0.3, hard_shadows), (0.12, haze), (0.12, sun_glare), (0.2, blur),
                (0.6, colour_temperature), (0.8, tone), (0.4, saturation), (0.05, shuffle_channels),
                (0.4, noise), (0.2, jpeg))
 
 
 def augment(image, label, rng, image_shape=None):
-    """One random variation of a sample at image_shape (width, height; None: the photo's own size).
+    """One random variation of a sample at image_shape (None: the photo's own size), decided by the state of rng alone.
 
-    image uint8 [h, w, 3] RGB and label uint8 or uint16 [h, w] of any size, best that of the camera, as
-    everything is done in one resampling. The same rng state gives the same result.
+    image: uint8 [h, w, 3] RGB; label: uint8 or uint16 [h, w]; of any size, best at the camera's own, since all changes
+    of shape are one resampling
+    -> (image, label) of the same dtypes, [height, width] of image_shape
     """
     height, width = label.shape
     matrix = camera_change((width, height), rng)

@@ -1,9 +1,12 @@
-"""Pictures and bytes from and to disk: read once they are found sound, written whole or not at all.
+"""Pictures and bytes from and to disk: checked before they are decoded, written whole or not at all.
 
 Pictures are uint8 RGB [h, w, 3], labels uint8 or uint16 [h, w]; image_shape is (width, height), as in OpenCV. Whatever
 is wrong with a file is an InputError of one line that names it.
 """
+import contextlib
 import os
+import secrets
+import stat
 import tempfile
 import zlib
 
@@ -13,6 +16,7 @@ import numpy as np
 from data.command_line import InputError
 
 HALF_WRITTEN = '.unfinished'  # a file beside images/ and labels/: what is in them does not belong together yet
+UNFINISHED = '.unfinished-'   # with random characters, the name of what is not in its place yet
 IMAGE_EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png')
 MAX_PIXELS = 2 ** 26          # 8192 x 8192: more is refused by the header alone, before any memory is taken
 MAX_FILE_BYTES = 2 ** 29      # no picture within MAX_PIXELS comes near this
@@ -25,23 +29,62 @@ PNG_PARAMETERS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.
 (cv2.setLogLevel if hasattr(cv2, 'setLogLevel') else cv2.utils.logging.setLogLevel)(0)   # OpenCV 4, OpenCV 5
 
 
-# ---- Reading pictures --------------------------------------------------------------------------------------
+# ---- Reading files ---------------------------------------------------------------------------------------------------
+
+@contextlib.contextmanager
+def open_file(path, limit):
+    """A regular file of at most `limit` bytes, open for reading bytes, as a context.
+
+    Never waits, as the open of a pipe without a writer would. Raises InputError for what is not such a file (a folder,
+    a pipe, a device), and for any OSError while it is read.
+    """
+    try:
+        with open(path, 'rb', opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f'{path}: is not a file')
+            if status.st_size > limit:
+                raise InputError(f'{path}: is too large ({status.st_size:,} bytes; up to {limit:,} are read)')
+            yield file
+    except FileNotFoundError:
+        raise InputError(f'{path}: no such file')
+    except IsADirectoryError:
+        raise InputError(f'{path}: is a folder, not a file')
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read: {error.strerror}')
+
+
+def _open_without_waiting(path, flags):
+    return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0))
+
+
+def read_file(path, limit):
+    """The bytes of a regular file, of at most `limit`. -> bytes. Raises InputError as open_file does."""
+    with open_file(path, limit) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(size or limit + 1) or b''
+    if len(data) > limit:   # files in /proc tell no size
+        raise InputError(f'{path}: is too large (more than {limit:,} bytes)')
+    return data
+
+
+# ---- Reading pictures ------------------------------------------------------------------------------------------------
 
 def read_image(path):
-    """Read a photo: uint8 [h, w, 3] RGB, turned upright where a JPEG's EXIF says so.
+    """Reads a photo. -> uint8 [h, w, 3] RGB, upright if a JPEG's EXIF says how the camera was held
 
     Grey, palette, 16-bit and RGBA pictures work (16 bits are cut to 8, alpha is dropped).
-    Raises InputError for what is not a whole PNG, JPEG or BMP, or has more than MAX_PIXELS.
+    Raises InputError if it is not a whole PNG, JPEG or BMP of at most MAX_PIXELS.
     """
     return cv2.cvtColor(_decode(path, _read_checked(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def read_label(path):
-    """Read a label: uint8 or uint16 [h, w], the numbers as stored. Raises InputError as read_image does."""
+    """Reads a label. -> uint8 or uint16 [h, w], the numbers as stored. Raises InputError as read_image does."""
     label = _decode(path, _read_checked(path), cv2.IMREAD_UNCHANGED)
     if label.ndim == 3:
         if (label[..., :1] != label[..., 1:3]).any():
-            raise InputError(f'{path}: is coloured; a label has one channel, a grey value an instance')
+            raise InputError(f'{path}: is coloured; a label has one channel, a grey value per instance')
         label = np.ascontiguousarray(label[..., 0])
     return label
 
@@ -58,19 +101,7 @@ def _decode(path, data, flags):
 
 def _read_checked(path):
     """The bytes of a picture file, once its header and its end have been found sound."""
-    try:
-        if os.path.isdir(path):
-            raise InputError(f'{path}: is a folder, not a picture')
-        if not os.path.isfile(path):
-            raise InputError(f'{path}: is no file' if os.path.exists(path) else f'{path}: no such file')
-        if os.path.getsize(path) > MAX_FILE_BYTES:
-            raise InputError(f'{path}: is too large for a picture ({os.path.getsize(path):,} bytes)')
-        with open(path, 'rb') as file:
-            data = file.read()
-    except FileNotFoundError:   # removed just now
-        raise InputError(f'{path}: no such file')
-    except OSError as error:
-        raise InputError(f'{path}: cannot be read: {error.strerror}')
+    data = read_file(path, MAX_FILE_BYTES)
     if not data:
         raise InputError(f'{path}: is empty')
     try:
@@ -85,10 +116,9 @@ def _read_checked(path):
 
 
 def _header(data):
-    """(width, height, data to decode) of a picture file's bytes; ValueError says why it is none.
+    """-> (width, height, data to decode) of a picture file's bytes. Raises ValueError, with the reason, if it is none.
 
-    Decoders differ in what they make of a file that was cut off: some return the missing part as grey without
-    a word.
+    Decoders differ in what they make of a file that was cut off: some return the missing part as grey without a word.
     """
     if data.startswith(b'\x89PNG\r\n\x1a\n'):
         return _png_header(data)
@@ -106,7 +136,7 @@ def _header(data):
 
 
 def _png_header(data):
-    """The chunks of a PNG, each checked; only those that hold the picture are handed on to be decoded."""
+    """Checks the chunks of a PNG; only those that hold the picture are decoded."""
     kept, position, kind = [data[:8]], 8, None
     while kind != b'IEND':
         length, kind = int.from_bytes(data[position:position + 4], 'big'), data[position + 4:position + 8]
@@ -124,7 +154,7 @@ def _png_header(data):
 
 
 def _jpeg_header(data):
-    """The segments of a JPEG up to its first scan, then the end marker, which scans cannot contain."""
+    """Walks through the segments of a JPEG up to its first scan, then looks for the end marker, which no scan holds."""
     position, size = 2, None
     while position + 4 <= len(data):
         if data[position] != 0xff:
@@ -147,37 +177,38 @@ def _jpeg_header(data):
 
 
 def resize_image(image, image_shape):
-    """Bilinear, to image_shape (width, height)."""
+    """Bilinear. -> uint8 [height, width, 3] of image_shape"""
     return cv2.resize(image, tuple(image_shape), interpolation=cv2.INTER_LINEAR)
 
 
 def resize_label(label, image_shape):
-    """Nearest neighbour, to image_shape (width, height); pixel centres lie as in resize_image."""
+    """Nearest neighbour, pixel centres as in resize_image. -> [height, width] of image_shape, of the label's dtype"""
     return cv2.resize(label, tuple(image_shape), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-# ---- Writing files -----------------------------------------------------------------------------------------
+# ---- Writing files ---------------------------------------------------------------------------------------------------
 
-def write_file(path, data):
-    """Write bytes so that path is, at any instant, either what it was or whole. Raises InputError.
+def write_file(path, data, follow_links=True):
+    """Writes bytes so that path is, at any instant, either what it was or whole. Raises InputError if it cannot.
 
-    Where path is a link, what it points to is written; a device or a pipe, such as /dev/null, is written to.
+    If path is a link, what it points to is written, or with follow_links=False the link is replaced; a device or a
+    pipe, such as /dev/null, is written to. A run that is killed meanwhile leaves a hidden file, UNFINISHED and random
+    characters, beside path.
     """
-    target = os.path.realpath(path)
-    folder, name = os.path.split(target)
-    # One name for each target: what a killed run leaves behind, the next run writes over.
-    aside = os.path.join(folder, f'.{name}.tmp')
+    target = os.path.realpath(path) if follow_links else path
+    aside = os.path.join(os.path.dirname(target), UNFINISHED + secrets.token_hex(8))
     try:
         if _is_special(path):
             with open(path, 'wb') as file:
                 file.write(data)
             return
+        file = open(aside, 'xb')   # x: a new file, never what a link points to
         try:
-            with open(aside, 'wb') as file:
+            with file:
                 file.write(data)
             os.replace(aside, target)
         except BaseException:   # also Ctrl-C
-            if os.path.exists(aside):
+            if os.path.lexists(aside):
                 os.remove(aside)
             raise
     except OSError as error:
@@ -189,7 +220,7 @@ def _is_special(path):
 
 
 def check_output_file(flag, path):
-    """See that the file named by a flag can be written, and make its folder. Raises InputError."""
+    """Makes the folder of a file that a flag names. Raises InputError if the file could not be written there."""
     if os.path.isdir(path):
         raise InputError(f'{flag} {path}: is a folder; give the name of a file')
     if not _is_special(path):
@@ -197,19 +228,19 @@ def check_output_file(flag, path):
 
 
 def encode(image, extension='.png'):
-    """The bytes of a picture file, the same for the same array. image: as for write_image."""
+    """-> the bytes of a picture file, the same for the same array. image: as for write_image"""
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(extension, image, PNG_PARAMETERS)[1].tobytes()
 
 
 def write_image(path, image):
-    """Write a uint8 RGB [h, w, 3] or a uint8 or uint16 grey [h, w] array, as the extension says."""
+    """Writes a uint8 RGB [h, w, 3] or a uint8 or uint16 grey [h, w] array in the format of the path's extension."""
     write_file(path, encode(image, os.path.splitext(path)[1].lower()))
 
 
 def make_output_folder(path):
-    """Create a folder, with its parents, and prove that files can be written there. Raises InputError."""
+    """Creates a folder and its parents. Raises InputError, also if no file can be written there."""
     try:
         os.makedirs(path, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -224,7 +255,7 @@ def make_output_folder(path):
 
 
 def list_folder(folder, advice=''):
-    """Sorted names of what is in a folder of the user's. InputError, with the advice, where it cannot be listed."""
+    """-> sorted names of what is in a folder. Raises InputError, which ends with the advice, if it cannot be listed."""
     try:
         return sorted(os.listdir(folder))
     except FileNotFoundError:
@@ -237,7 +268,7 @@ def list_folder(folder, advice=''):
 
 
 def list_images(folder, advice=''):
-    """Paths of the pictures in a folder, by name; hidden files are passed over. Raises InputError if none."""
+    """-> sorted paths of the pictures in a folder, but for hidden ones. Raises InputError if there are none."""
     paths = [os.path.join(folder, name) for name in list_folder(folder, advice)
              if name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith('.')]
     paths = [path for path in paths if not os.path.isdir(path)]

@@ -1,6 +1,6 @@
-"""The TuSimple layout: the one place that reads and writes its JSON and draws its labels. No TensorFlow.
+"""The TuSimple layout: the one place that reads and writes its JSON and draws its labels.
 
-A folder holds `label_data_*.json`, one JSON object a line, and the photos that the lines name:
+A folder holds `label_data_*.json`, one JSON object per line, and the photos that the lines name:
 
     {"lanes": [[x, x, ...], ...], "h_samples": [y, y, ...], "raw_file": "clips/.../20.jpg"}
 
@@ -30,6 +30,7 @@ PREPARED_LABELS = 'lanes.json'  # in a prepared folder: the lanes of its images/
 
 MAX_FILE_BYTES = 2 ** 30   # the labels of all of TuSimple are 20 MB
 MAX_LINE_BYTES = 2 ** 22   # a line is 2 kB
+MAX_PATH_BYTES = 2 ** 12   # as for Linux; splitting a path of megabytes into its parts takes a minute
 _LARGEST = 1e9  # px; beyond it a coordinate is a mistake, and integer arithmetic on it may overflow
 
 
@@ -51,7 +52,7 @@ class Record:
 
 
 def find_label_files(folder):
-    """Returns the sorted paths of the label_data_*.json in folder. InputError if there are none."""
+    """-> the sorted paths of the label_data_*.json in folder. Raises InputError if there are none."""
     names = fnmatch.filter(files.list_folder(folder, f'; give the one that holds {LABEL_FILES}'), LABEL_FILES)
     if not names:
         raise InputError(f'{folder}: holds no {LABEL_FILES}; give the folder that does')
@@ -59,19 +60,15 @@ def find_label_files(folder):
 
 
 def read_records(json_path, need_lanes=True, need_h_samples=True):
-    """Reads a label, task or prediction file, line by line; empty lines are nothing.
+    """Reads a label, task or prediction file, line by line; empty lines are passed over.
 
-    need_lanes: False takes lines without lanes too (a list of photos to predict), and does not look at lanes
-    need_h_samples: False takes lines without h_samples too, as [] (predictions may leave them to the labels)
-
-    Returns (records, problems): Records in the order of the lines, and a 'file:line: reason' for each
-    line that cannot be used. Raises OSError if the file cannot be read, InputError if it is of an absurd size.
+    need_lanes: False accepts lines without lanes (a list of photos to predict), and ignores lanes
+    need_h_samples: False accepts lines without h_samples, as [] (predictions may leave them to the labels)
+    -> (records, problems): Records in the order of the lines, and 'file:line: reason' of each line that is not usable
+    Raises InputError if the file cannot be read or is too large.
     """
     records, problems = [], []
-    with open(json_path, 'rb') as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > MAX_FILE_BYTES:
-            raise InputError(f'{json_path}: is too large for a label file ({size:,} bytes)')
+    with files.open_file(json_path, MAX_FILE_BYTES) as file:
         for number, line in enumerate(_lines(file), 1):
             source = f'{json_path}:{number}'
             if line.strip():
@@ -83,7 +80,7 @@ def read_records(json_path, need_lanes=True, need_h_samples=True):
 
 
 def _lines(file):
-    """The lines of a file as bytes; of one that is too long its beginning, a byte more than is allowed."""
+    """Yields the lines of a file as bytes; of a line that is too long the beginning, a byte more than is allowed."""
     while line := file.readline(MAX_LINE_BYTES + 1):
         yield line
         while len(line) > MAX_LINE_BYTES and not line.endswith(b'\n'):
@@ -126,7 +123,7 @@ def _parse(line, source, need_lanes, need_h_samples):
 
 def _is_path(text):
     try:
-        return b'\0' not in text.encode()
+        return len(text) <= MAX_PATH_BYTES and len(text.encode()) <= MAX_PATH_BYTES and '\0' not in text
     except UnicodeEncodeError:  # half a character, "\ud800"
         return False
 
@@ -150,12 +147,12 @@ def _short(value):
         return 'a list' if isinstance(value, list) else 'an object'
     if isinstance(value, int) and abs(value) > _LARGEST:
         return 'a huge number'  # one of over 4,300 digits cannot even be printed
-    text = ascii(value)
+    text = ascii(value[:80] if isinstance(value, str) else value)
     return text if len(text) <= 80 else text[:76] + '...'
 
 
 def photo_path(folder, record):
-    """Path of record's photo, whose raw_file is relative to folder. InputError if it names something outside.
+    """-> path of the record's photo, whose raw_file is relative to folder. Raises InputError if it is outside.
 
     Symbolic links are followed: they are made by the owner of the folder, not by the label file.
     """
@@ -167,7 +164,7 @@ def photo_path(folder, record):
 
 
 def write_records(path, records):
-    """Writes records, one JSON object a line; the file appears whole or not at all. NumPy lanes will do."""
+    """Writes records, one JSON object per line; the file appears whole or not at all. Lanes may be NumPy arrays."""
     lines = []
     for record in records:
         values = {'lanes': list(record.lanes), 'h_samples': list(record.h_samples),
@@ -181,12 +178,13 @@ def write_records(path, records):
 def draw_label(record, size):
     """Draws the label of a photo: lane i a polyline LANE_WIDTH px thick of grey 20 + 50 i, background 0.
 
-    A lane goes straight from point to point, across rows where it is absent. A lane of fewer than two points
-    is no line: nothing is drawn.
+    A lane goes straight from point to point, across rows where it is absent. A lane of fewer than two points is not
+    drawn.
 
     size: (width, height) of the photo in px
-    Returns uint8 [height, width]. Raises InputError for more lanes than MAX_LANES, and for a lane so far
-    outside that the label must be of another size.
+    -> uint8 [height, width]
+    Raises InputError if there are more than MAX_LANES lanes, or if one lies so far outside that the label must be of
+    another size.
     """
     width, height = size
     label = np.zeros([height, width], np.uint8)

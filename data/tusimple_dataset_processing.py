@@ -12,12 +12,12 @@ the files leaves a folder that training refuses; run again, the script completes
 wrote are never touched: with such the output folder is refused.
 """
 
-import collections
 import concurrent.futures
 import os
 import re
 import shutil
 import sys
+import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from data import command_line
@@ -29,11 +29,10 @@ import cv2
 import numpy as np
 import tqdm
 
-from data import files, tusimple
+from data import files, prefetch, tusimple
 from data.command_line import InputError
 
-FOLDERS = ('images', 'labels')
-UNFINISHED = '.unfinished'  # in each of FOLDERS, so that moving files from it to its parent is a mere rename
+FOLDERS = ('images', 'labels')  # in each, while files are made, a folder from which they are moved by a mere rename
 
 
 def parse_args(argv=None):
@@ -49,9 +48,9 @@ def parse_args(argv=None):
 
 
 def prepare(record, folder):
-    """Reads the photo of a tusimple.Record and draws its label.
+    """Reads the photo of a tusimple.Record and draws its label. Raises InputError.
 
-    Returns (photo PNG, label PNG, number of lanes visible in the label). Raises InputError.
+    -> (photo as the bytes of a PNG, label likewise, number of lanes visible in the label)
     """
     path = tusimple.photo_path(folder, record)
     try:
@@ -63,30 +62,30 @@ def prepare(record, folder):
     return files.encode(photo), files.encode(label), num_lanes
 
 
-def outcomes(function, items, workers):
-    """Yields (item, future of function(item)) in the order of items; few wait in memory at any time."""
+def outcomes(records, folder, workers):
+    """Prepares records in threads. -> iterator of (record, what `prepare` returns or the InputError it raises)"""
+    def outcome(record):
+        try:
+            return record, prepare(record, folder)
+        except InputError as error:
+            return record, error
+
     # Threads are as fast as processes here: OpenCV lets go of the interpreter while it decodes and encodes.
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        pending = collections.deque()
-        for item in items:
-            pending.append((item, pool.submit(function, item)))
-            if len(pending) > 2 * workers:
-                yield pending.popleft()
-        yield from pending
+        yield from prefetch.in_order(pool, outcome, records, 2 * workers)
 
 
 def own_names(outdir):
-    """The NNNN.png in outdir that earlier runs wrote: those in its lanes.json and in what a stopped run noted.
+    """Finds the NNNN.png in outdir that earlier runs wrote, by its lanes.json and the note of a run that was stopped.
 
-    Raises InputError if there are others.
+    -> set of names. Raises InputError if there are others.
     """
     lanes_path, marker = (os.path.join(outdir, name) for name in (tusimple.PREPARED_LABELS, files.HALF_WRITTEN))
     listed = []
     if os.path.exists(lanes_path):
         listed += [record.raw_file for record in tusimple.read_records(lanes_path)[0]]
     if os.path.exists(marker):
-        with open(marker, encoding='utf-8', errors='replace') as file:
-            listed += file.read().splitlines()
+        listed += files.read_file(marker, tusimple.MAX_FILE_BYTES).decode(errors='replace').splitlines()
     own = {os.path.basename(path) for path in listed if re.fullmatch(r'images/\d{4,}\.png', path)}
     for folder in FOLDERS:
         folder = os.path.join(outdir, folder)
@@ -97,22 +96,32 @@ def own_names(outdir):
     return own
 
 
-def publish(outdir, written, own):
-    """Puts the finished files in their places, and removes what a longer run before left above their numbers.
+def make_unfinished_folder(folder):
+    """Makes a new folder below folder, without those that killed runs left there. -> its path"""
+    files.make_output_folder(folder)
+    for entry in os.scandir(folder):
+        if entry.name.startswith(files.UNFINISHED) and entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=files.UNFINISHED, dir=folder)
 
-    written: list of tusimple.Record, the photos now in UNFINISHED; own: see `own_names`
-    Returns how many old files were removed.
+
+def publish(outdir, unfinished, written, own):
+    """Moves the finished files into place, and removes those of higher numbers that an earlier run wrote.
+
+    unfinished: paths of the folders, in the order of FOLDERS, that hold the files written: list of tusimple.Record
+    own: see `own_names`
+    -> how many old files were removed
     """
     lanes_path, marker = (os.path.join(outdir, name) for name in (tusimple.PREPARED_LABELS, files.HALF_WRITTEN))
     names = {os.path.basename(record.raw_file) for record in written}
     # Until all is in its place: a photo could meet the label of an earlier run.
-    files.write_file(marker, ''.join(f'images/{name}\n' for name in sorted(own | names)).encode())
+    files.write_file(marker, ''.join(f'images/{name}\n' for name in sorted(own | names)).encode(), follow_links=False)
     if os.path.exists(lanes_path):
         os.remove(lanes_path)
     removed = 0
-    for folder in FOLDERS:
+    for folder, source in zip(FOLDERS, unfinished):
         for name in sorted(names):
-            os.replace(os.path.join(outdir, folder, UNFINISHED, name), os.path.join(outdir, folder, name))
+            os.replace(os.path.join(source, name), os.path.join(outdir, folder, name))
         for name in own - names:
             if os.path.exists(os.path.join(outdir, folder, name)):
                 os.remove(os.path.join(outdir, folder, name))
@@ -140,21 +149,19 @@ def main():
 
     cv2.setNumThreads(1)  # the workers are the parallelism
     written, num_lanes, photos = [], 0, set()
-    unfinished = [os.path.join(args.outdir, folder, UNFINISHED) for folder in FOLDERS]
+    unfinished = []
     try:
-        results = outcomes(lambda record: prepare(record, args.train_data_dir), records, args.workers)
+        results = outcomes(records, args.train_data_dir, args.workers)
         with tqdm.tqdm(results, total=len(records), unit='photo', disable=None) as progress:
             for record, outcome in progress:
-                try:
-                    photo, label, lanes_seen = outcome.result()
-                except InputError as error:
+                if isinstance(outcome, InputError):
                     path, _, line = record.source.rpartition(':')
-                    problems.append((path, int(line), str(error)))
+                    problems.append((path, int(line), str(outcome)))
                     continue
-                if not written:  # not sooner: without a usable line nothing is touched
-                    for folder in unfinished:
-                        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-                        files.make_output_folder(folder)
+                photo, label, lanes_seen = outcome
+                if not written:  # not before: without a usable line nothing is touched
+                    for folder in FOLDERS:
+                        unfinished.append(make_unfinished_folder(os.path.join(args.outdir, folder)))
                 name = f'{len(written):04d}.png'
                 for folder, data in zip(unfinished, (photo, label)):
                     files.write_file(os.path.join(folder, name), data)
@@ -165,7 +172,7 @@ def main():
         if not written:
             first = f'; the first: {problems[0]}' if problems else ''
             raise InputError(f'{args.train_data_dir}: none of {len(problems)} label lines is usable{first}')
-        removed = publish(args.outdir, written, own)
+        removed = publish(args.outdir, unfinished, written, own)
     finally:
         for folder in unfinished:
             shutil.rmtree(folder, ignore_errors=True)

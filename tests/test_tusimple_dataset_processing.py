@@ -89,7 +89,8 @@ BAD_LINES = {
     'six lanes': (but(lanes=[[9] * 6] * 6), 'more than 5 lanes'),
     'missing photo': (but(raw_file='clips/no.jpg'), 'no such file'),
     'a folder as photo': (but(raw_file='clips'), 'folder'),
-    'a name beyond any file system': (but(raw_file='a' * 5000), 'no such file'),
+    'a name beyond any file system': (but(raw_file='a' * 300), 'File name too long'),
+    'a path of megabytes': (but(raw_file='./' * 900_000), 'is not a path'),
     'truncated photo': (but(raw_file='cut.jpg'), 'cut.jpg'),
     'text as photo': (but(raw_file='text.jpg'), 'text.jpg'),
     'absolute path': (but(raw_file='/etc/hostname'), 'leaves'),
@@ -163,7 +164,7 @@ def test_a_failure_half_way_leaves_earlier_output_alone(tusimple_folder, tmp_pat
     (tusimple_folder / 'label_data_0000.json').write_text('\n'.join(rest))
     write_file = files.write_file
 
-    def full_disk(path, data):
+    def full_disk(path, data, **_):
         if path.endswith('0001.png'):
             raise InputError(f'{path}: cannot be written: No space left on device')
         write_file(path, data)
@@ -173,12 +174,28 @@ def test_a_failure_half_way_leaves_earlier_output_alone(tusimple_folder, tmp_pat
 
 
 def test_what_a_killed_run_left_behind_is_cleared(tusimple_folder, tmp_path, run_script):
-    unfinished = tmp_path / 'out/images' / processing.UNFINISHED
+    unfinished = tmp_path / 'out/images' / f'{files.UNFINISHED}abcdefgh'
     unfinished.mkdir(parents=True)
     (unfinished / '0000.png').write_text('half')
     run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
-    assert not unfinished.exists()
+    assert sorted(os.listdir(tmp_path / 'out/images')) == ['0000.png', '0001.png', '0002.png']
     assert cv2.imread(str(tmp_path / 'out/images/0000.png')) is not None
+
+
+@pytest.mark.parametrize('name', [files.HALF_WRITTEN, f'{files.UNFINISHED}abcdefgh', 'lanes.json'])
+@pytest.mark.parametrize('folder', ['out', 'out/images', 'out/labels'])
+@pytest.mark.parametrize('target', ['folder', 'file'])
+def test_what_a_link_in_the_output_folder_points_to_is_left_alone(tusimple_folder, tmp_path, run_script, folder, name,
+                                                                  target):
+    (tmp_path / 'mine').mkdir()
+    for mine in ('0000.png', '0001.png', 'note'):
+        (tmp_path / 'mine' / mine).write_text('mine')
+    before = files_of(tmp_path / 'mine')
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / name).symlink_to(tmp_path / ('mine' if target == 'folder' else 'mine/note'))
+    outcome = run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
+    assert files_of(tmp_path / 'mine') == before
+    assert outcome.status in (None, 0) or (outcome.status, folder, target) == (1, 'out', 'folder')
 
 
 def test_files_of_an_earlier_longer_run_are_removed_and_others_kept(tusimple_folder, tmp_path, run_script):
@@ -213,7 +230,7 @@ def test_run_that_is_stopped_among_its_files_is_noticed_and_completed(tusimple_f
     replace = os.replace
 
     def stopped(source, target):
-        if source.endswith(os.path.join('labels', processing.UNFINISHED, '0001.png')):
+        if os.path.join('out', 'labels', files.UNFINISHED) in source and source.endswith('0001.png'):
             raise KeyboardInterrupt
         replace(source, target)
     path = tusimple_folder / 'label_data_0000.json'

@@ -1,0 +1,299 @@
+"""data/files.py: pictures read and refused, files written whole or not at all, folders made and listed."""
+import os
+import stat
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from data import files
+from data.command_line import InputError
+
+SHAPE = (32, 16)
+PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
+
+
+def photo(height=36, width=64, seed=0):
+    """A smooth picture, so that JPEG changes it little."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def png_chunk(kind, data):
+    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+
+
+def save(path, data):
+    path.write_bytes(data)
+    return str(path)
+
+
+def encoded(extension, array):
+    return cv2.imencode(extension, array)[1].tobytes()
+
+
+# ---- Reading ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('extension, tolerance', [('.png', 0), ('.bmp', 0), ('.jpg', 8), ('.jpeg', 8)])
+def test_read_image_is_rgb(tmp_path, extension, tolerance):
+    image = photo()
+    path = save(tmp_path / f'a{extension}', encoded(extension, image[..., ::-1]))
+    read = files.read_image(path)
+    assert read.dtype == np.uint8 and read.shape == image.shape
+    assert np.abs(read.astype(int) - image).mean() <= tolerance
+
+
+@pytest.mark.parametrize('stored, expected', [
+    (np.full((4, 6), 77, np.uint8), 77),
+    (np.full((4, 6), 77 * 257, np.uint16), 77),
+    (np.full((4, 6, 3), 77 * 257, np.uint16), 77),
+    (np.full((4, 6, 4), 77, np.uint8), 77),
+    (np.full((1, 1, 3), 77, np.uint8), 77)], ids=['grey', 'grey16', 'rgb16', 'rgba', '1x1'])
+def test_unusual_pixel_formats_work(tmp_path, stored, expected):
+    read = files.read_image(save(tmp_path / 'a.png', encoded('.png', stored)))
+    assert read.dtype == np.uint8 and read.shape == stored.shape[:2] + (3,) and (read == expected).all()
+
+
+def test_palette_image_works(tmp_path):
+    header = struct.pack('>IIBBBBB', 2, 1, 8, 3, 0, 0, 0)
+    data = (PNG_SIGNATURE + png_chunk(b'IHDR', header) + png_chunk(b'PLTE', bytes([1, 2, 3, 40, 50, 60]))
+            + png_chunk(b'IDAT', zlib.compress(bytes([0, 1, 0]))) + png_chunk(b'IEND', b''))
+    assert files.read_image(save(tmp_path / 'a.png', data)).tolist() == [[[40, 50, 60], [1, 2, 3]]]
+
+
+def test_exif_turns_a_photo_upright(tmp_path):
+    data = encoded('.jpg', photo(32, 64))
+    exif = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'
+    data = data[:2] + b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif + data[2:]
+    assert files.read_image(save(tmp_path / 'a.jpg', data)).shape == (64, 32, 3)
+
+
+@pytest.mark.parametrize('extension', ['.png', '.jpg', '.bmp'])
+@pytest.mark.parametrize('left', [0.02, 0.5, 0.9, 0.999])
+def test_cut_off_files_are_refused(tmp_path, extension, left):
+    data = encoded(extension, photo(128, 128))
+    path = save(tmp_path / f'cut{extension}', data[:int(len(data) * left)])
+    with pytest.raises(InputError, match='cut'):
+        files.read_image(path)
+
+
+def test_cut_off_jpeg_with_a_thumbnail_is_refused(tmp_path):
+    """The thumbnail inside the EXIF has an end marker of its own."""
+    thumbnail = encoded('.jpg', photo(8, 8))
+    data = encoded('.jpg', photo(128, 128))
+    data = data[:2] + b'\xff\xe1' + struct.pack('>H', len(thumbnail) + 2) + thumbnail + data[2:]
+    assert files.read_image(save(tmp_path / 'whole.jpg', data)).shape == (128, 128, 3)
+    with pytest.raises(InputError, match='cut off'):
+        files.read_image(save(tmp_path / 'cut.jpg', data[:-40]))
+
+
+@pytest.mark.parametrize('extension', ['.png', '.jpg', '.bmp'])
+def test_trailing_bytes_are_passed_over(tmp_path, extension):
+    data = encoded(extension, photo())
+    assert files.read_image(save(tmp_path / f'a{extension}', data + b'more')).shape == (36, 64, 3)
+
+
+def test_png_with_a_flipped_bit_is_refused_silently(tmp_path, capfd):
+    data = bytearray(encoded('.png', photo(128, 128)))
+    data[len(data) // 2] ^= 1
+    with pytest.raises(InputError, match='flipped.png: is damaged'):
+        files.read_image(save(tmp_path / 'flipped.png', bytes(data)))
+    data = encoded('.bmp', photo())
+    with pytest.raises(InputError, match='odd.bmp'):
+        files.read_image(save(tmp_path / 'odd.bmp', data[:28] + b'\x63' + data[29:]))
+    assert capfd.readouterr() == ('', '')
+
+
+def bomb_png():
+    header = struct.pack('>IIBBBBB', 30000, 30000, 8, 2, 0, 0, 0)
+    return (PNG_SIGNATURE + png_chunk(b'IHDR', header) + png_chunk(b'IDAT', zlib.compress(bytes(1000)))
+            + png_chunk(b'IEND', b''))
+
+
+def bomb_jpeg():
+    data = encoded('.jpg', photo())
+    frame = data.index(b'\xff\xc0')
+    return data[:frame + 5] + struct.pack('>HH', 60000, 60000) + data[frame + 9:]
+
+
+def bomb_bmp():
+    data = encoded('.bmp', photo())
+    return data[:18] + struct.pack('<ii', 100000, -100000) + data[26:]
+
+
+@pytest.mark.parametrize('make', [bomb_png, bomb_jpeg, bomb_bmp])
+def test_bomb_is_refused_by_its_header(tmp_path, make, monkeypatch):
+    monkeypatch.setattr(cv2, 'imdecode', lambda *_: pytest.fail('was decoded'))
+    with pytest.raises(InputError, match='bomb.png: is .* by its header'):
+        files.read_image(save(tmp_path / 'bomb.png', make()))
+
+
+@pytest.mark.parametrize('data, reason', [
+    (b'', 'is empty'), (b'hello\n', 'is not a PNG'), (b'GIF89a' + bytes(99), 'is not a PNG'),
+    (b'\xff\xd8\xff', 'cut off'), (b'\xff\xd8\xff\xe0\0\0' + bytes(60), 'broken'), (PNG_SIGNATURE, 'cut off'),
+    (b'\xff\xd8\xff\xda\0\2\xff\xd9', 'header is missing'), (b'BM', 'is not a PNG'),
+    (b'BM' + bytes(60), 'gives no size'), (PNG_SIGNATURE + png_chunk(b'IEND', b''), 'header is missing')])
+@pytest.mark.parametrize('read', [files.read_image, files.read_label])
+def test_what_is_no_picture_is_refused(tmp_path, read, data, reason):
+    path = save(tmp_path / 'a.jpg', data)
+    with pytest.raises(InputError) as error:
+        read(path)
+    assert str(error.value).startswith(f'{path}: ') and reason in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+def test_missing_file_and_folder_are_refused(tmp_path):
+    with pytest.raises(InputError, match='gone.png: no such file'):
+        files.read_image(str(tmp_path / 'gone.png'))
+    with pytest.raises(InputError, match='is a folder'):
+        files.read_image(str(tmp_path))
+
+
+@pytest.mark.parametrize('make, reason', [
+    (os.mkfifo, 'is not a file'), (lambda path: os.symlink('/dev/zero', path), 'is not a file'),
+    (os.mkdir, 'is a folder'), (lambda path: None, 'no such file'),
+    (lambda path: os.symlink('/proc/self/mem', path), 'cannot be read: '),
+    (lambda path: os.symlink('/proc/self/maps', path), r'too large \(more than 20 bytes\)'),
+    (lambda path: open(path, 'wb').write(bytes(21)), r'too large \(21 bytes')],
+    ids=['pipe', 'device', 'folder', 'missing', 'unreadable', 'of unknown size', 'too large'])
+def test_read_file_takes_regular_files_within_the_limit(tmp_path, make, reason):
+    """And refuses what would make it wait for ever."""
+    make(str(tmp_path / 'a.png'))
+    with pytest.raises(InputError, match=f'a.png: .*{reason}'):
+        files.read_file(str(tmp_path / 'a.png'), 20)
+    assert files.read_file(save(tmp_path / 'whole', bytes(20)), 20) == bytes(20)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_read_label_keeps_values(tmp_path, dtype):
+    label = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (9, 7)).astype(dtype)
+    files.write_image(str(tmp_path / 'a.png'), label)
+    read = files.read_label(str(tmp_path / 'a.png'))
+    assert read.dtype == dtype and (read == label).all()
+
+
+def test_read_label_takes_grey_stored_as_rgb_but_no_colours(tmp_path):
+    files.write_image(str(tmp_path / 'grey.png'), np.full((3, 4, 3), 70, np.uint8))
+    assert files.read_label(str(tmp_path / 'grey.png')).tolist() == [[70] * 4] * 3
+    files.write_image(str(tmp_path / 'red.png'), np.full((3, 4, 3), (70, 0, 0), np.uint8))
+    with pytest.raises(InputError, match='red.png: is coloured'):
+        files.read_label(str(tmp_path / 'red.png'))
+
+
+def test_resized_label_stays_on_its_line():
+    """Lines two pixels wide at the small size: photo and label must meet within half a pixel."""
+    image, label = np.zeros((90, 160, 3), np.uint8), np.zeros((90, 160), np.uint8)
+    image[:, 61:71], label[:, 61:71] = 255, 9
+    small, small_label = files.resize_image(image, SHAPE), files.resize_label(label, SHAPE)
+    assert small.shape == (16, 32, 3) and set(np.unique(small_label)) == {0, 9}
+    assert ((small[..., 0] > 127) == (small_label == 9)).all()
+
+
+# ---- Writing ---------------------------------------------------------------------------------------------------------
+
+def test_write_image_round_trip(tmp_path):
+    for array in (photo(), photo()[..., 0], photo()[..., 0].astype(np.uint16) * 257):
+        files.write_image(str(tmp_path / 'a.png'), array)
+        assert (cv2.imread(str(tmp_path / 'a.png'), cv2.IMREAD_UNCHANGED) ==
+                (array[..., ::-1] if array.ndim == 3 else array)).all()
+    assert os.listdir(tmp_path) == ['a.png']
+
+
+def test_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch):
+    path = save(tmp_path / 'a.bin', b'old')
+
+    def no_space(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'replace', no_space)
+    with pytest.raises(InputError, match='a.bin: cannot be written: No space left on device'):
+        files.write_file(path, b'new')
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ['a.bin'] and (tmp_path / 'a.bin').read_bytes() == b'old'
+    with pytest.raises(InputError, match='cannot be written'):
+        files.write_file(str(tmp_path / 'none' / 'a.bin'), b'new')
+
+
+def test_what_a_link_points_to_is_written_and_the_link_stays(tmp_path):
+    (tmp_path / 'far').mkdir()
+    target = save(tmp_path / 'far' / 'a.bin', b'old')
+    os.symlink(target, tmp_path / 'link')
+    files.check_output_file('--json', str(tmp_path / 'link'))
+    files.write_file(str(tmp_path / 'link'), b'new')
+    assert os.path.islink(tmp_path / 'link') and (tmp_path / 'far/a.bin').read_bytes() == b'new'
+    assert sorted(os.listdir(tmp_path)) == ['far', 'link'] and os.listdir(tmp_path / 'far') == ['a.bin']
+
+
+def test_a_link_can_be_replaced(tmp_path):
+    target = save(tmp_path / 'a.bin', b'old')
+    os.symlink(target, tmp_path / 'link')
+    files.write_file(str(tmp_path / 'link'), b'new', follow_links=False)
+    assert not os.path.islink(tmp_path / 'link') and (tmp_path / 'link').read_bytes() == b'new'
+    assert (tmp_path / 'a.bin').read_bytes() == b'old'
+
+
+@pytest.mark.parametrize('name', ['.a.bin.tmp', f'{files.UNFINISHED}{"00" * 8}'])
+def test_no_link_beside_a_file_is_followed(tmp_path, name, monkeypatch):
+    """Not even one whose name is guessed right."""
+    monkeypatch.setattr('secrets.token_hex', lambda count: '00' * count)
+    victim = save(tmp_path / 'victim', b'mine')
+    os.symlink(victim, tmp_path / name)
+    try:
+        files.write_file(str(tmp_path / 'a.bin'), b'new')
+    except InputError as error:
+        assert 'a.bin: cannot be written: File exists' in str(error)
+    assert (tmp_path / 'victim').read_bytes() == b'mine' and os.path.islink(tmp_path / name)
+
+
+def test_written_files_have_the_permissions_of_the_umask(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        files.write_file(str(tmp_path / 'a.bin'), b'new')
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(os.stat(tmp_path / 'a.bin').st_mode) == 0o640
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    path = str(tmp_path / 'pipe')
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)   # open at this end, so that the other does not wait
+    files.check_output_file('--json', path)
+    files.write_file(path, b'data')
+    assert os.read(reader, 9) == b'data' and stat.S_ISFIFO(os.stat(path).st_mode) and os.listdir(tmp_path) == ['pipe']
+    os.close(reader)
+
+
+def test_a_file_called_probe_survives_the_proof_that_its_folder_is_writable(tmp_path):
+    save(tmp_path / '.probe', b'mine')
+    files.make_output_folder(str(tmp_path))
+    assert (tmp_path / '.probe').read_bytes() == b'mine'
+
+
+def test_make_output_folder(tmp_path):
+    files.make_output_folder(str(tmp_path / 'a' / 'b'))
+    files.make_output_folder(str(tmp_path / 'a' / 'b'))
+    assert os.listdir(tmp_path / 'a') == ['b'] and not os.listdir(tmp_path / 'a' / 'b')
+    save(tmp_path / 'file', b'')
+    for path in (tmp_path / 'file', tmp_path / 'file' / 'sub'):
+        with pytest.raises(InputError, match='in the way'):
+            files.make_output_folder(str(path))
+
+
+def test_make_output_folder_finds_an_unwritable_one(tmp_path):
+    with pytest.raises(InputError, match='^/proc'):
+        files.make_output_folder('/proc/self')
+
+
+def test_list_images(tmp_path):
+    for name in ('b.JPG', 'a.png', 'c.Bmp', 'd.jpeg', '.e.png', 'f.txt'):
+        save(tmp_path / name, b'x')
+    (tmp_path / 'g.png').mkdir()
+    names = [os.path.basename(path) for path in files.list_images(str(tmp_path))]
+    assert names == ['a.png', 'b.JPG', 'c.Bmp', 'd.jpeg']
+    for path, reason in ((tmp_path / 'g.png', 'holds no pictures'), (tmp_path / 'no', 'no such folder'),
+                         (tmp_path / 'f.txt', 'is not a folder')):
+        with pytest.raises(InputError, match=f'{path.name}: {reason}'):
+            files.list_images(str(path))
