@@ -1086,5 +1086,6 @@ def _shared(name, dtype):
 def _announcement(text=None):
     """What the chief announces on the first parameter server, in JSON: read, or written where text is given."""
     with tf.device('/job:ps/task:0'):
-        variable = tf.get_variable('announcement', [], tf.string, use_resource=False, collections=['cluster'])
+        variable = tf.get_variable('announcement', [], tf.string, trainable=False, use_resource=False,
+                                   collections=['cluster'])
         return variable.read_value() if text is None else tf.assign(variable, text)
