@@ -1031,7 +1031,7 @@ class Replica:
             with tf.device(f'/job:ps/task:{i % len(self.member.servers)}'):
                 accumulator = tf.ConditionalAccumulator(tensor.dtype, tensor.shape, shared_name=f'mean_{i}')
             pushes.append(accumulator.apply_grad(tensor, self._step))
-            means.append(accumulator.take_grad(self._count))
+            means.append(tf.identity(accumulator.take_grad(self._count)))
         # The step that each replica has handed in its part of, counted from 1.
         handed_in = [_shared(f'handed_in_{i}', tf.int64) for i in range(self._count)]
         with tf.control_dependencies(pushes):
