@@ -214,6 +214,7 @@ def train(flags, data, resuming, stop, replica, architecture=None):
     import loss
     import utils
 
+    utils.check_memory(flags.batch_size, flags.image_size, flags.feature_dim)
     settings = utils.settings(flags, data, replica.shard[1])
     if resuming:
         utils.check_settings(os.path.join(flags.outdir, RESUME), settings)
@@ -272,13 +273,11 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         penalty = utils.weight_decay(variables)
 
         # A step of Adam by the gradients of all replicas, clipped; none where they are not finite.
-        gradients = [(g, v) for g, v in zip(tf.gradients(terms[0] + penalty, variables), variables) if g is not None]
-        gradients, variables = zip(*gradients)   # a bias before a batch norm has no gradient
+        gradients, variables = zip(*[   # a bias before a batch norm has no gradient
+            (g, v) for g, v in zip(tf.gradients(terms[0] + penalty, variables), variables) if g is not None])
         averages, moves = zip(*utils.moving_average_updates())
         sound = tf.is_finite(terms[0] + penalty + tf.global_norm(gradients))   # as far as this replica's photos go
-        means = iter(replica.mean([*terms, penalty, *gradients, *moves]))
-        terms, penalty = [next(means) for _ in terms], next(means)
-        gradients, moves = [next(means) for _ in gradients], [next(means) for _ in moves]
+        terms, penalty, gradients, moves = replica.mean((terms, penalty, gradients, moves))
         gradients, norm = tf.clip_by_global_norm(gradients, flags.clip)
         finite = replica.publish(tf.logical_and(tf.is_finite(terms[0] + penalty), tf.is_finite(norm)))
         rate = utils.learning_rate(flags.schedule, flags.learning_rate, step_32, num_steps)
@@ -507,11 +506,11 @@ class Report:
         return f'{total:.4f}' + ('' if self.flags.semantic else f' = var {var:.4f} + dist {dist:.4f} + reg {reg:.4f}')
 
     def say(self, line):
-        with self.bar.external_write_mode(), contextlib.suppress(OSError):   # a full disk below it is no end
+        with self.bar.external_write_mode():
             print(line, flush=True)
 
     def warn(self, line):
-        with self.bar.external_write_mode(), contextlib.suppress(OSError):
+        with self.bar.external_write_mode():
             command_line.warn(line)
 
 

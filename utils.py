@@ -41,7 +41,7 @@ FLAGS_FILE = 'flags.json'   # beside the states of a training: what it was given
 FREE_FLAGS = {'srcdir', 'outdir', 'logdir', 'epochs', 'workers', 'cache', 'keep', 'save_minutes', 'summary_steps',
               'pictures', 'fresh'}
 UNFINISHED = ('*.tempstate*', 'checkpoint.tmp*', '.*.json.tmp')   # left by a process that was killed while it saved
-MAX_CONVENTIONS_BYTES = 2 ** 16
+MAX_JSON_BYTES = 2 ** 20    # of conventions and flags, which have 1 kB
 NUM_CLASSES = 12  # of ENet's own last layer, `fullconv`; the heads do not use it, the public checkpoints have it
 HEAD = 'transfer_layer/conv2d_transpose'  # of a model, below its scope: Instance/ or Semantic/
 # What TensorFlow raises, by one reader or another, about a file that is no checkpoint or a damaged one.
@@ -99,15 +99,11 @@ def read_conventions(checkpoint_dir):
     if not os.path.exists(path):
         return _conventions_of_2018(checkpoint)
     try:
-        with open(path, 'rb') as file:
-            text = file.read(MAX_CONVENTIONS_BYTES + 1)
-        if len(text) > MAX_CONVENTIONS_BYTES:
-            raise ValueError(f'it has more than {MAX_CONVENTIONS_BYTES:,} bytes')
-        record = json.loads(text.decode('utf-8'))
+        record = json.loads(files.read_file(path, MAX_JSON_BYTES).decode('utf-8'))
         record['image_size'] = tuple(record['image_size'])
         # By name: a record that lacks one is not completed from 2018, and one of a later version says so below.
         conventions = Conventions(**{field.name: record[field.name] for field in dataclasses.fields(Conventions)})
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f'{path}: is no record of conventions ({type(error).__name__}: {error}); take the file '
                          f'that training wrote beside the checkpoint')
     conventions.check(path)
@@ -283,8 +279,9 @@ def checkpoints(checkpoint_dir):
     Whether the files are sound shows when they are read, see `restore`.
     """
     try:
+        files.read_file(os.path.join(checkpoint_dir, 'checkpoint'), MAX_JSON_BYTES)   # a pipe would be waited for
         state = tf.train.get_checkpoint_state(checkpoint_dir)
-    except (ValueError, tf.errors.OpError):  # the file `checkpoint` is damaged: the weights need not be
+    except (InputError, ValueError, tf.errors.OpError):   # missing or damaged: the weights need not be
         state = None
     # By name, not by the path in the file: folders get moved.
     named = [os.path.join(checkpoint_dir, os.path.basename(state.model_checkpoint_path))] if state else []
@@ -292,7 +289,8 @@ def checkpoints(checkpoint_dir):
     others.sort(key=os.path.getmtime, reverse=True)
     prefixes = dict.fromkeys(named + [path[:-len('.index')] for path in others])
     return [prefix for prefix in prefixes
-            if os.path.isfile(prefix + '.index') and glob.glob(glob.escape(prefix) + '.data-*-of-*')]
+            if os.path.isfile(prefix + '.index')
+            and any(os.path.isfile(path) for path in glob.glob(glob.escape(prefix) + '.data-*-of-*'))]
 
 
 def restore(sess, checkpoint, variables, least=None, log=lambda line: None):
@@ -551,11 +549,10 @@ def check_settings(resume, given):
     """Raises InputError if the training to go on was one with other flags or photos. given: see `settings`."""
     path = os.path.join(resume, FLAGS_FILE)
     try:
-        with open(path, encoding='utf-8') as file:
-            before = json.load(file)
+        before = json.loads(files.read_file(path, MAX_JSON_BYTES).decode('utf-8'))
         if not isinstance(before, dict):
             raise ValueError
-    except (OSError, ValueError, RecursionError):
+    except (InputError, ValueError, RecursionError):
         raise InputError(f'{path}: cannot be read, so that the training cannot go on; start over with --fresh')
     different = differences(before, given)
     if different:
@@ -792,7 +789,7 @@ def read_tf_config(text):
         jobs, job, index = config['cluster'], config['task']['type'], int(config['task']['index'])
         addresses = [address for job in jobs.values() for address in job]
         sound = all(isinstance(job, list) for job in jobs.values()) and all(
-            isinstance(address, str) and re.fullmatch(r'(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}', address)
+            isinstance(address, str) and re.fullmatch(r'(\[[0-9a-fA-F:.]+\]|[\w.-]+):[0-9]{1,5}', address, re.ASCII)
             and int(address.rpartition(':')[2]) < 65536 for address in addresses)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         sound = False
@@ -810,7 +807,8 @@ def read_tf_config(text):
         return None
     if not jobs.get('ps'):
         raise InputError('TF_CONFIG: has no ps; a cluster needs one to hold the variables')
-    if len(set(addresses)) < len(addresses):
+    parts = [address.lower().rpartition(':') for address in addresses]
+    if len({(host, int(port)) for host, _, port in parts}) < len(parts):
         raise InputError('TF_CONFIG: has an address twice')
     return Task(jobs, job, index)
 
@@ -828,8 +826,8 @@ class SingleProcess:
     def session(self):
         return tf.Session()
 
-    def mean(self, tensors):
-        return tensors
+    def mean(self, values):
+        return values
 
     def publish(self, taken):
         return taken
@@ -855,7 +853,7 @@ class Member:
         self.addresses = {_name(job, i): address for job in jobs for i, address in enumerate(jobs[job])}
         self.servers = [name for name in self.addresses if name.startswith('ps')]
         self.replicas = [name for name in self.addresses if name not in self.servers]
-        self._checked = set()
+        self._identified = set()
         # A parameter server leaves the GPU to the replicas.
         config = tf.ConfigProto(device_count={'GPU': 0}) if job == 'ps' else None
         try:
@@ -863,6 +861,9 @@ class Member:
         except tf.errors.OpError:
             raise InputError(f'TF_CONFIG: {self.name} cannot listen at {self.addresses[self.name]}; is that an '
                              f'address of this machine, and no other process there?')
+        if self.silent([self.name]):   # TensorFlow listens at the port alone, whatever the host
+            raise InputError(f'TF_CONFIG: {self.name} cannot be reached at {self.addresses[self.name]}; is that an '
+                             f'address of this machine?')
 
     def wait(self, ready, purpose, names, poll=POLL):
         """-> ready() as soon as it is true, None if a signal comes before. Says for which of `names()` it waits."""
@@ -886,27 +887,29 @@ class Member:
             host, port = self.addresses[name].rsplit(':', 1)
             try:
                 socket.create_connection((host.strip('[]'), int(port)), timeout=1.).close()
+                reached = name in self._identified or self._identify(name)
             except (OSError, UnicodeError):   # the latter for what can be no host
+                reached = False
+            if not reached:
                 found.append(name)
-                self._checked.discard(name)
-                continue
-            if name not in self._checked:
-                self._check_identity(name)
+                self._identified.discard(name)
         return found
 
-    def _check_identity(self, name):
-        """A TF_CONFIG that is not the others' is told at once, rather than waited with forever."""
+    def _identify(self, name):
+        """Whether a TensorFlow server answers in the place of a member. Raises InputError if it is another one's, so
+        that a TF_CONFIG unlike the others' does not make them wait for each other."""
         address = self.addresses[name]
         config = tf.ConfigProto(device_filters=['/job:nobody'], operation_timeout_in_ms=5000)
         try:
             with tf.Session(f'grpc://{address}', graph=tf.Graph(), config=config) as session:
                 device = session.list_devices()[0].name
         except tf.errors.OpError:
-            return
+            return False
         found = _name(*re.match(r'/job:(\w+)/replica:\d+/task:(\d+)', device).groups())
         if found != name:
             raise InputError(f'TF_CONFIG: at {address} is {found}, not {name}; give all members the same "cluster"')
-        self._checked.add(name)
+        self._identified.add(name)
+        return True
 
     def run(self, build, feed=None):
         """Runs build() in a graph and a short session of its own, which a parameter server that starts again cannot
@@ -948,10 +951,7 @@ class Member:
         """Tells the parameter servers that this replica is 'done', 'stopped', or here again ('back')."""
         for index, server in enumerate(self.servers):
             if not self.silent([server]):
-                def tell():
-                    with tf.device(f'/job:ps/task:{index}'):
-                        return _departures(index).enqueue(f'{self.name} {how}')
-                self.run(tell)
+                self.run(lambda index=index: _departures(index).enqueue(f'{self.name} {how}'))
 
 
 def _name(job, index):
@@ -959,7 +959,8 @@ def _name(job, index):
 
 
 def _departures(index):
-    return tf.FIFOQueue(-1, tf.string, [()], shared_name=f'departures_{index}')
+    with tf.device(f'/job:ps/task:{index}'):
+        return tf.FIFOQueue(-1, tf.string, [()], shared_name=f'departures_{index}')
 
 
 class Replica:
@@ -1023,11 +1024,11 @@ class Replica:
         """It knows the parameter servers and itself alone: it lives on where another replica dies."""
         return tf.Session(self.member.target, config=tf.ConfigProto(device_filters=['/job:ps', self.member.device]))
 
-    def mean(self, tensors):
-        """Float32 tensors of each replica -> their means over the replicas, which the chief alone may run."""
+    def mean(self, values):
+        """A structure of float32 tensors of each replica -> their means over all, which only the chief runs."""
         self._step = tf.train.get_global_step()
         means, pushes = [], []
-        for i, tensor in enumerate(tensors):
+        for i, tensor in enumerate(tf.nest.flatten(values)):
             with tf.device(f'/job:ps/task:{i % len(self.member.servers)}'):
                 accumulator = tf.ConditionalAccumulator(tensor.dtype, tensor.shape, shared_name=f'mean_{i}')
             pushes.append(accumulator.apply_grad(tensor, self._step))
@@ -1041,7 +1042,7 @@ class Replica:
         self._start = tf.variables_initializer([*handed_in, self._taken])
         with tf.container(''):
             self._announced = _announcement()
-        return means
+        return tf.nest.pack_sequence_as(values, means)
 
     def publish(self, taken):
         """taken: bool scalar of an update -> the same, for workers to see."""
