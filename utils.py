@@ -207,18 +207,6 @@ def weight_decay(variables):
     return tf.add_n(penalties)
 
 
-def semantic_loss(scores, labels):
-    """Cross entropy of lane or not, each class weighted by 1 / ln(1.02 + its share of the batch) (ENet, section 5.2).
-
-    scores: float32 [b, h, w, 2]; labels: integers [b, h, w], 0 is background. -> a scalar.
-    """
-    classes = tf.cast(tf.not_equal(labels, 0), tf.int32)
-    lane = tf.reduce_mean(tf.cast(classes, tf.float32))
-    weights = tf.gather(1. / tf.log(1.02 + tf.stack([1. - lane, lane])), classes)
-    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=scores)
-    return tf.reduce_sum(weights * entropy) / tf.reduce_sum(weights)
-
-
 def count_parameters():
     """How many numbers the default graph's trainable variables hold."""
     return sum(v.shape.num_elements() for v in tf.trainable_variables())
@@ -526,7 +514,7 @@ class Trainer:
 
     def _loss(self, output):
         if self.conventions.head == 'Semantic':
-            return semantic_loss(output, self._labels), tf.zeros([]), tf.zeros([]), tf.zeros([])
+            return loss.foreground_loss(output, self._labels), tf.zeros([]), tf.zeros([]), tf.zeros([])
         return loss.discriminative_loss(output, self._labels, self.conventions.feature_dim, self.conventions.image_size,
                                         self.conventions.delta_v, self.conventions.delta_d, *self._weights,
                                         background_weight=self._background_weight)
