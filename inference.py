@@ -217,7 +217,7 @@ def load_network(checkpoint_dir):
     conventions = utils.read_conventions(checkpoint_dir)
     width, height = conventions.image_size
     # On a GPU, XLA may need what is not installed.
-    fused = contextlib.nullcontext() if tf.config.list_physical_devices('GPU') else enet.loops()
+    fused = contextlib.nullcontext() if tf.config.list_physical_devices('GPU') else enet.fused_kernels()
     with tf.Graph().as_default(), fused:
         sess = tf.Session()
         image = tf.placeholder(tf.uint8, [None, height, width, 3], name='image')

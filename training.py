@@ -239,7 +239,7 @@ def train(flags, data, resuming, stop, replica, architecture=None):
     def loss_terms(output, labels):
         """-> float32 scalars: the loss, and its weighted terms L_var, L_dist and L_reg"""
         if flags.semantic:
-            return utils.semantic_loss(output, labels), tf.zeros([]), tf.zeros([]), tf.zeros([])
+            return loss.foreground_loss(output, labels), tf.zeros([]), tf.zeros([]), tf.zeros([])
         return loss.discriminative_loss(output, labels, flags.feature_dim, flags.image_size, flags.dvar, flags.ddist,
                                         flags.var, flags.dist, flags.reg, background_weight=flags.background_weight)
 

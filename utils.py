@@ -29,7 +29,6 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import enet
-import loss
 from data import command_line, files, quiet
 from data.command_line import InputError
 
@@ -224,18 +223,6 @@ def weight_decay(variables):
     penalties = [p for p in tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
                  if p.op.name.split('/Regularizer')[0] in names]
     return tf.add_n(penalties)
-
-
-def semantic_loss(scores, labels):
-    """Cross entropy of lane or not, each class weighted by 1 / ln(1.02 + its share of the batch) (ENet, section 5.2).
-
-    scores: float32 [b, h, w, 2]; labels: integers [b, h, w], 0 is background. -> a scalar.
-    """
-    classes = tf.cast(tf.not_equal(labels, 0), tf.int32)
-    lane = tf.reduce_mean(tf.cast(classes, tf.float32))
-    weights = tf.gather(1. / tf.log(1.02 + tf.stack([1. - lane, lane])), classes)
-    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=scores)
-    return tf.reduce_sum(weights * entropy) / tf.reduce_sum(weights)
 
 
 def count_parameters():
