@@ -97,7 +97,9 @@ def read_label(path):
 def _decode(path, data, flags):
     try:
         array = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except (cv2.error, MemoryError):
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from None
         array = None
     if array is None:
         raise InputError(f'{path}: is damaged and cannot be decoded')
@@ -144,8 +146,8 @@ def _check_size(width, height):
     if not width * height:
         raise ValueError('is damaged: its header gives no size')
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise ValueError(f'is {width} x {height} by its header; up to {MAX_PIXELS:,} pixels, and {MAX_SIDE:,} per side, '
-                         'are read')
+        raise ValueError(f'is {width} x {height} by its header; up to {MAX_PIXELS:,} pixels, and {MAX_SIDE:,} per '
+                         'side, are read')
 
 
 def _check_png(data):
