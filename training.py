@@ -531,12 +531,11 @@ def validate(predict, flags, data, stop):
     float32 [b, h, w, feature_dim]; the loss and its terms).
     """
     terms, predictions, right, union = [], [], 0, 0
-    for image_path, label_path in zip(*data.valid):
+    photos = datagenerator.get_batches_fn(1, flags.image_size, *data.valid, with_sizes=True)
+    for images, labels, (size,) in photos:
         if stop.is_set():
             return None
-        photo, label = datagenerator.read_sample(image_path, label_path)
-        labels = files.resize_label(label, flags.image_size)[None]
-        output, values = predict(files.resize_image(photo, flags.image_size)[None], labels)
+        output, values = predict(images, labels)
         terms.append(values)
         if flags.semantic:
             is_lane, truth = output[..., 1] > output[..., 0], labels > 0
@@ -545,8 +544,7 @@ def validate(predict, flags, data, stop):
         elif data.records and np.isfinite(output).all():
             record = data.records[len(terms) - 1]
             ids = clustering.instance_ids(output[0], flags.bandwidth, (flags.dvar, flags.ddist))
-            lanes = [np.asarray(lane).tolist()
-                     for lane in tusimple_lanes.lanes(ids, photo.shape[1::-1], record.h_samples)]
+            lanes = [lane.tolist() for lane in tusimple_lanes.lanes(ids, size, record.h_samples)]
             predictions.append(tusimple.Record(record.raw_file, lanes, record.h_samples))
     result = dict(zip(('total', 'var', 'dist', 'reg'), np.mean(terms, axis=0).tolist()))
     result['score'] = -result['total']
@@ -560,7 +558,7 @@ def validate(predict, flags, data, stop):
 
 def write_pictures(predict, summaries, flags, data, events, epoch, step):
     """TensorBoard's pictures and histograms; in --logdir two validation photos, the first also as a scatter plot."""
-    images, labels = datagenerator.load_batch(data.valid[0][:2], data.valid[1][:2], flags.image_size)
+    images, labels = datagenerator.get_validation_batch(flags.srcdir, flags.image_size, 2)
     output, _ = predict(images, labels)
     if not np.isfinite(output).all():
         raise InputError(f'{data.valid[0][0]}: the output of the network is not finite')

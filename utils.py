@@ -39,7 +39,7 @@ FLAGS_FILE = 'flags.json'   # beside the states of a training: what it was given
 # What may differ when a training goes on. What the photos are is compared by names and sizes, wherever they are now.
 FREE_FLAGS = {'srcdir', 'outdir', 'logdir', 'epochs', 'workers', 'cache', 'keep', 'save_minutes', 'summary_steps',
               'pictures', 'fresh'}
-UNFINISHED = ('*.tempstate*', 'checkpoint.tmp*', '.*.json.tmp')   # left by a process that was killed while it saved
+UNFINISHED = ('*.tempstate*', 'checkpoint.tmp*', files.UNFINISHED + '*')   # of a process that was killed in a save
 MAX_JSON_BYTES = 2 ** 20    # of conventions and flags, which have 1 kB
 NUM_CLASSES = 12  # of ENet's own last layer, `fullconv`; the heads do not use it, the public checkpoints have it
 HEAD = 'transfer_layer/conv2d_transpose'  # of a model, below its scope: Instance/ or Semantic/
@@ -668,7 +668,7 @@ def _remove(folder, *patterns):
     for pattern in patterns:
         for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
             with contextlib.suppress(OSError):
-                os.remove(path)
+                os.remove(path)   # a folder, which is not ours, stays
 
 
 class EventFile:
