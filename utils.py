@@ -13,9 +13,9 @@ import json
 import math
 import os
 import re
-import shutil
 import signal
 import socket
+import tempfile
 import threading
 import time
 import zlib
@@ -377,21 +377,19 @@ def export_model(rebuild_graph, checkpoint_dir, export_dir):
     """
     conventions = read_conventions(checkpoint_dir)
     folder = os.path.realpath(export_dir)
-    aside = os.path.join(os.path.dirname(folder), f'.{os.path.basename(folder)}.tmp')
-    shutil.rmtree(aside, ignore_errors=True)   # of a run that was killed
     try:
-        with tf.Session(graph=tf.Graph()) as sess:
+        with (tempfile.TemporaryDirectory(prefix='.export-', dir=os.path.dirname(folder)) as private,
+              tf.Session(graph=tf.Graph()) as sess):
+            aside = os.path.join(private, 'model')   # below, since the temporary folder is closed to other users
             # A graph needs one type: that of tf.image.resize, to which NumPy's bytes are converted.
             image = tf.placeholder(tf.float32, [None, None, None, 3], name='image')
             embedding = rebuild_graph(sess, checkpoint_dir, image, None, conventions.feature_dim)
             embedding = tf.identity(embedding, name='embedding')
             _save_for_serving(sess, {'image': image}, {'embedding': embedding}, aside)
-        write_conventions(aside, conventions)
-        os.replace(aside, folder)   # in the place of an empty folder, too
+            write_conventions(aside, conventions)
+            os.replace(aside, folder)   # in the place of an empty folder, too
     except (tf.errors.OpError, OSError) as error:
         raise InputError(f'--export {export_dir}: cannot be written: {_reason(error)}')
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     print(f'{export_dir}: SavedModel of {checkpoint_dir}, signature serving_default')
     for name, tensor in (('image', image), ('embedding', embedding)):
         print(f'  {name:<10} {tensor.dtype.name} [{", ".join(str(side or "?") for side in tensor.shape.as_list())}]')
