@@ -749,16 +749,16 @@ def _reason(error):
 # stand three promises: no state is saved in the middle of an update, because the chief makes both; a worker that is
 # killed holds nothing that the others need; and whoever waits can say for whom.
 
-Task = collections.namedtuple('Task', ['jobs', 'job', 'index'])
-Task.__doc__ = """Of a cluster. jobs: {'ps', 'chief' or 'worker': ['host:port']}; job, index: which of them it is."""
-
-
-POLL = 0.02        # seconds between two looks at whether the others are ready
+POLL = 0.01        # seconds between two looks at whether the others are ready
 PATIENCE = 10.     # seconds of waiting before a member says whom it waits for,
 REMINDER = 60.     # and then says it again
 LINGER = 20.       # seconds that a parameter server stays, at the most, when the others should be leaving
 GONE = (tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
         tf.errors.FailedPreconditionError, tf.errors.NotFoundError, tf.errors.UnavailableError)
+
+
+Task = collections.namedtuple('Task', ['jobs', 'job', 'index'])
+Task.__doc__ = """Of a cluster. jobs: {'ps', 'chief' or 'worker': ['host:port']}; job, index: which of them it is."""
 
 
 class Restarted(Exception):
@@ -837,7 +837,7 @@ class Member:
         self.spec = tf.train.ClusterSpec(jobs)
         self.addresses = {_name(job, i): address for job in jobs for i, address in enumerate(jobs[job])}
         self.servers = [name for name in self.addresses if name.startswith('ps')]
-        self.replicas = [name for name in self.addresses if name not in self.servers]
+        self.replicas = ['chief', *(_name('worker', i) for i in range(len(jobs.get('worker', []))))]
         self._identified = set()
         # A parameter server leaves the GPU to the replicas.
         config = tf.ConfigProto(device_count={'GPU': 0}) if job == 'ps' else None
@@ -930,7 +930,7 @@ class Member:
                     saved = self.stop.is_set() and left.get('chief') != 'back'
                     if saved or time.monotonic() - since > LINGER:
                         return self.stop.status() if self.stop.is_set() else 0
-                time.sleep(10 * POLL)
+                time.sleep(0.2)
 
     def leave(self, how):
         """Tells the parameter servers that this replica is 'done', 'stopped', or here again ('back')."""
@@ -1026,7 +1026,10 @@ class Replica:
         self._taken = _shared('taken', tf.bool)
         self._start = tf.variables_initializer([*handed_in, self._taken])
         with tf.container(''):
-            self._announced = _announcement()
+            announced = _announcement()
+        now = tf.identity(self._step)
+        with tf.control_dependencies([now]):   # an update publishes whether it is taken before it counts the step
+            self._state = now, announced, tf.identity(self._taken)
         return tf.nest.pack_sequence_as(values, means)
 
     def publish(self, taken):
@@ -1046,7 +1049,7 @@ class Replica:
             return [name for name, at in zip(member.replicas, sess.run(self._handed_in)) if at <= step]
 
         def updated():
-            now, announced, *result = sess.run([self._step, self._announced, self._taken])
+            now, announced, *result = sess.run(self._state)
             if json.loads(announced).get('container') != self._container:
                 raise Restarted('the chief has started again')
             return now > step and result
