@@ -37,7 +37,7 @@ from data import command_line, files, tusimple  # noqa: E402
 from data.synthetic_camera import photograph  # noqa: E402
 from data.synthetic_canvas import NEAREST, Canvas  # noqa: E402
 from data.synthetic_distributions import sample_scene  # noqa: E402
-from data.synthetic_drive import Drive, frames_of  # noqa: E402
+from data.synthetic_drive import FRAME_RATE, Drive, frames_of  # noqa: E402
 from data.synthetic_ground import paint_ground  # noqa: E402
 from data.synthetic_label import lane_labels, numbered_lanes  # noqa: E402
 from data.synthetic_roadside import paint_banks, roadside  # noqa: E402
@@ -45,6 +45,7 @@ from data.synthetic_sky import paint_horizon, paint_sky  # noqa: E402
 from data.synthetic_vehicles import vehicle_painters  # noqa: E402
 
 LABEL_FILE = 'label_data_synthetic.json'
+MAX_DRIVE = 600  # s; all that lies on the road of a drive is drawn anew for each frame
 
 
 # ---- Scenes ----------------------------------------------------------------------------------------------------------
@@ -57,6 +58,9 @@ def make_scene(seed, index):
     return render(scene, lambda *part: rng), scene.lens.quality, record
 
 
+make_drive = functools.lru_cache(maxsize=1)(Drive)
+
+
 def make_frame(seed, seconds, index):
     """Frame number index of a drive. -> (photo uint8 [720, 1280, 3] RGB, JPEG quality, label as a dict)"""
     drive = make_drive(seed, seconds)
@@ -66,11 +70,10 @@ def make_frame(seed, seconds, index):
              'raw_file': f'clips/synthetic_drive/{index + 1:06d}.jpg', 'ids': [number for number, _ in lanes]}
 
     def stream(part, number=0):  # the same in every frame but for the noise of the camera
-        return np.random.default_rng([seed, 1, part, index if part == CAMERA else number])
+        return np.random.default_rng([seed, part, index if part == CAMERA else number, 1])
     return render(scene, stream), scene.lens.quality, label
 
 
-make_drive = functools.lru_cache(maxsize=1)(Drive)
 SKY, HORIZON, GROUND, BANKS, ROADSIDE, THING, CAMERA = range(7)  # the parts of the picture that random values are for
 
 
@@ -169,13 +172,16 @@ def parse_flags():
     length.add_argument('--num', type=command_line.positive_int, default=1000,
                         help='How many scenes to make.')
     length.add_argument('--drive', metavar='SECONDS', type=command_line.positive_float,
-                        help='Render a drive of that length instead.')
+                        help=f'Render a drive of that length instead, {FRAME_RATE} frames per second.')
     scenes.add_argument('--seed', type=command_line.non_negative_int, default=0,
                         help='Seed of everything random; another seed gives other scenes.')
     work = parser.add_argument_group('work')
     work.add_argument('--workers', type=command_line.positive_int, default=os.cpu_count(),
                       help='How many processes paint; the files do not depend on it.')
-    return parser.parse_args()
+    flags = parser.parse_args()
+    if flags.drive and flags.drive > MAX_DRIVE:
+        parser.error(f'argument --drive: {flags.drive:g} is more than {MAX_DRIVE} seconds')
+    return flags
 
 
 def main():

@@ -289,9 +289,10 @@ def test_a_drive_has_the_same_bytes_whatever_the_number_of_processes(run_script,
         assert cv2.imread(tusimple.photo_path(folders[0], record)).shape == (720, 1280, 3)
 
 
-def test_a_number_of_scenes_and_a_drive_are_not_one_run(run_script, tmp_path):
-    outcome = run(run_script, tmp_path / 'a', '--drive', 1, '--num', 2)
-    assert outcome.status == 2 and outcome.err.count('\n') == 1 and '--num' in outcome.err
+@pytest.mark.parametrize('flags', [('--drive', 1, '--num', 2), ('--drive', 1e9), ('--drive', 0)])
+def test_a_drive_that_cannot_be_is_one_line(flags, run_script, tmp_path):
+    outcome = run(run_script, tmp_path / 'a', *flags)
+    assert outcome.status == 2 and outcome.err.count('\n') == 1 and '--drive' in outcome.err
     assert not (tmp_path / 'a').exists()
 
 
