@@ -20,7 +20,6 @@ and rises or falls. Colours are display values 0..255, not linear light.
 
 import concurrent.futures
 import functools
-import json
 import multiprocessing
 import os
 import signal
@@ -41,14 +40,15 @@ from data import files, tusimple
 from data.synthetic_camera import photograph
 from data.synthetic_canvas import NEAREST, Canvas
 from data.synthetic_distributions import sample_scene
-from data.synthetic_drive import Drive, frames_of
+from data.synthetic_drive import FRAME_RATE, Drive, frames_of
 from data.synthetic_ground import paint_ground
-from data.synthetic_label import lane_labels, numbered_lanes
+from data.synthetic_label import lane_labels
 from data.synthetic_roadside import paint_banks, roadside
 from data.synthetic_sky import paint_horizon, paint_sky
 from data.synthetic_vehicles import vehicle_painters
 
 LABEL_FILE = 'label_data_synthetic.json'
+MAX_DRIVE = 600  # s; all that lies on the road of a drive is drawn anew for each frame
 
 
 # ---- Scenes ----------------------------------------------------------------------------------------------------------
@@ -61,20 +61,20 @@ def make_scene(seed, index):
     return render(scene, lambda *part: rng), scene.lens.quality, record
 
 
+make_drive = functools.lru_cache(maxsize=1)(Drive)
+
+
 def make_frame(seed, seconds, index):
-    """Frame number index of a drive. -> (photo uint8 [720, 1280, 3] RGB, JPEG quality, label as a dict)"""
+    """Frame number index of a drive. -> (photo uint8 [720, 1280, 3] RGB, JPEG quality, tusimple.Record with ids)"""
     drive = make_drive(seed, seconds)
     scene = drive.scene_at(index)
-    lanes = numbered_lanes(scene)
-    label = {'lanes': [columns for _, columns in lanes], 'h_samples': list(tusimple.H_SAMPLES),
-             'raw_file': f'clips/synthetic_drive/{index + 1:06d}.jpg', 'ids': [number for number, _ in lanes]}
+    record = lane_labels(scene, f'clips/synthetic_drive/{index + 1:06d}.jpg', with_ids=True)
 
     def stream(part, number=0):  # the same in every frame but for the noise of the camera
-        return np.random.default_rng([seed, 1, part, index if part == CAMERA else number])
-    return render(scene, stream), scene.lens.quality, label
+        return np.random.default_rng([seed, part, index if part == CAMERA else number, 1])
+    return render(scene, stream), scene.lens.quality, record
 
 
-make_drive = functools.lru_cache(maxsize=1)(Drive)
 SKY, HORIZON, GROUND, BANKS, ROADSIDE, THING, CAMERA = range(7)  # the parts of the picture that random values are for
 
 
@@ -106,10 +106,10 @@ def write_scene(folder, seed, index):
 
 
 def write_frame(folder, seed, seconds, index):
-    """Makes a frame of a drive and writes its photo; runs in a worker process. -> its label, a line of JSON"""
-    photo, quality, label = make_frame(seed, seconds, index)
-    write_photo(os.path.join(folder, label['raw_file']), photo, quality)
-    return json.dumps(label) + '\n'
+    """Makes a frame of a drive and writes its photo; runs in a worker process. -> its tusimple.Record"""
+    photo, quality, record = make_frame(seed, seconds, index)
+    write_photo(os.path.join(folder, record.raw_file), photo, quality)
+    return record
 
 
 def write_photo(path, photo, quality):
@@ -173,13 +173,16 @@ def parse_flags():
     length.add_argument('--num', type=command_line.positive_int, default=1000,
                         help='How many scenes to make.')
     length.add_argument('--drive', metavar='SECONDS', type=command_line.positive_float,
-                        help='Render a drive of that length instead.')
+                        help=f'Render a drive of that length instead, {FRAME_RATE} frames per second.')
     scenes.add_argument('--seed', type=command_line.non_negative_int, default=0,
                         help='Seed of everything random; another seed gives other scenes.')
     work = parser.add_argument_group('work')
     work.add_argument('--workers', type=command_line.positive_int, default=os.cpu_count(),
                       help='How many processes paint; the files do not depend on it.')
-    return parser.parse_args()
+    flags = parser.parse_args()
+    if flags.drive and flags.drive > MAX_DRIVE:
+        parser.error(f'argument --drive: {flags.drive:g} is more than {MAX_DRIVE} seconds')
+    return flags
 
 
 def main():
@@ -189,16 +192,15 @@ def main():
     if os.path.exists(label_path):
         os.remove(label_path)  # until the new one is there, the folder must not pass for a whole data set
     if flags.drive:
+        unit, num = 'frame', frames_of(flags.drive)
         write = functools.partial(write_frame, flags.folder, flags.seed, flags.drive)
-        labels = write_all(write, frames_of(flags.drive), flags.workers, 'frame')
-        files.write_file(label_path, ''.join(labels).encode())
-        print(f'{flags.folder}: {len(labels)} frames of a drive, labels in {LABEL_FILE}')
-        return
-    write = functools.partial(write_scene, flags.folder, flags.seed)
-    records = write_all(write, flags.num, flags.workers, 'scene')
+    else:
+        unit, num = 'scene', flags.num
+        write = functools.partial(write_scene, flags.folder, flags.seed)
+    records = write_all(write, num, flags.workers, unit)
     tusimple.write_records(label_path, records)
     lanes = sum(len(record.lanes) for record in records)
-    print(f'{flags.folder}: {len(records)} scenes with {lanes} lanes, labels in {LABEL_FILE}')
+    print(f'{flags.folder}: {len(records)} {unit}s with {lanes} lanes, labels in {LABEL_FILE}')
 
 
 if __name__ == '__main__':
