@@ -14,6 +14,7 @@ out, the others are done, and the exit status is 1.
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 import time
@@ -184,11 +185,12 @@ def read_photo(photo):
 
 # ---- From photos to embeddings ---------------------------------------------------------------------------------------
 
-def rebuild_graph(sess, checkpoint_dir, input_image, batch_size, feature_dim):
+def rebuild_graph(sess, checkpoint_dir, input_image, batch_size, feature_dim, architecture=None):
     """Builds the network for inference in sess.graph, with the weights of a checkpoint as constants.
 
     input_image: [b, h, w, 3] of any type, raw RGB 0..255; h and w multiples of 8
     batch_size: not used, any batch does; feature_dim: that of the checkpoint
+    architecture: of the network, an enet.Architecture, by default the paper's
     Raises InputError if the checkpoint cannot be used.
     -> embedding, float32 [b, h, w, feature_dim]
     """
@@ -201,14 +203,14 @@ def rebuild_graph(sess, checkpoint_dir, input_image, batch_size, feature_dim):
         raise InputError(f'{checkpoint_dir}: is a semantic model, which tells lane from road but not lane from '
                          'lane; train on from it')
     with sess.graph.as_default(), utils.constant_weights(utils.find_checkpoint(checkpoint_dir)):
-        return utils.build_model(input_image, conventions)
+        return utils.build_model(input_image, conventions, architecture=architecture)
 
 
-def load_network(checkpoint_dir):
+def load_network(checkpoint_dir, architecture=None):
     """The network of a checkpoint as a function. -> (embed, conventions)
 
-    embed: from uint8 [b, h, w, 3], RGB at the size of the conventions, to float32 [b, h, w, feature_dim]. Raises
-    InputError, see `rebuild_graph`.
+    embed: from uint8 [b, h, w, 3], RGB at the size of the conventions, to float32 [b, h, w, feature_dim].
+    architecture and the InputError that is raised: see `rebuild_graph`.
     """
     import tensorflow.compat.v1 as tf
 
@@ -221,7 +223,7 @@ def load_network(checkpoint_dir):
     with tf.Graph().as_default(), fused:
         sess = tf.Session()
         image = tf.placeholder(tf.uint8, [None, height, width, 3], name='image')
-        embedding = rebuild_graph(sess, checkpoint_dir, image, None, conventions.feature_dim)
+        embedding = rebuild_graph(sess, checkpoint_dir, image, None, conventions.feature_dim, architecture)
     return sess.make_callable(embedding, [image]), conventions
 
 
@@ -384,13 +386,15 @@ def run_pipeline(photos, read, embed, finish, num_workers):
             raise InputError(f'--workers {num_workers}: the system allows no more threads; give fewer')
 
 
-def main(argv=None):
+def main(argv=None, architecture=None):
+    """architecture: of the network, an enet.Architecture, by default the paper's. -> exit status"""
     flags = parse_flags(argv)
     if flags.export:
         check_export(flags.export)
         quiet.import_tensorflow()
         import utils
-        utils.export_model(rebuild_graph, flags.modeldir, flags.export)
+        build = functools.partial(rebuild_graph, architecture=architecture)
+        utils.export_model(build, flags.modeldir, flags.export)
         return 0
 
     photos, count, problems = find_photos(flags.indir)
@@ -400,7 +404,7 @@ def main(argv=None):
         command_line.warn(problem)
 
     quiet.import_tensorflow()
-    embed, conventions = load_network(flags.modeldir)
+    embed, conventions = load_network(flags.modeldir, architecture)
     width, height = conventions.image_size
     bandwidth = flags.bandwidth or conventions.bandwidth
     margins = conventions.delta_v, conventions.delta_d

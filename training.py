@@ -212,7 +212,8 @@ def train(flags, data, resuming, stop, replica, architecture=None):
     """The training: queue, network, loss, train op, session loop. -> exit status
 
     resuming: go on from the newest state in --outdir. stop: utils.StopSignal. replica: utils.SingleProcess or
-    utils.Replica, for what differs on more than one machine. architecture: enet.PAPER unless given.
+    utils.Replica, for what differs on more than one machine. architecture: an enet.Architecture, by default the
+    paper's.
     """
     import tensorflow.compat.v1 as tf   # here and not above: seconds that --help and a wrong flag need not wait for
     import enet
@@ -269,7 +270,7 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         features = utils.load_enet(
             sess, start, batch.images, flags.batch_size, conventions=conventions,
             decay=utils.norm_decay(step_32), noise=enet.noise_of_step(tf.stack([seed, step_32])), least=1,
-            log=log.append)
+            log=log.append, architecture=architecture)
         output = utils.add_transfer_layers_and_initialize(
             sess, features, conventions.feature_dim, conventions.head, start, log.append)
         model = tf.global_variables(scope='ENet/') + tf.global_variables(scope=f'{conventions.head}/')
@@ -293,7 +294,7 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         # What TensorBoard shows, and the same network on photos to validate.
         images = tf.placeholder(tf.uint8, [None, *flags.image_size[::-1], 3], name='images')
         labels = tf.placeholder(tf.int32, [None, *flags.image_size[::-1]], name='labels')
-        valid_output = utils.build_model(images, conventions, is_training=False, reuse=True)
+        valid_output = utils.build_model(images, conventions, is_training=False, reuse=True, architecture=architecture)
         valid_terms = loss_terms(valid_output, labels)
         shown, valid_shown = ((all_terms[0], None, None, None) if flags.semantic else all_terms
                               for all_terms in (terms, valid_terms))
@@ -584,7 +585,7 @@ def write_pictures(predict, summaries, flags, data, events, epoch, step):
 
 # ---- The script ------------------------------------------------------------------------------------------------------
 
-def run_replica(flags, data, resuming, member, stop):
+def run_replica(flags, data, resuming, member, stop, architecture):
     """The chief or a worker of a cluster, to the end of the training, whatever else starts again. -> exit status"""
     import utils
     status = 1
@@ -592,7 +593,7 @@ def run_replica(flags, data, resuming, member, stop):
     try:
         while True:
             try:
-                status = train(flags, data, resuming, stop, replica)
+                status = train(flags, data, resuming, stop, replica, architecture)
                 return status
             except (utils.Restarted, *utils.GONE) as error:
                 reason = error if isinstance(error, utils.Restarted) else 'the connection to the others was lost'
@@ -602,7 +603,8 @@ def run_replica(flags, data, resuming, member, stop):
         member.leave('stopped' if status else 'done')
 
 
-def main(argv=None):
+def main(argv=None, architecture=None):
+    """architecture: of the network, an enet.Architecture, by default the paper's. -> exit status"""
     flags = parse_flags(argv)
     task = None
     if os.environ.get('TF_CONFIG'):
@@ -622,9 +624,11 @@ def main(argv=None):
         if job == 'chief':
             stack.enter_context(utils.lock_folder(flags.outdir, os.path.join(flags.outdir, RESUME)))
         if not task:
-            return train(flags, data, resuming, stop, utils.SingleProcess())
+            return train(flags, data, resuming, stop, utils.SingleProcess(), architecture)
         member = utils.Member(*task, stop, lambda line: print(f'training.py: {line}', file=sys.stderr, flush=True))
-        return member.serve() if job == 'ps' else run_replica(flags, data, resuming, member, stop)
+        if job == 'ps':
+            return member.serve()
+        return run_replica(flags, data, resuming, member, stop, architecture)
 
 
 if __name__ == '__main__':

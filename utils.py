@@ -136,25 +136,24 @@ def normalise(image, normalisation):
     return image / 127.5 - 1. if normalisation == 'signed' else image
 
 
-def build_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None,
-                architecture=enet.PAPER):
+def build_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, architecture=None):
     """From raw RGB [b, h, w, 3] to the head, float32 [b, h, w, feature_dim]: an embedding or, if semantic, scores.
 
-    noise, decay: of dropout and of batch norm's moving averages, see `enet.ENet`.
+    noise, decay: of dropout and of batch norm's moving averages, see `enet.ENet`. architecture: an enet.Architecture,
+    by default the paper's.
     """
     last_prelu = build_enet(input_image, conventions, is_training, noise, decay, reuse, architecture)
     return build_head(last_prelu, conventions.feature_dim, conventions.head, conventions.head_activation, reuse)
 
 
-def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None,
-               architecture=enet.PAPER):
+def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, architecture=None):
     """`build_model` without its head. -> last_prelu, the features that heads read, float32 [b, h/2, w/2, 16]."""
     if not is_training and conventions.dropout_at_inference:
         noise = enet.noise_of_2018
     images = normalise(input_image, conventions.normalisation)
     return enet.ENet(images, NUM_CLASSES, None, skip_connections=False, reuse=reuse, is_training=is_training,
                      batch_statistics=is_training or conventions.batch_statistics, decay=decay, noise=noise,
-                     return_features=True, architecture=architecture)[-1]
+                     return_features=True, architecture=architecture or enet.PAPER)[-1]
 
 
 def build_head(last_prelu, depth, scope='Instance', activation='none', reuse=None):
@@ -165,16 +164,17 @@ def build_head(last_prelu, depth, scope='Instance', activation='none', reuse=Non
 
 
 def load_enet(sess, checkpoint_dir, input_image, batch_size, is_training=True, conventions=None, decay=0.9, noise=None,
-              least=None, log=lambda line: None):
+              least=None, log=lambda line: None, architecture=None):
     """Builds ENet with the weights of a checkpoint of any head, for a new head to be put on it.
 
     input_image: [b, h, w, 3], raw RGB 0..255. batch_size: any; not used. -> last_prelu, float32 [b, h/2, w/2, 16]
     The normalisation of the image and all else is as in `conventions`, by default those of the checkpoint. least, log:
-    see `restore`. With checkpoint_dir None the weights have no values yet. Raises InputError as `restore` does.
+    see `restore`. architecture: see `build_model`. With checkpoint_dir None the weights have no values yet. Raises
+    InputError as `restore` does.
     """
     conventions = conventions or read_conventions(checkpoint_dir)
     with sess.graph.as_default():
-        last_prelu = build_enet(input_image, conventions, is_training, noise, decay)
+        last_prelu = build_enet(input_image, conventions, is_training, noise, decay, architecture=architecture)
         if checkpoint_dir:
             restore(sess, find_checkpoint(checkpoint_dir), tf.global_variables(scope='ENet/'), least, log)
         return last_prelu

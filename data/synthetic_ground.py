@@ -128,12 +128,12 @@ class _Ground:
         """
         raised = raised * self.z / self.canvas.view.camera.height
         total = np.zeros_like(self.z)
+
+        def filled(z, start, length):
+            turns = (z - start + phase) / period
+            return np.floor(turns) * (length + raised) + np.minimum((turns - np.floor(turns)) * period, length + raised)
         for start, length in pattern:
-            def filled(z):
-                turns = (z - start + phase) / period
-                return np.floor(turns) * (length + raised) + np.minimum((turns - np.floor(turns)) * period,
-                                                                        length + raised)
-            total += (filled(self.far) - filled(self.near)) / self.long
+            total += (filled(self.far, start, length) - filled(self.near, start, length)) / self.long
         return np.clip(total, 0, 1)
 
     def between(self, start, end):

@@ -14,10 +14,10 @@ import numpy as np
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-import clustering  # noqa: E402
-import inference  # noqa: E402
-import visualization  # noqa: E402
-from data import command_line, files, quiet  # noqa: E402
+import clustering
+import inference
+import visualization
+from data import command_line, files, quiet
 
 FIGURES = os.path.join(ROOT, 'inference_test', 'figures')
 HEIGHT = 270  # px of a row of pictures

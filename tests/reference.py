@@ -24,8 +24,10 @@ def equal_labels(ours, plain):
 
 # ---- ENet -----------------------------------------------------------------------------------------------------------
 
-# enet.PAPER._replace(**SMALL) has no bottlenecks of one size but the last: a network that is built in no time.
-SMALL = {'stage1_repeat': 0, 'stage2_kinds': (), 'stage4_repeat': 0}
+def small_enet():
+    """The enet.Architecture without bottlenecks of one size but the last: a network that is built in no time."""
+    import enet
+    return enet.PAPER._replace(stage1_repeat=0, stage2_kinds=(), stage4_repeat=0)
 
 
 def plain_enet(images, batch_statistics=False, noise=None, stage_two_repeat=2, skip_connections=False):

@@ -21,36 +21,22 @@ from conftest import ROOT
 from data import quiet, synthetic_dataset, tusimple, tusimple_dataset_processing, tusimple_evaluation
 
 quiet.import_tensorflow()
-import tensorflow.compat.v1 as tf  # noqa: E402
+import tensorflow.compat.v1 as tf
 
-import enet  # noqa: E402
-import inference  # noqa: E402
-import training  # noqa: E402
-import utils  # noqa: E402
+import inference
+import reference
+import training
+import utils
 
-SIZE = (64, 32)
+SIZE, SMALL = (64, 32), reference.small_enet()
 SCRIPTS = {'training': training, 'inference': inference, 'processing': tusimple_dataset_processing,
            'synthetic': synthetic_dataset, 'evaluation': tusimple_evaluation}
 
 
 # ---- Sound files -----------------------------------------------------------------------------------------------------
 
-def light_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None):
-    """In the place of the network, which takes seconds to build: one matrix for the colours."""
-    with tf.variable_scope('ENet', reuse=reuse):
-        weights = enet.weights_variable('weights', [1, 1, 3, conventions.feature_dim])
-        return tf.nn.conv2d(tf.cast(input_image, tf.float32) / 32, weights, 1, 'SAME')
-
-
-@pytest.fixture(autouse=True, scope='module')
-def light_network():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(utils, 'build_model', light_model)
-        yield
-
-
 @pytest.fixture(scope='module')
-def sound(light_network, tmp_path_factory):
+def sound(tmp_path_factory):
     """The folder in which every command line would do, were it not for what a row changes.
 
     in/ two photos; set/ the same in TuSimple's layout, predictions.json for it; d/ prepared for training; model/
@@ -75,7 +61,7 @@ def sound(light_network, tmp_path_factory):
     conventions = utils.Conventions(image_size=SIZE, batch_statistics=False, dropout_at_inference=False)
     utils.write_conventions(str(home / 'model'), conventions)
     with tf.Graph().as_default(), tf.Session() as sess:
-        light_model(tf.placeholder(tf.uint8, [1, *SIZE[::-1], 3]), conventions)
+        utils.build_model(tf.placeholder(tf.uint8, [1, *SIZE[::-1], 3]), conventions, architecture=SMALL)
         sess.run(tf.global_variables_initializer())
         tf.train.Saver().save(sess, str(home / 'model/model.ckpt'), write_meta_graph=False)
     return home
@@ -228,7 +214,7 @@ FILES = {
         'no such input': ('-i absent', None, 'absent: no such'),
         'empty folder': ('-i empty', None, 'empty: holds no pictures'),
         'folder without pictures': ('-i model', None, 'model: holds no pictures'),
-        'damaged video': ('-i v.mp4', text('v.mp4', 'no video'), 'v.mp4: is no video'),
+        'damaged video': ('-i v.mp4', text('v.mp4', 'no video'), 'v.mp4: is not a video'),
         'empty json': ('-i t.json', text('t.json', ''), 't.json: lists no photos'),
         'json that is none': ('-i notes.json', text('notes.json', 'words'), 'notes.json:1: not JSON'),
         'nested json': ('-i t.json', text('t.json', NESTED), 't.json:1: not JSON'),
@@ -265,7 +251,7 @@ FILES = {
         'weights are cut': ('', cut('model/model.ckpt.data-00000-of-00001'), 'model/model.ckpt: '),
         'weights are cut, to export': ('--export new', cut('model/model.ckpt.data-00000-of-00001'),
                                        'model/model.ckpt: '),
-        'weights of another shape': ('', conventions(feature_dim=5), 'ENet/weights is [1, 1, 3, 3]'),
+        'weights of another shape': ('', conventions(feature_dim=5), 'weights is [2, 2, 3, 16]'),
         'semantic model': ('', conventions(head='Semantic', feature_dim=2), 'model: is a semantic model'),
         'semantic model, to export': ('--export new', conventions(head='Semantic', feature_dim=2), 'model: '),
         'photos beyond all memory': ('', conventions(image_size=[32768, 32768]),
@@ -415,7 +401,8 @@ def test_file(script, args, spoil, culprit, home, run_script, monkeypatch):
     if spoil:
         spoil(home)
     before = contents(home)
-    one_line(run_script(SCRIPTS[script], *(prefix + args).split()), script, 1, culprit)
+    small = {'architecture': SMALL} if script in ('inference', 'training') else {}
+    one_line(run_script(SCRIPTS[script], *(prefix + args).split(), **small), script, 1, culprit)
     after = contents(home)
     assert {path: after.get(path) for path in before} == before
     new = set(after) - set(before)   # a training whose photos are found bad has begun, and keeps its log and state

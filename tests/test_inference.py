@@ -34,7 +34,7 @@ def colour_network(monkeypatch):
         assert batch.dtype == np.uint8 and batch.shape[1:] == (*SHAPE[::-1], 3)
         return batch.astype(np.float32) / 32
     conventions = types.SimpleNamespace(image_size=SHAPE, feature_dim=3, bandwidth=3.0, delta_v=0.5, delta_d=1.5)
-    monkeypatch.setattr(inference, 'load_network', lambda modeldir: (network, conventions))
+    monkeypatch.setattr(inference, 'load_network', lambda modeldir, architecture=None: (network, conventions))
     monkeypatch.setattr(quiet, 'import_tensorflow', lambda: None)
 
 
@@ -367,7 +367,7 @@ def test_missing_photo_and_pipe_are_named(colour_network, run_script, tmp_path):
     (tmp_path / 'in/b.jpg').symlink_to('nowhere')
     os.mkfifo(tmp_path / 'in/c.jpg')
     outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out')
-    assert outcome.status == 1 and 'b.jpg: no such file' in outcome.err and 'c.jpg: is no file' in outcome.err
+    assert outcome.status == 1 and 'b.jpg: no such file' in outcome.err and 'c.jpg: is not a file' in outcome.err
     assert os.listdir(tmp_path / 'out') == ['cluster_0000.png']
 
 
@@ -439,8 +439,8 @@ def test_bad_lines_of_a_tusimple_json_are_named_with_their_number(colour_network
 
 def test_model_that_returns_nan_is_named(colour_network, run_script, tmp_path, monkeypatch):
     network, conventions = inference.load_network('model')
-    diverged = lambda batch: network(batch) * np.nan   # noqa: E731
-    monkeypatch.setattr(inference, 'load_network', lambda modeldir: (diverged, conventions))
+    diverged = lambda batch: network(batch) * np.nan, conventions
+    monkeypatch.setattr(inference, 'load_network', lambda modeldir, architecture: diverged)
     write(tmp_path / 'in/a.png', road('red'))
     outcome = run_script(inference, '-m', tmp_path / 'model', '-i', tmp_path / 'in', '-o', tmp_path / 'out')
     assert outcome.status == 1 and str(tmp_path / 'model') in one_line(outcome.err) and 'NaN' in outcome.err

@@ -9,9 +9,9 @@ import pytest
 from data import quiet
 
 quiet.import_tensorflow()
-import tensorflow.compat.v1 as tf  # noqa: E402
+import tensorflow.compat.v1 as tf
 
-import loss  # noqa: E402
+import loss
 
 tf.disable_v2_behavior()
 
