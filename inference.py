@@ -2,7 +2,7 @@
 
     python inference.py                                        the shipped model on the shipped photos
     python inference.py --indir photos --outdir results        a folder of your own
-    python inference.py --indir drive.mp4 --draw-lanes         every frame of a video
+    python inference.py --indir drive.mp4 --outdir results     a video, which becomes results/drive.mp4
     python inference.py --indir test_tasks_0627.json --json predictions.json --no-pictures
     python inference.py --export lanes/1                       the network alone, for TensorFlow Serving and others
 
@@ -10,11 +10,15 @@ Each photo becomes cluster_NNNN.png, the photo at its own size with every instan
 cluster (the background) left as it is. NNNN counts from 0000 through the inputs as sorted by name, as listed
 in the JSON by lines that can be used, or frame by frame. A photo that cannot be used is named and its number left
 out, the others are done, and the exit status is 1.
+
+A video becomes one video of the same size and frame rate, without sound, with its instances coloured and its lane
+lines drawn. A run that is stopped leaves the frames that were done.
 """
 import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import re
 import time
@@ -52,6 +56,8 @@ class Photo:
     embedding: np.ndarray = None   # float32 [h', w', feature_dim], at the size of the network
     ids: np.ndarray = None         # int [h', w']: 0 is background, instances 1, 2, ... from left to right
     lanes: list = None             # [num_lanes][len(h_samples)] x in px
+    num_lanes: int = None
+    frame: np.ndarray = None       # uint8 [h, w, 3] RGB, what becomes of a frame in the video that is written
     scattered: bool = False        # see clustering.is_scattered
     network_ms: float = None
     clustering_ms: float = None
@@ -78,14 +84,20 @@ def parse_flags(argv):
                        help='Folder of photos (jpg, jpeg, png, bmp), one photo, a video (mp4, avi, mov), or '
                             'a TuSimple JSON whose raw_file are relative to its own folder.')
     group.add_argument('-o', '--outdir', default=beside_script('inference_test/results'),
-                       help='Folder for the pictures; created if it does not exist.')
+                       help='Folder for the pictures or the video; created if it does not exist.')
     group = parser.add_argument_group('clustering')
     group.add_argument('--bandwidth', type=command_line.bandwidth,
                        help='Bandwidth of mean shift, a distance in embedding space (default: that of the model).')
     group = parser.add_argument_group('outputs')
     group.add_argument('--draw-lanes', action='store_true',
-                       help='Draw the lane lines into cluster_NNNN.png.')
-    group.add_argument('--no-pictures', action='store_true', help='Do not write cluster_NNNN.png.')
+                       help='Draw the lane lines into cluster_NNNN.png; a video has them without being asked.')
+    group.add_argument('--frames', action='store_true',
+                       help='Write cluster_NNNN.png per frame of a video instead of a video.')
+    group.add_argument('--codec', choices=video.CODECS,
+                       help='Codec of the video: avc1 (H.264) and vp09 (VP9) play in browsers; mp4v (MPEG-4) and MJPG '
+                            '(Motion JPEG) do not, but are written up to 50 times faster than vp09. The default is the '
+                            'first of these that this OpenCV can encode.')
+    group.add_argument('--no-pictures', action='store_true', help='Write neither cluster_NNNN.png nor a video.')
     group.add_argument('--masks', action='store_true',
                        help='Write mask_NNNN.png, the instance ids at the size of the photo: 0 is background, '
                             'instances count 1, 2, ... from left to right; 8 bits per pixel, 16 for more than 255 '
@@ -117,13 +129,14 @@ def parse_flags(argv):
         if getattr(flags, name) == '':
             parser.error(f'argument --{name}: is empty; give a name')
     if flags.export:
-        for name in ('json', 'bandwidth', 'draw_lanes', 'masks', 'scatter', 'no_pictures'):
+        for name in ('json', 'bandwidth', 'draw_lanes', 'frames', 'codec', 'masks', 'scatter', 'no_pictures'):
             if getattr(flags, name) != parser.get_default(name):
                 parser.error(f'argument --{name.replace("_", "-")}: is about photos, and --export reads none')
     if flags.no_pictures and not (flags.json or flags.masks or flags.scatter):
         parser.error('--no-pictures leaves nothing to do: ask for --json, --masks or --scatter')
-    if flags.no_pictures and flags.draw_lanes:
-        parser.error('--draw-lanes draws into the pictures that --no-pictures leaves out: give one of them')
+    for name in ('draw_lanes', 'frames', 'codec'):
+        if flags.no_pictures and getattr(flags, name):
+            parser.error(f'--{name.replace("_", "-")} is about what --no-pictures leaves out: give one of them')
     flags.writes_pictures = not flags.no_pictures or flags.masks or flags.scatter
     return flags
 
@@ -131,30 +144,40 @@ def parse_flags(argv):
 # ---- Photos ----------------------------------------------------------------------------------------------------------
 
 def find_photos(indir):
-    """What --indir stands for. -> (photos, how many or None, problems)
+    """What --indir stands for. -> (photos, problems, clip)
 
-    photos: a list of Photo without their images; of a video, an iterator of Photo with theirs. How many: None for a
-    video whose header does not say. problems: a line for each entry of a TuSimple JSON that cannot be used. Raises
-    InputError if there is no photo at all.
+    photos: a list of Photo without their images; of a video, an iterator of Photo with theirs. problems: a line for
+    each entry of a TuSimple JSON that cannot be used. clip: the video.Clip, or None. Raises InputError if there is no
+    photo at all.
     """
-    extension = os.path.splitext(indir)[1].lower()
+    name, extension = os.path.basename(indir), os.path.splitext(indir)[1].lower()
     if os.path.isdir(indir):
         paths = files.list_images(indir)
-        photos = [Photo(number, os.path.basename(path), path) for number, path in enumerate(paths)]
-        return photos, len(photos), []
+        return [Photo(number, os.path.basename(path), path) for number, path in enumerate(paths)], [], None
     try:
         os.stat(indir)
     except FileNotFoundError:
         raise InputError(f'{indir}: no such file or folder')
     if extension == '.json':
-        photos, problems = read_task(indir)
-        return photos, len(photos), problems
-    name = os.path.basename(indir)
+        return *read_task(indir), None
     if extension in video.EXTENSIONS:
-        frames, count = video.read_frames(indir)
-        photos = (Photo(number, f'{name}/{number:04d}', indir, image=frame) for number, frame in enumerate(frames))
-        return photos, count, []
-    return [Photo(0, name, indir)], 1, []
+        clip = video.read_video(indir)
+        return frames_as_photos(clip, indir), [], clip
+    return [Photo(0, name, indir)], [], None
+
+
+def frames_as_photos(clip, path):
+    """The frames of a video. -> iterator of Photo; the last one has an error if the video cannot be read to its end"""
+    frames = iter(clip.frames)
+    for number in itertools.count():
+        photo = Photo(number, f'{os.path.basename(path)}/{number:04d}', path)
+        try:
+            photo.image = next(frames)
+        except StopIteration:
+            return
+        except InputError as error:
+            photo.error = error
+        yield photo
 
 
 def read_task(json_path):
@@ -175,7 +198,7 @@ def read_task(json_path):
 
 def read_photo(photo):
     """Sets photo.image, or photo.error if it cannot be read. -> photo"""
-    if photo.image is None:   # frames of a video have theirs
+    if photo.image is None and photo.error is None:   # frames of a video have one or the other
         try:
             photo.image = files.read_image(photo.path)
         except InputError as error:
@@ -254,6 +277,7 @@ def find_lanes(photo, bandwidth, margins):
         photo.ids = clustering.instance_ids(photo.embedding, bandwidth, margins)
         clustered = time.perf_counter()
         photo.lanes = tusimple_lanes.lanes(photo.ids, (width, height), photo.h_samples)
+        photo.num_lanes = len(photo.lanes)
         photo.lanes_ms = 1000 * (time.perf_counter() - clustered)
         photo.clustering_ms = 1000 * (clustered - start)
         photo.scattered = not photo.ids.any() and clustering.is_scattered(photo.embedding, bandwidth)
@@ -262,8 +286,8 @@ def find_lanes(photo, bandwidth, margins):
 
 # ---- Outputs ---------------------------------------------------------------------------------------------------------
 
-def check_outputs(flags, inputs):
-    """Makes the output folders. inputs: list of paths.
+def check_outputs(flags, inputs, video_path):
+    """Makes the output folders. inputs: list of paths; video_path: of the video to write, or None.
 
     Raises InputError if a folder cannot be written to, or if an output would replace an input.
     """
@@ -280,6 +304,12 @@ def check_outputs(flags, inputs):
             folder, name = os.path.split(path)
             if OUTPUT_NAME.fullmatch(name) and os.path.realpath(folder) == os.path.realpath(flags.outdir):
                 raise InputError(f'{path}: is an input that results would replace; give another --outdir')
+    if video_path:
+        if os.path.realpath(flags.outdir) == os.path.realpath(os.path.dirname(flags.indir)) \
+                or os.path.realpath(video_path) == os.path.realpath(flags.indir):
+            raise InputError(f'{flags.indir}: lies in --outdir, where the result has its name; give another --outdir')
+        if os.path.isdir(video_path):
+            raise InputError(f'{video_path}: is a folder, where the video would go; give another --outdir')
 
 
 def check_export(export_dir):
@@ -294,8 +324,11 @@ def check_export(export_dir):
     files.make_output_folder(os.path.dirname(folder))
 
 
-def write_pictures(photo, flags):
-    """Writes the pictures of a photo that the flags ask for, and releases its arrays. -> photo"""
+def write_pictures(photo, flags, to_video):
+    """Writes the pictures of a photo that the flags ask for, and releases its arrays. -> photo
+
+    to_video: sets photo.frame instead of writing cluster_NNNN.png
+    """
     def write(kind, picture):
         files.write_image(os.path.join(flags.outdir, f'{kind}_{photo.number:04d}.png'), picture)
 
@@ -303,9 +336,12 @@ def write_pictures(photo, flags):
         ids = photo.ids
         if not flags.no_pictures:
             picture = visualization.draw_instances(photo.image, ids)
-            if flags.draw_lanes:
+            if flags.draw_lanes or to_video:
                 picture = visualization.draw_lanes(picture, photo.lanes, photo.h_samples, ids)
-            write('cluster', picture)
+            if to_video:
+                photo.frame = picture
+            else:
+                write('cluster', picture)
         if flags.masks:
             dtype = np.uint8 if ids.max(initial=0) <= 255 else np.uint16
             write('mask', files.resize_label(ids.astype(dtype), photo.image.shape[1::-1]))
@@ -333,22 +369,24 @@ def write_part(json_path, photos):
         command_line.warn(error)
 
 
-def print_results(photos, seconds, flags):
+def print_results(photos, seconds, flags, output):
     """Prints a line per photo, where they are few, the table of times, and where the results are."""
     times = {'network': [photo.network_ms for photo in photos],
              'clustering': [photo.clustering_ms for photo in photos],
              'lanes': [photo.lanes_ms for photo in photos],
              'total': [photo.run_time for photo in photos]}
-    num_lanes = sum(len(photo.lanes) for photo in photos)
-    if not flags.no_pictures:
+    num_lanes = sum(photo.num_lanes for photo in photos)
+    if not flags.no_pictures and not output:
         for photo in photos if len(photos) <= 20 else ():
-            print(f'cluster_{photo.number:04d}.png  {len(photo.lanes)} lanes  {command_line.printable(photo.raw_file)}')
+            print(f'cluster_{photo.number:04d}.png  {photo.num_lanes} lanes  {command_line.printable(photo.raw_file)}')
     print(f'{"ms per picture":<14}{"median":>8}{"mean":>8}')
     for name, values in times.items():
         print(f'{name:<14}{np.median(values):8.1f}{np.mean(values):8.1f}')
     print(f'{len(photos):,} pictures, {num_lanes:,} lanes found, '
           f'{len(photos) / seconds:.1f} frames per second with reading and writing')
-    if flags.writes_pictures:
+    if output:
+        print(f'video: {output.path} ({output.codec})')
+    if not flags.no_pictures and not output or flags.masks or flags.scatter:
         print(f'pictures 0000 to {photos[-1].number:04d}: {flags.outdir}')
     if flags.json:
         print(f'lanes: {flags.json}')
@@ -397,9 +435,11 @@ def main(argv=None, architecture=None):
         utils.export_model(build, flags.modeldir, flags.export)
         return 0
 
-    photos, count, problems = find_photos(flags.indir)
-    is_video = not isinstance(photos, list)
-    check_outputs(flags, [flags.indir] if is_video else [photo.path for photo in photos])
+    photos, problems, clip = find_photos(flags.indir)
+    video_path = None
+    if clip and not flags.no_pictures and not flags.frames:
+        video_path = os.path.join(flags.outdir, os.path.splitext(os.path.basename(flags.indir))[0] + '.mp4')
+    check_outputs(flags, [flags.indir] if clip else [photo.path for photo in photos], video_path)
     for problem in problems:
         command_line.warn(problem)
 
@@ -412,13 +452,21 @@ def main(argv=None, architecture=None):
 
     start = time.perf_counter()
     done = []
+    output = None
+    if video_path:
+        output = video.Writer(video_path, clip.size, clip.fps, [flags.codec] if flags.codec else video.CODECS)
     results = run_pipeline(
         photos, read_photo, lambda photo: embed_photo(photo, embed, (width, height), flags.modeldir),
-        lambda photo: write_pictures(find_lanes(photo, bandwidth, margins), flags), flags.workers)
+        lambda photo: write_pictures(find_lanes(photo, bandwidth, margins), flags, bool(output)), flags.workers)
     try:
-        with tqdm.tqdm(total=count, unit='photo', disable=None, leave=False) as bar:
+        with tqdm.tqdm(total=clip.count if clip else len(photos), unit='photo', disable=None, leave=False) as bar:
             for photo in results:
                 if photo.error is None:
+                    if output:
+                        output.write(photo.frame)
+                    photo.frame = None
+                    if not flags.json:
+                        photo.lanes = photo.h_samples = None   # a long video has a million of them
                     done.append(photo)
                 else:
                     with bar.external_write_mode():
@@ -428,13 +476,17 @@ def main(argv=None, architecture=None):
     except BaseException:   # Ctrl-C as well
         if flags.json and done and (os.path.isfile(flags.json) or not os.path.exists(flags.json)):
             write_part(flags.json, done)
+        if output and output.close():
+            command_line.warn(f'{video_path}: holds the {len(done)} frames that were done')
         raise
+    if output:
+        output.close()
     seconds = time.perf_counter() - start
 
-    if is_video and count and len(done) < count:
-        missing = f'{flags.indir}: only {len(done)} of its {count} frames can be decoded'
+    if clip and clip.count and len(done) < clip.count and not problems:
+        missing = f'{flags.indir}: only {len(done)} of its {clip.count} frames can be decoded'
         command_line.warn(missing)
-        if len(done) < 0.95 * count - 1:   # headers are a few frames wrong now and then
+        if len(done) < 0.95 * clip.count - 1:   # headers are a few frames wrong now and then
             problems.append(missing)
     scattered = sum(photo.scattered for photo in done)
     if scattered:
@@ -444,7 +496,7 @@ def main(argv=None, architecture=None):
     if done:
         if flags.json:
             tusimple.write_records(flags.json, to_records(done))
-        print_results(done, seconds, flags)
+        print_results(done, seconds, flags, output)
         if flags.writes_pictures:
             warn_of_other_results(done, flags.outdir)
     return 1 if problems else 0
