@@ -11,8 +11,9 @@ cluster (the background) left as it is. NNNN counts from 0000 through the inputs
 in the JSON by lines that can be used, or frame by frame. A photo that cannot be used is named and its number left
 out, the others are done, and the exit status is 1.
 
-A video becomes one video of the same size and frame rate, without sound, with its instances coloured and its lane
-lines drawn. A run that is stopped leaves the frames that were done.
+A video becomes one video of the same size and frame rate, without sound, with its lanes coloured and their lines
+drawn. A lane keeps its number and its colour from frame to frame. A run that is stopped leaves the frames that were
+done.
 """
 import concurrent.futures
 import contextlib
@@ -56,6 +57,7 @@ class Photo:
     embedding: np.ndarray = None   # float32 [h', w', feature_dim], at the size of the network
     ids: np.ndarray = None         # int [h', w']: 0 is background, instances 1, 2, ... from left to right
     lanes: list = None             # [num_lanes][len(h_samples)] x in px
+    lane_ids: list = None          # [num_lanes] int, from 1: the instance that is the lane; of a video its track
     num_lanes: int = None
     frame: np.ndarray = None       # uint8 [h, w, 3] RGB, what becomes of a frame in the video that is written
     scattered: bool = False        # see clustering.is_scattered
@@ -93,10 +95,13 @@ def parse_flags(argv):
                        help='Draw the lane lines into cluster_NNNN.png; a video has them without being asked.')
     group.add_argument('--frames', action='store_true',
                        help='Write cluster_NNNN.png per frame of a video instead of a video.')
+    group.add_argument('--no-smoothing', action='store_true',
+                       help='Draw and write the lane lines of each frame of a video as they were found, not smoothed '
+                            'over time. Lanes keep their ids all the same.')
     group.add_argument('--codec', choices=video.CODECS,
                        help='Codec of the video: avc1 (H.264) and vp09 (VP9) play in browsers; mp4v (MPEG-4) and MJPG '
-                            '(Motion JPEG) do not, but are written up to 50 times faster than vp09. The default is the '
-                            'first of these that this OpenCV can encode.')
+                            '(Motion JPEG) do not, but are written up to 50 times faster than vp09. The default is '
+                            'avc1, or mp4v where this OpenCV has no encoder for it.')
     group.add_argument('--no-pictures', action='store_true', help='Write neither cluster_NNNN.png nor a video.')
     group.add_argument('--masks', action='store_true',
                        help='Write mask_NNNN.png, the instance ids at the size of the photo: 0 is background, '
@@ -107,8 +112,8 @@ def parse_flags(argv):
                             'instance, and embedding_NNNN.png, its first three dimensions as colours.')
     group.add_argument('--json', metavar='FILE',
                        help='Write the lanes in the format of the TuSimple benchmark, one line per photo: '
-                            'raw_file, lanes and h_samples in pixels, and run_time in ms (network, clustering and '
-                            'lanes).')
+                            'raw_file, lanes and h_samples in pixels, run_time in ms (network, clustering and lanes); '
+                            'for a video also ids, a number per lane that it keeps from frame to frame.')
     group = parser.add_argument_group('export')
     group.add_argument('--export', metavar='DIR',
                        help='Write the network as a SavedModel into a new folder, for TensorFlow Serving, '
@@ -129,7 +134,8 @@ def parse_flags(argv):
         if getattr(flags, name) == '':
             parser.error(f'argument --{name}: is empty; give a name')
     if flags.export:
-        for name in ('json', 'bandwidth', 'draw_lanes', 'frames', 'codec', 'masks', 'scatter', 'no_pictures'):
+        for name in ('json', 'bandwidth', 'draw_lanes', 'frames', 'no_smoothing', 'codec', 'masks', 'scatter',
+                     'no_pictures'):
             if getattr(flags, name) != parser.get_default(name):
                 parser.error(f'argument --{name.replace("_", "-")}: is about photos, and --export reads none')
     if flags.no_pictures and not (flags.json or flags.masks or flags.scatter):
@@ -272,7 +278,7 @@ def find_lanes(photo, bandwidth, margins):
     if photo.error is None:
         height, width = photo.image.shape[:2]
         if photo.h_samples is None:
-            photo.h_samples = np.unique(np.multiply(tusimple.H_SAMPLES, height) // 720).tolist()
+            photo.h_samples = default_rows(height)
         start = time.perf_counter()
         photo.ids = clustering.instance_ids(photo.embedding, bandwidth, margins)
         clustered = time.perf_counter()
@@ -281,6 +287,29 @@ def find_lanes(photo, bandwidth, margins):
         photo.lanes_ms = 1000 * (time.perf_counter() - clustered)
         photo.clustering_ms = 1000 * (clustered - start)
         photo.scattered = not photo.ids.any() and clustering.is_scattered(photo.embedding, bandwidth)
+        photo.lane_ids = visualization.instances_under(photo.lanes, photo.h_samples, photo.ids, (width, height))
+    return photo
+
+
+def default_rows(height):
+    """The rows of lane points where no TuSimple JSON names them: the benchmark's, scaled. -> list of int, px"""
+    return np.unique(np.multiply(tusimple.H_SAMPLES, height) // 720).tolist()
+
+
+def track_lanes(photo, tracker):
+    """Gives the lanes of the next frame of a video their ids, and smooths them. -> photo
+
+    tracker: lane_tracking.LaneTracker. In photo.ids, lanes have these ids, and instances that are no lanes none.
+    """
+    if photo.error is None:
+        start = time.perf_counter()
+        instances = photo.lane_ids
+        ids, lines = tracker.update(photo.lanes)
+        photo.lane_ids, photo.lanes = ids.tolist(), list(lines)
+        table = np.zeros(photo.ids.max(initial=0) + 1, np.int32)
+        table[instances] = photo.lane_ids
+        photo.ids = table[photo.ids]
+        photo.lanes_ms += 1000 * (time.perf_counter() - start)
     return photo
 
 
@@ -337,7 +366,7 @@ def write_pictures(photo, flags, to_video):
         if not flags.no_pictures:
             picture = visualization.draw_instances(photo.image, ids)
             if flags.draw_lanes or to_video:
-                picture = visualization.draw_lanes(picture, photo.lanes, photo.h_samples, ids)
+                picture = visualization.draw_lanes(picture, photo.lanes, photo.h_samples, photo.lane_ids)
             if to_video:
                 photo.frame = picture
             else:
@@ -353,18 +382,19 @@ def write_pictures(photo, flags, to_video):
     return photo
 
 
-def to_records(photos):
-    """The lanes of photos as `tusimple.write_records` writes them: x to a hundredth of a pixel."""
+def to_records(photos, with_ids):
+    """The lanes of photos, x to a hundredth of a pixel, as tusimple.Record. with_ids: for frames of a video."""
     return [tusimple.Record(photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
-                            run_time=round(photo.run_time, 3)) for photo in photos]
+                            run_time=round(photo.run_time, 3), ids=photo.lane_ids if with_ids else None)
+            for photo in photos]
 
 
-def write_part(json_path, photos):
+def write_part(json_path, records):
     """Writes the lanes of a run that was stopped beside json_path, where an earlier run's may be complete."""
     part = f'{json_path}.part'
     try:
-        tusimple.write_records(part, to_records(photos))
-        command_line.warn(f'{part}: holds the lanes of the {len(photos)} pictures that were done')
+        tusimple.write_records(part, records)
+        command_line.warn(f'{part}: holds the lanes of the {len(records)} pictures that were done')
     except InputError as error:
         command_line.warn(error)
 
@@ -401,23 +431,25 @@ def warn_of_other_results(photos, outdir):
 
 # ---- The run ---------------------------------------------------------------------------------------------------------
 
-def run_pipeline(photos, read, embed, finish, num_workers):
-    """Takes each photo through read, embed and finish. -> iterator of the last one's results, in order
+def run_pipeline(photos, stages, num_workers):
+    """Takes each photo through the stages. -> iterator of the last one's results, in order
 
-    Each stage has its own threads and works a few photos ahead of the next, so a bounded number of photos is in memory.
-    An exception in a stage is raised where the result of that photo would have been. With num_workers 0 everything runs
-    in the calling thread, one photo after the other.
+    stages: list of (function of what the stage before it returned, number of threads). Each stage has its own threads
+    and works a few photos ahead of the next, so a bounded number of photos is in memory; with one thread it takes the
+    photos in order. An exception in a stage is raised where the result of that photo would have been. With num_workers
+    0 everything runs in the calling thread, one photo after the other.
     """
     if num_workers == 0:
-        yield from map(finish, map(embed, map(read, photos)))
+        for function, _ in stages:
+            photos = map(function, photos)
+        yield from photos
         return
-    with (concurrent.futures.ThreadPoolExecutor(NUM_READERS) as readers,
-          concurrent.futures.ThreadPoolExecutor(NUM_CALLERS) as callers,
-          concurrent.futures.ThreadPoolExecutor(num_workers) as workers):
-        ready = prefetch.in_order(readers, read, photos, NUM_READERS + 1)
-        embedded = prefetch.in_order(callers, embed, ready, NUM_CALLERS + 1)
+    with contextlib.ExitStack() as stack:
+        for function, num_threads in stages:
+            pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(num_threads))
+            photos = prefetch.in_order(pool, function, photos, num_threads + 1)
         try:
-            yield from prefetch.in_order(workers, finish, embedded, num_workers + 1)
+            yield from photos
         except RuntimeError as error:
             if 'new thread' not in str(error):
                 raise
@@ -455,9 +487,15 @@ def main(argv=None, architecture=None):
     output = None
     if video_path:
         output = video.Writer(video_path, clip.size, clip.fps, [flags.codec] if flags.codec else video.CODECS)
-    results = run_pipeline(
-        photos, read_photo, lambda photo: embed_photo(photo, embed, (width, height), flags.modeldir),
-        lambda photo: write_pictures(find_lanes(photo, bandwidth, margins), flags, bool(output)), flags.workers)
+    stages = [(read_photo, NUM_READERS),
+              (lambda photo: embed_photo(photo, embed, (width, height), flags.modeldir), NUM_CALLERS),
+              (lambda photo: find_lanes(photo, bandwidth, margins), flags.workers)]
+    if clip:
+        from data import lane_tracking   # SciPy takes most of a second to import
+        tracker = lane_tracking.LaneTracker(default_rows(clip.size[1]), clip.fps, not flags.no_smoothing)
+        stages.append((lambda photo: track_lanes(photo, tracker), 1))
+    stages.append((lambda photo: write_pictures(photo, flags, bool(output)), flags.workers))
+    results = run_pipeline(photos, stages, flags.workers)
     try:
         with tqdm.tqdm(total=clip.count if clip else len(photos), unit='photo', disable=None, leave=False) as bar:
             for photo in results:
@@ -466,7 +504,7 @@ def main(argv=None, architecture=None):
                         output.write(photo.frame)
                     photo.frame = None
                     if not flags.json:
-                        photo.lanes = photo.h_samples = None   # a long video has a million of them
+                        photo.lanes = photo.lane_ids = photo.h_samples = None   # a long video has a million of them
                     done.append(photo)
                 else:
                     with bar.external_write_mode():
@@ -475,7 +513,7 @@ def main(argv=None, architecture=None):
                 bar.update()
     except BaseException:   # Ctrl-C as well
         if flags.json and done and (os.path.isfile(flags.json) or not os.path.exists(flags.json)):
-            write_part(flags.json, done)
+            write_part(flags.json, to_records(done, bool(clip)))
         if output and output.close():
             command_line.warn(f'{video_path}: holds the {len(done)} frames that were done')
         raise
@@ -495,7 +533,7 @@ def main(argv=None, architecture=None):
                           f'{bandwidth:g}')
     if done:
         if flags.json:
-            tusimple.write_records(flags.json, to_records(done))
+            tusimple.write_records(flags.json, to_records(done, bool(clip)))
         print_results(done, seconds, flags, output)
         if flags.writes_pictures:
             warn_of_other_results(done, flags.outdir)

@@ -154,6 +154,27 @@ def test_frames_and_masks_of_a_video_are_pictures_in_order(colour_network, run_s
     assert json_lines(tmp_path / 'p.json')[6]['raw_file'] == 'drive.avi/0006'
 
 
+@pytest.mark.parametrize('workers', [0, 2])
+def test_lanes_of_a_video_keep_their_ids_and_colours(colour_network, run_script, tmp_path, workers):
+    """The left lane is missed for two frames: the right one stays the second, and the left one returns as the first."""
+    frames = [road('red', 'blue')] * 3 + [road('blue')] * 2 + [road('red', 'blue')] * 3
+    write_video(tmp_path / 'drive.avi', frames)
+    outcome = run_script(inference, '-i', tmp_path / 'drive.avi', '-o', tmp_path / 'out', '--frames', '--bandwidth',
+                         '2', '--json', tmp_path / 'p.json', '--workers', workers, '--no-smoothing')
+    assert outcome.status == 0
+    ids = [line['ids'] for line in json_lines(tmp_path / 'p.json')]
+    assert ids == [[1, 2]] * 3 + [[2]] * 2 + [[1, 2]] * 3
+    red, green, _ = read(tmp_path / 'out/cluster_0004.png')[63, 105]
+    assert red < 60 < 100 < green   # as in the frames before, the second colour
+
+
+def test_photos_of_a_folder_are_not_tracked(colour_network, run_script, tmp_path):
+    for i in range(2):
+        write(tmp_path / f'in/{i}.png', road('red', 'blue'))
+    run_script(inference, '-i', tmp_path / 'in', '--no-pictures', '--json', tmp_path / 'p.json')
+    assert not any('ids' in line for line in json_lines(tmp_path / 'p.json'))
+
+
 def test_first_codec_that_can_be_encoded_is_taken(colour_network, run_script, tmp_path, monkeypatch):
     monkeypatch.setattr(video, 'CODECS', {'none': 'no such codec', 'mp4v': 'the second'})
     write_video(tmp_path / 'drive.mp4', [road('red')])
@@ -324,7 +345,7 @@ def test_pipeline_keeps_the_order_and_bounds_the_items_in_memory():
         return i
 
     seen = []
-    for i in inference.run_pipeline(range(200), read, lambda i: i, finish, num_workers=3):
+    for i in inference.run_pipeline(range(200), [(read, 2), (lambda i: i, 2), (finish, 3)], num_workers=3):
         seen.append(i)
         with lock:
             under_way.remove(i)
@@ -344,7 +365,7 @@ def test_exception_in_any_stage_is_raised_and_ends_all_threads(stage, num_worker
     stages[stage] = fail
     seen = []
     with pytest.raises(ZeroDivisionError):
-        for i in inference.run_pipeline(range(1000), *stages, num_workers):
+        for i in inference.run_pipeline(range(1000), [(function, 2) for function in stages], num_workers):
             seen.append(i)
     assert seen == list(range(len(seen))) and len(seen) <= 5
     assert threading.active_count() == 1 or not any('ThreadPool' in t.name for t in threading.enumerate())
