@@ -487,14 +487,20 @@ def main(argv=None, architecture=None):
     output = None
     if video_path:
         output = video.Writer(video_path, clip.size, clip.fps, [flags.codec] if flags.codec else video.CODECS)
+    def find(photo):
+        return find_lanes(photo, bandwidth, margins)
+
+    def write(photo):
+        return write_pictures(photo, flags, bool(output))
+
     stages = [(read_photo, NUM_READERS),
-              (lambda photo: embed_photo(photo, embed, (width, height), flags.modeldir), NUM_CALLERS),
-              (lambda photo: find_lanes(photo, bandwidth, margins), flags.workers)]
+              (lambda photo: embed_photo(photo, embed, (width, height), flags.modeldir), NUM_CALLERS)]
     if clip:
         from data import lane_tracking   # SciPy takes most of a second to import
         tracker = lane_tracking.LaneTracker(default_rows(clip.size[1]), clip.fps, not flags.no_smoothing)
-        stages.append((lambda photo: track_lanes(photo, tracker), 1))
-    stages.append((lambda photo: write_pictures(photo, flags, bool(output)), flags.workers))
+        stages += [(find, flags.workers), (lambda photo: track_lanes(photo, tracker), 1), (write, flags.workers)]
+    else:
+        stages += [(lambda photo: write(find(photo)), flags.workers)]
     results = run_pipeline(photos, stages, flags.workers)
     try:
         with tqdm.tqdm(total=clip.count if clip else len(photos), unit='photo', disable=None, leave=False) as bar:
