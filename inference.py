@@ -285,6 +285,10 @@ def check_outputs(flags, inputs):
 def check_export(export_dir):
     """Makes the parents of a new folder. Raises InputError unless export_dir is new or empty, and can be written."""
     folder = os.path.realpath(export_dir)
+    try:
+        folder.encode()
+    except UnicodeEncodeError:
+        raise InputError(f'--export {export_dir}: the path is not UTF-8, which TensorFlow requires; give another')
     if os.path.lexists(folder) and not (os.path.isdir(folder) and not os.listdir(folder)):
         raise InputError(f'--export {export_dir}: is there already; give the name of a new folder')
     files.make_output_folder(os.path.dirname(folder))
@@ -374,7 +378,12 @@ def run_pipeline(photos, read, embed, finish, num_workers):
           concurrent.futures.ThreadPoolExecutor(num_workers) as workers):
         ready = prefetch.in_order(readers, read, photos, NUM_READERS + 1)
         embedded = prefetch.in_order(callers, embed, ready, NUM_CALLERS + 1)
-        yield from prefetch.in_order(workers, finish, embedded, num_workers + 1)
+        try:
+            yield from prefetch.in_order(workers, finish, embedded, num_workers + 1)
+        except RuntimeError as error:
+            if 'new thread' not in str(error):
+                raise
+            raise InputError(f'--workers {num_workers}: the system allows no more threads; give fewer')
 
 
 def main(argv=None, architecture=None):

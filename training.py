@@ -215,6 +215,7 @@ def train(flags, data, resuming, stop, replica, architecture=None):
     import loss
     import utils
 
+    utils.check_memory(flags.batch_size, flags.image_size, flags.feature_dim)
     settings = utils.settings(flags, data, replica.shard[1])
     if resuming:
         utils.check_settings(os.path.join(flags.outdir, RESUME), settings)
@@ -239,7 +240,7 @@ def train(flags, data, resuming, stop, replica, architecture=None):
     def loss_terms(output, labels):
         """-> float32 scalars: the loss, and its weighted terms L_var, L_dist and L_reg"""
         if flags.semantic:
-            return utils.semantic_loss(output, labels), tf.zeros([]), tf.zeros([]), tf.zeros([])
+            return loss.foreground_loss(output, labels), tf.zeros([]), tf.zeros([]), tf.zeros([])
         return loss.discriminative_loss(output, labels, flags.feature_dim, flags.image_size, flags.dvar, flags.ddist,
                                         flags.var, flags.dist, flags.reg, background_weight=flags.background_weight)
 
@@ -273,13 +274,11 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         penalty = utils.weight_decay(variables)
 
         # A step of Adam by the gradients of all replicas, clipped; none where they are not finite.
-        gradients = [(g, v) for g, v in zip(tf.gradients(terms[0] + penalty, variables), variables) if g is not None]
-        gradients, variables = zip(*gradients)   # a bias before a batch norm has no gradient
+        gradients, variables = zip(*[   # a bias before a batch norm has no gradient
+            (g, v) for g, v in zip(tf.gradients(terms[0] + penalty, variables), variables) if g is not None])
         averages, moves = zip(*utils.moving_average_updates())
         sound = tf.is_finite(terms[0] + penalty + tf.global_norm(gradients))   # as far as this replica's photos go
-        means = iter(replica.mean([*terms, penalty, *gradients, *moves]))
-        terms, penalty = [next(means) for _ in terms], next(means)
-        gradients, moves = [next(means) for _ in gradients], [next(means) for _ in moves]
+        terms, penalty, gradients, moves = replica.mean((terms, penalty, gradients, moves))
         gradients, norm = tf.clip_by_global_norm(gradients, flags.clip)
         finite = replica.publish(tf.logical_and(tf.is_finite(terms[0] + penalty), tf.is_finite(norm)))
         rate = utils.learning_rate(flags.schedule, flags.learning_rate, step_32, num_steps)
@@ -508,11 +507,11 @@ class Report:
         return f'{total:.4f}' + ('' if self.flags.semantic else f' = var {var:.4f} + dist {dist:.4f} + reg {reg:.4f}')
 
     def say(self, line):
-        with self.bar.external_write_mode(), contextlib.suppress(OSError):   # a full disk below it is no end
+        with self.bar.external_write_mode():
             print(line, flush=True)
 
     def warn(self, line):
-        with self.bar.external_write_mode(), contextlib.suppress(OSError):
+        with self.bar.external_write_mode():
             command_line.warn(line)
 
 
@@ -533,12 +532,11 @@ def validate(predict, flags, data, stop):
     float32 [b, h, w, feature_dim]; the loss and its terms).
     """
     terms, predictions, right, union = [], [], 0, 0
-    for image_path, label_path in zip(*data.valid):
+    photos = datagenerator.get_batches_fn(1, flags.image_size, *data.valid, with_sizes=True)
+    for images, labels, (size,) in photos:
         if stop.is_set():
             return None
-        photo, label = datagenerator.read_sample(image_path, label_path)
-        labels = files.resize_label(label, flags.image_size)[None]
-        output, values = predict(files.resize_image(photo, flags.image_size)[None], labels)
+        output, values = predict(images, labels)
         terms.append(values)
         if flags.semantic:
             is_lane, truth = output[..., 1] > output[..., 0], labels > 0
@@ -547,8 +545,7 @@ def validate(predict, flags, data, stop):
         elif data.records and np.isfinite(output).all():
             record = data.records[len(terms) - 1]
             ids = clustering.instance_ids(output[0], flags.bandwidth, (flags.dvar, flags.ddist))
-            lanes = [np.asarray(lane).tolist()
-                     for lane in tusimple_lanes.lanes(ids, photo.shape[1::-1], record.h_samples)]
+            lanes = [lane.tolist() for lane in tusimple_lanes.lanes(ids, size, record.h_samples)]
             predictions.append(tusimple.Record(record.raw_file, lanes, record.h_samples))
     result = dict(zip(('total', 'var', 'dist', 'reg'), np.mean(terms, axis=0).tolist()))
     result['score'] = -result['total']
@@ -562,7 +559,7 @@ def validate(predict, flags, data, stop):
 
 def write_pictures(predict, summaries, flags, data, events, epoch, step):
     """TensorBoard's pictures and histograms; in --logdir two validation photos, the first also as a scatter plot."""
-    images, labels = datagenerator.load_batch(data.valid[0][:2], data.valid[1][:2], flags.image_size)
+    images, labels = datagenerator.get_validation_batch(flags.srcdir, flags.image_size, 2)
     output, _ = predict(images, labels)
     if not np.isfinite(output).all():
         raise InputError(f'{data.valid[0][0]}: the output of the network is not finite')

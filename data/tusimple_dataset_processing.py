@@ -173,6 +173,10 @@ def main():
             first = f'; the first: {problems[0]}' if problems else ''
             raise InputError(f'{args.train_data_dir}: none of {len(problems)} label lines is usable{first}')
         removed = publish(args.outdir, unfinished, written, own)
+    except (MemoryError, cv2.error) as error:
+        if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+            raise
+        raise InputError(f'--workers {args.workers}: there is not enough memory; give fewer') from None
     finally:
         for folder in unfinished:
             shutil.rmtree(folder, ignore_errors=True)

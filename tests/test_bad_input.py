@@ -33,7 +33,7 @@ SCRIPTS = {'training': training, 'inference': inference, 'processing': tusimple_
            'synthetic': synthetic_dataset, 'evaluation': tusimple_evaluation}
 
 
-# ---- Sound files ---------------------------------------------------------------------------------------------------
+# ---- Sound files -----------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope='module')
 def sound(tmp_path_factory):
@@ -80,7 +80,7 @@ def contents(folder):
             for path in folder.rglob('*') if path.is_file() and path.name != 'lock'}
 
 
-# ---- What spoils them ----------------------------------------------------------------------------------------------
+# ---- What spoils them ------------------------------------------------------------------------------------------------
 
 def all_of(*changes):
     def spoil(home):
@@ -107,6 +107,14 @@ def huge(path, size):
     def spoil(home):
         (home / path).touch()
         os.truncate(home / path, size)
+    return spoil
+
+
+def pipe(path):
+    """A pipe that nobody writes to, in the place of the file: to open it would be to wait for ever."""
+    def spoil(home):
+        (home / path).unlink(missing_ok=True)
+        os.mkfifo(home / path)
     return spoil
 
 
@@ -170,7 +178,7 @@ BMP_BOMB = b'BM' + struct.pack('<IHHIIiiHHIIiiII', 54, 0, 0, 54, 40, 60000, -600
 NESTED = '[' * 100_000
 
 
-# ---- The table -----------------------------------------------------------------------------------------------------
+# ---- The table -------------------------------------------------------------------------------------------------------
 
 INFERENCE = '-m model -i in -o out '
 EVALUATION = 'predictions.json set/label_data_0.json '
@@ -267,6 +275,8 @@ FILES = {
         'text as photo': ('-i in/0.png', text('in/0.png', 'text'), 'in/0.png: is not a'),
         'photo of a gigabyte': ('-i b.png', huge('b.png', 2 ** 30), 'b.png: is too large'),
         'listed photo is missing': ('-i set/label_data_0.json', labels(only(raw_file='no.png')), 'set/no.png: no such'),
+        'listed photo is a pipe': ('-i set/label_data_0.json', all_of(labels(only()), pipe('set/clips/0.png')),
+                                   'set/clips/0.png: is not a file'),
         'listed photo is a folder': ('-i set/label_data_0.json', labels(only(raw_file='clips')),
                                      'set/clips: is a folder'),
     },
@@ -274,6 +284,7 @@ FILES = {
         'no such folder': ('absent -o out', None, 'absent: no such folder'),
         'folder without labels': ('empty -o out', None, 'empty: holds no label_data_*.json'),
         'file in place of a folder': ('notes.txt -o out', None, 'notes.txt: is not a folder'),
+        'labels are a pipe': ('set -o out', pipe('set/label_data_0.json'), 'label_data_0.json: is not a file'),
         'empty labels': ('set -o out', text('set/label_data_0.json', ''), 'set: none of 0 label lines'),
         'labels that are words': ('set -o out', text('set/label_data_0.json', 'words\n'),
                                   'label_data_0.json:1: not JSON'),
@@ -315,6 +326,8 @@ FILES = {
         'two bad lines': ('', predictions(lambda x: ['{', '{']),
                           'not JSON; each line is one JSON object (2 such lines)'),
         'empty': ('', predictions(lambda x: []), 'predictions.json: holds no lines'),
+        'predictions from a device': ('/dev/zero set/label_data_0.json', None, '/dev/zero: is not a file'),
+        'predictions from a pipe': ('', pipe('predictions.json'), 'predictions.json: is not a file'),
         'no predictions': ('absent.json set/label_data_0.json', None, 'absent.json: no such file'),
         'no labels': ('predictions.json absent.json', None, 'absent.json: no such file'),
         'labels are a folder': ('predictions.json set', None, 'set: is a folder'),
@@ -340,6 +353,7 @@ FILES = {
                                  'd/images/1.png: has the same name'),
         'no images': ('', all_of(gone('d/images'), lambda home: (home / 'd/images').mkdir()), 'd/images: holds no'),
         'srcdir is a file': ('-s notes.txt', None, 'notes.txt/images: is not a folder'),
+        'lanes.json is a pipe': ('', pipe('d/lanes.json'), 'd/lanes.json: is not a file'),
         'lanes.json is a folder': ('', lambda home: (home / 'd/lanes.json').mkdir(), 'd/lanes.json: is a folder'),
         'bomb as photo': ('', all_of(*(text(f'd/images/{i}.png', PNG_BOMB) for i in range(3))), 'is 60000 x 60000'),
         'bomb as label': ('', all_of(*(text(f'd/labels/{i}.png', PNG_BOMB) for i in range(3))), 'is 60000 x 60000'),

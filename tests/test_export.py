@@ -154,11 +154,29 @@ def test_empty_folder_is_accepted(model, light_graph, tmp_path, export):
     assert sorted(os.listdir(tmp_path / 'empty')) == ['conventions.json', 'saved_model.pb', 'variables']
 
 
-def test_files_of_a_killed_export_are_removed(model, light_graph, tmp_path, export):
-    (tmp_path / '.out.tmp').mkdir()
-    (tmp_path / '.out.tmp/saved_model.pb').write_text('half')
+@pytest.mark.parametrize('kind', ['folder', 'link'])
+def test_hidden_files_beside_the_folder_are_not_touched(model, light_graph, tmp_path, export, kind):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine/notes.txt').write_text('mine')
+    if kind == 'link':
+        (tmp_path / '.out.tmp').symlink_to('mine')
+    else:
+        (tmp_path / 'mine').rename(tmp_path / '.out.tmp')
     assert export(model).status == 0
-    assert os.listdir(tmp_path) == ['out']
+    assert os.listdir(tmp_path / '.out.tmp') == ['notes.txt']
+
+
+def test_exported_folder_has_the_permissions_of_any_new_folder(model, light_graph, tmp_path, export):
+    (tmp_path / 'ordinary').mkdir()
+    assert export(model).status == 0
+    assert (tmp_path / 'out').stat().st_mode == (tmp_path / 'ordinary').stat().st_mode
+    assert sorted(os.listdir(tmp_path)) == ['ordinary', 'out']
+
+
+def test_path_that_is_not_utf_8_is_refused_in_one_line(model, tmp_path, export):
+    outcome = export(model, os.fsdecode(b'\xff/1'))
+    assert outcome.status == 1 and 'is not UTF-8' in outcome.err and outcome.err.count('\n') == 1
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize('error, status', [(tf.errors.UnknownError(None, None, 'x; No space left on device'), 1),

@@ -89,6 +89,46 @@ def test_cut_off_jpeg_with_a_thumbnail_is_refused(tmp_path):
         files.read_image(save(tmp_path / 'cut.jpg', data[:-40]))
 
 
+JPEGS = {'of one scan': [], 'of many scans': [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
+         'with restarts': [cv2.IMWRITE_JPEG_RST_INTERVAL, 3], 'with codes of its own': [cv2.IMWRITE_JPEG_OPTIMIZE, 1]}
+
+
+@pytest.mark.parametrize('grey', [False, True], ids=['colour', 'grey'])
+@pytest.mark.parametrize('parameters', JPEGS.values(), ids=JPEGS.keys())
+def test_jpegs_are_read_as_opencv_reads_them(tmp_path, parameters, grey, capfd):
+    for seed, size in enumerate([(1, 1), (7, 9), (64, 33), (100, 100)]):
+        image = photo(*size, seed)
+        data = cv2.imencode('.jpg', image[..., 0] if grey else image, parameters)[1].tobytes()
+        expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert (files.read_image(save(tmp_path / 'a.jpg', data)) == expected[..., ::-1]).all()
+    assert capfd.readouterr() == ('', '')
+
+
+@pytest.mark.parametrize('grey', [False, True], ids=['colour', 'grey'])
+@pytest.mark.parametrize('left', [0.3, 0.5, 0.7])
+@pytest.mark.parametrize('parameters', JPEGS.values(), ids=JPEGS.keys())
+def test_cut_off_jpeg_with_an_end_marker_is_refused_silently(tmp_path, parameters, left, grey, capfd):
+    image = photo(200, 200) // 2 + np.random.default_rng(0).integers(0, 128, (200, 200, 3), np.uint8)
+    data = cv2.imencode('.jpg', image[..., 0] if grey else image, parameters)[1].tobytes()
+    data = data[:int(left * len(data))].rstrip(b'\xff') + b'\xff\xd9'
+    with pytest.raises(InputError, match='a.jpg: is (cut off|damaged)'):
+        files.read_image(save(tmp_path / 'a.jpg', data))
+    assert capfd.readouterr() == ('', '')
+
+
+@pytest.mark.parametrize('header, reason', [
+    ((2_000_000, 1, 8, 2, 0, 0, 0), 'is 2000000 x 1 by its header; .* 1,000,000 per side'),
+    ((2, 2, 3, 0, 0, 0, 0), 'header makes no sense'), ((2, 2, 16, 3, 0, 0, 0), 'header makes no sense'),
+    ((2, 2, 8, 5, 0, 0, 0), 'header makes no sense'), ((2, 2, 8, 2, 1, 0, 0), 'header makes no sense'),
+    ((2, 2, 8, 2, 0, 0, 2), 'header makes no sense')])
+def test_png_that_libpng_would_complain_of_is_refused_silently(tmp_path, header, reason, capfd):
+    data = (PNG_SIGNATURE + png_chunk(b'IHDR', struct.pack('>IIBBBBB', *header))
+            + png_chunk(b'IDAT', zlib.compress(bytes(99))) + png_chunk(b'IEND', b''))
+    with pytest.raises(InputError, match=f'a.png: .*{reason}'):
+        files.read_image(save(tmp_path / 'a.png', data))
+    assert capfd.readouterr() == ('', '')
+
+
 @pytest.mark.parametrize('extension', ['.png', '.jpg', '.bmp'])
 def test_trailing_bytes_are_passed_over(tmp_path, extension):
     data = encoded(extension, photo())

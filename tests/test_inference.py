@@ -53,6 +53,15 @@ def write(path, photo):
     return path
 
 
+def write_video(path, photos):
+    fourcc = cv2.VideoWriter_fourcc(*('MJPG' if path.suffix == '.avi' else 'mp4v'))
+    writer = cv2.VideoWriter(str(path), fourcc, 10, photos[0].shape[1::-1])
+    for photo in photos:
+        writer.write(np.ascontiguousarray(photo[..., ::-1]))
+    writer.release()
+    return path
+
+
 def read(path):
     picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     return picture[..., ::-1] if picture.ndim == 3 else picture
@@ -111,16 +120,21 @@ def test_one_picture_of_any_type_is_accepted(colour_network, run_script, tmp_pat
 
 
 def test_every_frame_of_a_video_is_processed_in_order(colour_network, run_script, tmp_path):
-    writer = cv2.VideoWriter(str(tmp_path / 'drive.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (128, 72))
-    for i in range(7):
-        writer.write(np.full([72, 128, 3], 30 * i, np.uint8))
-    writer.release()
+    write_video(tmp_path / 'drive.avi', [np.full([72, 128, 3], 30 * i, np.uint8) for i in range(7)])
     outcome = run_script(inference, '-i', tmp_path / 'drive.avi', '-o', tmp_path / 'out',
                          '--json', tmp_path / 'p.json')
     assert outcome.status == 0 and '7 pictures' in outcome.out
     grey = [read(tmp_path / f'out/cluster_{i:04d}.png').mean() for i in range(7)]
     np.testing.assert_allclose(grey, 30 * np.arange(7), atol=3)
     assert json_lines(tmp_path / 'p.json')[6]['raw_file'] == 'drive.avi/0006'
+
+
+@pytest.mark.parametrize('name', [b'\xff\xfe.mp4', b'10:30:00.mp4'])
+def test_video_may_have_any_name(colour_network, run_script, tmp_path, monkeypatch, name):
+    os.rename(write_video(tmp_path / 'drive.mp4', [road('red')] * 3), os.path.join(os.fsencode(tmp_path), name))
+    monkeypatch.chdir(tmp_path)
+    outcome = run_script(inference, '-i', os.fsdecode(name), '-o', 'out', '--bandwidth', '50')
+    assert outcome.status == 0 and '3 pictures' in outcome.out
 
 
 def test_tusimple_json_decides_photos_names_and_rows(colour_network, run_script, tmp_path):
@@ -375,15 +389,39 @@ def test_earlier_predictions_are_kept_if_no_photo_can_be_read(colour_network, ru
 
 
 def test_truncated_video_is_processed_as_far_as_possible_and_named(colour_network, run_script, tmp_path):
-    writer = cv2.VideoWriter(str(tmp_path / 'whole.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (128, 72))
-    for i in range(20):
-        writer.write(np.random.RandomState(i).randint(0, 256, [72, 128, 3]).astype(np.uint8))
-    writer.release()
-    data = (tmp_path / 'whole.avi').read_bytes()
+    noise = np.random.default_rng(0).integers(0, 256, [20, 72, 128, 3], np.uint8)
+    data = write_video(tmp_path / 'whole.avi', noise).read_bytes()
     (tmp_path / 'cut.avi').write_bytes(data[:len(data) // 2])
     outcome = run_script(inference, '-i', tmp_path / 'cut.avi', '-o', tmp_path / 'out', '--bandwidth', '50')
     assert outcome.status == 1 and 'cut.avi' in one_line(outcome.err)
     assert 5 <= len(os.listdir(tmp_path / 'out')) <= 11
+
+
+@pytest.mark.parametrize('kind', ['pipe', 'device'])
+def test_video_that_is_a_pipe_or_device_is_refused(tmp_path, kind):
+    if kind == 'pipe':
+        os.mkfifo(tmp_path / 'v.mp4')
+    else:
+        (tmp_path / 'v.mp4').symlink_to('/dev/zero')
+    outcome = subprocess.run([sys.executable, inference.__file__, '-i', tmp_path / 'v.mp4', '-o', tmp_path / 'out'],
+                             capture_output=True, text=True, timeout=60)
+    assert outcome.returncode == 1 and 'v.mp4: is not a file' in one_line(outcome.stderr)
+
+
+def test_more_workers_than_the_system_allows_are_refused(colour_network, run_script, tmp_path, monkeypatch):
+    write(tmp_path / 'in/0.png', road('red'))
+    for i in range(1, 30):
+        (tmp_path / f'in/{i}.png').symlink_to('0.png')
+    start, started = threading.Thread.start, []
+
+    def start_few(thread):
+        if len(started) == 10:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+    monkeypatch.setattr(threading.Thread, 'start', start_few)
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--workers', '30000')
+    assert outcome.status == 1 and '--workers 30000: ' in one_line(outcome.err)
 
 
 def test_bad_lines_of_a_tusimple_json_are_named_with_their_number(colour_network, run_script, tmp_path):

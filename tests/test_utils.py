@@ -439,23 +439,6 @@ def test_weight_decay_is_of_the_variables_given(sess):
     assert penalty == pytest.approx(enet.WEIGHT_DECAY * sum(np.sum(w ** 2) / 2 for w in weights), rel=1e-5)
 
 
-@pytest.mark.parametrize('lane', [0.3, 0., 1.], ids=['both', 'no lane', 'all lane'])
-def test_semantic_loss_is_cross_entropy_weighted_by_class(sess, lane):
-    random = np.random.default_rng(4)
-    scores = random.normal(size=[2, 5, 6, 2])
-    labels = np.where(random.uniform(size=[2, 5, 6]) < lane, random.choice([20, 70], [2, 5, 6]), 0)
-    is_lane = (labels != 0).astype(int)
-    share = np.array([1 - is_lane.mean(), is_lane.mean()])
-    weights = (1 / np.log(1.02 + share))[is_lane]
-    log_p = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
-    entropy = -np.take_along_axis(log_p, is_lane[..., None], -1)[..., 0]
-    x = tf.constant(scores, tf.float32)
-    value = utils.semantic_loss(x, tf.constant(labels))
-    value, gradient = sess.run([value, tf.gradients(value, x)[0]])
-    assert value == pytest.approx(np.sum(weights * entropy) / np.sum(weights), rel=1e-5)
-    assert np.isfinite(gradient).all()
-
-
 @pytest.mark.parametrize('feature_dim', [1, 2, 5])
 def test_summaries_hold_the_terms_and_pictures_of_any_embedding(sess, feature_dim):
     terms = [tf.constant(value) for value in (4., 2., 1.5, 0.5)]
