@@ -83,8 +83,8 @@ def networks(side):
     weights = read_weights()
     with tf.Graph().as_default() as graph:
         images = tf.placeholder(tf.uint8, [None, side, side, 3])
-        with enet.fused_kernels(), tf.variable_scope(
-                '', custom_getter=lambda getter, name, *args, **kwargs: weights[name]):
+        constants = lambda getter, name, *args, **kwargs: weights[name]
+        with enet.fused_kernels(), tf.variable_scope('', custom_getter=constants):
             enet.ENet(utils.normalise(images, 'signed'), utils.NUM_CLASSES, None, skip_connections=False,
                       is_training=False)
         ours = inference.Network(images, graph.get_tensor_by_name('ENet/bottleneck5_1_last_prelu:0'))

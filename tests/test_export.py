@@ -173,8 +173,8 @@ def test_exported_folder_has_the_permissions_of_any_new_folder(model, light_grap
     assert sorted(os.listdir(tmp_path)) == ['ordinary', 'out']
 
 
-def test_path_that_is_not_utf_8_is_refused_in_one_line(model, tmp_path, run_script):
-    outcome = run_script(inference, '-m', model, '--export', tmp_path / os.fsdecode(b'\xff/1'))
+def test_path_that_is_not_utf_8_is_refused_in_one_line(model, tmp_path, export):
+    outcome = export(model, os.fsdecode(b'\xff/1'))
     assert outcome.status == 1 and 'is not UTF-8' in outcome.err and outcome.err.count('\n') == 1
     assert os.listdir(tmp_path) == []
 

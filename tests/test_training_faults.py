@@ -16,11 +16,10 @@ from data import quiet
 quiet.import_tensorflow()
 import tensorflow.compat.v1 as tf
 
-import training
 import utils
 from data.command_line import InputError
 from test_training import (SMALL, assert_same, contents, curves, data, finished, home, last_state,  # noqa: F401
-                           small_network)
+                           small_network, train)
 
 TRAIN = ['--epochs', '3', '--learning-rate', '0.01', *SMALL]   # what `finished` was trained with
 
@@ -32,20 +31,20 @@ def one_line(outcome, *texts, status=1):
 
 # ---- Files that are not what they seem -------------------------------------------------------------------------------
 
-def test_lock_that_is_a_link_is_refused_and_its_target_stays(home, data, run_script):
+def test_lock_that_is_a_link_is_refused_and_its_target_stays(home, data, train):
     (home / 'victim').write_text('mine')
     os.makedirs('saved_model/resume')
     os.symlink(home / 'victim', 'saved_model/resume/lock')
-    one_line(run_script(training, '-s', data, *TRAIN), 'saved_model/resume/lock')
+    one_line(train('-s', data, *TRAIN), 'saved_model/resume/lock')
     assert (home / 'victim').read_text() == 'mine'
 
 
 @pytest.mark.parametrize('name', ['flags.json', 'conventions.json'])
-def test_pipe_in_the_place_of_a_record_is_one_line(home, data, finished, run_script, name):
+def test_pipe_in_the_place_of_a_record_is_one_line(home, data, finished, train, name):
     shutil.copytree(finished / 'saved_model', 'saved_model')
     os.remove(home / 'saved_model/resume' / name)
     os.mkfifo(home / 'saved_model/resume' / name)
-    one_line(run_script(training, '-s', data, *TRAIN), f'saved_model/resume/{name}')
+    one_line(train('-s', data, *TRAIN), f'saved_model/resume/{name}')
 
 
 def test_pipe_in_the_place_of_the_index_of_checkpoints_is_done_without(home, finished):
@@ -63,15 +62,15 @@ def test_dangling_index_beside_a_sound_model_is_passed_over(home, finished):
 
 
 @pytest.mark.parametrize('text', ['[["epochs", 3]]', '3', '"x"', '[' * 100000])
-def test_record_of_flags_that_is_no_object_is_one_line(home, data, finished, run_script, text):
+def test_record_of_flags_that_is_no_object_is_one_line(home, data, finished, train, text):
     shutil.copytree(finished / 'saved_model', 'saved_model')
     (home / 'saved_model/resume/flags.json').write_text(text)
-    one_line(run_script(training, '-s', data, *TRAIN), 'resume/flags.json', '--fresh')
+    one_line(train('-s', data, *TRAIN), 'resume/flags.json', '--fresh')
 
 
 # ---- Saves that fail -------------------------------------------------------------------------------------------------
 
-def test_folder_that_turns_read_only_during_a_save_is_a_warning(home, data, finished, run_script,
+def test_folder_that_turns_read_only_during_a_save_is_a_warning(home, data, finished, train,
                                                                 monkeypatch):
     def save(self, sess, prefix, **kwargs):
         if prefix.endswith('state.ckpt-2-1'):
@@ -85,12 +84,12 @@ def test_folder_that_turns_read_only_during_a_save_is_a_warning(home, data, fini
         raise OSError(30, os.strerror(30), path)
     whole, remove = tf.train.Saver.save, os.remove
     monkeypatch.setattr(tf.train.Saver, 'save', save)
-    outcome = run_script(training, '-s', data, *TRAIN)
+    outcome = train('-s', data, *TRAIN)
     one_line(outcome, 'state.ckpt-2-1: cannot be saved: Read-only file system; the training goes on', status=0)
     assert_same(last_state(home), last_state(finished))
 
 
-def test_failed_save_leaves_no_data_without_an_index(home, data, run_script, monkeypatch):
+def test_failed_save_leaves_no_data_without_an_index(home, data, train, monkeypatch):
     def save(self, sess, prefix, **kwargs):
         if 'state.ckpt-2' in prefix:   # as when the last inode went into the first of the two files
             open(prefix + '.data-00000-of-00001', 'w').close()
@@ -98,16 +97,16 @@ def test_failed_save_leaves_no_data_without_an_index(home, data, run_script, mon
         return whole(self, sess, prefix, **kwargs)
     whole = tf.train.Saver.save
     monkeypatch.setattr(tf.train.Saver, 'save', save)
-    outcome = run_script(training, '-s', data, '--epochs', '1', *SMALL)
+    outcome = train('-s', data, '--epochs', '1', *SMALL)
     one_line(outcome, 'state.ckpt-2-1', 'No space left on device')
     assert not glob.glob('saved_model/resume/state.ckpt-2-*')
 
 
-def test_curves_survive_a_clock_that_is_set_back(home, data, finished, run_script, monkeypatch):
+def test_curves_survive_a_clock_that_is_set_back(home, data, finished, train, monkeypatch):
     now = time.time
-    assert run_script(training, '-s', data, *TRAIN).status == 0
+    assert train('-s', data, *TRAIN).status == 0
     monkeypatch.setattr(time, 'time', lambda: now() - 7200)
-    assert run_script(training, '-s', data, *['4' if flag == '3' else flag for flag in TRAIN]).status == 0
+    assert train('-s', data, *['4' if flag == '3' else flag for flag in TRAIN]).status == 0
     steps = [step for tag, step, _ in curves(home / 'log') if tag == 'loss/total']
     assert steps == list(range(1, 9))   # `curves` reads the files by name, as TensorBoard does
     times = [event.wall_time for path in sorted(glob.glob('log/*tfevents*'))
@@ -120,13 +119,13 @@ def test_curves_survive_a_clock_that_is_set_back(home, data, finished, run_scrip
 @pytest.mark.parametrize('flag, value', [
     ('--clip', '1e39'), ('--learning-rate', '1e308'), ('--var', '1e308'), ('--ddist', '1e300'),
     ('--keep', '2147483648'), ('--epochs', '9' * 30), ('--cache', '1e300'), ('--workers', '-1')])
-def test_flag_beyond_what_the_network_computes_with_is_refused_at_once(home, run_script, flag, value):
-    one_line(run_script(training, '-s', 'data', flag, value), flag, status=2)
+def test_flag_beyond_what_the_network_computes_with_is_refused_at_once(home, train, flag, value):
+    one_line(train('-s', 'data', flag, value), flag, status=2)
     assert not os.listdir(home)
 
 
-def test_batch_that_no_memory_holds_is_refused_before_it_is_built(home, data, run_script):
-    one_line(run_script(training, '-s', data, *TRAIN, '--batch-size', '1000000000'), '--batch-size', 'GiB')
+def test_batch_that_no_memory_holds_is_refused_before_it_is_built(home, data, train):
+    one_line(train('-s', data, *TRAIN, '--batch-size', '1000000000'), '--batch-size', 'GiB')
     assert not glob.glob('saved_model/**/*.index', recursive=True)
 
 
@@ -142,19 +141,19 @@ def as_member(monkeypatch, cluster, job, index=0):
 
 
 @pytest.mark.parametrize('address', ['a\0b:1', '\ud800:1', 'a b:1', 'a:1:2', 'a/b:1', 'a:', ':1', 'a:65536', 'ä:1'])
-def test_address_that_is_none_is_one_line(home, data, run_script, monkeypatch, address):
+def test_address_that_is_none_is_one_line(home, data, train, monkeypatch, address):
     monkeypatch.setattr(os, 'environ', {**os.environ, 'TF_CONFIG': json.dumps({
         'cluster': {'chief': ['b:1'], 'ps': [address]}, 'task': {'type': 'chief', 'index': 0}})})
-    one_line(run_script(training, '-s', data, *TRAIN), 'TF_CONFIG')
+    one_line(train('-s', data, *TRAIN), 'TF_CONFIG')
 
 
 @pytest.mark.parametrize('twin', ['127.0.0.1:04711', '127.0.0.1:4711'])
-def test_one_address_in_two_spellings_is_one_line(home, data, run_script, monkeypatch, twin):
+def test_one_address_in_two_spellings_is_one_line(home, data, train, monkeypatch, twin):
     as_member(monkeypatch, {'chief': ['127.0.0.1:4711'], 'ps': [twin]}, 'chief')
-    one_line(run_script(training, '-s', data, *TRAIN), 'TF_CONFIG', 'address twice')
+    one_line(train('-s', data, *TRAIN), 'TF_CONFIG', 'address twice')
 
 
-def test_member_in_the_place_of_another_is_named(home, data, run_script, monkeypatch, port):
+def test_member_in_the_place_of_another_is_named(home, data, train, monkeypatch, port):
     """The chief's TF_CONFIG has the addresses of ps and worker the wrong way round."""
     worker = tf.train.Server({'worker': [f'127.0.0.1:{port}']}, 'worker', 0)
     with socket.socket() as free:
@@ -162,17 +161,17 @@ def test_member_in_the_place_of_another_is_named(home, data, run_script, monkeyp
         chief = free.getsockname()[1]
     as_member(monkeypatch, {'chief': [f'127.0.0.1:{chief}'], 'ps': [f'127.0.0.1:{port}'], 'worker': ['127.0.0.1:1']},
               'chief')
-    outcome = run_script(training, '-s', data, *TRAIN)
+    outcome = train('-s', data, *TRAIN)
     one_line(outcome, f'TF_CONFIG: at 127.0.0.1:{port} is worker 0, not ps 0')
     del worker
 
 
-def test_address_of_another_machine_is_one_line(home, data, run_script, monkeypatch, port):
+def test_address_of_another_machine_is_one_line(home, data, train, monkeypatch, port):
     def unreachable(address, timeout):
         raise OSError('no route to host')
     monkeypatch.setattr(socket, 'create_connection', unreachable)
     as_member(monkeypatch, {'chief': [f'elsewhere:{port}'], 'ps': ['127.0.0.1:1']}, 'chief')
-    one_line(run_script(training, '-s', data, *TRAIN), f'chief cannot be reached at elsewhere:{port}')
+    one_line(train('-s', data, *TRAIN), f'chief cannot be reached at elsewhere:{port}')
 
 
 def test_wait_names_who_is_waited_for(monkeypatch):
