@@ -1,7 +1,7 @@
 """Make road scenes with lane labels, in the layout of the TuSimple lane data set, from nothing but a seed.
 
     python data/synthetic_dataset.py synthetic --num 2000 --seed 1
-    python data/synthetic_dataset.py drive --drive 10 --seed 1
+    python data/synthetic_dataset.py drive --drive 10 --seed 1 --video
     python data/tusimple_dataset_processing.py synthetic
 
 DIR receives clips/synthetic/NNNNNN/20.jpg (1280x720) and, last of all, label_data_synthetic.json: a folder without that
@@ -11,7 +11,7 @@ another name is refused. The same seed gives the same bytes whatever --workers i
 
 --drive renders what a moving car films instead: clips/synthetic_drive/NNNNNN.jpg, 20 frames per second, labelled in
 order. Beside "lanes" each of its label lines has "ids", one number per lane, the same for a line of the road in every
-frame. The same drive needs the same SECONDS too.
+frame. The same drive needs the same SECONDS too. --video adds drive.mp4, a video of these frames.
 
 How a scene comes about: everything that is true of the world (camera, road, lines, vehicles, light) is drawn, the lines
 are projected into the label, and the photo is painted. The camera is a pinhole over a road that bends like a clothoid
@@ -36,9 +36,9 @@ import cv2
 import numpy as np
 import tqdm
 
-from data import files, tusimple
+from data import files, tusimple, video
 from data.synthetic_camera import photograph
-from data.synthetic_canvas import NEAREST, Canvas
+from data.synthetic_canvas import HEIGHT, NEAREST, WIDTH, Canvas
 from data.synthetic_distributions import sample_scene
 from data.synthetic_drive import FRAME_RATE, Drive, frames_of
 from data.synthetic_ground import paint_ground
@@ -47,7 +47,7 @@ from data.synthetic_roadside import paint_banks, roadside
 from data.synthetic_sky import paint_horizon, paint_sky
 from data.synthetic_vehicles import vehicle_painters
 
-LABEL_FILE = 'label_data_synthetic.json'
+LABEL_FILE, VIDEO_FILE = 'label_data_synthetic.json', 'drive.mp4'
 MAX_DRIVE = 600  # s; all that lies on the road of a drive is drawn anew for each frame
 
 
@@ -118,6 +118,14 @@ def write_photo(path, photo, quality):
     files.write_file(path, data.tobytes())
 
 
+def write_video(path, photos):
+    """Makes a video of the photos of a drive, given by their paths."""
+    writer = video.Writer(path, (WIDTH, HEIGHT), FRAME_RATE)
+    for photo in tqdm.tqdm(photos, unit='frame', desc=VIDEO_FILE, disable=None):
+        writer.write(files.read_image(photo))
+    writer.close()
+
+
 def job(write, index):
     """Calls write(index) in a worker process, where memory may be short."""
     try:
@@ -174,6 +182,8 @@ def parse_flags():
                         help='How many scenes to make.')
     length.add_argument('--drive', metavar='SECONDS', type=command_line.positive_float,
                         help=f'Render a drive of that length instead, {FRAME_RATE} frames per second.')
+    scenes.add_argument('--video', action='store_true',
+                        help=f'Write the frames of a drive as {VIDEO_FILE} as well.')
     scenes.add_argument('--seed', type=command_line.non_negative_int, default=0,
                         help='Seed of everything random; another seed gives other scenes.')
     work = parser.add_argument_group('work')
@@ -182,15 +192,19 @@ def parse_flags():
     flags = parser.parse_args()
     if flags.drive and flags.drive > MAX_DRIVE:
         parser.error(f'argument --drive: {flags.drive:g} is more than {MAX_DRIVE} seconds')
+    if flags.video and not flags.drive:
+        parser.error('argument --video: is of a drive; give --drive SECONDS too')
     return flags
 
 
 def main():
     flags = parse_flags()
     check_folder(flags.folder)
-    label_path = os.path.join(flags.folder, LABEL_FILE)
-    if os.path.exists(label_path):
-        os.remove(label_path)  # until the new one is there, the folder must not pass for a whole data set
+    label_path, video_path = os.path.join(flags.folder, LABEL_FILE), os.path.join(flags.folder, VIDEO_FILE)
+    # Until the new ones are there, the folder must not pass for a whole data set.
+    for path in (label_path, video_path) if flags.drive else (label_path,):
+        if os.path.exists(path):
+            os.remove(path)
     if flags.drive:
         unit, num = 'frame', frames_of(flags.drive)
         write = functools.partial(write_frame, flags.folder, flags.seed, flags.drive)
@@ -198,6 +212,8 @@ def main():
         unit, num = 'scene', flags.num
         write = functools.partial(write_scene, flags.folder, flags.seed)
     records = write_all(write, num, flags.workers, unit)
+    if flags.video:
+        write_video(video_path, [tusimple.photo_path(flags.folder, record) for record in records])
     tusimple.write_records(label_path, records)
     lanes = sum(len(record.lanes) for record in records)
     print(f'{flags.folder}: {len(records)} {unit}s with {lanes} lanes, labels in {LABEL_FILE}')

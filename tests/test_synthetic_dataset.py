@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data import synthetic_dataset, synthetic_drive, tusimple
+from data import synthetic_dataset, synthetic_drive, tusimple, video
 from data.synthetic_canvas import View
 from data.synthetic_distributions import sample_scene
 from data.synthetic_label import lane_labels
@@ -289,7 +289,24 @@ def test_a_drive_has_the_same_bytes_whatever_the_number_of_processes(run_script,
         assert cv2.imread(tusimple.photo_path(folders[0], record)).shape == (720, 1280, 3)
 
 
-@pytest.mark.parametrize('flags', [('--drive', 1, '--num', 2), ('--drive', 1e9), ('--drive', 0)])
+def test_the_video_of_a_drive_shows_its_photos_in_order(run_script, tmp_path):
+    assert not run(run_script, tmp_path, '--drive', 0.15, '--seed', 5, '--workers', 1, '--video').status
+    clip = video.read_video(str(tmp_path / synthetic_dataset.VIDEO_FILE))
+    frames = list(clip.frames)
+    assert clip.fps == synthetic_drive.FRAME_RATE and len(frames) == 3
+    photos = [cv2.imread(str(path))[..., ::-1] for path in sorted(tmp_path.rglob('*.jpg'))]
+    distances = [[np.abs(frame.astype(float) - photo).mean() for photo in photos] for frame in frames]
+    assert np.argmin(distances, axis=1).tolist() == [0, 1, 2] and np.diag(distances).max() < 10
+
+
+def test_a_drive_leaves_no_video_of_an_earlier_one(run_script, tmp_path):
+    (tmp_path / synthetic_dataset.VIDEO_FILE).write_text('of an earlier run')
+    assert not run(run_script, tmp_path, '--drive', 0.05, '--workers', 1).status
+    assert not (tmp_path / synthetic_dataset.VIDEO_FILE).exists()
+
+
+@pytest.mark.parametrize('flags', [('--drive', 1, '--num', 2), ('--drive', 1e9), ('--drive', 0),
+                                   ('--video', '--num', 2), ('--video',)])
 def test_a_drive_that_cannot_be_is_one_line(flags, run_script, tmp_path):
     outcome = run(run_script, tmp_path / 'a', *flags)
     assert outcome.status == 2 and outcome.err.count('\n') == 1 and '--drive' in outcome.err
