@@ -416,12 +416,7 @@ def run_pipeline(photos, read, embed, finish, num_workers):
           concurrent.futures.ThreadPoolExecutor(num_workers) as workers):
         ready = prefetch.in_order(readers, read, photos, NUM_READERS + 1)
         embedded = prefetch.in_order(callers, embed, ready, NUM_CALLERS + 1)
-        try:
-            yield from prefetch.in_order(workers, finish, embedded, num_workers + 1)
-        except RuntimeError as error:
-            if 'new thread' not in str(error):
-                raise
-            raise InputError(f'--workers {num_workers}: the system allows no more threads; give fewer')
+        yield from prefetch.in_order(workers, finish, embedded, num_workers + 1)
 
 
 def main(argv=None, architecture=None):
@@ -495,7 +490,7 @@ def main(argv=None, architecture=None):
                           f'{bandwidth:g}')
     if done:
         if flags.json:
-            tusimple.write_records(flags.json, to_records(done))
+            tusimple.write_records(flags.json, to_records(done), follow_links=True)
         print_results(done, seconds, flags, output)
         if flags.writes_pictures:
             warn_of_other_results(done, flags.outdir)
