@@ -534,7 +534,7 @@ def main(argv=None, architecture=None):
                           f'{bandwidth:g}')
     if done:
         if flags.json:
-            tusimple.write_records(flags.json, to_records(done, bool(clip)))
+            tusimple.write_records(flags.json, to_records(done, bool(clip)), follow_links=True)
         print_results(done, seconds, flags, output)
         if flags.writes_pictures:
             warn_of_other_results(done, flags.outdir)

@@ -507,7 +507,7 @@ def lock_folder(outdir, folder):
     try:
         file = open(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0), 0o666), 'r+')
     except OSError as error:
-        raise InputError(f'{path}: cannot be written: {error.strerror}')
+        raise InputError(f'{path}: cannot be written: {error.strerror or error}')
     with file:
         if fcntl:
             try:

@@ -229,17 +229,17 @@ def resize_label(label, image_shape):
 
 # ---- Writing files ---------------------------------------------------------------------------------------------------
 
-def write_file(path, data, follow_links=True):
+def write_file(path, data, follow_links=False):
     """Writes bytes so that path is, at any instant, either what it was or whole. Raises InputError if it cannot.
 
-    If path is a link, what it points to is written, or with follow_links=False the link is replaced; a device or a
-    pipe, such as /dev/null, is written to. A run that is killed meanwhile leaves a hidden file, UNFINISHED and random
-    characters, beside path.
+    A link, pipe or device of that name is replaced. follow_links is for a path that the user gives: what a link points
+    to is then written, and what is a pipe or a device, such as /dev/null, is written to. A run that is killed meanwhile
+    leaves a hidden file, UNFINISHED and random characters, beside path.
     """
     target = os.path.realpath(path) if follow_links else path
     aside = os.path.join(os.path.dirname(target), UNFINISHED + secrets.token_hex(8))
     try:
-        if _is_special(path):
+        if follow_links and _is_special(path):
             with open(path, 'wb') as file:
                 file.write(data)
             return

@@ -170,8 +170,8 @@ def photo_path(folder, record):
     return os.path.join(folder, record.raw_file)
 
 
-def write_records(path, records):
-    """Writes records, one JSON object per line; the file appears whole or not at all. Lanes may be NumPy arrays."""
+def write_records(path, records, follow_links=False):
+    """Writes records, one JSON object per line, as `files.write_file` does. Lanes may be NumPy arrays."""
     lines = []
     for record in records:
         values = {'lanes': list(record.lanes), 'h_samples': list(record.h_samples),
@@ -181,7 +181,7 @@ def write_records(path, records):
         if record.run_time is not None:
             values['run_time'] = record.run_time
         lines.append(json.dumps(values, default=lambda array: array.tolist(), allow_nan=False) + '\n')
-    files.write_file(path, ''.join(lines).encode())
+    files.write_file(path, ''.join(lines).encode(), follow_links)
 
 
 def draw_label(record, size):

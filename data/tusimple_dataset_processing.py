@@ -115,7 +115,7 @@ def publish(outdir, unfinished, written, own):
     lanes_path, marker = (os.path.join(outdir, name) for name in (tusimple.PREPARED_LABELS, files.HALF_WRITTEN))
     names = {os.path.basename(record.raw_file) for record in written}
     # Until all is in its place: a photo could meet the label of an earlier run.
-    files.write_file(marker, ''.join(f'images/{name}\n' for name in sorted(own | names)).encode(), follow_links=False)
+    files.write_file(marker, ''.join(f'images/{name}\n' for name in sorted(own | names)).encode())
     if os.path.exists(lanes_path):
         os.remove(lanes_path)
     removed = 0

@@ -261,17 +261,20 @@ def test_what_a_link_points_to_is_written_and_the_link_stays(tmp_path):
     target = save(tmp_path / 'far' / 'a.bin', b'old')
     os.symlink(target, tmp_path / 'link')
     files.check_output_file('--json', str(tmp_path / 'link'))
-    files.write_file(str(tmp_path / 'link'), b'new')
+    files.write_file(str(tmp_path / 'link'), b'new', follow_links=True)
     assert os.path.islink(tmp_path / 'link') and (tmp_path / 'far/a.bin').read_bytes() == b'new'
     assert sorted(os.listdir(tmp_path)) == ['far', 'link'] and os.listdir(tmp_path / 'far') == ['a.bin']
 
 
-def test_a_link_can_be_replaced(tmp_path):
-    target = save(tmp_path / 'a.bin', b'old')
-    os.symlink(target, tmp_path / 'link')
-    files.write_file(str(tmp_path / 'link'), b'new', follow_links=False)
-    assert not os.path.islink(tmp_path / 'link') and (tmp_path / 'link').read_bytes() == b'new'
-    assert (tmp_path / 'a.bin').read_bytes() == b'old'
+@pytest.mark.parametrize('make', [
+    os.mkfifo, lambda path: os.symlink('victim', path), lambda path: os.symlink('/dev/full', path),
+    lambda path: os.symlink('nowhere', path)], ids=['pipe', 'link', 'link to a device', 'dangling link'])
+def test_what_is_in_the_place_of_a_file_is_replaced(tmp_path, make):
+    (tmp_path / 'victim').write_bytes(b'mine')
+    make(tmp_path / 'a.bin')
+    files.write_file(str(tmp_path / 'a.bin'), b'new')
+    assert stat.S_ISREG(os.lstat(tmp_path / 'a.bin').st_mode) and (tmp_path / 'a.bin').read_bytes() == b'new'
+    assert (tmp_path / 'victim').read_bytes() == b'mine' and sorted(os.listdir(tmp_path)) == ['a.bin', 'victim']
 
 
 @pytest.mark.parametrize('name', ['.a.bin.tmp', f'{files.UNFINISHED}{"00" * 8}'])
@@ -301,7 +304,7 @@ def test_a_pipe_is_written_to_and_stays_one(tmp_path):
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)   # open at this end, so that the other does not wait
     files.check_output_file('--json', path)
-    files.write_file(path, b'data')
+    files.write_file(path, b'data', follow_links=True)
     assert os.read(reader, 9) == b'data' and stat.S_ISFIFO(os.stat(path).st_mode) and os.listdir(tmp_path) == ['pipe']
     os.close(reader)
 

@@ -395,11 +395,27 @@ def test_stopped_run_writes_the_lanes_so_far(colour_network, run_script, tmp_pat
     for name in 'abcd':
         write(tmp_path / f'in/{name}.png', road('red'))
     (tmp_path / 'p.json').write_text('earlier predictions')
+    (tmp_path / 'p.json.part').symlink_to('p.json')   # it is no name that the user gave
     outcome = run_script(inference, '-i', tmp_path / 'in', '--no-pictures', '--workers', '0',
                          '--json', tmp_path / 'p.json')
     assert outcome.status == 130 and 'p.json.part: holds the lanes of the 2 pictures' in outcome.err
     assert [line['raw_file'] for line in json_lines(tmp_path / 'p.json.part')] == ['a.png', 'b.png']
     assert (tmp_path / 'p.json').read_text() == 'earlier predictions'
+
+
+def test_links_are_followed_where_the_user_names_them_and_replaced_elsewhere(colour_network, run_script, tmp_path):
+    write(tmp_path / 'a.png', road('red'))
+    (tmp_path / 'out').mkdir()
+    victim = tmp_path / 'victim'
+    victim.write_text('mine')
+    for name in ('out/cluster_0000.png', 'out/mask_0000.png', 'out/.p.json.tmp', 'out/.unfinished'):
+        (tmp_path / name).symlink_to(victim)
+    (tmp_path / 'out/p.json').symlink_to('lanes.json')
+    outcome = run_script(inference, '-i', tmp_path / 'a.png', '-o', tmp_path / 'out', '--masks',
+                         '--json', tmp_path / 'out/p.json')
+    assert outcome.status == 0 and victim.read_text() == 'mine'
+    assert not (tmp_path / 'out/cluster_0000.png').is_symlink() and not (tmp_path / 'out/mask_0000.png').is_symlink()
+    assert (tmp_path / 'out/p.json').is_symlink() and len(json_lines(tmp_path / 'out/lanes.json')) == 1
 
 
 @pytest.mark.parametrize('stop, status', [(KeyboardInterrupt(), 130), (SystemExit(143), 143)],

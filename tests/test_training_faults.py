@@ -31,12 +31,27 @@ def one_line(outcome, *texts, status=1):
 
 # ---- Files that are not what they seem -------------------------------------------------------------------------------
 
-def test_lock_that_is_a_link_is_refused_and_its_target_stays(home, data, train):
+@pytest.mark.parametrize('make', [os.mkfifo, os.mkdir, lambda path: os.symlink('../../victim', path)],
+                         ids=['pipe', 'folder', 'link'])
+def test_lock_that_is_not_a_file_is_refused_and_its_target_stays(home, data, train, make):
     (home / 'victim').write_text('mine')
     os.makedirs('saved_model/resume')
-    os.symlink(home / 'victim', 'saved_model/resume/lock')
-    one_line(train('-s', data, *TRAIN), 'saved_model/resume/lock')
-    assert (home / 'victim').read_text() == 'mine'
+    make('saved_model/resume/lock')
+    outcome = train('-s', data, *TRAIN)
+    one_line(outcome, 'saved_model/resume/lock: cannot be written: ')
+    assert 'None' not in outcome.err and (home / 'victim').read_text() == 'mine'
+
+
+def test_no_link_in_the_place_of_a_file_of_a_training_is_followed(home, data, train):
+    names = ['saved_model/conventions.json', 'saved_model/checkpoint', 'saved_model/resume/flags.json',
+             'saved_model/resume/conventions.json', 'log/variables.txt', 'log/clusters_epoch0001_0.png']
+    for name in names:
+        os.makedirs(os.path.dirname(name), exist_ok=True)
+        os.symlink(home / 'victim', name)
+    (home / 'victim').write_text('mine')
+    outcome = train('-s', data, *TRAIN, '--pictures', '1')
+    assert (outcome.status, outcome.err) == (0, '')
+    assert (home / 'victim').read_text() == 'mine' and not any(map(os.path.islink, names))
 
 
 @pytest.mark.parametrize('name', ['flags.json', 'conventions.json'])
