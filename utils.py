@@ -43,16 +43,16 @@ UNFINISHED = ('*.tempstate*', 'checkpoint.tmp*', files.UNFINISHED + '*')   # of 
 MAX_JSON_BYTES = 2 ** 20    # of conventions and flags, which have 1 kB
 NUM_CLASSES = 12  # of ENet's own last layer, `fullconv`; the heads do not use it, the public checkpoints have it
 HEAD = 'transfer_layer/conv2d_transpose'  # of a model, below its scope: Instance/ or Semantic/
-# What TensorFlow raises, by one reader or another, about a file that is no checkpoint or a damaged one.
+# What TensorFlow raises, by one reader or another, about a file that is damaged or not a checkpoint.
 CHECKPOINT_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError)
 MOVING_AVERAGE = re.compile(r'ENet/.*/moving_(mean|variance)$')
 
 
-# ---- Conventions ----------------------------------------------------------------------------------------------------
+# ---- Conventions -----------------------------------------------------------------------------------------------------
 
 @dataclasses.dataclass(frozen=True)
 class Conventions:
-    """What a model takes for granted. The defaults are those of 2018."""
+    """What a reader of the weights has to know. The defaults are those of 2018."""
     image_size: tuple = (512, 512)    # (width, height) in px that photos are resized to
     normalisation: str = 'none'       # of RGB 0..255: 'none' or 'signed', to -1..1
     head: str = 'Instance'            # 'Instance', an embedding, or 'Semantic', the scores of (background, lane)
@@ -66,7 +66,7 @@ class Conventions:
     version: int = 1                  # of this record
 
     def check(self, source):
-        """Raises InputError, naming `source`, if a value is none that this version can follow."""
+        """Raises InputError, naming `source`, if this version does not know what a value means."""
         def need(truth, name, meaning):
             if not truth:
                 raise InputError(f'{source}: "{name}" is {getattr(self, name)!r}, not {meaning}')
@@ -103,7 +103,7 @@ def read_conventions(checkpoint_dir):
         # By name: a record that lacks one is not completed from 2018, and one of a later version says so below.
         conventions = Conventions(**{field.name: record[field.name] for field in dataclasses.fields(Conventions)})
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f'{path}: is no record of conventions ({type(error).__name__}: {error}); take the file '
+        raise InputError(f'{path}: is not a record of conventions ({type(error).__name__}: {error}); take the file '
                          f'that training wrote beside the checkpoint')
     conventions.check(path)
     return conventions
@@ -128,7 +128,7 @@ def write_conventions(model_dir, conventions):
     files.write_file(os.path.join(model_dir, CONVENTIONS_FILE), text.encode())
 
 
-# ---- Graph ----------------------------------------------------------------------------------------------------------
+# ---- Graph -----------------------------------------------------------------------------------------------------------
 
 def normalise(image, normalisation):
     """Raw RGB 0..255 [b, h, w, 3] of any type -> float32, what the network reads. The one place."""
@@ -248,7 +248,7 @@ def collect_summaries(disc_loss, l_var, l_dist, l_reg, input_image, prediction, 
     return tf.summary.merge(scalars), tf.summary.merge(scalars + pictures)
 
 
-# ---- Checkpoints ----------------------------------------------------------------------------------------------------
+# ---- Checkpoints -----------------------------------------------------------------------------------------------------
 
 def find_checkpoint(checkpoint_dir):
     """The path prefix of a folder's newest checkpoint, see `checkpoints`. Raises InputError if there is none."""
@@ -317,7 +317,7 @@ def restore(sess, checkpoint, variables, least=None, log=lambda line: None):
 
 @contextlib.contextmanager
 def constant_weights(checkpoint):
-    """In its block, get_variable gives the arrays of a checkpoint, and no variable is made.
+    """Within, get_variable returns the arrays of a checkpoint, and no variable is made.
 
     The network for inference is built so: in a fraction of the time, and what depends on weights alone is computed at
     once, see `enet`. checkpoint: path prefix. Raises InputError like `restore`.
@@ -351,7 +351,7 @@ def _misfit(name, shape, shapes):
 
 def _check_fit(checkpoint, problems, count):
     if problems:
-        raise InputError(f'{checkpoint}: is no checkpoint of this network, {len(problems)} of {count} variables '
+        raise InputError(f'{checkpoint}: is not a checkpoint of this network, {len(problems)} of {count} variables '
                          f'do not fit: {"; ".join(problems[:3])}{"; ..." if len(problems) > 3 else ""}')
 
 
@@ -410,7 +410,7 @@ def _save_for_serving(sess, inputs, outputs, folder):
     builder.save()
 
 
-# ---- The step of a training -----------------------------------------------------------------------------------------
+# ---- The step of a training ------------------------------------------------------------------------------------------
 
 WARM_UP = 0.05      # of a cosine schedule: in this part of all steps the learning rate rises
 NORM_DECAY = 0.99   # of batch norm's moving averages in the long run
@@ -463,8 +463,8 @@ def apply_if(finite, optimizer, gradients, moves, step):
 def check_memory(batch_size, image_size, feature_dim):
     """Raises InputError if a training step could not fit this machine's memory, by far.
 
-    A pixel of ENet's takes some 2,500 bytes in a step, one of the embedding and of the loss 40 a dimension (peak memory
-    by tests/benchmark.py).
+    A step takes some 2,500 bytes per pixel for ENet, and 40 per pixel and dimension for embedding and loss (by the peak
+    memory that tests/benchmark.py shows).
     """
     need = batch_size * image_size[0] * image_size[1] * (2500 + 40 * feature_dim)
     have = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') if hasattr(os, 'sysconf') else math.inf
@@ -474,7 +474,7 @@ def check_memory(batch_size, image_size, feature_dim):
                          f'--batch-size or --image-size')
 
 
-# ---- The folder of a training ---------------------------------------------------------------------------------------
+# ---- The folder of a training ----------------------------------------------------------------------------------------
 
 class StopSignal(threading.Event):
     """Within, the first SIGTERM or Ctrl-C only sets this event; the next ends the process at once."""
@@ -739,7 +739,7 @@ def _reason(error):
     return next((reason for reason in reasons if reason in str(error)), _first_line(error))
 
 
-# ---- More than one machine ------------------------------------------------------------------------------------------
+# ---- More than one machine -------------------------------------------------------------------------------------------
 #
 # Parameter servers (ps) hold the variables. Each replica, the chief and the workers, takes its own photos through the
 # network and hands its gradients in to tf.ConditionalAccumulators on the parameter servers; once all replicas have, the
@@ -1068,7 +1068,7 @@ class Replica:
 
 
 def _shared(name, dtype):
-    """A scalar on the parameter servers that is no part of a checkpoint."""
+    """A scalar on the parameter servers that does not belong to checkpoints."""
     return tf.get_variable(name, [], dtype, tf.zeros_initializer(), trainable=False, collections=['cluster'])
 
 

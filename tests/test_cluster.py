@@ -6,7 +6,6 @@ import glob
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import sys
 import numpy as np
 import pytest
 
-from data import command_line, quiet
+from data import command_line, quiet  # noqa: F401
 
 quiet.import_tensorflow()
 

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import pytest
 import clustering
 import inference
 import visualization
-from data import quiet
+from data import quiet, video
 from data.command_line import InputError
 
 SHAPE = (128, 72)
@@ -53,13 +54,23 @@ def write(path, photo):
     return path
 
 
-def write_video(path, photos):
+def write_video(path, photos, fps=10):
     fourcc = cv2.VideoWriter_fourcc(*('MJPG' if path.suffix == '.avi' else 'mp4v'))
-    writer = cv2.VideoWriter(str(path), fourcc, 10, photos[0].shape[1::-1])
+    writer = cv2.VideoWriter(str(path), fourcc, fps, photos[0].shape[1::-1])
     for photo in photos:
         writer.write(np.ascontiguousarray(photo[..., ::-1]))
     writer.release()
     return path
+
+
+def read_video(path):
+    """-> (frames, uint8 [num_frames, h, w, 3] RGB; frames per second)"""
+    capture, frames = cv2.VideoCapture(str(path)), []
+    found, frame = capture.read()
+    while found:
+        frames.append(frame[..., ::-1])
+        found, frame = capture.read()
+    return np.array(frames), capture.get(cv2.CAP_PROP_FPS)
 
 
 def read(path):
@@ -119,14 +130,57 @@ def test_one_picture_of_any_type_is_accepted(colour_network, run_script, tmp_pat
     assert outcome.status == 0 and os.listdir(tmp_path / 'out') == ['cluster_0000.png']
 
 
-def test_every_frame_of_a_video_is_processed_in_order(colour_network, run_script, tmp_path):
+def test_video_becomes_a_video_of_the_same_size_and_frame_rate(colour_network, run_script, tmp_path):
+    photos = [road('red', size=(256, 144))] * 2 + [road(size=(256, 144))] * 5
+    write_video(tmp_path / 'drive.mp4', photos, fps=29.97)
+    outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / 'out', '--bandwidth', '2')
+    assert outcome.status == 0 and outcome.err == '' and '7 pictures' in outcome.out
+    assert os.listdir(tmp_path / 'out') == ['drive.mp4'] and f"video: {tmp_path / 'out/drive.mp4'} (" in outcome.out
+    frames, fps = read_video(tmp_path / 'out/drive.mp4')
+    assert frames.shape == (7, 144, 256, 3) and fps == pytest.approx(29.97, abs=0.01)
+    colour = visualization.colour(0)   # of the lane line, which hides the photo
+    found = [(np.abs(frame.astype(int) - colour).max(axis=2) < 60).sum() for frame in frames]
+    assert min(found[:2]) > 15 and max(found[2:]) == 0
+
+
+def test_frames_and_masks_of_a_video_are_pictures_in_order(colour_network, run_script, tmp_path):
     write_video(tmp_path / 'drive.avi', [np.full([72, 128, 3], 30 * i, np.uint8) for i in range(7)])
-    outcome = run_script(inference, '-i', tmp_path / 'drive.avi', '-o', tmp_path / 'out',
+    outcome = run_script(inference, '-i', tmp_path / 'drive.avi', '-o', tmp_path / 'out', '--frames', '--masks',
                          '--json', tmp_path / 'p.json')
     assert outcome.status == 0 and '7 pictures' in outcome.out
+    assert len(os.listdir(tmp_path / 'out')) == 14
     grey = [read(tmp_path / f'out/cluster_{i:04d}.png').mean() for i in range(7)]
     np.testing.assert_allclose(grey, 30 * np.arange(7), atol=3)
     assert json_lines(tmp_path / 'p.json')[6]['raw_file'] == 'drive.avi/0006'
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_lanes_of_a_video_keep_their_ids_and_colours(colour_network, run_script, tmp_path, workers):
+    """The left lane is missed for two frames: the right one stays the second, and the left one returns as the first."""
+    frames = [road('red', 'blue')] * 3 + [road('blue')] * 2 + [road('red', 'blue')] * 3
+    write_video(tmp_path / 'drive.avi', frames)
+    outcome = run_script(inference, '-i', tmp_path / 'drive.avi', '-o', tmp_path / 'out', '--frames', '--bandwidth',
+                         '2', '--json', tmp_path / 'p.json', '--workers', workers, '--no-smoothing')
+    assert outcome.status == 0
+    ids = [line['ids'] for line in json_lines(tmp_path / 'p.json')]
+    assert ids == [[1, 2]] * 3 + [[2]] * 2 + [[1, 2]] * 3
+    red, green, _ = read(tmp_path / 'out/cluster_0004.png')[63, 105]
+    assert red < 60 < 100 < green   # as in the frames before, the second colour
+
+
+def test_photos_of_a_folder_are_not_tracked(colour_network, run_script, tmp_path):
+    for i in range(2):
+        write(tmp_path / f'in/{i}.png', road('red', 'blue'))
+    run_script(inference, '-i', tmp_path / 'in', '--no-pictures', '--json', tmp_path / 'p.json')
+    assert not any('ids' in line for line in json_lines(tmp_path / 'p.json'))
+
+
+def test_first_codec_that_can_be_encoded_is_taken(colour_network, run_script, tmp_path, monkeypatch):
+    monkeypatch.setattr(video, 'CODECS', {'none': 'no such codec', 'mp4v': 'the second'})
+    write_video(tmp_path / 'drive.mp4', [road('red')])
+    outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / os.fsdecode(b'\xff:'))
+    assert outcome.status == 0 and 'drive.mp4 (the second)' in outcome.out
+    assert os.listdir(os.path.join(os.fsencode(tmp_path), b'\xff:')) == [b'drive.mp4']
 
 
 @pytest.mark.parametrize('name', [b'\xff\xfe.mp4', b'10:30:00.mp4'])
@@ -291,7 +345,7 @@ def test_pipeline_keeps_the_order_and_bounds_the_items_in_memory():
         return i
 
     seen = []
-    for i in inference.run_pipeline(range(200), read, lambda i: i, finish, num_workers=3):
+    for i in inference.run_pipeline(range(200), [(read, 2), (lambda i: i, 2), (finish, 3)], num_workers=3):
         seen.append(i)
         with lock:
             under_way.remove(i)
@@ -311,7 +365,7 @@ def test_exception_in_any_stage_is_raised_and_ends_all_threads(stage, num_worker
     stages[stage] = fail
     seen = []
     with pytest.raises(ZeroDivisionError):
-        for i in inference.run_pipeline(range(1000), *stages, num_workers):
+        for i in inference.run_pipeline(range(1000), [(function, 2) for function in stages], num_workers):
             seen.append(i)
     assert seen == list(range(len(seen))) and len(seen) <= 5
     assert threading.active_count() == 1 or not any('ThreadPool' in t.name for t in threading.enumerate())
@@ -346,6 +400,23 @@ def test_stopped_run_writes_the_lanes_so_far(colour_network, run_script, tmp_pat
     assert outcome.status == 130 and 'p.json.part: holds the lanes of the 2 pictures' in outcome.err
     assert [line['raw_file'] for line in json_lines(tmp_path / 'p.json.part')] == ['a.png', 'b.png']
     assert (tmp_path / 'p.json').read_text() == 'earlier predictions'
+
+
+@pytest.mark.parametrize('stop, status', [(KeyboardInterrupt(), 130), (SystemExit(143), 143)],
+                         ids=['Ctrl-C', 'SIGTERM'])
+def test_stopped_run_leaves_a_playable_video(colour_network, run_script, tmp_path, monkeypatch, stop, status):
+    whole, calls = clustering.instance_ids, []
+
+    def interrupted(embedding, bandwidth, margins):
+        calls.append(1)
+        if len(calls) > 2:
+            raise stop
+        return whole(embedding, bandwidth, margins)
+    monkeypatch.setattr(clustering, 'instance_ids', interrupted)
+    write_video(tmp_path / 'drive.mp4', [road('red')] * 5)
+    outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / 'out', '--workers', '0')
+    assert outcome.status == status and 'out/drive.mp4: holds the 2 frames that were done' in outcome.err
+    assert os.listdir(tmp_path / 'out') == ['drive.mp4'] and len(read_video(tmp_path / 'out/drive.mp4')[0]) == 2
 
 
 # ---- Bad input -------------------------------------------------------------------------------------------------------
@@ -394,7 +465,61 @@ def test_truncated_video_is_processed_as_far_as_possible_and_named(colour_networ
     (tmp_path / 'cut.avi').write_bytes(data[:len(data) // 2])
     outcome = run_script(inference, '-i', tmp_path / 'cut.avi', '-o', tmp_path / 'out', '--bandwidth', '50')
     assert outcome.status == 1 and 'cut.avi' in one_line(outcome.err)
-    assert 5 <= len(os.listdir(tmp_path / 'out')) <= 11
+    assert 5 <= len(read_video(tmp_path / 'out/cut.mp4')[0]) <= 11
+
+
+def test_video_whose_size_changes_is_processed_up_to_there(colour_network, run_script, tmp_path):
+    class Changing:   # FFmpeg scales such frames to the size of the first; other libraries may not
+        def __init__(self, path):
+            self._capture = whole(path)
+            self.get = self._capture.get
+
+        def read(self):
+            found, frame = self._capture.read()
+            return found, frame[::2] if found and self.get(cv2.CAP_PROP_POS_FRAMES) > 5 else frame
+
+    whole = cv2.VideoCapture
+    write_video(tmp_path / 'drive.mp4', [road('red')] * 10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cv2, 'VideoCapture', Changing)
+        outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / 'out', '--bandwidth', '2')
+    assert outcome.status == 1 and 'drive.mp4: frame 5 is 128x36' in one_line(outcome.err)
+    assert len(read_video(tmp_path / 'out/drive.mp4')[0]) == 5
+
+
+@pytest.mark.parametrize('indir, outdir', [('drive.mp4', '.'), ('out/link.mp4', 'out'), ('out/link.mp4', '.')])
+def test_video_is_never_replaced_by_its_result(colour_network, run_script, tmp_path, monkeypatch, indir, outdir):
+    monkeypatch.chdir(tmp_path)
+    data = write_video(tmp_path / 'drive.mp4', [road('red')]).read_bytes()
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/link.mp4').symlink_to('../drive.mp4')
+    (tmp_path / 'link.mp4').symlink_to('drive.mp4')
+    outcome = run_script(inference, '-i', indir, '-o', outdir)
+    assert outcome.status == 1 and f'{indir}: lies in --outdir' in one_line(outcome.err)
+    assert (tmp_path / 'drive.mp4').read_bytes() == data and (tmp_path / 'out/link.mp4').is_symlink()
+
+
+def test_video_without_an_encoder_is_refused_in_one_line(colour_network, run_script, tmp_path, monkeypatch):
+    monkeypatch.setattr(video, 'CODECS', {'none': 'no such codec'})
+    write_video(tmp_path / 'drive.mp4', [road('red')])
+    outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / 'out')
+    assert outcome.status == 1 and 'out/drive.mp4: this OpenCV cannot encode none' in one_line(outcome.err)
+    assert os.listdir(tmp_path / 'out') == []
+
+
+def test_video_on_a_full_disk_is_named_and_an_earlier_one_kept(colour_network, run_script, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, [20, 72, 128, 3], np.uint8)
+    write_video(tmp_path / 'drive.mp4', noise)
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/drive.mp4').write_text('earlier result')
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / 'out', '--bandwidth', '50')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert outcome.status == 1 and 'out/drive.mp4: could not be written completely' in one_line(outcome.err)
+    assert contents(tmp_path / 'out') == {'drive.mp4': b'earlier result'}
 
 
 @pytest.mark.parametrize('kind', ['pipe', 'device'])

@@ -29,7 +29,7 @@ def one_line(outcome, *texts, status=1):
     assert all(text in outcome.err for text in texts), outcome.err
 
 
-# ---- Files that are not what they seem ------------------------------------------------------------------------------
+# ---- Files that are not what they seem -------------------------------------------------------------------------------
 
 def test_lock_that_is_a_link_is_refused_and_its_target_stays(home, data, train):
     (home / 'victim').write_text('mine')
@@ -68,7 +68,7 @@ def test_record_of_flags_that_is_no_object_is_one_line(home, data, finished, tra
     one_line(train('-s', data, *TRAIN), 'resume/flags.json', '--fresh')
 
 
-# ---- Saves that fail ------------------------------------------------------------------------------------------------
+# ---- Saves that fail -------------------------------------------------------------------------------------------------
 
 def test_folder_that_turns_read_only_during_a_save_is_a_warning(home, data, finished, train,
                                                                 monkeypatch):
@@ -114,7 +114,7 @@ def test_curves_survive_a_clock_that_is_set_back(home, data, finished, train, mo
     assert times == sorted(times)
 
 
-# ---- Flags and the environment --------------------------------------------------------------------------------------
+# ---- Flags and the environment ---------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('flag, value', [
     ('--clip', '1e39'), ('--learning-rate', '1e308'), ('--var', '1e308'), ('--ddist', '1e300'),

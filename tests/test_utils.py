@@ -268,7 +268,7 @@ def test_constants_that_do_not_fit_are_named_once_all_are_known(small_model):
 
 
 def test_partial_restore_of_nothing_at_all_is_an_error(small_model, sess):
-    with pytest.raises(InputError, match='is no checkpoint of this network'):
+    with pytest.raises(InputError, match='is not a checkpoint of this network'):
         utils.restore(sess, utils.find_checkpoint(small_model), [variable('other', [0])], least=1)
 
 
