@@ -678,10 +678,12 @@ class EventFile:
     def __init__(self, logdir, step, warn):
         self._warn, self._writer = warn, None
         # TensorBoard reads the files of a folder by name, and points by time: a clock that was set back since the last
-        # run must not put this file before that run's.
-        times = [re.search(r'\.tfevents\.(\d+\.?\d*)', path) for path in glob.glob(
-            os.path.join(glob.escape(logdir), 'events.out.tfevents.*'))]
-        self._late = max([0., *[float(found[1]) + 1. - time.time() for found in times if found]])
+        # run must not put this file before that run's, which was begun at the time in its name and written to last.
+        paths = glob.glob(os.path.join(glob.escape(logdir), 'events.out.tfevents.*'))
+        named = [re.search(r'\.tfevents\.(\d+\.?\d*)', path) for path in paths]
+        times = [float(found[1]) + 1. for found in named if found] + [
+            os.path.getmtime(path) for path in paths if os.path.isfile(path)]
+        self._late = max([0., *[known - time.time() for known in times]])
         self._path = os.path.join(logdir, f'events.out.tfevents.{time.time() + self._late:.6f}.{os.getpid()}')
         try:
             # Not tf.summary.FileWriter, whose thread fails with a traceback.
