@@ -31,8 +31,10 @@ def read_video(path):
     """
     if not os.path.isfile(path):
         raise InputError(f'{path}: is not a file')
-    # FFmpeg reads it when it opens its first file. A broken video is for our error line to tell, not for FFmpeg's.
+    # FFmpeg reads these when it opens its first file. A broken video is for our error line to tell, not for FFmpeg's;
+    # and a playlist, by whatever name, would make it open other files.
     os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
+    os.environ.setdefault('OPENCV_FFMPEG_CAPTURE_OPTIONS', 'format_whitelist;avi,matroska,mov,mpegts')
     with open(path, 'rb') as file:
         capture = cv2.VideoCapture(_name_for_ffmpeg(path, f'/dev/fd/{file.fileno()}'))
     found, first = capture.read()

@@ -538,15 +538,17 @@ def test_video_on_a_full_disk_is_named_and_an_earlier_one_kept(colour_network, r
     assert contents(tmp_path / 'out') == {'drive.mp4': b'earlier result'}
 
 
-@pytest.mark.parametrize('kind', ['pipe', 'device'])
-def test_video_that_is_a_pipe_or_device_is_refused(tmp_path, kind):
-    if kind == 'pipe':
-        os.mkfifo(tmp_path / 'v.mp4')
-    else:
-        (tmp_path / 'v.mp4').symlink_to('/dev/zero')
+@pytest.mark.parametrize('make, reason', [
+    (os.mkfifo, 'is not a file'), (lambda path: path.symlink_to('/dev/zero'), 'is not a file'),
+    (lambda path: path.write_text('ffconcat version 1.0\nfile whole.mp4\n'), 'is not a video'),
+    (lambda path: path.write_text('#EXTM3U\n#EXTINF:1,\nwhole.mp4\n#EXT-X-ENDLIST\n'), 'is not a video')],
+    ids=['pipe', 'device', 'list of files', 'playlist'])
+def test_what_never_ends_or_opens_other_files_is_no_video(tmp_path, make, reason):
+    write_video(tmp_path / 'whole.mp4', [road('red')] * 2)
+    make(tmp_path / 'v.mp4')
     outcome = subprocess.run([sys.executable, inference.__file__, '-i', tmp_path / 'v.mp4', '-o', tmp_path / 'out'],
                              capture_output=True, text=True, timeout=60)
-    assert outcome.returncode == 1 and 'v.mp4: is not a file' in one_line(outcome.stderr)
+    assert outcome.returncode == 1 and f'v.mp4: {reason}' in one_line(outcome.stderr)
 
 
 def test_more_workers_than_the_system_allows_are_refused(colour_network, run_script, tmp_path, monkeypatch):
