@@ -47,8 +47,9 @@ def evaluate(predictions, labels):
 
     An id switch is counted, as in the MOTA of Bernardin and Stiefelhagen, Evaluating Multiple Object Tracking
     Performance: The CLEAR MOT Metrics, 2008, where a label id is matched with another predicted id than when it was
-    last matched, however long ago. The jitter is that of the points, lane and row, that are matched in two successive
-    frames. It includes that of the labels, whose x are whole pixels: 0.4 px.
+    last matched, however long it was missed in between. One that leaves the labels and returns is a new one. The jitter
+    is that of the points, lane and row, that are matched in two successive frames. It includes that of the labels,
+    whose x are whole pixels: 0.4 px.
     Raises InputError if the two lists do not fit together or one has no ids.
     """
     _check(predictions, labels)
@@ -76,6 +77,7 @@ def evaluate(predictions, labels):
             if number in before:
                 changes.append(now[number] - before[number])
         before = now
+        last = {number: last[number] for number in label.ids if number in last}
 
     errors, changes = (np.concatenate([*values, [np.nan]]) for values in (errors, changes))
     errors, changes = np.abs(errors[np.isfinite(errors)]), changes[np.isfinite(changes)]
