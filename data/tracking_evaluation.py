@@ -47,8 +47,9 @@ def evaluate(predictions, labels):
 
     An id switch is counted, as in the MOTA of Bernardin and Stiefelhagen, Evaluating Multiple Object Tracking
     Performance: The CLEAR MOT Metrics, 2008, where a label id is matched with another predicted id than when it was
-    last matched, however long ago. The jitter is that of the points, lane and row, that are matched in two successive
-    frames. It includes that of the labels, whose x are whole pixels: 0.4 px.
+    last matched, however long it was missed in between; that match is kept while it is possible. A label id that leaves
+    the labels and returns is a new one. The jitter is that of the points, lane and row, that are matched in two
+    successive frames. It includes that of the labels, whose x are whole pixels: 0.4 px.
     Raises InputError if the two lists do not fit together or one has no ids.
     """
     _check(predictions, labels)
@@ -62,7 +63,8 @@ def evaluate(predictions, labels):
     for prediction, label in zip(predictions, labels):
         rows = label.h_samples
         predicted, true = (np.reshape(record.lanes, [-1, len(rows)]) for record in (prediction, label))
-        lanes, truths = _match(predicted, true, rows)
+        kept = [[last.get(number) == own for number in label.ids] for own in prediction.ids]
+        lanes, truths = _match(predicted, true, rows, kept)
         missed += len(true) - len(truths)
         false += len(predicted) - len(lanes)
         now = {}
@@ -76,6 +78,7 @@ def evaluate(predictions, labels):
             if number in before:
                 changes.append(now[number] - before[number])
         before = now
+        last = {number: last[number] for number in label.ids if number in last}
 
     errors, changes = (np.concatenate([*values, [np.nan]]) for values in (errors, changes))
     errors, changes = np.abs(errors[np.isfinite(errors)]), changes[np.isfinite(changes)]
@@ -85,11 +88,12 @@ def evaluate(predictions, labels):
                     np.sqrt(np.square(changes).mean()) if len(changes) else np.nan, accuracy)
 
 
-def _match(predicted, true, rows):
-    """Pairs the lanes of a frame: as many as can be, of these at least total distance.
+def _match(predicted, true, rows, kept):
+    """Pairs the lanes of a frame: those again that were pairs, then as many as can be, at least total distance.
 
     predicted: x in px, [P, rows], true: [T, rows], negative where a lane is absent. Two lanes may be a pair if their
     mean distance in x over the rows that they share is below tusimple_evaluation.lane_threshold of the true one.
+    kept: [P, T], whether the two were last matched with each other
     -> (predicted int [M], true int [M])
     """
     shared = (predicted[:, None] >= 0) & (true >= 0)
@@ -97,7 +101,8 @@ def _match(predicted, true, rows):
     distance = (np.abs(predicted[:, None] - true) * shared).sum(2) / np.maximum(count, 1)
     thresholds = np.array([tusimple_evaluation.lane_threshold(lane, rows) for lane in true])
     possible = (count >= _MIN_SHARED) & (distance < thresholds)
-    lanes, truths = optimize.linear_sum_assignment(np.where(possible, distance, 1e6))
+    kept = np.reshape(kept, possible.shape)
+    lanes, truths = optimize.linear_sum_assignment(np.where(possible, distance - 1e8 * kept, 1e6))
     good = possible[lanes, truths]
     return lanes[good], truths[good]
 

@@ -44,6 +44,15 @@ def test_switches_are_counted_against_the_last_match(ids, switches):
     assert measures.switches == 1000 * switches / 5 and measures.missed == ids.count(None) / 5
 
 
+def test_match_is_kept_while_it_is_possible_even_beside_a_nearer_lane():
+    measures = measure([{1: 103}, {1: 119, 2: 101}, {1: 121, 2: 101}], [{7: 100}] * 3)
+    assert measures.switches == 1000 / 3 and measures.mean_error == pytest.approx((3 + 19 + 1) / 3)
+
+
+def test_label_id_that_returns_is_a_new_one():
+    assert measure([{1: 100}, {}, {2: 100}], [{7: 100}, {}, {7: 100}]).switches == 0
+
+
 def test_two_lanes_that_swap_ids_are_two_switches():
     assert measure([{1: 100, 2: 500}, {2: 100, 1: 500}], [{8: 100, 9: 500}] * 2).switches == 1000
 
