@@ -274,7 +274,7 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         output = utils.add_transfer_layers_and_initialize(
             sess, features, conventions.feature_dim, conventions.head, start, log.append)
         model = tf.global_variables(scope='ENet/') + tf.global_variables(scope=f'{conventions.head}/')
-        variables = utils.get_trainable_variables_and_initialize(sess)
+        variables = utils.to_train()
         terms = loss_terms(output, batch.labels)
         penalty = utils.weight_decay(variables)
 
@@ -310,9 +310,10 @@ def train(flags, data, resuming, stop, replica, architecture=None):
             return sess.run(fetches, {images: photos, labels: instances})
 
         # Where it begins: at the state of a training that was stopped, or at the weights from above.
-        utils.get_trainable_variables_and_initialize(sess)   # Adam's slots, too
         run = utils.RunFolder(sess, flags.outdir, os.path.join(flags.outdir, RESUME), model, conventions, settings,
                               flags.keep)
+        if replica.is_chief and not resuming:
+            utils.get_trainable_variables_and_initialize(sess)   # what --modeldir does not have, and Adam's slots
         if replica.is_chief:
             begin(run, flags, source and utils.find_checkpoint(source), resuming, [v.op.name for v in model], log)
         replica.announce(sess)

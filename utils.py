@@ -574,7 +574,6 @@ class RunFolder:
         self._best = tf.get_variable('best_score', [], tf.float64, tf.constant_initializer(-math.inf), trainable=False)
         self._new_best = tf.placeholder(tf.float64, [])
         self._finish_epoch = tf.group(tf.assign(self._best, self._new_best), tf.assign_add(self._epochs, 1))
-        _initialize(sess, [self._epochs, self._best])
         self._variables = tf.global_variables()
         self._states = tf.train.Saver(self._variables, max_to_keep=keep, save_relative_paths=True)
         self._models = tf.train.Saver(model_variables, max_to_keep=1, save_relative_paths=True)
