@@ -315,6 +315,7 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         if replica.is_chief and not resuming:
             utils.get_trainable_variables_and_initialize(sess)   # what --modeldir does not have, and Adam's slots
         if replica.is_chief:
+            print(f'{utils.count_parameters() / 1e6:.2f} million weights')
             begin(run, flags, source and utils.find_checkpoint(source), resuming, [v.op.name for v in model], log)
         replica.announce(sess)
         step, epoch, best = run.counters()
@@ -571,11 +572,11 @@ def write_pictures(predict, summaries, flags, data, events, epoch, step):
         raise InputError(f'{data.valid[0][0]}: the output of the network is not finite')
     for summary in predict(images, labels, summaries):
         events.add(summary, step)
+    masks = visualization.colour_instances(np.int32(output[..., 1] > output[..., 0])) if flags.semantic else \
+        clustering.get_instance_masks(output, flags.bandwidth, (flags.dvar, flags.ddist))
     overviews = []
-    for i in range(len(images)):
-        ids = (output[i, ..., 1] > output[i, ..., 0]).astype(np.int32) if flags.semantic else \
-            clustering.instance_ids(output[i], flags.bandwidth, (flags.dvar, flags.ddist))
-        overview = visualization.overview(images[i], labels[i], output[i], ids)
+    for i, sample in enumerate(zip(images, labels, output, masks)):
+        overview = visualization.overview(*sample)
         files.write_image(os.path.join(flags.logdir, f'clusters_epoch{epoch:04d}_{i}.png'), overview)
         overviews.append(cv2.imencode('.png', overview[..., ::-1])[1].tobytes())
     events.add_pictures('clusters', overviews, step)

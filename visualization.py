@@ -81,6 +81,12 @@ def draw_instances(photo, ids, alpha=0.55):
     return picture
 
 
+def draw_mask(photo, mask, alpha=0.55):
+    """draw_instances, of instances that are coloured already: mask, uint8 [h, w, 3], see `colour_instances`."""
+    blended = np.rint(photo * (1 - alpha) + mask * alpha).astype(np.uint8)
+    return np.where(mask.any(axis=-1, keepdims=True), blended, photo)
+
+
 def _boxes(ids):
     """Bounding boxes of the instances. -> list of (number, (top, bottom, left, right)), bottom and right exclusive"""
     rows, columns = np.nonzero(ids > 0)   # sorted by row
@@ -142,15 +148,16 @@ def embedding_as_colours(embedding):
     return picture
 
 
-def overview(photo, label, embedding, ids):
+def overview(photo, label, embedding, mask):
     """Photo and label (top), embedding and instances (bottom) in one picture. -> uint8 [2 h + 4, 2 w + 4, 3]
 
-    photo: uint8 [h, w, 3]; label: [h', w'], any instance values; embedding: [h', w', feature_dim]; ids: [h', w']
+    photo: uint8 [h, w, 3]; label: [h', w'], any instance values; embedding: [h', w', feature_dim]
+    mask: the instances in colours, uint8 [h, w, 3], see `colour_instances`
     """
     height, width = photo.shape[:2]
     panels = [photo, draw_instances(photo, number_instances(label)),
               files.resize_image(embedding_as_colours(embedding), (width, height)),
-              draw_instances(photo, ids)]
+              draw_mask(photo, mask)]
     picture = np.full([2 * height + 4, 2 * width + 4, 3], 255, np.uint8)
     for panel, y, x in zip(panels, (0, 0, height + 4, height + 4), (0, width + 4, 0, width + 4)):
         picture[y:y + height, x:x + width] = panel

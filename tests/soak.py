@@ -5,10 +5,11 @@
 Real processes of training.py, which save after every step, are stopped with SIGKILL and started again until they are
 done, over and over until there were so many kills. The weights, the optimizer's state and the TensorBoard curves of
 each finished training have to be those of the undisturbed one, bit for bit; the exit status is 1 if any is not. The
-data is drawn. The network is ENet with a bottleneck in place of all; with --full it is all of ENet.
+data is drawn. The network is the small one of the tests; with --full it is all of ENet.
 """
 import argparse
 import collections
+import functools
 import mmap
 import os
 import pathlib
@@ -44,13 +45,13 @@ def child(phase_path, full, argv):
             finally:
                 phase[0] = before or PHASES.index('between them')
         return run
-    training.Training.take_step = noted(training.Training.take_step, 1)
+    utils.SingleProcess.run_step = noted(utils.SingleProcess.run_step, 1)
     training.validate = noted(training.validate, 2)
-    utils.Trainer._save = noted(utils.Trainer._save, 3)
+    utils.RunFolder._save = noted(utils.RunFolder._save, 3)
     if not full:
-        test_training.shrink(pytest.MonkeyPatch())
+        test_training.quicken(pytest.MonkeyPatch())
     sys.argv = ['training.py', *argv]
-    command_line.run(training.main)
+    command_line.run(functools.partial(training.main, architecture=None if full else test_training.NETWORK))
 
 
 class Life:

@@ -37,23 +37,29 @@ NETWORK = reference.small_enet()
 SMALL = ['--image-size', '64', '32', '--batch-size', '5', '--summary-steps', '1', '--no-augment', '--workers', '1']
 
 CHILD = '''
+import functools
 import sys
 sys.path[:0] = [{root!r}, {root!r} + '/tests']
 import pytest
 import test_training
 from data import command_line
 sys.argv[0] = 'training.py'
-test_training.shrink(pytest.MonkeyPatch())
-command_line.run(test_training.training.main)
+test_training.quicken(pytest.MonkeyPatch())
+command_line.run(functools.partial(test_training.training.main, architecture=test_training.NETWORK))
 '''
 
 
-def shrink(patch):
-    """Makes the network of a training small, and the start of its session quick."""
-    patch.setattr(training, 'main', functools.partial(training.main, architecture=NETWORK))   # in other processes
+def quicken(patch):
+    """Makes the start of a session quick."""
     options = tf.ConfigProto()
     options.graph_options.rewrite_options.disable_meta_optimizer = True
     patch.setattr(tf, 'Session', functools.partial(tf.Session, config=options))
+
+
+def shrink(patch):
+    """Makes the network of training.main small, too."""
+    patch.setattr(training, 'main', functools.partial(training.main, architecture=NETWORK))
+    quicken(patch)
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -172,7 +178,7 @@ def child(*args, cwd, text='epoch 1 ', then=None, **kwargs):
 
 def test_training_separates_the_lanes(home, data, run_script, train):
     outcome = train('-s', data, '--epochs', '30', '--learning-rate', '0.01', '--pictures', '15', *SMALL)
-    assert outcome.status == 0 and outcome.err == ''
+    assert outcome.status == 0 and outcome.err == '' and 'million weights' in outcome.out
     values = {(tag, step): value for tag, step, value in curves(home / 'log')}
     # Pixels to their means, and means apart: what is left is the regularisation, which is no goal.
     pull_and_push = [values['loss/var', step] + values['loss/dist', step] for step in (2, 60)]

@@ -127,11 +127,12 @@ def test_embedding_of_two_dimensions_has_no_blue():
 def test_overview_has_four_panels():
     photo = np.full([16, 24, 3], 90, np.uint8)
     label = np.where(blocks() > 0, 20 + 50 * (blocks() - 1), 0)
-    picture = visualization.overview(photo, label, np.zeros([16, 24, 3]), np.zeros([16, 24], np.int32))
+    mask = visualization.colour_instances(np.flip(blocks()))
+    picture = visualization.overview(photo, label, np.zeros([16, 24, 3]), mask)
     assert picture.shape == (36, 52, 3) and picture.dtype == np.uint8
     np.testing.assert_array_equal(picture[:16, :24], photo)
     np.testing.assert_array_equal(picture[:16, 28:], visualization.draw_instances(photo, blocks()))
-    np.testing.assert_array_equal(picture[20:, 28:], photo)   # no clusters found
+    np.testing.assert_array_equal(picture[20:, 28:], visualization.draw_instances(photo, np.flip(blocks())))
 
 
 @pytest.mark.parametrize('feature_dim', [1, 2, 3, 8])
