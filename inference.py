@@ -14,6 +14,11 @@ out, the others are done, and the exit status is 1.
 A video becomes one video of the same size and frame rate, without sound, with its instances coloured and its lane
 lines drawn. A run that is stopped leaves the frames that were done.
 """
+from data import command_line
+
+if __name__ == '__main__':
+    command_line.exit_on_interrupt()   # the imports below take half a second
+
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -22,11 +27,6 @@ import itertools
 import os
 import re
 import time
-
-from data import command_line
-
-if __name__ == '__main__':
-    command_line.exit_on_interrupt()   # the imports below take half a second
 
 import numpy as np
 import tqdm
