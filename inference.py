@@ -15,6 +15,11 @@ A video becomes one video of the same size and frame rate, without sound, with i
 drawn. A lane keeps its number and its colour from frame to frame. A run that is stopped leaves the frames that were
 done.
 """
+from data import command_line
+
+if __name__ == '__main__':
+    command_line.exit_on_interrupt()   # the imports below take half a second
+
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -23,11 +28,6 @@ import itertools
 import os
 import re
 import time
-
-from data import command_line
-
-if __name__ == '__main__':
-    command_line.exit_on_interrupt()   # the imports below take half a second
 
 import numpy as np
 import tqdm

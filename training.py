@@ -26,6 +26,11 @@ and started again.
 a training needs to go on: however it was stopped, the same command, without --fresh, resumes it, and the result is the
 same.
 """
+from data import command_line
+
+if __name__ == '__main__':
+    command_line.exit_on_interrupt()   # the imports below take half a second
+
 import collections
 import contextlib
 import glob
@@ -33,11 +38,6 @@ import math
 import os
 import sys
 import time
-
-from data import command_line
-
-if __name__ == '__main__':
-    command_line.exit_on_interrupt()   # the imports below take half a second
 
 import cv2
 import numpy as np

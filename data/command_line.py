@@ -104,8 +104,8 @@ def _exit_at_once(number, frame):
 def run(main):
     """Calls main() and ends the process: the whole of a script's `if __name__ == '__main__'`.
 
-    The exit status is what main returns (None: 0). An InputError or OSError becomes one line on stderr and
-    status 1; Ctrl-C one line (the KeyboardInterrupt's own text, if main gave it one) and status 130; SIGTERM
+    The exit status is what main returns (None: 0). An InputError, OSError or MemoryError becomes one line on stderr
+    and status 1; Ctrl-C one line (the KeyboardInterrupt's own text, if main gave it one) and status 130; SIGTERM
     status 143.
 
     Printing never fails and never stops the work. What is printed to a stream that was closed, or whose reader has gone
@@ -122,7 +122,7 @@ def run(main):
         status = main()
     except SystemExit as end:
         status = end.code
-    except (InputError, OSError) as error:
+    except (InputError, OSError, MemoryError) as error:
         status = 1
         print(f'{_script()}: error: {_one_line(describe(error))}', file=sys.stderr)
     except KeyboardInterrupt as error:
@@ -179,6 +179,8 @@ def describe(error):
     """An exception in words: `path: No space left on device` rather than `[Errno 28] ...`. -> str"""
     if isinstance(error, OSError) and error.strerror:
         return f'{error.filename}: {error.strerror}' if error.filename is not None else error.strerror
+    if isinstance(error, MemoryError):
+        return 'there is not enough memory'
     return str(error) or type(error).__name__
 
 

@@ -62,7 +62,7 @@ def _import_silently(module):
         os.dup2(noise.fileno(), 2)
         try:
             importlib.import_module(module)
-        except BaseException:
+        except Exception:   # not for Ctrl-C
             noise.seek(0)
             os.write(stderr, noise.read())
             raise

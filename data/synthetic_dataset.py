@@ -17,20 +17,20 @@ How a scene comes about: everything that is true of the world (camera, road, lin
 are projected into the label, and the photo is painted. The camera is a pinhole over a road that bends like a clothoid
 and rises or falls. Colours are display values 0..255, not linear light.
 """
-
-import concurrent.futures
-import functools
-import multiprocessing
 import os
-import signal
 import sys
-import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
 from data import command_line
 
 if __name__ == '__main__':
     command_line.exit_on_interrupt()   # the imports below take half a second
+
+import concurrent.futures
+import functools
+import multiprocessing
+import signal
+import threading
 
 import cv2
 import numpy as np
@@ -138,7 +138,7 @@ def job(write, index):
 
 def start_worker():
     cv2.setNumThreads(1)  # the processes share the cores already
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
@@ -154,7 +154,10 @@ def write_all(write, num, workers, unit):
     # More processes than cores would only take memory.
     pool = concurrent.futures.ProcessPoolExecutor(min(workers, num, os.cpu_count()), context, start_worker)
     try:
+        # Ctrl-C is for this process, which ends the workers. They ignore it from their first moment, as they inherit.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         written = pool.map(functools.partial(job, write), range(num), chunksize=4)
+        signal.signal(signal.SIGINT, handler)
         return list(tqdm.tqdm(written, total=num, unit=unit, disable=None))
     except (concurrent.futures.process.BrokenProcessPool, MemoryError):
         raise command_line.InputError('a worker process ran out of memory or was ended from outside; if memory is '

@@ -11,19 +11,19 @@ that an earlier run wrote; until then, and if the run fails, that stays as it is
 the files leaves a folder that training refuses; run again, the script completes it. Pictures NNNN.png that no run
 wrote are never touched: with such the output folder is refused.
 """
-
-import concurrent.futures
 import os
-import re
-import shutil
 import sys
-import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from data import command_line
 
 if __name__ == '__main__':
     command_line.exit_on_interrupt()   # the imports below take half a second
+
+import concurrent.futures
+import re
+import shutil
+import tempfile
 
 import cv2
 import numpy as np

@@ -10,13 +10,7 @@ The rules are those of the benchmark's own program (github.com/TuSimple/tusimple
 reproduced to the last digit, including its corner cases: a label lane without points counts as a lane; one
 prediction may be the best match of two lanes, so that FP can fall below 0.
 """
-
-import collections
-import csv
-import io
-import json
 import os
-import re
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -24,6 +18,12 @@ from data import command_line
 
 if __name__ == '__main__':
     command_line.exit_on_interrupt()   # the imports below take half a second
+
+import collections
+import csv
+import io
+import json
+import re
 
 import cv2
 import numpy as np

@@ -74,6 +74,7 @@ def end_of(main, capsys):
     (command_line.InputError('photo.jpg: is\nempty'), 1, 'error: photo.jpg: is empty'),
     (OSError(errno.ENOSPC, 'No space left', 'out.png'), 1, 'error: out.png: No space left'),
     (OSError('odd'), 1, 'error: odd'),
+    (MemoryError('Unable to allocate 9. TiB'), 1, 'error: there is not enough memory'),
     (command_line.InputError('\x1b[2J\udcffé.jpg: is empty'), 1, r'error: \x1b[2J\udcffé.jpg: is empty'),
     (KeyboardInterrupt(), 130, 'interrupted'),
     (KeyboardInterrupt('resume with --x'), 130, 'resume with --x'),
@@ -199,10 +200,12 @@ def test_all_that_is_printed_arrives_at_a_slow_reader(tmp_path):
     assert process.wait(30) == 0
 
 
-@pytest.mark.parametrize('script', ['training.py', 'inference.py', 'data/tusimple_dataset_processing.py',
-                                    'data/tusimple_evaluation.py', 'data/synthetic_dataset.py'])
-def test_ctrl_c_during_imports_is_one_line(tmp_path, script):
-    (tmp_path / 'cv2.py').write_text('import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n')
+@pytest.mark.parametrize('script, module', [
+    ('training.py', 'cv2'), ('inference.py', 'cv2'), ('inference.py', 'concurrent'),
+    ('data/tusimple_dataset_processing.py', 'concurrent'), ('data/tusimple_evaluation.py', 'csv'),
+    ('data/synthetic_dataset.py', 'concurrent')])
+def test_ctrl_c_during_imports_is_one_line(tmp_path, script, module):
+    (tmp_path / f'{module}.py').write_text('import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n')
     process = subprocess.run([sys.executable, os.path.join(ROOT, script), '--help'], capture_output=True, text=True,
                              env={**os.environ, 'PYTHONPATH': str(tmp_path)})
     assert (process.returncode, process.stderr) == (130, f'{os.path.basename(script)}: interrupted\n')

@@ -1,10 +1,10 @@
 """data/synthetic_dataset.py: geometry like real labels, photos that show what the labels say, whole files."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import os
-import select
 import subprocess
 import sys
 
@@ -227,17 +227,23 @@ def start(folder, *flags, **kwargs):
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path):
-    photo = tmp_path / 'clips/synthetic/000000/20.jpg'
-    photo.parent.mkdir(parents=True)
-    os.mkfifo(photo)
-    reader = os.open(photo, os.O_RDONLY | os.O_NONBLOCK)
     parent = start(tmp_path, '--num', 100000, '--workers', 2)
     try:
-        assert select.select([reader], [], [], 120)[0]  # a worker has painted the first scene
+        while not (tmp_path / 'clips').exists():  # until a worker has painted a scene
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                pytest.fail(f'ended with {parent.wait(0.05)}')
     finally:
         parent.kill()
-        os.close(reader)
     parent.communicate(timeout=60)  # the end of the pipe: no worker is left
+
+
+def test_workers_leave_ctrl_c_to_their_parent_from_their_first_moment(tmp_path):
+    (tmp_path / 'sitecustomize.py').write_text(
+        'import os, signal, sys\n'
+        'if "--multiprocessing-fork" in sys.orig_argv:\n'
+        '    os.kill(os.getpid(), signal.SIGINT)\n')
+    process = start(tmp_path / 'out', '--num', 1, env={**os.environ, 'PYTHONPATH': str(tmp_path)})
+    assert 'Traceback' not in process.communicate()[0] and process.returncode == 0
 
 
 def out_of_memory(folder, seed, index):
