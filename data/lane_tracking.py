@@ -24,6 +24,9 @@ _GATE = 0.4
 _HORIZON = 25  # rows between the horizon and the first row of the lanes
 _UNSHARED = 30.0  # px: cost of all rows in which only one of two lines exists, as a share of the rows of both
 _MIN_SHARED = 2  # rows
+# A line that is detected twice for a moment goes on as the older track: px that are added to the distance of a new one,
+# and the seconds after which a third of them is left.
+_YOUNG, _YOUNG_TIME = 60.0, 0.5
 
 # Correct
 # Seconds after which a third of an error remains.
@@ -47,7 +50,7 @@ class LaneTracker:
         max_gap: seconds for which a lane that is not detected keeps its id
         """
         self.rows, self.smoothing = np.asarray(h_samples, np.float64), smoothing
-        self.max_unseen = round(max_gap * frame_rate)
+        self.frame_rate, self.max_unseen = frame_rate, round(max_gap * frame_rate)
         self.common_gain, self.lane_gain = (1 - np.exp(-1 / (seconds * frame_rate))
                                             for seconds in (_COMMON_TIME, _LANE_TIME))
         self.next_id = 1
@@ -74,7 +77,8 @@ class LaneTracker:
         motions = _motions(self.x, known, self.rows, horizon)
 
         self.x += _move(motions, self.velocity)
-        tracks, found = _match(self.x, known, lanes, present, self.rows - horizon)
+        young = _YOUNG * np.exp(-self.age / (_YOUNG_TIME * self.frame_rate))
+        tracks, found = _match(self.x, known, lanes, present, self.rows - horizon, young)
         shared = known[tracks] & present[found]
         deviation = lanes[found] - self.x[tracks]
         # Only lanes of the last frame: one that returns from a gap may have drifted.
@@ -83,8 +87,10 @@ class LaneTracker:
         self.velocity += self.common_gain ** 2 / (2 - self.common_gain) * motion
         deviation -= _move(motions[tracks], motion)
 
-        # The longer a row was not detected, and the younger the track, the more the detection counts.
-        gain = np.maximum(1 - (1 - self.lane_gain) ** (self.unseen[tracks] + 1), 1 / (self.age[tracks, None] + 1))
+        # The longer a lane was not detected, and the younger the track, the more the detection counts: in all rows alike,
+        # lest the line have a step.
+        waited = self.unseen[tracks].min(1, keepdims=True) + 1
+        gain = np.maximum(1 - (1 - self.lane_gain) ** waited, 1 / (self.age[tracks, None] + 1))
         for track, lane, part, step in zip(tracks, found, shared, gain * deviation):
             self.x[track, part] += step[part]
             # New rows begin with the offset of the nearest old one, so that the line has no step.
@@ -114,18 +120,18 @@ class LaneTracker:
         self.unseen = np.concatenate([self.unseen[keep], np.where(present[new], 0, self.max_unseen + 1)])
 
 
-def _match(x, known, lanes, present, below_horizon):
+def _match(x, known, lanes, present, below_horizon, young):
     """Assigns lanes, [L, rows], to the tracks with lines x, [K, rows], at least total cost.
 
     -> (tracks int [M], lanes int [M]). The cost is the mean |distance in x| over shared rows, plus that of the rows in
-    which only one of them exists: where a lane forks, its id goes on with the longer branch.
+    which only one of them exists: where a lane forks, its id goes on with the longer branch; plus young, [K], px.
     """
     shared, either = known[:, None] & present, known[:, None] | present
     count = shared.sum(2)
     distance = (np.abs(x[:, None] - lanes) * shared).sum(2) / np.maximum(count, 1)
     gate = _GATE * (below_horizon * shared).sum(2) / np.maximum(count, 1)
     possible = (distance <= gate) & (count >= _MIN_SHARED)
-    cost = distance + _UNSHARED * (1 - count / np.maximum(either.sum(2), 1))
+    cost = distance + _UNSHARED * (1 - count / np.maximum(either.sum(2), 1)) + young[:, None]
     tracks, found = optimize.linear_sum_assignment(np.where(possible, cost, 1e6))
     good = possible[tracks, found]
     return tracks[good], found[good]
