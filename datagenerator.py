@@ -183,7 +183,7 @@ class BatchQueue:
     def _fill(self, sess, coord, start_step):
         with coord.stop_on_exception(), concurrent.futures.ThreadPoolExecutor(self._workers, 'loader') as pool:
             samples = prefetch.in_order(pool, self._load, self._order(start_step), self._batch_size + self._workers)
-            with contextlib.closing(samples):
+            with contextlib.closing(samples):   # what has not begun at a stop is cancelled
                 batch = []
                 for sample in samples:
                     if coord.should_stop():

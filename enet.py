@@ -456,8 +456,8 @@ def _prelu_with_gradient(x, slope):
 def max_pool(x):
     """2x2 max-pooling. x: float32 [b, h, w, c], even h and w -> (float32 [b, h/2, w/2, c], indices).
 
-    indices: [b, h/2, w/2, c], which of a window's pixels is the first largest: 0 1 above, 2 3 below. Bytes between fused
-    kernels, for a quarter of the memory; float32 elsewhere, since TFLite cannot add bytes.
+    indices: [b, h/2, w/2, c], which of a window's pixels is the first largest: 0 1 above, 2 3 below. They are bytes
+    between fused kernels, for a quarter of the memory, and float32 elsewhere, since TFLite cannot add bytes.
     """
     a, b, c, d = tf.split(tf.nn.space_to_depth(x, 2), 4, axis=-1)
     pooled = tf.maximum(tf.maximum(a, b), tf.maximum(c, d))
@@ -475,6 +475,3 @@ def unpool(x, indices):
     corners = tf.constant([[0], [1], [2], [3]], indices.dtype)
     quads = tf.where_v2(tf.equal(indices[:, :, :, None], corners), x[:, :, :, None], 0.)
     return tf.nn.depth_to_space(tf.reshape(quads, [batch, height, width, 4 * depth]), 2)
-
-
-loops = fused_kernels

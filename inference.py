@@ -2,7 +2,7 @@
 
     python inference.py                                        the shipped model on the shipped photos
     python inference.py --indir photos --outdir results        a folder of your own
-    python inference.py --indir drive.mp4 --draw-lanes         every frame of a video
+    python inference.py --indir drive.mp4 --outdir results     a video, which becomes results/drive.mp4
     python inference.py --indir test_tasks_0627.json --json predictions.json --no-pictures
     python inference.py --export lanes/1                       the network alone, for TensorFlow Serving and others
 
@@ -10,10 +10,16 @@ Each photo becomes cluster_NNNN.png, the photo at its own size with every instan
 cluster (the background) left as it is. NNNN counts from 0000 through the inputs as sorted by name, as listed
 in the JSON by lines that can be used, or frame by frame. A photo that cannot be used is named and its number left
 out, the others are done, and the exit status is 1.
+
+A video becomes one video of the same size and frame rate, without sound, with its lanes coloured and their lines
+drawn. A lane keeps its number and its colour from frame to frame. A run that is stopped leaves the frames that were
+done.
 """
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
+import itertools
 import os
 import re
 import time
@@ -51,6 +57,9 @@ class Photo:
     embedding: np.ndarray = None   # float32 [h', w', feature_dim], at the size of the network
     ids: np.ndarray = None         # int [h', w']: 0 is background, instances 1, 2, ... from left to right
     lanes: list = None             # [num_lanes][len(h_samples)] x in px
+    lane_ids: list = None          # [num_lanes] int, from 1: the instance that is the lane; of a video its track
+    num_lanes: int = None
+    frame: np.ndarray = None       # uint8 [h, w, 3] RGB, what becomes of a frame in the video that is written
     scattered: bool = False        # see clustering.is_scattered
     network_ms: float = None
     clustering_ms: float = None
@@ -77,14 +86,23 @@ def parse_flags(argv):
                        help='Folder of photos (jpg, jpeg, png, bmp), one photo, a video (mp4, avi, mov), or '
                             'a TuSimple JSON whose raw_file are relative to its own folder.')
     group.add_argument('-o', '--outdir', default=beside_script('inference_test/results'),
-                       help='Folder for the pictures; created if it does not exist.')
+                       help='Folder for the pictures or the video; created if it does not exist.')
     group = parser.add_argument_group('clustering')
     group.add_argument('--bandwidth', type=command_line.bandwidth,
                        help='Bandwidth of mean shift, a distance in embedding space (default: that of the model).')
     group = parser.add_argument_group('outputs')
     group.add_argument('--draw-lanes', action='store_true',
-                       help='Draw the lane lines into cluster_NNNN.png.')
-    group.add_argument('--no-pictures', action='store_true', help='Do not write cluster_NNNN.png.')
+                       help='Draw the lane lines into cluster_NNNN.png; a video has them without being asked.')
+    group.add_argument('--frames', action='store_true',
+                       help='Write cluster_NNNN.png per frame of a video instead of a video.')
+    group.add_argument('--no-smoothing', action='store_true',
+                       help='Draw and write the lane lines of each frame of a video as they were found, not smoothed '
+                            'over time. Lanes keep their ids all the same.')
+    group.add_argument('--codec', choices=video.CODECS,
+                       help='Codec of the video: avc1 (H.264) and vp09 (VP9) play in browsers; mp4v (MPEG-4) and MJPG '
+                            '(Motion JPEG) do not, but are written up to 50 times faster than vp09. The default is '
+                            'avc1, or mp4v where this OpenCV has no encoder for it.')
+    group.add_argument('--no-pictures', action='store_true', help='Write neither cluster_NNNN.png nor a video.')
     group.add_argument('--masks', action='store_true',
                        help='Write mask_NNNN.png, the instance ids at the size of the photo: 0 is background, '
                             'instances count 1, 2, ... from left to right; 8 bits per pixel, 16 for more than 255 '
@@ -94,8 +112,8 @@ def parse_flags(argv):
                             'instance, and embedding_NNNN.png, its first three dimensions as colours.')
     group.add_argument('--json', metavar='FILE',
                        help='Write the lanes in the format of the TuSimple benchmark, one line per photo: '
-                            'raw_file, lanes and h_samples in pixels, and run_time in ms (network, clustering and '
-                            'lanes).')
+                            'raw_file, lanes and h_samples in pixels, run_time in ms (network, clustering and lanes); '
+                            'for a video also ids, a number per lane that it keeps from frame to frame.')
     group = parser.add_argument_group('export')
     group.add_argument('--export', metavar='DIR',
                        help='Write the network as a SavedModel into a new folder, for TensorFlow Serving, '
@@ -116,13 +134,15 @@ def parse_flags(argv):
         if getattr(flags, name) == '':
             parser.error(f'argument --{name}: is empty; give a name')
     if flags.export:
-        for name in ('json', 'bandwidth', 'draw_lanes', 'masks', 'scatter', 'no_pictures'):
+        for name in ('json', 'bandwidth', 'draw_lanes', 'frames', 'no_smoothing', 'codec', 'masks', 'scatter',
+                     'no_pictures'):
             if getattr(flags, name) != parser.get_default(name):
                 parser.error(f'argument --{name.replace("_", "-")}: is about photos, and --export reads none')
     if flags.no_pictures and not (flags.json or flags.masks or flags.scatter):
         parser.error('--no-pictures leaves nothing to do: ask for --json, --masks or --scatter')
-    if flags.no_pictures and flags.draw_lanes:
-        parser.error('--draw-lanes draws into the pictures that --no-pictures leaves out: give one of them')
+    for name in ('draw_lanes', 'frames', 'codec'):
+        if flags.no_pictures and getattr(flags, name):
+            parser.error(f'--{name.replace("_", "-")} is about what --no-pictures leaves out: give one of them')
     flags.writes_pictures = not flags.no_pictures or flags.masks or flags.scatter
     return flags
 
@@ -130,30 +150,40 @@ def parse_flags(argv):
 # ---- Photos ----------------------------------------------------------------------------------------------------------
 
 def find_photos(indir):
-    """What --indir stands for. -> (photos, how many or None, problems)
+    """What --indir stands for. -> (photos, problems, clip)
 
-    photos: a list of Photo without their images; of a video, an iterator of Photo with theirs. How many: None for a
-    video whose header does not say. problems: a line for each entry of a TuSimple JSON that cannot be used. Raises
-    InputError if there is no photo at all.
+    photos: a list of Photo without their images; of a video, an iterator of Photo with theirs. problems: a line for
+    each entry of a TuSimple JSON that cannot be used. clip: the video.Clip, or None. Raises InputError if there is no
+    photo at all.
     """
-    extension = os.path.splitext(indir)[1].lower()
+    name, extension = os.path.basename(indir), os.path.splitext(indir)[1].lower()
     if os.path.isdir(indir):
         paths = files.list_images(indir)
-        photos = [Photo(number, os.path.basename(path), path) for number, path in enumerate(paths)]
-        return photos, len(photos), []
+        return [Photo(number, os.path.basename(path), path) for number, path in enumerate(paths)], [], None
     try:
         os.stat(indir)
     except FileNotFoundError:
         raise InputError(f'{indir}: no such file or folder')
     if extension == '.json':
-        photos, problems = read_task(indir)
-        return photos, len(photos), problems
-    name = os.path.basename(indir)
+        return *read_task(indir), None
     if extension in video.EXTENSIONS:
-        frames, count = video.read_frames(indir)
-        photos = (Photo(number, f'{name}/{number:04d}', indir, image=frame) for number, frame in enumerate(frames))
-        return photos, count, []
-    return [Photo(0, name, indir)], 1, []
+        clip = video.read_video(indir)
+        return frames_as_photos(clip, indir), [], clip
+    return [Photo(0, name, indir)], [], None
+
+
+def frames_as_photos(clip, path):
+    """The frames of a video. -> iterator of Photo; the last one has an error if the video cannot be read to its end"""
+    frames = iter(clip.frames)
+    for number in itertools.count():
+        photo = Photo(number, f'{os.path.basename(path)}/{number:04d}', path)
+        try:
+            photo.image = next(frames)
+        except StopIteration:
+            return
+        except InputError as error:
+            photo.error = error
+        yield photo
 
 
 def read_task(json_path):
@@ -174,7 +204,7 @@ def read_task(json_path):
 
 def read_photo(photo):
     """Sets photo.image, or photo.error if it cannot be read. -> photo"""
-    if photo.image is None:   # frames of a video have theirs
+    if photo.image is None and photo.error is None:   # frames of a video have one or the other
         try:
             photo.image = files.read_image(photo.path)
         except InputError as error:
@@ -184,11 +214,12 @@ def read_photo(photo):
 
 # ---- From photos to embeddings ---------------------------------------------------------------------------------------
 
-def rebuild_graph(sess, checkpoint_dir, input_image, batch_size, feature_dim):
+def rebuild_graph(sess, checkpoint_dir, input_image, batch_size, feature_dim, architecture=None):
     """Builds the network for inference in sess.graph, with the weights of a checkpoint as constants.
 
     input_image: [b, h, w, 3] of any type, raw RGB 0..255; h and w multiples of 8
     batch_size: not used, any batch does; feature_dim: that of the checkpoint
+    architecture: of the network, an enet.Architecture, by default the paper's
     Raises InputError if the checkpoint cannot be used.
     -> embedding, float32 [b, h, w, feature_dim]
     """
@@ -201,14 +232,14 @@ def rebuild_graph(sess, checkpoint_dir, input_image, batch_size, feature_dim):
         raise InputError(f'{checkpoint_dir}: is a semantic model, which tells lane from road but not lane from '
                          'lane; train on from it')
     with sess.graph.as_default(), utils.constant_weights(utils.find_checkpoint(checkpoint_dir)):
-        return utils.build_model(input_image, conventions)
+        return utils.build_model(input_image, conventions, architecture=architecture)
 
 
-def load_network(checkpoint_dir):
+def load_network(checkpoint_dir, architecture=None):
     """The network of a checkpoint as a function. -> (embed, conventions)
 
-    embed: from uint8 [b, h, w, 3], RGB at the size of the conventions, to float32 [b, h, w, feature_dim]. Raises
-    InputError, see `rebuild_graph`.
+    embed: from uint8 [b, h, w, 3], RGB at the size of the conventions, to float32 [b, h, w, feature_dim].
+    architecture and the InputError that is raised: see `rebuild_graph`.
     """
     import tensorflow.compat.v1 as tf
 
@@ -217,11 +248,11 @@ def load_network(checkpoint_dir):
     conventions = utils.read_conventions(checkpoint_dir)
     width, height = conventions.image_size
     # On a GPU, XLA may need what is not installed.
-    fused = contextlib.nullcontext() if tf.config.list_physical_devices('GPU') else enet.loops()
+    fused = contextlib.nullcontext() if tf.config.list_physical_devices('GPU') else enet.fused_kernels()
     with tf.Graph().as_default(), fused:
         sess = tf.Session()
         image = tf.placeholder(tf.uint8, [None, height, width, 3], name='image')
-        embedding = rebuild_graph(sess, checkpoint_dir, image, None, conventions.feature_dim)
+        embedding = rebuild_graph(sess, checkpoint_dir, image, None, conventions.feature_dim, architecture)
     return sess.make_callable(embedding, [image]), conventions
 
 
@@ -247,21 +278,45 @@ def find_lanes(photo, bandwidth, margins):
     if photo.error is None:
         height, width = photo.image.shape[:2]
         if photo.h_samples is None:
-            photo.h_samples = np.unique(np.multiply(tusimple.H_SAMPLES, height) // 720).tolist()
+            photo.h_samples = default_rows(height)
         start = time.perf_counter()
         photo.ids = clustering.instance_ids(photo.embedding, bandwidth, margins)
         clustered = time.perf_counter()
         photo.lanes = tusimple_lanes.lanes(photo.ids, (width, height), photo.h_samples)
+        photo.num_lanes = len(photo.lanes)
         photo.lanes_ms = 1000 * (time.perf_counter() - clustered)
         photo.clustering_ms = 1000 * (clustered - start)
         photo.scattered = not photo.ids.any() and clustering.is_scattered(photo.embedding, bandwidth)
+        photo.lane_ids = visualization.instances_under(photo.lanes, photo.h_samples, photo.ids, (width, height))
+    return photo
+
+
+def default_rows(height):
+    """The rows of lane points where no TuSimple JSON names them: the benchmark's, scaled. -> list of int, px"""
+    return np.unique(np.multiply(tusimple.H_SAMPLES, height) // 720).tolist()
+
+
+def track_lanes(photo, tracker):
+    """Gives the lanes of the next frame of a video their ids, and smooths them. -> photo
+
+    tracker: lane_tracking.LaneTracker. In photo.ids, lanes have these ids, and instances that are no lanes none.
+    """
+    if photo.error is None:
+        start = time.perf_counter()
+        instances = photo.lane_ids
+        ids, lines = tracker.update(photo.lanes)
+        photo.lane_ids, photo.lanes = ids.tolist(), list(lines)
+        table = np.zeros(photo.ids.max(initial=0) + 1, np.int32)
+        table[instances] = photo.lane_ids
+        photo.ids = table[photo.ids]
+        photo.lanes_ms += 1000 * (time.perf_counter() - start)
     return photo
 
 
 # ---- Outputs ---------------------------------------------------------------------------------------------------------
 
-def check_outputs(flags, inputs):
-    """Makes the output folders. inputs: list of paths.
+def check_outputs(flags, inputs, video_path):
+    """Makes the output folders. inputs: list of paths; video_path: of the video to write, or None.
 
     Raises InputError if a folder cannot be written to, or if an output would replace an input.
     """
@@ -278,18 +333,31 @@ def check_outputs(flags, inputs):
             folder, name = os.path.split(path)
             if OUTPUT_NAME.fullmatch(name) and os.path.realpath(folder) == os.path.realpath(flags.outdir):
                 raise InputError(f'{path}: is an input that results would replace; give another --outdir')
+    if video_path:
+        if os.path.realpath(flags.outdir) == os.path.realpath(os.path.dirname(flags.indir)) \
+                or os.path.realpath(video_path) == os.path.realpath(flags.indir):
+            raise InputError(f'{flags.indir}: lies in --outdir, where the result has its name; give another --outdir')
+        if os.path.isdir(video_path):
+            raise InputError(f'{video_path}: is a folder, where the video would go; give another --outdir')
 
 
 def check_export(export_dir):
     """Makes the parents of a new folder. Raises InputError unless export_dir is new or empty, and can be written."""
     folder = os.path.realpath(export_dir)
+    try:
+        folder.encode()
+    except UnicodeEncodeError:
+        raise InputError(f'--export {export_dir}: the path is not UTF-8, which TensorFlow requires; give another')
     if os.path.lexists(folder) and not (os.path.isdir(folder) and not os.listdir(folder)):
         raise InputError(f'--export {export_dir}: is there already; give the name of a new folder')
     files.make_output_folder(os.path.dirname(folder))
 
 
-def write_pictures(photo, flags):
-    """Writes the pictures of a photo that the flags ask for, and releases its arrays. -> photo"""
+def write_pictures(photo, flags, to_video):
+    """Writes the pictures of a photo that the flags ask for, and releases its arrays. -> photo
+
+    to_video: sets photo.frame instead of writing cluster_NNNN.png
+    """
     def write(kind, picture):
         files.write_image(os.path.join(flags.outdir, f'{kind}_{photo.number:04d}.png'), picture)
 
@@ -297,9 +365,12 @@ def write_pictures(photo, flags):
         ids = photo.ids
         if not flags.no_pictures:
             picture = visualization.draw_instances(photo.image, ids)
-            if flags.draw_lanes:
-                picture = visualization.draw_lanes(picture, photo.lanes, photo.h_samples, ids)
-            write('cluster', picture)
+            if flags.draw_lanes or to_video:
+                picture = visualization.draw_lanes(picture, photo.lanes, photo.h_samples, photo.lane_ids)
+            if to_video:
+                photo.frame = picture
+            else:
+                write('cluster', picture)
         if flags.masks:
             dtype = np.uint8 if ids.max(initial=0) <= 255 else np.uint16
             write('mask', files.resize_label(ids.astype(dtype), photo.image.shape[1::-1]))
@@ -311,38 +382,41 @@ def write_pictures(photo, flags):
     return photo
 
 
-def to_records(photos):
-    """The lanes of photos as `tusimple.write_records` writes them: x to a hundredth of a pixel."""
+def to_records(photos, with_ids):
+    """The lanes of photos, x to a hundredth of a pixel, as tusimple.Record. with_ids: for frames of a video."""
     return [tusimple.Record(photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
-                            run_time=round(photo.run_time, 3)) for photo in photos]
+                            run_time=round(photo.run_time, 3), ids=photo.lane_ids if with_ids else None)
+            for photo in photos]
 
 
-def write_part(json_path, photos):
+def write_part(json_path, records):
     """Writes the lanes of a run that was stopped beside json_path, where an earlier run's may be complete."""
     part = f'{json_path}.part'
     try:
-        tusimple.write_records(part, to_records(photos))
-        command_line.warn(f'{part}: holds the lanes of the {len(photos)} pictures that were done')
+        tusimple.write_records(part, records)
+        command_line.warn(f'{part}: holds the lanes of the {len(records)} pictures that were done')
     except InputError as error:
         command_line.warn(error)
 
 
-def print_results(photos, seconds, flags):
+def print_results(photos, seconds, flags, output):
     """Prints a line per photo, where they are few, the table of times, and where the results are."""
     times = {'network': [photo.network_ms for photo in photos],
              'clustering': [photo.clustering_ms for photo in photos],
              'lanes': [photo.lanes_ms for photo in photos],
              'total': [photo.run_time for photo in photos]}
-    num_lanes = sum(len(photo.lanes) for photo in photos)
-    if not flags.no_pictures:
+    num_lanes = sum(photo.num_lanes for photo in photos)
+    if not flags.no_pictures and not output:
         for photo in photos if len(photos) <= 20 else ():
-            print(f'cluster_{photo.number:04d}.png  {len(photo.lanes)} lanes  {command_line.printable(photo.raw_file)}')
+            print(f'cluster_{photo.number:04d}.png  {photo.num_lanes} lanes  {command_line.printable(photo.raw_file)}')
     print(f'{"ms per picture":<14}{"median":>8}{"mean":>8}')
     for name, values in times.items():
         print(f'{name:<14}{np.median(values):8.1f}{np.mean(values):8.1f}')
     print(f'{len(photos):,} pictures, {num_lanes:,} lanes found, '
           f'{len(photos) / seconds:.1f} frames per second with reading and writing')
-    if flags.writes_pictures:
+    if output:
+        print(f'video: {output.path} ({output.codec})')
+    if not flags.no_pictures and not output or flags.masks or flags.scatter:
         print(f'pictures 0000 to {photos[-1].number:04d}: {flags.outdir}')
     if flags.json:
         print(f'lanes: {flags.json}')
@@ -357,41 +431,47 @@ def warn_of_other_results(photos, outdir):
 
 # ---- The run ---------------------------------------------------------------------------------------------------------
 
-def run_pipeline(photos, read, embed, finish, num_workers):
-    """Takes each photo through read, embed and finish. -> iterator of the last one's results, in order
+def run_pipeline(photos, stages, num_workers):
+    """Takes each photo through the stages. -> iterator of the last one's results, in order
 
-    Each stage has its own threads and works a few photos ahead of the next, so a bounded number of photos is in memory.
-    An exception in a stage is raised where the result of that photo would have been. With num_workers 0 everything runs
-    in the calling thread, one photo after the other.
+    stages: list of (function of what the stage before it returned, number of threads). Each stage has its own threads
+    and works a few photos ahead of the next, so a bounded number of photos is in memory; with one thread it takes the
+    photos in order. An exception in a stage is raised where the result of that photo would have been. With num_workers
+    0 everything runs in the calling thread, one photo after the other.
     """
     if num_workers == 0:
-        yield from map(finish, map(embed, map(read, photos)))
+        for function, _ in stages:
+            photos = map(function, photos)
+        yield from photos
         return
-    with (concurrent.futures.ThreadPoolExecutor(NUM_READERS) as readers,
-          concurrent.futures.ThreadPoolExecutor(NUM_CALLERS) as callers,
-          concurrent.futures.ThreadPoolExecutor(num_workers) as workers):
-        ready = prefetch.in_order(readers, read, photos, NUM_READERS + 1)
-        embedded = prefetch.in_order(callers, embed, ready, NUM_CALLERS + 1)
-        yield from prefetch.in_order(workers, finish, embedded, num_workers + 1)
+    with contextlib.ExitStack() as stack:
+        for function, num_threads in stages:
+            pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(num_threads))
+            photos = prefetch.in_order(pool, function, photos, num_threads + 1)
+        yield from photos
 
 
-def main(argv=None):
+def main(argv=None, architecture=None):
+    """architecture: of the network, an enet.Architecture, by default the paper's. -> exit status"""
     flags = parse_flags(argv)
     if flags.export:
         check_export(flags.export)
         quiet.import_tensorflow()
         import utils
-        utils.export_model(rebuild_graph, flags.modeldir, flags.export)
+        build = functools.partial(rebuild_graph, architecture=architecture)
+        utils.export_model(build, flags.modeldir, flags.export)
         return 0
 
-    photos, count, problems = find_photos(flags.indir)
-    is_video = not isinstance(photos, list)
-    check_outputs(flags, [flags.indir] if is_video else [photo.path for photo in photos])
+    photos, problems, clip = find_photos(flags.indir)
+    video_path = None
+    if clip and not flags.no_pictures and not flags.frames:
+        video_path = os.path.join(flags.outdir, os.path.splitext(os.path.basename(flags.indir))[0] + '.mp4')
+    check_outputs(flags, [flags.indir] if clip else [photo.path for photo in photos], video_path)
     for problem in problems:
         command_line.warn(problem)
 
     quiet.import_tensorflow()
-    embed, conventions = load_network(flags.modeldir)
+    embed, conventions = load_network(flags.modeldir, architecture)
     width, height = conventions.image_size
     bandwidth = flags.bandwidth or conventions.bandwidth
     margins = conventions.delta_v, conventions.delta_d
@@ -399,13 +479,33 @@ def main(argv=None):
 
     start = time.perf_counter()
     done = []
-    results = run_pipeline(
-        photos, read_photo, lambda photo: embed_photo(photo, embed, (width, height), flags.modeldir),
-        lambda photo: write_pictures(find_lanes(photo, bandwidth, margins), flags), flags.workers)
+    output = None
+    if video_path:
+        output = video.Writer(video_path, clip.size, clip.fps, [flags.codec] if flags.codec else video.CODECS)
+    def find(photo):
+        return find_lanes(photo, bandwidth, margins)
+
+    def write(photo):
+        return write_pictures(photo, flags, bool(output))
+
+    stages = [(read_photo, NUM_READERS),
+              (lambda photo: embed_photo(photo, embed, (width, height), flags.modeldir), NUM_CALLERS)]
+    if clip:
+        from data import lane_tracking   # SciPy takes most of a second to import
+        tracker = lane_tracking.LaneTracker(default_rows(clip.size[1]), clip.fps, not flags.no_smoothing)
+        stages += [(find, flags.workers), (lambda photo: track_lanes(photo, tracker), 1), (write, flags.workers)]
+    else:
+        stages += [(lambda photo: write(find(photo)), flags.workers)]
+    results = run_pipeline(photos, stages, flags.workers)
     try:
-        with tqdm.tqdm(total=count, unit='photo', disable=None, leave=False) as bar:
+        with tqdm.tqdm(total=clip.count if clip else len(photos), unit='photo', disable=None, leave=False) as bar:
             for photo in results:
                 if photo.error is None:
+                    if output:
+                        output.write(photo.frame)
+                    photo.frame = None
+                    if not flags.json:
+                        photo.lanes = photo.lane_ids = photo.h_samples = None   # a long video has a million of them
                     done.append(photo)
                 else:
                     with bar.external_write_mode():
@@ -414,14 +514,18 @@ def main(argv=None):
                 bar.update()
     except BaseException:   # Ctrl-C as well
         if flags.json and done and (os.path.isfile(flags.json) or not os.path.exists(flags.json)):
-            write_part(flags.json, done)
+            write_part(flags.json, to_records(done, bool(clip)))
+        if output and output.close():
+            command_line.warn(f'{video_path}: holds the {len(done)} frames that were done')
         raise
+    if output:
+        output.close()
     seconds = time.perf_counter() - start
 
-    if is_video and count and len(done) < count:
-        missing = f'{flags.indir}: only {len(done)} of its {count} frames can be decoded'
+    if clip and clip.count and len(done) < clip.count and not problems:
+        missing = f'{flags.indir}: only {len(done)} of its {clip.count} frames can be decoded'
         command_line.warn(missing)
-        if len(done) < 0.95 * count - 1:   # headers are a few frames wrong now and then
+        if len(done) < 0.95 * clip.count - 1:   # headers are a few frames wrong now and then
             problems.append(missing)
     scattered = sum(photo.scattered for photo in done)
     if scattered:
@@ -430,8 +534,8 @@ def main(argv=None):
                           f'{bandwidth:g}')
     if done:
         if flags.json:
-            tusimple.write_records(flags.json, to_records(done))
-        print_results(done, seconds, flags)
+            tusimple.write_records(flags.json, to_records(done, bool(clip)), follow_links=True)
+        print_results(done, seconds, flags, output)
         if flags.writes_pictures:
             warn_of_other_results(done, flags.outdir)
     return 1 if problems else 0

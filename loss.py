@@ -11,6 +11,8 @@ Limits: an absent term is 0. No instance in an image (only with `ignore_backgrou
 Everything is finite and has finite gradients, for values up to 1e18, whose squares float32 holds: the norm of the zero
 vector has gradient 0, so two equal means add the whole (2 delta_d)^2 to L_dist and are pushed apart as soon as they
 differ at all.
+
+`foreground_loss` is that of a head that tells foreground from background.
 """
 import typing
 
@@ -44,6 +46,20 @@ def discriminative_loss(prediction, correct_label, feature_dim, image_shape, del
     l_dist = param_dist * _hinged_distance(means, instances, delta_d)
     l_reg = param_reg * _mean_over_images(_safe_norm(means), instances)
     return l_var + l_dist + l_reg, l_var, l_dist, l_reg
+
+
+def foreground_loss(scores, labels):
+    """Cross entropy of foreground or background, each class weighted by 1 / ln(1.02 + its share of the batch).
+
+    The weights are those of ENet (arXiv:1606.02147, section 5.2), the terms are divided by their sum.
+    scores: float32 [b, h, w, 2], of (background, foreground). labels: any integers [b, h, w], 0 is background.
+    -> float32 scalar.
+    """
+    classes = tf.cast(tf.not_equal(labels, 0), tf.int32)
+    foreground = tf.reduce_mean(tf.cast(classes, tf.float32))
+    weights = tf.gather(1. / tf.log(1.02 + tf.stack([1. - foreground, foreground])), classes)
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=scores)
+    return tf.reduce_sum(weights * entropy) / tf.reduce_sum(weights)
 
 
 class _Instances(typing.NamedTuple):

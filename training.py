@@ -8,7 +8,7 @@
                                                               as the shipped model, its last parts at 2e-3 and 1e-3
     python training.py --modeldir trained_model --outdir fine_tuned
                                                               from the shipped model
-    tensorboard --logdir log                                  shows how it goes
+    tensorboard --logdir log                                  loss, score, photos and embeddings as they develop
 
 On more than one machine, or as here in three processes of one: a parameter server, a chief and a worker.
 
@@ -17,14 +17,14 @@ On more than one machine, or as here in three processes of one: a parameter serv
                            "task": {"type": "'$1'", "index": 0}}' python training.py --batch-size 2; }
     member ps & member worker & member chief
 
-The same command everywhere, with TF_CONFIG for who is who: chief and workers take --batch-size photos each to a step,
-so that n of them do what one process does with n times the --batch-size, but for batch norm, which sees --batch-size
-photos at a time. The chief validates, saves and shows; the others need --srcdir alone. Any of them can be killed and
-started again.
+All run the same command; TF_CONFIG tells each which task it is. The chief and the workers each run --batch-size photos
+per step, so n of them do what one process does with n times the --batch-size, but for batch norm, which sees the photos
+of one task. The chief validates, saves and writes to --logdir; the others only read --srcdir. Any task can be killed
+and started again.
 
---outdir receives the model of the best epoch, with the conventions that inference needs, and in its folder resume/ all
-that a training needs to go on: however it was stopped, the same command again, without --fresh, continues as if it had
-not been.
+--outdir receives the model of the best epoch, with the conventions that inference needs, and in its folder resume/ what
+a training needs to go on: however it was stopped, the same command, without --fresh, resumes it, and the result is the
+same.
 """
 import collections
 import contextlib
@@ -79,56 +79,61 @@ def parse_flags(argv=None):
     loss = parser.add_argument_group('loss')
     number, positive = command_line.non_negative_float, command_line.positive_float
     loss.add_argument('--var', type=number, default=1.0, help='Weight of the variance term, alpha in the paper.')
-    loss.add_argument('--dist', type=number, default=1.0, help='Weight of the distance term, beta.')
-    loss.add_argument('--reg', type=number, default=1.0, help='Weight of the regularisation term, gamma.')
+    loss.add_argument('--dist', type=number, default=1.0, help='Weight of the distance term, beta in the paper.')
+    loss.add_argument('--reg', type=number, default=1.0, help='Weight of the regularisation term, gamma in the paper.')
     loss.add_argument('--dvar', type=positive, default=0.5,
-                      help='Margin of the variance term, delta_v, in units of the embedding; below --ddist.')
+                      help='Margin of the variance term, delta_v, a distance in the embedding: pixels closer than this '
+                           'to the mean of their instance cost nothing. It has to be below --ddist.')
     loss.add_argument('--ddist', type=positive, default=1.5,
-                      help='Margin of the distance term, delta_d, in units of the embedding.')
+                      help='Margin of the distance term, delta_d, a distance in the embedding: means farther apart '
+                           'than twice this cost nothing.')
     loss.add_argument('--background-weight', type=positive, default=1.0,
-                      help='Weight of the background within the variance term, where every lane has 1. At 1 all '
-                           'count the same, few pixels of a lane as much as many of the background, and lanes come out '
-                           'several times too wide; the shipped model has 6, and 30 lost most lanes.')
+                      help='Weight of the background in the variance term, where every lane has 1. At 1 the many '
+                           'pixels of the background count as much as the few of one lane, and lanes come out several '
+                           'times too wide; the shipped model has 6, and 30 lost most lanes.')
     loss.add_argument('--semantic', action='store_true',
-                      help='Train the stage before instead: each pixel lane or not, weighted cross entropy.')
+                      help='Train the first stage of 2018 instead: whether a pixel is lane, by weighted cross entropy.')
 
     network = parser.add_argument_group('network')
     network.add_argument('--image-size', type=command_line.positive_int, nargs=2, default=[512, 512],
-                         metavar=('W', 'H'), help='Width and height in px that photos are resized to, multiples of 8.')
+                         metavar=('W', 'H'), help='Width and height that photos are resized to, in px; multiples of 8.')
     network.add_argument('--feature-dim', type=command_line.positive_int, default=3,
-                         help='Dimensions of the embedding.')
+                         help='Number of dimensions of the embedding.')
     network.add_argument('--bandwidth', type=command_line.bandwidth, default=0.7,
-                         help='Bandwidth of mean shift in validation, in units of the embedding. It is written beside '
-                              'the weights, for inference to use.')
+                         help='Bandwidth of mean shift in validation, a distance in the embedding. It is recorded '
+                              'beside the weights, and inference uses it.')
 
     course = parser.add_argument_group('course of the training')
-    course.add_argument('--epochs', type=command_line.positive_int, default=50, help='Passes over the training photos.')
+    course.add_argument('--epochs', type=command_line.positive_int, default=50,
+                        help='Number of passes over the training photos.')
     course.add_argument('--batch-size', type=command_line.positive_int, default=1,
-                        help='Photos a step; in a cluster, of each replica.')
-    course.add_argument('--learning-rate', type=positive, default=1e-4, help='Highest learning rate of Adam.')
+                        help='Number of photos per step; in a cluster, of each replica.')
+    course.add_argument('--learning-rate', type=positive, default=1e-4, help='The highest learning rate of Adam.')
     course.add_argument('--schedule', choices=['2018', 'cosine'], default='2018',
-                        help='Of the learning rate. 2018: times 0.96 every 5,000 steps. cosine: rises over the first '
-                             'twentieth of all steps, then falls to 0 along a cosine.')
+                        help='How the learning rate develops. 2018: it is multiplied by 0.96 every 5,000 steps. '
+                             'cosine: it rises over the first twentieth of all steps, then falls to 0 along a cosine.')
     course.add_argument('--clip', type=positive, default=5.0,
                         help='Gradients are scaled down to this L2 norm over all weights where they exceed it.')
     course.add_argument('--validation-photos', type=command_line.positive_int, default=200,
-                        help='Photos that each epoch is validated on at most, of the tenth that is held out.')
-    course.add_argument('--no-augment', action='store_true', help='Show the photos as they are.')
+                        help='Each epoch is validated on at most this many photos of the tenth that is held out.')
+    course.add_argument('--no-augment', action='store_true', help='Train on the photos as they are.')
     course.add_argument('--seed', type=command_line.non_negative_int, default=42,
-                        help='Decides the first weights, the order of the photos, augmentation and dropout; the split '
+                        help='Seed of the first weights, the order of the photos, augmentation and dropout; the split '
                              'into training and validation photos is always that of seed 42.')
 
     running = parser.add_argument_group('running')
-    running.add_argument('--workers', type=command_line.positive_int, default=2, help='Threads that load photos.')
+    running.add_argument('--workers', type=command_line.positive_int, default=2,
+                         help='Number of threads that load photos.')
     running.add_argument('--cache', type=number, default=2.0,
-                         help='Memory for photos kept decoded, in GiB; 0 decodes them anew in each epoch.')
+                         help='Memory for decoded photos, in GiB; with 0 photos are decoded anew in each epoch.')
     running.add_argument('--keep', type=command_line.positive_int, default=3,
-                         help='How many training states stay in resume/.')
-    running.add_argument('--save-minutes', type=positive, default=10., help='Minutes from one saved state to the next.')
+                         help='Number of training states that are kept in resume/.')
+    running.add_argument('--save-minutes', type=positive, default=10.,
+                         help='Time between two saved states, in minutes.')
     running.add_argument('--summary-steps', type=command_line.positive_int, default=10,
-                         help='Steps from one point of the TensorBoard curves to the next.')
+                         help='Number of steps between two points of the TensorBoard curves.')
     running.add_argument('--pictures', type=command_line.positive_int, default=5,
-                         help='Epochs from one set of pictures and scatter plots in --logdir to the next.')
+                         help='Number of epochs between two sets of pictures and scatter plots in --logdir.')
     flags = parser.parse_args(argv)
     if any(side % 8 for side in flags.image_size):
         parser.error('argument --image-size: {} {} are not both multiples of 8'.format(*flags.image_size))
@@ -151,7 +156,7 @@ def parse_flags(argv=None):
     return flags
 
 
-# ---- Before the first step ------------------------------------------------------------------------------------------
+# ---- Before the first step -------------------------------------------------------------------------------------------
 
 def find_data(srcdir, most):
     """The photos to train on and to validate on, of the latter `most` at most. -> Data"""
@@ -201,19 +206,21 @@ def check_folders(flags):
     return resuming
 
 
-# ---- The training ---------------------------------------------------------------------------------------------------
+# ---- The training ----------------------------------------------------------------------------------------------------
 
 def train(flags, data, resuming, stop, replica, architecture=None):
     """The training: queue, network, loss, train op, session loop. -> exit status
 
     resuming: go on from the newest state in --outdir. stop: utils.StopSignal. replica: utils.SingleProcess or
-    utils.Replica, for what differs on more than one machine. architecture: enet.PAPER unless given.
+    utils.Replica, for what differs on more than one machine. architecture: an enet.Architecture, by default the
+    paper's.
     """
     import tensorflow.compat.v1 as tf   # here and not above: seconds that --help and a wrong flag need not wait for
     import enet
     import loss
     import utils
 
+    utils.check_memory(flags.batch_size, flags.image_size, flags.feature_dim)
     settings = utils.settings(flags, data, replica.shard[1])
     if resuming:
         utils.check_settings(os.path.join(flags.outdir, RESUME), settings)
@@ -238,7 +245,7 @@ def train(flags, data, resuming, stop, replica, architecture=None):
     def loss_terms(output, labels):
         """-> float32 scalars: the loss, and its weighted terms L_var, L_dist and L_reg"""
         if flags.semantic:
-            return utils.semantic_loss(output, labels), tf.zeros([]), tf.zeros([]), tf.zeros([])
+            return loss.foreground_loss(output, labels), tf.zeros([]), tf.zeros([]), tf.zeros([])
         return loss.discriminative_loss(output, labels, flags.feature_dim, flags.image_size, flags.dvar, flags.ddist,
                                         flags.var, flags.dist, flags.reg, background_weight=flags.background_weight)
 
@@ -263,7 +270,7 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         features = utils.load_enet(
             sess, start, batch.images, flags.batch_size, conventions=conventions,
             decay=utils.norm_decay(step_32), noise=enet.noise_of_step(tf.stack([seed, step_32])), least=1,
-            log=log.append)
+            log=log.append, architecture=architecture)
         output = utils.add_transfer_layers_and_initialize(
             sess, features, conventions.feature_dim, conventions.head, start, log.append)
         model = tf.global_variables(scope='ENet/') + tf.global_variables(scope=f'{conventions.head}/')
@@ -272,13 +279,11 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         penalty = utils.weight_decay(variables)
 
         # A step of Adam by the gradients of all replicas, clipped; none where they are not finite.
-        gradients = [(g, v) for g, v in zip(tf.gradients(terms[0] + penalty, variables), variables) if g is not None]
-        gradients, variables = zip(*gradients)   # a bias before a batch norm has no gradient
+        gradients, variables = zip(*[   # a bias before a batch norm has no gradient
+            (g, v) for g, v in zip(tf.gradients(terms[0] + penalty, variables), variables) if g is not None])
         averages, moves = zip(*utils.moving_average_updates())
         sound = tf.is_finite(terms[0] + penalty + tf.global_norm(gradients))   # as far as this replica's photos go
-        means = iter(replica.mean([*terms, penalty, *gradients, *moves]))
-        terms, penalty = [next(means) for _ in terms], next(means)
-        gradients, moves = [next(means) for _ in gradients], [next(means) for _ in moves]
+        terms, penalty, gradients, moves = replica.mean((terms, penalty, gradients, moves))
         gradients, norm = tf.clip_by_global_norm(gradients, flags.clip)
         finite = replica.publish(tf.logical_and(tf.is_finite(terms[0] + penalty), tf.is_finite(norm)))
         rate = utils.learning_rate(flags.schedule, flags.learning_rate, step_32, num_steps)
@@ -289,7 +294,7 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         # What TensorBoard shows, and the same network on photos to validate.
         images = tf.placeholder(tf.uint8, [None, *flags.image_size[::-1], 3], name='images')
         labels = tf.placeholder(tf.int32, [None, *flags.image_size[::-1]], name='labels')
-        valid_output = utils.build_model(images, conventions, is_training=False, reuse=True)
+        valid_output = utils.build_model(images, conventions, is_training=False, reuse=True, architecture=architecture)
         valid_terms = loss_terms(valid_output, labels)
         shown, valid_shown = ((all_terms[0], None, None, None) if flags.semantic else all_terms
                               for all_terms in (terms, valid_terms))
@@ -507,11 +512,11 @@ class Report:
         return f'{total:.4f}' + ('' if self.flags.semantic else f' = var {var:.4f} + dist {dist:.4f} + reg {reg:.4f}')
 
     def say(self, line):
-        with self.bar.external_write_mode(), contextlib.suppress(OSError):   # a full disk below it is no end
+        with self.bar.external_write_mode():
             print(line, flush=True)
 
     def warn(self, line):
-        with self.bar.external_write_mode(), contextlib.suppress(OSError):
+        with self.bar.external_write_mode():
             command_line.warn(line)
 
 
@@ -523,7 +528,7 @@ def lower_rate(flags):
     return f'{start} --learning-rate {flags.learning_rate / 3:.1g}'
 
 
-# ---- Validation -----------------------------------------------------------------------------------------------------
+# ---- Validation ------------------------------------------------------------------------------------------------------
 
 def validate(predict, flags, data, stop):
     """Means over the validation photos: a dict of scalars, whose 'score' says which epoch is best. None if stopped.
@@ -532,12 +537,11 @@ def validate(predict, flags, data, stop):
     float32 [b, h, w, feature_dim]; the loss and its terms).
     """
     terms, predictions, right, union = [], [], 0, 0
-    for image_path, label_path in zip(*data.valid):
+    photos = datagenerator.get_batches_fn(1, flags.image_size, *data.valid, with_sizes=True)
+    for images, labels, (size,) in photos:
         if stop.is_set():
             return None
-        photo, label = datagenerator.read_sample(image_path, label_path)
-        labels = files.resize_label(label, flags.image_size)[None]
-        output, values = predict(files.resize_image(photo, flags.image_size)[None], labels)
+        output, values = predict(images, labels)
         terms.append(values)
         if flags.semantic:
             is_lane, truth = output[..., 1] > output[..., 0], labels > 0
@@ -546,8 +550,7 @@ def validate(predict, flags, data, stop):
         elif data.records and np.isfinite(output).all():
             record = data.records[len(terms) - 1]
             ids = clustering.instance_ids(output[0], flags.bandwidth, (flags.dvar, flags.ddist))
-            lanes = [np.asarray(lane).tolist()
-                     for lane in tusimple_lanes.lanes(ids, photo.shape[1::-1], record.h_samples)]
+            lanes = [lane.tolist() for lane in tusimple_lanes.lanes(ids, size, record.h_samples)]
             predictions.append(tusimple.Record(record.raw_file, lanes, record.h_samples))
     result = dict(zip(('total', 'var', 'dist', 'reg'), np.mean(terms, axis=0).tolist()))
     result['score'] = -result['total']
@@ -561,7 +564,7 @@ def validate(predict, flags, data, stop):
 
 def write_pictures(predict, summaries, flags, data, events, epoch, step):
     """TensorBoard's pictures and histograms; in --logdir two validation photos, the first also as a scatter plot."""
-    images, labels = datagenerator.load_batch(data.valid[0][:2], data.valid[1][:2], flags.image_size)
+    images, labels = datagenerator.get_validation_batch(flags.srcdir, flags.image_size, 2)
     output, _ = predict(images, labels)
     if not np.isfinite(output).all():
         raise InputError(f'{data.valid[0][0]}: the output of the network is not finite')
@@ -580,9 +583,9 @@ def write_pictures(predict, summaries, flags, data, events, epoch, step):
         visualization.evaluate_scatter_plot(flags.logdir, output[:1], labels[:1], flags.feature_dim, params, step)
 
 
-# ---- The script -----------------------------------------------------------------------------------------------------
+# ---- The script ------------------------------------------------------------------------------------------------------
 
-def run_replica(flags, data, resuming, member, stop):
+def run_replica(flags, data, resuming, member, stop, architecture):
     """The chief or a worker of a cluster, to the end of the training, whatever else starts again. -> exit status"""
     import utils
     status = 1
@@ -590,7 +593,7 @@ def run_replica(flags, data, resuming, member, stop):
     try:
         while True:
             try:
-                status = train(flags, data, resuming, stop, replica)
+                status = train(flags, data, resuming, stop, replica, architecture)
                 return status
             except (utils.Restarted, *utils.GONE) as error:
                 reason = error if isinstance(error, utils.Restarted) else 'the connection to the others was lost'
@@ -600,7 +603,8 @@ def run_replica(flags, data, resuming, member, stop):
         member.leave('stopped' if status else 'done')
 
 
-def main(argv=None):
+def main(argv=None, architecture=None):
+    """architecture: of the network, an enet.Architecture, by default the paper's. -> exit status"""
     flags = parse_flags(argv)
     task = None
     if os.environ.get('TF_CONFIG'):
@@ -620,9 +624,11 @@ def main(argv=None):
         if job == 'chief':
             stack.enter_context(utils.lock_folder(flags.outdir, os.path.join(flags.outdir, RESUME)))
         if not task:
-            return train(flags, data, resuming, stop, utils.SingleProcess())
+            return train(flags, data, resuming, stop, utils.SingleProcess(), architecture)
         member = utils.Member(*task, stop, lambda line: print(f'training.py: {line}', file=sys.stderr, flush=True))
-        return member.serve() if job == 'ps' else run_replica(flags, data, resuming, member, stop)
+        if job == 'ps':
+            return member.serve()
+        return run_replica(flags, data, resuming, member, stop, architecture)
 
 
 if __name__ == '__main__':

@@ -13,9 +13,9 @@ import json
 import math
 import os
 import re
-import shutil
 import signal
 import socket
+import tempfile
 import threading
 import time
 import zlib
@@ -29,7 +29,6 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import enet
-import loss
 from data import command_line, files, quiet
 from data.command_line import InputError
 
@@ -40,20 +39,20 @@ FLAGS_FILE = 'flags.json'   # beside the states of a training: what it was given
 # What may differ when a training goes on. What the photos are is compared by names and sizes, wherever they are now.
 FREE_FLAGS = {'srcdir', 'outdir', 'logdir', 'epochs', 'workers', 'cache', 'keep', 'save_minutes', 'summary_steps',
               'pictures', 'fresh'}
-UNFINISHED = ('*.tempstate*', 'checkpoint.tmp*', '.*.json.tmp')   # left by a process that was killed while it saved
-MAX_CONVENTIONS_BYTES = 2 ** 16
+UNFINISHED = ('*.tempstate*', 'checkpoint.tmp*', files.UNFINISHED + '*')   # of a process that was killed in a save
+MAX_JSON_BYTES = 2 ** 20    # of conventions and flags, which have 1 kB
 NUM_CLASSES = 12  # of ENet's own last layer, `fullconv`; the heads do not use it, the public checkpoints have it
 HEAD = 'transfer_layer/conv2d_transpose'  # of a model, below its scope: Instance/ or Semantic/
-# What TensorFlow raises, by one reader or another, about a file that is no checkpoint or a damaged one.
+# What TensorFlow raises, by one reader or another, about a file that is damaged or not a checkpoint.
 CHECKPOINT_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError)
 MOVING_AVERAGE = re.compile(r'ENet/.*/moving_(mean|variance)$')
 
 
-# ---- Conventions ----------------------------------------------------------------------------------------------------
+# ---- Conventions -----------------------------------------------------------------------------------------------------
 
 @dataclasses.dataclass(frozen=True)
 class Conventions:
-    """What a model takes for granted. The defaults are those of 2018."""
+    """What a reader of the weights has to know. The defaults are those of 2018."""
     image_size: tuple = (512, 512)    # (width, height) in px that photos are resized to
     normalisation: str = 'none'       # of RGB 0..255: 'none' or 'signed', to -1..1
     head: str = 'Instance'            # 'Instance', an embedding, or 'Semantic', the scores of (background, lane)
@@ -67,7 +66,7 @@ class Conventions:
     version: int = 1                  # of this record
 
     def check(self, source):
-        """Raises InputError, naming `source`, if a value is none that this version can follow."""
+        """Raises InputError, naming `source`, if this version does not know what a value means."""
         def need(truth, name, meaning):
             if not truth:
                 raise InputError(f'{source}: "{name}" is {getattr(self, name)!r}, not {meaning}')
@@ -99,16 +98,12 @@ def read_conventions(checkpoint_dir):
     if not os.path.exists(path):
         return _conventions_of_2018(checkpoint)
     try:
-        with open(path, 'rb') as file:
-            text = file.read(MAX_CONVENTIONS_BYTES + 1)
-        if len(text) > MAX_CONVENTIONS_BYTES:
-            raise ValueError(f'it has more than {MAX_CONVENTIONS_BYTES:,} bytes')
-        record = json.loads(text.decode('utf-8'))
+        record = json.loads(files.read_file(path, MAX_JSON_BYTES).decode('utf-8'))
         record['image_size'] = tuple(record['image_size'])
         # By name: a record that lacks one is not completed from 2018, and one of a later version says so below.
         conventions = Conventions(**{field.name: record[field.name] for field in dataclasses.fields(Conventions)})
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f'{path}: is no record of conventions ({type(error).__name__}: {error}); take the file '
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(f'{path}: is not a record of conventions ({type(error).__name__}: {error}); take the file '
                          f'that training wrote beside the checkpoint')
     conventions.check(path)
     return conventions
@@ -133,7 +128,7 @@ def write_conventions(model_dir, conventions):
     files.write_file(os.path.join(model_dir, CONVENTIONS_FILE), text.encode())
 
 
-# ---- Graph ----------------------------------------------------------------------------------------------------------
+# ---- Graph -----------------------------------------------------------------------------------------------------------
 
 def normalise(image, normalisation):
     """Raw RGB 0..255 [b, h, w, 3] of any type -> float32, what the network reads. The one place."""
@@ -141,25 +136,24 @@ def normalise(image, normalisation):
     return image / 127.5 - 1. if normalisation == 'signed' else image
 
 
-def build_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None,
-                architecture=enet.PAPER):
+def build_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, architecture=None):
     """From raw RGB [b, h, w, 3] to the head, float32 [b, h, w, feature_dim]: an embedding or, if semantic, scores.
 
-    noise, decay: of dropout and of batch norm's moving averages, see `enet.ENet`.
+    noise, decay: of dropout and of batch norm's moving averages, see `enet.ENet`. architecture: an enet.Architecture,
+    by default the paper's.
     """
     last_prelu = build_enet(input_image, conventions, is_training, noise, decay, reuse, architecture)
     return build_head(last_prelu, conventions.feature_dim, conventions.head, conventions.head_activation, reuse)
 
 
-def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None,
-               architecture=enet.PAPER):
+def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, architecture=None):
     """`build_model` without its head. -> last_prelu, the features that heads read, float32 [b, h/2, w/2, 16]."""
     if not is_training and conventions.dropout_at_inference:
         noise = enet.noise_of_2018
     images = normalise(input_image, conventions.normalisation)
     return enet.ENet(images, NUM_CLASSES, None, skip_connections=False, reuse=reuse, is_training=is_training,
                      batch_statistics=is_training or conventions.batch_statistics, decay=decay, noise=noise,
-                     return_features=True, architecture=architecture)[-1]
+                     return_features=True, architecture=architecture or enet.PAPER)[-1]
 
 
 def build_head(last_prelu, depth, scope='Instance', activation='none', reuse=None):
@@ -170,16 +164,17 @@ def build_head(last_prelu, depth, scope='Instance', activation='none', reuse=Non
 
 
 def load_enet(sess, checkpoint_dir, input_image, batch_size, is_training=True, conventions=None, decay=0.9, noise=None,
-              least=None, log=lambda line: None):
+              least=None, log=lambda line: None, architecture=None):
     """Builds ENet with the weights of a checkpoint of any head, for a new head to be put on it.
 
     input_image: [b, h, w, 3], raw RGB 0..255. batch_size: any; not used. -> last_prelu, float32 [b, h/2, w/2, 16]
     The normalisation of the image and all else is as in `conventions`, by default those of the checkpoint. least, log:
-    see `restore`. With checkpoint_dir None the weights have no values yet. Raises InputError as `restore` does.
+    see `restore`. architecture: see `build_model`. With checkpoint_dir None the weights have no values yet. Raises
+    InputError as `restore` does.
     """
     conventions = conventions or read_conventions(checkpoint_dir)
     with sess.graph.as_default():
-        last_prelu = build_enet(input_image, conventions, is_training, noise, decay)
+        last_prelu = build_enet(input_image, conventions, is_training, noise, decay, architecture=architecture)
         if checkpoint_dir:
             restore(sess, find_checkpoint(checkpoint_dir), tf.global_variables(scope='ENet/'), least, log)
         return last_prelu
@@ -230,18 +225,6 @@ def weight_decay(variables):
     return tf.add_n(penalties)
 
 
-def semantic_loss(scores, labels):
-    """Cross entropy of lane or not, each class weighted by 1 / ln(1.02 + its share of the batch) (ENet, section 5.2).
-
-    scores: float32 [b, h, w, 2]; labels: integers [b, h, w], 0 is background. -> a scalar.
-    """
-    classes = tf.cast(tf.not_equal(labels, 0), tf.int32)
-    lane = tf.reduce_mean(tf.cast(classes, tf.float32))
-    weights = tf.gather(1. / tf.log(1.02 + tf.stack([1. - lane, lane])), classes)
-    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=scores)
-    return tf.reduce_sum(weights * entropy) / tf.reduce_sum(weights)
-
-
 def count_parameters():
     """How many numbers the default graph's trainable variables hold."""
     return sum(v.shape.num_elements() for v in tf.trainable_variables())
@@ -265,7 +248,7 @@ def collect_summaries(disc_loss, l_var, l_dist, l_reg, input_image, prediction, 
     return tf.summary.merge(scalars), tf.summary.merge(scalars + pictures)
 
 
-# ---- Checkpoints ----------------------------------------------------------------------------------------------------
+# ---- Checkpoints -----------------------------------------------------------------------------------------------------
 
 def find_checkpoint(checkpoint_dir):
     """The path prefix of a folder's newest checkpoint, see `checkpoints`. Raises InputError if there is none."""
@@ -283,8 +266,9 @@ def checkpoints(checkpoint_dir):
     Whether the files are sound shows when they are read, see `restore`.
     """
     try:
+        files.read_file(os.path.join(checkpoint_dir, 'checkpoint'), MAX_JSON_BYTES)   # a pipe would be waited for
         state = tf.train.get_checkpoint_state(checkpoint_dir)
-    except (ValueError, tf.errors.OpError):  # the file `checkpoint` is damaged: the weights need not be
+    except (InputError, ValueError, tf.errors.OpError):   # missing or damaged: the weights need not be
         state = None
     # By name, not by the path in the file: folders get moved.
     named = [os.path.join(checkpoint_dir, os.path.basename(state.model_checkpoint_path))] if state else []
@@ -292,7 +276,8 @@ def checkpoints(checkpoint_dir):
     others.sort(key=os.path.getmtime, reverse=True)
     prefixes = dict.fromkeys(named + [path[:-len('.index')] for path in others])
     return [prefix for prefix in prefixes
-            if os.path.isfile(prefix + '.index') and glob.glob(glob.escape(prefix) + '.data-*-of-*')]
+            if os.path.isfile(prefix + '.index')
+            and any(os.path.isfile(path) for path in glob.glob(glob.escape(prefix) + '.data-*-of-*'))]
 
 
 def restore(sess, checkpoint, variables, least=None, log=lambda line: None):
@@ -332,7 +317,7 @@ def restore(sess, checkpoint, variables, least=None, log=lambda line: None):
 
 @contextlib.contextmanager
 def constant_weights(checkpoint):
-    """In its block, get_variable gives the arrays of a checkpoint, and no variable is made.
+    """Within, get_variable returns the arrays of a checkpoint, and no variable is made.
 
     The network for inference is built so: in a fraction of the time, and what depends on weights alone is computed at
     once, see `enet`. checkpoint: path prefix. Raises InputError like `restore`.
@@ -366,7 +351,7 @@ def _misfit(name, shape, shapes):
 
 def _check_fit(checkpoint, problems, count):
     if problems:
-        raise InputError(f'{checkpoint}: is no checkpoint of this network, {len(problems)} of {count} variables '
+        raise InputError(f'{checkpoint}: is not a checkpoint of this network, {len(problems)} of {count} variables '
                          f'do not fit: {"; ".join(problems[:3])}{"; ..." if len(problems) > 3 else ""}')
 
 
@@ -392,21 +377,19 @@ def export_model(rebuild_graph, checkpoint_dir, export_dir):
     """
     conventions = read_conventions(checkpoint_dir)
     folder = os.path.realpath(export_dir)
-    aside = os.path.join(os.path.dirname(folder), f'.{os.path.basename(folder)}.tmp')
-    shutil.rmtree(aside, ignore_errors=True)   # of a run that was killed
     try:
-        with tf.Session(graph=tf.Graph()) as sess:
+        with (tempfile.TemporaryDirectory(prefix='.export-', dir=os.path.dirname(folder)) as private,
+              tf.Session(graph=tf.Graph()) as sess):
+            aside = os.path.join(private, 'model')   # below, since the temporary folder is closed to other users
             # A graph needs one type: that of tf.image.resize, to which NumPy's bytes are converted.
             image = tf.placeholder(tf.float32, [None, None, None, 3], name='image')
             embedding = rebuild_graph(sess, checkpoint_dir, image, None, conventions.feature_dim)
             embedding = tf.identity(embedding, name='embedding')
             _save_for_serving(sess, {'image': image}, {'embedding': embedding}, aside)
-        write_conventions(aside, conventions)
-        os.replace(aside, folder)   # in the place of an empty folder, too
+            write_conventions(aside, conventions)
+            os.replace(aside, folder)   # in the place of an empty folder, too
     except (tf.errors.OpError, OSError) as error:
         raise InputError(f'--export {export_dir}: cannot be written: {_reason(error)}')
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     print(f'{export_dir}: SavedModel of {checkpoint_dir}, signature serving_default')
     for name, tensor in (('image', image), ('embedding', embedding)):
         print(f'  {name:<10} {tensor.dtype.name} [{", ".join(str(side or "?") for side in tensor.shape.as_list())}]')
@@ -427,7 +410,7 @@ def _save_for_serving(sess, inputs, outputs, folder):
     builder.save()
 
 
-# ---- The step of a training -----------------------------------------------------------------------------------------
+# ---- The step of a training ------------------------------------------------------------------------------------------
 
 WARM_UP = 0.05      # of a cosine schedule: in this part of all steps the learning rate rises
 NORM_DECAY = 0.99   # of batch norm's moving averages in the long run
@@ -480,8 +463,8 @@ def apply_if(finite, optimizer, gradients, moves, step):
 def check_memory(batch_size, image_size, feature_dim):
     """Raises InputError if a training step could not fit this machine's memory, by far.
 
-    A pixel of ENet's takes some 2,500 bytes in a step, one of the embedding and of the loss 40 a dimension (peak memory
-    by tests/benchmark.py).
+    A step takes some 2,500 bytes per pixel for ENet, and 40 per pixel and dimension for embedding and loss (by the peak
+    memory that tests/benchmark.py shows).
     """
     need = batch_size * image_size[0] * image_size[1] * (2500 + 40 * feature_dim)
     have = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') if hasattr(os, 'sysconf') else math.inf
@@ -491,7 +474,7 @@ def check_memory(batch_size, image_size, feature_dim):
                          f'--batch-size or --image-size')
 
 
-# ---- The folder of a training ---------------------------------------------------------------------------------------
+# ---- The folder of a training ----------------------------------------------------------------------------------------
 
 class StopSignal(threading.Event):
     """Within, the first SIGTERM or Ctrl-C only sets this event; the next ends the process at once."""
@@ -524,7 +507,7 @@ def lock_folder(outdir, folder):
     try:
         file = open(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, 'O_NOFOLLOW', 0), 0o666), 'r+')
     except OSError as error:
-        raise InputError(f'{path}: cannot be written: {error.strerror}')
+        raise InputError(f'{path}: cannot be written: {error.strerror or error}')
     with file:
         if fcntl:
             try:
@@ -551,11 +534,10 @@ def check_settings(resume, given):
     """Raises InputError if the training to go on was one with other flags or photos. given: see `settings`."""
     path = os.path.join(resume, FLAGS_FILE)
     try:
-        with open(path, encoding='utf-8') as file:
-            before = json.load(file)
+        before = json.loads(files.read_file(path, MAX_JSON_BYTES).decode('utf-8'))
         if not isinstance(before, dict):
             raise ValueError
-    except (OSError, ValueError, RecursionError):
+    except (InputError, ValueError, RecursionError):
         raise InputError(f'{path}: cannot be read, so that the training cannot go on; start over with --fresh')
     different = differences(before, given)
     if different:
@@ -684,7 +666,7 @@ def _remove(folder, *patterns):
     for pattern in patterns:
         for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
             with contextlib.suppress(OSError):
-                os.remove(path)
+                os.remove(path)   # a folder, which is not ours, stays
 
 
 class EventFile:
@@ -696,10 +678,12 @@ class EventFile:
     def __init__(self, logdir, step, warn):
         self._warn, self._writer = warn, None
         # TensorBoard reads the files of a folder by name, and points by time: a clock that was set back since the last
-        # run must not put this file before that run's.
-        times = [re.search(r'\.tfevents\.(\d+\.?\d*)', path) for path in glob.glob(
-            os.path.join(glob.escape(logdir), 'events.out.tfevents.*'))]
-        self._late = max([0., *[float(found[1]) + 1. - time.time() for found in times if found]])
+        # run must not put this file before that run's, which was begun at the time in its name and written to last.
+        paths = glob.glob(os.path.join(glob.escape(logdir), 'events.out.tfevents.*'))
+        named = [re.search(r'\.tfevents\.(\d+\.?\d*)', path) for path in paths]
+        times = [float(found[1]) + 1. for found in named if found] + [
+            os.path.getmtime(path) for path in paths if os.path.isfile(path)]
+        self._late = max([0., *[known - time.time() for known in times]])
         self._path = os.path.join(logdir, f'events.out.tfevents.{time.time() + self._late:.6f}.{os.getpid()}')
         try:
             # Not tf.summary.FileWriter, whose thread fails with a traceback.
@@ -757,7 +741,7 @@ def _reason(error):
     return next((reason for reason in reasons if reason in str(error)), _first_line(error))
 
 
-# ---- More than one machine ------------------------------------------------------------------------------------------
+# ---- More than one machine -------------------------------------------------------------------------------------------
 #
 # Parameter servers (ps) hold the variables. Each replica, the chief and the workers, takes its own photos through the
 # network and hands its gradients in to tf.ConditionalAccumulators on the parameter servers; once all replicas have, the
@@ -767,16 +751,16 @@ def _reason(error):
 # stand three promises: no state is saved in the middle of an update, because the chief makes both; a worker that is
 # killed holds nothing that the others need; and whoever waits can say for whom.
 
-Task = collections.namedtuple('Task', ['jobs', 'job', 'index'])
-Task.__doc__ = """Of a cluster. jobs: {'ps', 'chief' or 'worker': ['host:port']}; job, index: which of them it is."""
-
-
-POLL = 0.02        # seconds between two looks at whether the others are ready
+POLL = 0.01        # seconds between two looks at whether the others are ready
 PATIENCE = 10.     # seconds of waiting before a member says whom it waits for,
 REMINDER = 60.     # and then says it again
 LINGER = 20.       # seconds that a parameter server stays, at the most, when the others should be leaving
 GONE = (tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
         tf.errors.FailedPreconditionError, tf.errors.NotFoundError, tf.errors.UnavailableError)
+
+
+Task = collections.namedtuple('Task', ['jobs', 'job', 'index'])
+Task.__doc__ = """Of a cluster. jobs: {'ps', 'chief' or 'worker': ['host:port']}; job, index: which of them it is."""
 
 
 class Restarted(Exception):
@@ -792,7 +776,7 @@ def read_tf_config(text):
         jobs, job, index = config['cluster'], config['task']['type'], int(config['task']['index'])
         addresses = [address for job in jobs.values() for address in job]
         sound = all(isinstance(job, list) for job in jobs.values()) and all(
-            isinstance(address, str) and re.fullmatch(r'(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}', address)
+            isinstance(address, str) and re.fullmatch(r'(\[[0-9a-fA-F:.]+\]|[\w.-]+):[0-9]{1,5}', address, re.ASCII)
             and int(address.rpartition(':')[2]) < 65536 for address in addresses)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         sound = False
@@ -810,7 +794,8 @@ def read_tf_config(text):
         return None
     if not jobs.get('ps'):
         raise InputError('TF_CONFIG: has no ps; a cluster needs one to hold the variables')
-    if len(set(addresses)) < len(addresses):
+    parts = [address.lower().rpartition(':') for address in addresses]
+    if len({(host, int(port)) for host, _, port in parts}) < len(parts):
         raise InputError('TF_CONFIG: has an address twice')
     return Task(jobs, job, index)
 
@@ -828,8 +813,8 @@ class SingleProcess:
     def session(self):
         return tf.Session()
 
-    def mean(self, tensors):
-        return tensors
+    def mean(self, values):
+        return values
 
     def publish(self, taken):
         return taken
@@ -854,8 +839,8 @@ class Member:
         self.spec = tf.train.ClusterSpec(jobs)
         self.addresses = {_name(job, i): address for job in jobs for i, address in enumerate(jobs[job])}
         self.servers = [name for name in self.addresses if name.startswith('ps')]
-        self.replicas = [name for name in self.addresses if name not in self.servers]
-        self._checked = set()
+        self.replicas = ['chief', *(_name('worker', i) for i in range(len(jobs.get('worker', []))))]
+        self._identified = set()
         # A parameter server leaves the GPU to the replicas.
         config = tf.ConfigProto(device_count={'GPU': 0}) if job == 'ps' else None
         try:
@@ -863,6 +848,9 @@ class Member:
         except tf.errors.OpError:
             raise InputError(f'TF_CONFIG: {self.name} cannot listen at {self.addresses[self.name]}; is that an '
                              f'address of this machine, and no other process there?')
+        if self.silent([self.name]):   # TensorFlow listens at the port alone, whatever the host
+            raise InputError(f'TF_CONFIG: {self.name} cannot be reached at {self.addresses[self.name]}; is that an '
+                             f'address of this machine?')
 
     def wait(self, ready, purpose, names, poll=POLL):
         """-> ready() as soon as it is true, None if a signal comes before. Says for which of `names()` it waits."""
@@ -886,27 +874,29 @@ class Member:
             host, port = self.addresses[name].rsplit(':', 1)
             try:
                 socket.create_connection((host.strip('[]'), int(port)), timeout=1.).close()
+                reached = name in self._identified or self._identify(name)
             except (OSError, UnicodeError):   # the latter for what can be no host
+                reached = False
+            if not reached:
                 found.append(name)
-                self._checked.discard(name)
-                continue
-            if name not in self._checked:
-                self._check_identity(name)
+                self._identified.discard(name)
         return found
 
-    def _check_identity(self, name):
-        """A TF_CONFIG that is not the others' is told at once, rather than waited with forever."""
+    def _identify(self, name):
+        """Whether a TensorFlow server answers in the place of a member. Raises InputError if it is another one's, so
+        that a TF_CONFIG unlike the others' does not make them wait for each other."""
         address = self.addresses[name]
         config = tf.ConfigProto(device_filters=['/job:nobody'], operation_timeout_in_ms=5000)
         try:
             with tf.Session(f'grpc://{address}', graph=tf.Graph(), config=config) as session:
                 device = session.list_devices()[0].name
         except tf.errors.OpError:
-            return
+            return False
         found = _name(*re.match(r'/job:(\w+)/replica:\d+/task:(\d+)', device).groups())
         if found != name:
             raise InputError(f'TF_CONFIG: at {address} is {found}, not {name}; give all members the same "cluster"')
-        self._checked.add(name)
+        self._identified.add(name)
+        return True
 
     def run(self, build, feed=None):
         """Runs build() in a graph and a short session of its own, which a parameter server that starts again cannot
@@ -942,16 +932,13 @@ class Member:
                     saved = self.stop.is_set() and left.get('chief') != 'back'
                     if saved or time.monotonic() - since > LINGER:
                         return self.stop.status() if self.stop.is_set() else 0
-                time.sleep(10 * POLL)
+                time.sleep(0.2)
 
     def leave(self, how):
         """Tells the parameter servers that this replica is 'done', 'stopped', or here again ('back')."""
         for index, server in enumerate(self.servers):
             if not self.silent([server]):
-                def tell():
-                    with tf.device(f'/job:ps/task:{index}'):
-                        return _departures(index).enqueue(f'{self.name} {how}')
-                self.run(tell)
+                self.run(lambda index=index: _departures(index).enqueue(f'{self.name} {how}'))
 
 
 def _name(job, index):
@@ -959,7 +946,8 @@ def _name(job, index):
 
 
 def _departures(index):
-    return tf.FIFOQueue(-1, tf.string, [()], shared_name=f'departures_{index}')
+    with tf.device(f'/job:ps/task:{index}'):
+        return tf.FIFOQueue(-1, tf.string, [()], shared_name=f'departures_{index}')
 
 
 class Replica:
@@ -1023,15 +1011,15 @@ class Replica:
         """It knows the parameter servers and itself alone: it lives on where another replica dies."""
         return tf.Session(self.member.target, config=tf.ConfigProto(device_filters=['/job:ps', self.member.device]))
 
-    def mean(self, tensors):
-        """Float32 tensors of each replica -> their means over the replicas, which the chief alone may run."""
+    def mean(self, values):
+        """A structure of float32 tensors of each replica -> their means over all, which only the chief runs."""
         self._step = tf.train.get_global_step()
         means, pushes = [], []
-        for i, tensor in enumerate(tensors):
+        for i, tensor in enumerate(tf.nest.flatten(values)):
             with tf.device(f'/job:ps/task:{i % len(self.member.servers)}'):
                 accumulator = tf.ConditionalAccumulator(tensor.dtype, tensor.shape, shared_name=f'mean_{i}')
             pushes.append(accumulator.apply_grad(tensor, self._step))
-            means.append(accumulator.take_grad(self._count))
+            means.append(tf.identity(accumulator.take_grad(self._count)))
         # The step that each replica has handed in its part of, counted from 1.
         handed_in = [_shared(f'handed_in_{i}', tf.int64) for i in range(self._count)]
         with tf.control_dependencies(pushes):
@@ -1040,8 +1028,11 @@ class Replica:
         self._taken = _shared('taken', tf.bool)
         self._start = tf.variables_initializer([*handed_in, self._taken])
         with tf.container(''):
-            self._announced = _announcement()
-        return means
+            announced = _announcement()
+        now = tf.identity(self._step)
+        with tf.control_dependencies([now]):   # an update publishes whether it is taken before it counts the step
+            self._state = now, announced, tf.identity(self._taken)
+        return tf.nest.pack_sequence_as(values, means)
 
     def publish(self, taken):
         """taken: bool scalar of an update -> the same, for workers to see."""
@@ -1060,7 +1051,7 @@ class Replica:
             return [name for name, at in zip(member.replicas, sess.run(self._handed_in)) if at <= step]
 
         def updated():
-            now, announced, *result = sess.run([self._step, self._announced, self._taken])
+            now, announced, *result = sess.run(self._state)
             if json.loads(announced).get('container') != self._container:
                 raise Restarted('the chief has started again')
             return now > step and result
@@ -1079,7 +1070,7 @@ class Replica:
 
 
 def _shared(name, dtype):
-    """A scalar on the parameter servers that is no part of a checkpoint."""
+    """A scalar on the parameter servers that does not belong to checkpoints."""
     return tf.get_variable(name, [], dtype, tf.zeros_initializer(), trainable=False, collections=['cluster'])
 
 

@@ -95,27 +95,37 @@ def _boxes(ids):
     return [(k, (top[k], bottom[k], left[k], right[k])) for k in np.flatnonzero(bottom)]
 
 
-def draw_lanes(photo, lanes, h_samples, ids):
+def instances_under(lanes, h_samples, ids, size):
+    """The instance under most points of each lane, the background left out. -> list of int, from 1
+
+    lanes, h_samples: as for draw_lanes; ids: integers [h', w']; size: (width, height) of the photo
+    """
+    found, scale = [], np.divide(ids.shape[::-1], size)
+    for lane in lanes:
+        points = np.stack([lane, h_samples], axis=1)[np.asarray(lane) >= 0]
+        x, y = np.clip((points + 0.5) * scale, 0, np.subtract(ids.shape[::-1], 1)).astype(int).T
+        found.append(int(np.bincount(ids[y, x], minlength=2)[1:].argmax()) + 1)
+    return found
+
+
+def draw_lanes(photo, lanes, h_samples, numbers):
     """Draws lane lines with a dark edge, which stands out on bright concrete. -> a new uint8 [h, w, 3]
 
     lanes: [num_lanes][len(h_samples)] x in px of the photo; negative where a lane is absent
     h_samples: y in px
-    ids: integers [h', w'], as for draw_instances: a line has the colour of the instance under most of its points
+    numbers: [num_lanes] int, from 1: a line has the colour of the instance of that number
     """
     picture = photo.copy()
-    scale = np.divide(ids.shape[::-1], photo.shape[1::-1])
     thickness = max(round(max(photo.shape[:2]) / 320), 1)
-    for lane in lanes:
+    for lane, number in zip(lanes, numbers, strict=True):
         points = np.stack([np.asarray(lane, np.float64), np.asarray(h_samples, np.float64)], axis=1)
         present = points[:, 0] >= 0
-        x, y = np.clip((points[present] + 0.5) * scale, 0, np.subtract(ids.shape[::-1], 1)).astype(int).T
-        number = np.bincount(ids[y, x], minlength=2)[1:].argmax()
         pieces = np.split(points, np.flatnonzero(np.diff(present)) + 1)
         # With the last point twice, a single point is drawn as a dot rather than not at all. shift=4: 1/16 px.
         pieces = [np.rint(16 * np.append(piece, piece[-1:], axis=0)).astype(np.int32)
                   for piece in pieces if len(piece) and piece[0, 0] >= 0]
         cv2.polylines(picture, pieces, False, (20, 20, 20), thickness + 2, cv2.LINE_AA, shift=4)
-        cv2.polylines(picture, pieces, False, colour(number), thickness, cv2.LINE_AA, shift=4)
+        cv2.polylines(picture, pieces, False, colour(number - 1), thickness, cv2.LINE_AA, shift=4)
     return picture
 
 

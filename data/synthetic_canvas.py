@@ -61,10 +61,12 @@ class Canvas:
     """The picture while it is painted: pixels, uint8 [height, width, 3], with MARGIN around the photo.
 
     view: View of the scene's camera, moved by MARGIN
+    panned: px by which the distance has moved to the left since the start of a drive
     """
 
     def __init__(self, scene):
         self.scene, self.light = scene, scene.light
+        self.panned = scene.camera.focal * scene.progress.turned
         self.view = View(dataclasses.replace(scene.camera, centre=scene.camera.centre + MARGIN,
                                              horizon=scene.camera.horizon + MARGIN), scene.road)
         self.pixels = np.zeros([HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN, 3], np.uint8)
@@ -108,7 +110,7 @@ class Canvas:
         if len(rows):
             part = slice(rows[0], rows[-1] + 1)
             y, x = np.meshgrid(np.arange(part.start, part.stop, dtype=np.float32),
-                               np.arange(self.width, dtype=np.float32), indexing='ij')
+                               np.arange(self.width, dtype=np.float32) + np.float32(self.panned), indexing='ij')
             shift = rng.uniform(0, 512, 2).astype(np.float32)
             leaves = look_up(noise_tile(4, 1.2), x / np.float32(size) + shift[0], y / np.float32(size * 0.7) + shift[1])
             leaves += 0.8 * look_up(cloud_tile(), x / 2 + shift[1], y + shift[0])

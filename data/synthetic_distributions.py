@@ -17,7 +17,7 @@ def sample_scene(rng):
     camera = _sample_camera(rng)
     road = _sample_road(rng, camera)
     light = _sample_light(rng)
-    lines = sample_lines(rng, road, _sample_labelled(rng, road))
+    lines = _sample_lines(rng, road, _sample_labelled(rng, road))
     return Scene(camera, road, lines, _sample_vehicles(rng, road), light, _sample_lens(rng, light))
 
 
@@ -138,7 +138,7 @@ def _sample_labelled(rng, road):
     return labelled
 
 
-def sample_lines(rng, road, labelled):
+def _sample_lines(rng, road, labelled):
     """All lines of the own carriageway from left to right, then those of the opposite one. labelled: set of numbers."""
     offsets = _line_offsets(road)
     raised = rng.random() < (_CONCRETE_DOTS_CHANCE if road.concrete else _DOTS_CHANCE)
@@ -156,7 +156,7 @@ def sample_lines(rng, road, labelled):
         edge, centre = i in (0, len(offsets) - 1), road.two_way and i == 1  # centre: between the two directions
         style = dict(colour=tuple(left_colour if i == 0 else white), dots=False, pattern=[], period=0.0,
                      width=width * (rng.uniform(*_EDGE_LINE_WIDTH) if edge else 1), phase=rng.uniform(*_PHASE),
-                     wear=float(np.clip(wear + rng.normal(0, wear_spread), 0, 0.9)), labelled=i in labelled)
+                     wear=float(np.clip(wear + rng.normal(0, wear_spread), 0, 0.9)), labelled=i in labelled, number=i)
         if centre:
             style['colour'] = tuple(left_colour)
         if not edge and not (centre and rng.random() < _TWO_WAY_UNBROKEN_CHANCE) and rng.random() > _UNBROKEN_CHANCE:
@@ -169,7 +169,7 @@ def sample_lines(rng, road, labelled):
             # The label runs along the one nearer to us.
             apart = np.copysign(style['width'] / 2 + rng.uniform(*_DOUBLE_GAP), offset)
             lines.append(Line(offset=offset - apart, **style))
-            other = dict(style, labelled=False)
+            other = dict(style, labelled=False, number=None)
             if road.two_way and rng.random() < _HALF_BROKEN_CHANCE:
                 other.update(pattern=_PATTERNS[0][0], period=_PATTERNS[0][1])
             lines.append(Line(offset=offset + apart, **other))
@@ -177,7 +177,7 @@ def sample_lines(rng, road, labelled):
             lines.append(Line(offset=offset, **style))
         if raised and style['dots'] and rng.random() < _PAINT_BETWEEN_DOTS_CHANCE:
             lines.append(Line(**dict(vars(lines[-1]), pattern=[(0.1, 3.4)], period=14.63, dots=False,
-                                     labelled=False, wear=rng.uniform(*_PAINT_BETWEEN_DOTS_WEAR))))
+                                     labelled=False, number=None, wear=rng.uniform(*_PAINT_BETWEEN_DOTS_WEAR))))
     if road.oncoming:
         inner, count = road.oncoming
         for k in range(count + 1):

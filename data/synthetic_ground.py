@@ -64,18 +64,21 @@ def paint_ground(canvas, rng):
 class _Ground:
     """The rows of the canvas that show the ground, as float32, and where their pixels lie in m.
 
-    first: the first of these rows; z [rows]: distance along the road; far, near [rows]: of the upper and lower edge
+    first: the first of these rows; z [rows]: distance along the road; place [rows]: the same from a drive's start
+    far, near [rows]: places of the upper and lower edge
     long, wide [rows]: what one pixel covers along and across
     across [rows, columns]: offset from the camera's path; pixels [rows, columns, 3]
     """
 
     def __init__(self, canvas, rng):
         self.canvas, self.light, self.road, view = canvas, canvas.light, canvas.scene.road, canvas.view
+        self.progress = canvas.scene.progress
         self.first = int(np.clip(np.ceil(view.vanishing + 0.5), 0, canvas.height - 2))
         rows = np.arange(self.first, canvas.height)
         self.z = view.distance(rows)
-        self.far, self.near = view.distance(rows - 0.5), view.distance(rows + 0.5)
-        self.long = np.maximum(self.far - self.near, 1e-3)
+        far, near = view.distance(rows - 0.5), view.distance(rows + 0.5)
+        self.long = np.maximum(far - near, 1e-3)
+        self.place, self.far, self.near = (z + self.progress.travelled for z in (self.z, far, near))
         self.wide = self.z / view.camera.focal
         self.middle = view.column(self.z, 0.0)
         columns = np.arange(canvas.width)
@@ -111,7 +114,7 @@ class _Ground:
 
     def flaking(self, rows, columns, worn, shift):
         """How much paint is off at these pixels, 0..1: in flakes near the car, an even share far away."""
-        z, x = self.z[rows] + shift, self.across[rows, columns] + shift
+        z, x = self.place[rows] + shift, self.across[rows, columns] + shift
         fine = noise_tile(6, 1.5)[(z * 70).astype(int) % 512, (x * 140).astype(int) % 512]
         large = cloud_tile()[(z * 25).astype(int) % 512, (x * 90).astype(int) % 512]
         flakes = 0.55 * worn + 0.45 / (1 + np.exp(-4 * (0.5 * fine + 0.7 * large + 3.0 * (worn - 0.5))))
@@ -125,21 +128,25 @@ class _Ground:
         """
         raised = raised * self.z / self.canvas.view.camera.height
         total = np.zeros_like(self.z)
+
+        def filled(z, start, length):
+            turns = (z - start + phase) / period
+            return np.floor(turns) * (length + raised) + np.minimum((turns - np.floor(turns)) * period, length + raised)
         for start, length in pattern:
-            def filled(z):
-                turns = (z - start + phase) / period
-                return np.floor(turns) * (length + raised) + np.minimum((turns - np.floor(turns)) * period,
-                                                                        length + raised)
-            total += (filled(self.far) - filled(self.near)) / self.long
+            total += (filled(self.far, start, length) - filled(self.near, start, length)) / self.long
         return np.clip(total, 0, 1)
 
     def between(self, start, end):
-        """Share [rows] of each row's stretch that lies between two distances m."""
+        """Share [rows] of each row's stretch that lies between two places m."""
         return np.clip((np.minimum(self.far, end) - np.maximum(self.near, start)) / self.long, 0, 1)
 
     def wander(self, rng, step, count, scale):
-        """A random smooth function of the distance, given every step m, features scale steps long. -> [rows]"""
-        return np.interp(self.z, np.arange(0, (count - 0.5) * step, step), wandering(rng, count, scale))
+        """A random smooth function of the place, given every step m, features scale steps long. -> [rows]
+
+        During a drive it starts anew after count steps.
+        """
+        place = self.place % ((count - 1) * step) if self.progress.length else self.place
+        return np.interp(place, np.arange(0, (count - 0.5) * step, step), wandering(rng, count, scale))
 
     def ragged(self, rng):
         """Noise [rows] of deviation 1 along the road, 0.1 m and longer; less and less is left of it far away."""
@@ -148,7 +155,8 @@ class _Ground:
     def texture(self, tile, across, along, shift=(0, 0), rows=slice(None)):
         """A noise tile laid on the ground with entries of across x along m. -> float32 [rows, columns]"""
         x = self.across[rows] * np.float32(1 / across) + np.float32(shift[0])
-        y = np.repeat((self.z[rows] / along + shift[1]).astype(np.float32)[:, None], x.shape[1], 1)
+        start = self.progress.travelled / along % 512
+        y = np.repeat((self.z[rows] / along + start + shift[1]).astype(np.float32)[:, None], x.shape[1], 1)
         return look_up(tile, x, y)
 
 
@@ -215,7 +223,7 @@ def _paint_line(ground, line):
     middle = line.offset + 0.012 * ground.wander(np.random.default_rng(own), 1.0, 200, 8)
     if line.dots:  # raised, so higher than flat marks; their shaded side is towards us if the sun is ahead
         light, rng = ground.light, np.random.default_rng(own)
-        metre = np.minimum(ground.z + line.phase - line.pattern[0][0] + 0.5, 2000).astype(int)
+        metre = (ground.place + line.phase - line.pattern[0][0] + 0.5).astype(int) % 2001
         middle = middle + rng.normal(0, 0.025, 2001)[metre]
         there = rng.random(2001)[metre] > 0.3 * line.wear  # some are lost
         along = there * ground.along(line.pattern, line.period, line.phase, 0.009)
@@ -250,46 +258,47 @@ def _paint_joints(ground, rng):
         slab, phase, strength = rng.uniform(*_SLAB), rng.uniform(*_SLAB_PHASE), rng.uniform(*_SLAB_STRENGTH)
         ground.span(road.left - 0.5, road.right + 0.5, rng.uniform(*_SLAB_GAIN),
                     strength * ground.along([(0, 0.03)], slab, phase))
-    for _ in range(rng.poisson(_CROSS_JOINTS)):  # of a bridge, or where the surface was renewed
-        z = rng.uniform(*_CROSS_JOINT_START)
+    somewhere, times = ground.progress.somewhere, ground.progress.times
+    for _ in range(rng.poisson(_CROSS_JOINTS * times(*_CROSS_JOINT_START))):  # of a bridge, or of two surfaces
+        z = somewhere(rng, *_CROSS_JOINT_START)
         ground.span(road.left - 3, road.right + 3, rng.uniform(*_CROSS_JOINT_GAIN),
                     ground.between(z, z + rng.uniform(*_CROSS_JOINT_LENGTH)))
     if rng.random() < _RENEWED_CHANCE:
-        z = rng.uniform(*_RENEWED_START)
-        ground.span(-60, 60, rng.uniform(*_RENEWED_GAIN), ground.between(z, FARTHEST))
+        z = somewhere(rng, *_RENEWED_START)
+        ground.span(-60, 60, rng.uniform(*_RENEWED_GAIN), ground.between(z, FARTHEST + ground.progress.length))
 
 
 def _paint_cracks(ground, rng):
-    road = ground.road
+    road, somewhere, times = ground.road, ground.progress.somewhere, ground.progress.times
     if rng.random() < _CRACKED_CHANCE:
         sealed = rng.random() < _SEALED_SHARE
-        for _ in range(rng.poisson(_CRACKS)):
-            z = rng.uniform(*_CRACK_START)
+        for _ in range(rng.poisson(_CRACKS * times(*_CRACK_START))):
+            z = somewhere(rng, *_CRACK_START)
             offset = rng.uniform(road.left, road.right)
             path = offset + rng.uniform(*_CRACK_BEND) * ground.wander(rng, 0.15, 1334, 40)
             half = rng.uniform(*_SEALED_WIDTH if sealed else _CRACK_WIDTH)
             ground.span(path - half, path + half, rng.uniform(*_CRACK_GAIN),
                         ground.between(z, z + rng.uniform(*_CRACK_LENGTH)))
-        for _ in range(rng.poisson(_CROSS_CRACKS) if sealed else 0):
-            z, left = rng.uniform(*_CROSS_CRACK_START), rng.uniform(road.left, road.right - 2)
+        for _ in range(rng.poisson(_CROSS_CRACKS * times(*_CROSS_CRACK_START)) if sealed else 0):
+            z, left = somewhere(rng, *_CROSS_CRACK_START), rng.uniform(road.left, road.right - 2)
             ground.span(left, left + rng.uniform(*_CROSS_CRACK_WIDTH), 0.6,
                         ground.between(z, z + rng.uniform(*_CROSS_CRACK_LENGTH)))
 
 
 def _paint_patches(ground, rng):
-    road = ground.road
-    for _ in range(rng.poisson(_PATCHES)):
-        z, lane = rng.uniform(*_PATCH_START), rng.integers(0, road.lanes)
+    road, somewhere, times = ground.road, ground.progress.somewhere, ground.progress.times
+    for _ in range(rng.poisson(_PATCHES * times(*_PATCH_START))):
+        z, lane = somewhere(rng, *_PATCH_START), rng.integers(0, road.lanes)
         left = road.left + lane * road.lane_width + mixture(rng, *_PATCH_ASIDE)
         width = min(mixture(rng, road.lane_width - 0.2, _PATCH_WIDTH),
                     road.left + (lane + 1) * road.lane_width - left)
         ground.span(left, left + width, rng.uniform(*_PATCH_GAIN),
                     ground.between(z, z + rng.exponential(_PATCH_LENGTH) + 1))
-    for _ in range(rng.poisson(_SKIDS)):
-        z, offset = rng.uniform(*_SKID_START), rng.uniform(road.left, road.right)
+    for _ in range(rng.poisson(_SKIDS * times(*_SKID_START))):
+        z, offset = somewhere(rng, *_SKID_START), rng.uniform(road.left, road.right)
         slant = rng.normal(0, _SKID_SLANT)
         for side in (0, 1.5):
-            path = offset + side + slant * ground.z
+            path = offset + side + slant * (ground.place - (z if ground.progress.length else 0))
             ground.span(path - 0.1, path + 0.1, rng.uniform(*_SKID_GAIN),
                         ground.between(z, z + rng.uniform(*_SKID_LENGTH)))
 
@@ -312,6 +321,10 @@ def _shadows(ground, rng):
     light, vehicles, view = ground.light, ground.canvas.scene.vehicles, ground.canvas.view
     mask = np.zeros(ground.across.shape, np.uint8)
     top = np.array([0, ground.first])
+    travelled, times = ground.progress.travelled, ground.progress.times
+
+    def somewhere(limits):
+        return ground.progress.somewhere(rng, *limits) - travelled
     # m along the ground per m of height
     away = np.array([np.sin(light.azimuth), np.cos(light.azimuth)]) / -np.tan(light.elevation)
 
@@ -326,19 +339,19 @@ def _shadows(ground, rng):
         if rng.random() < _DAPPLE_CHANCE:
             np.maximum(mask, _dapples(ground, rng), out=mask)
         if rng.random() < _BRIDGE_CHANCE:
-            z, slant = rng.uniform(*_BRIDGE_START), rng.normal(0, _BRIDGE_SLANT)
+            z, slant = somewhere(_BRIDGE_START), rng.normal(0, _BRIDGE_SLANT)
             deep = rng.uniform(*_BRIDGE_LENGTH)
             cast([(-60, z - 60 * slant), (60, z + 60 * slant), (60, z + deep + 60 * slant),
                   (-60, z + deep - 60 * slant)])
         if rng.random() < _POLES_CHANCE:
-            for _ in range(rng.integers(*_POLES)):
-                z, side, thick = rng.uniform(*_POLE_START), rng.choice([-1, 1]), rng.uniform(*_POLE_WIDTH)
+            for _ in range(int(rng.integers(*_POLES) * times(*_POLE_START))):
+                z, side, thick = somewhere(_POLE_START), rng.choice([-1, 1]), rng.uniform(*_POLE_WIDTH)
                 x = ground.road.right + 2 if side > 0 else ground.road.left - 2
                 dx, dz = away * rng.uniform(*_POLE_HEIGHT)
                 dx = -side * max(abs(dx), 5)
                 cast([(x, z), (x, z + thick), (x + dx, z + dz), (x + dx, z + dz + thick)])
         if rng.random() < _TRUSS_CHANCE:
-            z = rng.uniform(*_TRUSS_START)
+            z = somewhere(_TRUSS_START)
             for dz in (0, 2.2):
                 cast([(-30, z + dz), (30, z + dz), (30, z + dz + 0.25), (-30, z + dz + 0.25)])
             for x in np.arange(-30, 30, 2.5):
@@ -367,13 +380,14 @@ def _outline(vehicle, narrower=0.0, nearer=0.0):
 
 def _dapples(ground, rng):
     """The shadows of trees at one side over part of the road. -> uint8 [rows, columns]"""
-    start, length = mixture(rng, *_DAPPLE_START), rng.exponential(_DAPPLE_LENGTH) + 3
+    starts = [(start, end + ground.progress.length) for start, end in _DAPPLE_START]
+    start, length = mixture(rng, *starts), rng.exponential(_DAPPLE_LENGTH) + 3
     scale = [rng.uniform(*limits) for limits in _DAPPLE_SCALE]
     noise = ground.texture(cloud_tile(), *scale, rng.uniform(0, 512, 2))
     side, reach = rng.choice([-1, 1]), rng.uniform(*_DAPPLE_REACH)
     edge = (ground.road.right if side > 0 else ground.road.left) - side * reach
     cover = np.clip((ground.across - edge) * side / 2.5, -2, 0.8)
-    ends = np.clip(np.minimum(ground.z - start, start + length - ground.z) / 4, -3, 0.6)
+    ends = np.clip(np.minimum(ground.place - start, start + length - ground.place) / 4, -3, 0.6)
     cover += ends.astype(np.float32)[:, None]
     soft = np.maximum(0.12, ground.long / 2).astype(np.float32)[:, None]
     return (np.clip((noise + cover * 1.3 - 0.6) / soft + 0.5, 0, 1) * 255).astype(np.uint8)

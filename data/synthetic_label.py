@@ -8,14 +8,15 @@ _EDGE = 5  # px before the sides of the photo where labels end; of TuSimple's ha
 _MIN_POINTS = 4  # a line with fewer is left out
 
 
-def lane_labels(scene, raw_file=''):
-    """The label of a scene as TuSimple draws it: the two lines of the own lane and one or two more on each side.
+def lane_labels(scene, raw_file='', with_ids=False):
+    """The label of a scene as TuSimple draws it: the lines of the own lane and one or two more on each side.
 
     Lines go on where something hides them, from the bottom, or _EDGE before the side of the photo, to _GAP below the
     horizon. Annotators end their lines a row or two higher or lower; that noise is left out, as nothing in a photo
     foretells it. Of a double line the label follows the one nearer to us.
 
-    -> tusimple.Record, lanes from left to right
+    with_ids: number each lane as its line of the road. -> tusimple.Record, lanes from left to right, at most
+    tusimple.MAX_LANES
     """
     view = synthetic_canvas.View(scene.camera, scene.road)
     turn = view.turn()
@@ -29,5 +30,6 @@ def lane_labels(scene, raw_file=''):
         outside = (columns < _EDGE) | (columns > synthetic_canvas.WIDTH - 1 - _EDGE)
         columns[outside | hidden] = tusimple.ABSENT
         if (columns >= 0).sum() >= _MIN_POINTS:
-            lanes.append(columns.tolist())
-    return tusimple.Record(raw_file, lanes[:tusimple.MAX_LANES], list(tusimple.H_SAMPLES))
+            lanes.append((line.number, columns.tolist()))
+    ids, lanes = zip(*lanes[:tusimple.MAX_LANES]) if lanes else ((), ())
+    return tusimple.Record(raw_file, list(lanes), list(tusimple.H_SAMPLES), ids=list(ids) if with_ids else None)

@@ -8,9 +8,10 @@ import functools
 import cv2
 import numpy as np
 
-from data.synthetic_canvas import cloud_tile, mixture, noise_tile, wandering
+from data.synthetic_canvas import NEAREST, cloud_tile, mixture, noise_tile, wandering
 
 _CHUNKS = np.concatenate([np.arange(2, 20, 1.5), np.geomspace(20, 500, 30)])  # m: where pieces of long things meet
+_DRIVE_CHUNK, _DRIVE_REACH = 5.0, 500.0  # m: in a drive they are all of one length; how far they are painted
 
 # ---- Distributions: (low, high) of uniform ones, m unless another unit is said; chances and shares -------------------
 
@@ -39,71 +40,91 @@ _GANTRY_WHOLE_CHANCE, _GANTRY_HALF, _PANEL_WIDTH = 0.7, (6, 10), (2.5, 5.5)
 
 
 def roadside(canvas, banks, rng):
-    """All that stands beside and above the road but vehicles. banks: of paint_banks -> list of (distance, painter)"""
-    view, road = canvas.view, canvas.scene.road
+    """All that stands beside and above the road but vehicles. banks: of paint_banks
+
+    -> list of (distance, painter), pieces of barriers last; during a drive all the others keep their numbers in it
+    """
+    view, road, progress = canvas.view, canvas.scene.road, canvas.scene.progress
     left, right = road.edges
     between = road.oncoming and rng.random() < _JERSEY_CHANCE
-    things = _barrier(rng, view, left - 0.2, -1, 'jersey' if between else None)
+    pieces = _barrier(rng, view, progress, left - 0.2, -1, 'jersey' if between else None)
     if road.oncoming:
-        things += _barrier(rng, view, road.outer - 1, -1)
-    things += _barrier(rng, view, right + 0.2, 1)
+        pieces += _barrier(rng, view, progress, road.outer - 1, -1)
+    pieces += _barrier(rng, view, progress, right + 0.2, 1)
+    things = []
     for bank in banks:
-        things += _trees(rng, bank)
-    things += _lamps(rng, left, right) + _wires(rng, left, right) + _signs(rng, right)
+        things += _trees(rng, bank, progress)
+    things += _lamps(rng, left, right, progress) + _wires(rng, left, right, progress) + _signs(rng, right, progress)
     if rng.random() < _BRIDGES_CHANCE:
-        things += [_bridge(rng, left, right, road.outer) for _ in range(rng.integers(*_BRIDGES))]
+        things += [_bridge(rng, left, right, road.outer, progress) for _ in range(rng.integers(*_BRIDGES))]
     if rng.random() < _GANTRY_CHANCE:
-        things.append(_gantry(rng, left, right))
-    return things
+        things.append(_gantry(rng, left, right, progress))
+    return things + pieces
+
+
+def _chunks(progress):
+    """Where pieces of long things meet. -> (distances [n] m, the numbers of the pieces that are before us)"""
+    if not progress.length:
+        return _CHUNKS, range(len(_CHUNKS) - 1)
+    z = np.arange(0, progress.length + _DRIVE_REACH, _DRIVE_CHUNK) - progress.travelled
+    return z, range(np.searchsorted(z, NEAREST, 'right') - 1, np.searchsorted(z, _DRIVE_REACH - _DRIVE_CHUNK) - 1)
 
 
 # ---- Banks and barriers ----------------------------------------------------------------------------------------------
 
 @dataclasses.dataclass
 class _Bank:
-    """Rising ground beside the road, from edge + foot m outwards, up to crest [_CHUNKS] m."""
+    """Rising ground beside the road, from edge + foot m outwards, up to crest [n] m at the distances z [n] m.
+
+    pieces: the numbers of those to be painted
+    """
     side: int
     edge: float
     foot: float
     rise: float
+    z: np.ndarray
+    pieces: range
     crest: np.ndarray
     green: np.ndarray
 
     def paint(self, canvas):
         light = 0.4 + 0.6 * canvas.facing(-self.side * np.pi / 2)
         edges = [canvas.view.project(self.edge + self.side * (self.foot + step * self.rise * 2.2), self.crest * step,
-                                     _CHUNKS) for step in (0, 0.35, 0.7, 1.0)]
-        for i in reversed(range(len(_CHUNKS) - 1)):
+                                     self.z) for step in (0, 0.35, 0.7, 1.0)]
+        for i in reversed(self.pieces):
             for k, (low, high) in enumerate(zip(edges, edges[1:])):
                 canvas.strip(low[i:i + 2], high[i:i + 2],
-                             canvas.air(self.green * (0.85 + 0.1 * k) * light, _CHUNKS[i]))
+                             canvas.air(self.green * (0.85 + 0.1 * k) * light, self.z[i]))
 
 
 def paint_banks(canvas, rng):
     """Draws and paints the ground beside the road. -> the two Banks, left and right"""
     before = canvas.pixels.copy()
     road, banks = canvas.scene.road, []
+    z, pieces = _chunks(canvas.scene.progress)
     for side, edge in ((-1, road.outer - 2), (1, road.edges[1] + 1.5)):
         green = np.array(rng.choice(_BANK_COLOURS))
         rise = mixture(rng, *_BANK_RISES, p=_BANK_RISE_SHARES)
-        crest = rise * np.clip(0.7 + 0.35 * wandering(rng, len(_CHUNKS), 12), 0.1, None)
-        banks.append(_Bank(side, edge, rng.uniform(*_BANK_FOOT), rise, crest, green * rng.uniform(*_BANK_GAIN)))
+        crest = rise * np.clip(0.7 + 0.35 * wandering(rng, len(z), 12), 0.1, None)
+        banks.append(_Bank(side, edge, rng.uniform(*_BANK_FOOT), rise, z, pieces, crest,
+                           green * rng.uniform(*_BANK_GAIN)))
         if rise:
             banks[-1].paint(canvas)
     canvas.roughen(before, rng, rng.uniform(*_BANK_ROUGHNESS), 0.16)
     return banks
 
 
-def _barrier(rng, view, offset, side, kind=None):
+def _barrier(rng, view, progress, offset, side, kind=None):
     """A concrete or steel barrier or a wall along the road, in pieces so that it hides and is hidden rightly."""
     kind = kind or rng.choice(list(_BARRIERS), p=list(_BARRIERS.values()))
+    z, pieces = _chunks(progress)
     start, end = 0, 500
     if rng.random() < _BARRIER_STARTS_CHANCE:
         start = rng.uniform(*_BARRIER_START)
     else:
         end = mixture(rng, *_BARRIER_ENDS)
     shade, tint = rng.uniform(*_BARRIER_SHADE), np.array([1, 0.99, 0.95])
-    stains = wandering(rng, len(_CHUNKS), 8) * 0.03
+    stains = wandering(rng, len(z), 8) * 0.03
     jersey, wall = rng.uniform(*_JERSEY_HEIGHT), rng.uniform(*_WALL_HEIGHT)
     faces = {  # (height, away from the road) of its lower and upper edge, grey, whether it is upright
         'jersey': [((jersey, .22), (jersey, .42), 1.1, 0), ((0.3, .14), (jersey, .22), 1, 1),
@@ -111,31 +132,34 @@ def _barrier(rng, view, offset, side, kind=None):
         'wall': [((0, 0), (wall, 0), 0.9, 1), ((wall, 0), (wall + .15, 0), 1.1, 0)],
         'rail': [((0.45, 0), (0.6, 0), 0.75, 1), ((0.6, 0), (_RAIL_HEIGHT, 0), 1.05, 1)],
         'fence': [((h, 0), (h + 0.04, 0), 0.7, 1) for h in (0.6, 1.2, 1.8)], 'none': []}[kind]
-    edges = [[view.project(offset + side * lean, high, _CHUNKS) for high, lean in pair] for *pair, _, _ in faces]
+    edges = [[view.project(offset + side * lean, high, z) for high, lean in pair] for *pair, _, _ in faces]
     post = {'rail': _RAIL_HEIGHT, 'fence': _FENCE_HEIGHT}.get(kind)
 
     def piece(canvas, rng, i):
         colour = shade * tint * (1 + stains[i])
         for (low, high), (*_, gain, upright) in zip(edges, faces):
             tone = colour * gain * (canvas.facing(-side * np.pi / 2) if upright else 1)
-            canvas.strip(low[i:i + 2], high[i:i + 2], canvas.air(tone, _CHUNKS[i]))
-        if post:
-            canvas.polyline(canvas.view.project(offset, [0.0, post], _CHUNKS[[i, i]]),
-                            canvas.air(np.full(3, 75.0), _CHUNKS[i]), canvas.view.camera.focal * 0.1 / _CHUNKS[i])
-    return [(z + 0.5, functools.partial(piece, i=i)) for i, z in enumerate(_CHUNKS[:-1]) if faces and start <= z < end]
+            canvas.strip(low[i:i + 2], high[i:i + 2], canvas.air(tone, max(z[i], NEAREST)))
+        if post and z[i] >= NEAREST:
+            canvas.polyline(canvas.view.project(offset, [0.0, post], z[[i, i]]),
+                            canvas.air(np.full(3, 75.0), z[i]), canvas.view.camera.focal * 0.1 / z[i])
+    first, last = start - progress.travelled, end + progress.length - progress.travelled
+    return [(max(z[i], NEAREST) + 0.5, functools.partial(piece, i=i)) for i in pieces if faces and first <= z[i] < last]
 
 
 # ---- Trees -----------------------------------------------------------------------------------------------------------
 
-def _trees(rng, bank):
+def _trees(rng, bank, progress):
     """Trees and bushes on and before a bank."""
     things = []
     count, tall = rng.choice(_TREES, p=_TREES_SHARES), rng.uniform(*_TREE_HEIGHT)
-    for _ in range(count):
+    for _ in range(int(count * progress.times(0, 500))):
         z = rng.uniform(*_NEAR_TREE) if rng.random() < _NEAR_TREE_CHANCE else 500 * rng.random() ** 0.7 + 25
+        if progress.length:
+            z = rng.uniform(0, progress.length + 500) - progress.travelled
         away = bank.foot + rng.exponential(_TREE_ASIDE) + 1.5
         up = min(1, max(0.0, (away - bank.foot) / (bank.rise * 2.2 + 0.1)))  # share of the bank's rise
-        base = np.interp(z, _CHUNKS, bank.crest) * up if bank.rise else 0.0
+        base = np.interp(z, bank.z, bank.crest) * up if bank.rise else 0.0
         height = tall * rng.uniform(*_TREE_SIZE)
         colour = bank.green * 0.72 * rng.uniform(*_TREE_GAIN) + rng.normal(0, 4, 3)
         things.append((z, functools.partial(_paint_tree, offset=bank.edge + bank.side * away, height=height, z=z,
@@ -219,7 +243,7 @@ def _small_tree_sprite(number):
 
 # ---- Poles, wires, signs ---------------------------------------------------------------------------------------------
 
-def _lamps(rng, left, right):
+def _lamps(rng, left, right, progress):
     """Street lights at both sides."""
     things = []
     if rng.random() < _LAMPS_CHANCE:
@@ -228,7 +252,8 @@ def _lamps(rng, left, right):
         for side, edge in ((-1, left - 1), (1, right + 1.5)):
             if rng.random() < _LAMPS_SIDE_CHANCE:
                 things += [(z, functools.partial(_paint_pole, z=z, offset=edge, height=height, arm=-side * arm,
-                                                 tone=tone)) for z in np.arange(phase, 350, step)]
+                                                 tone=tone))
+                           for z in np.arange(phase, 350 + progress.length, step) - progress.travelled]
     return things
 
 
@@ -242,29 +267,29 @@ def _paint_pole(canvas, rng, z, offset, height, arm, tone):
         canvas.polyline(project([offset + arm, offset + arm * 1.25], height + 1.0, [z, z]), colour, width * 1.6)
 
 
-def _wires(rng, left, right):
+def _wires(rng, left, right, progress):
     """Posts with wires at one side."""
     if rng.random() >= _WIRES_CHANCE:
         return []
     offset, height = rng.choice([left - 15, right + rng.uniform(*_WIRES_OFFSET)]), rng.uniform(*_WIRES_HEIGHT)
-    spots = np.arange(rng.uniform(*_WIRES_START), 320, 42)
+    spots = np.arange(rng.uniform(*_WIRES_START), 320 + progress.length, 42) - progress.travelled
 
     def paint(canvas, rng):
         for drop in (0, 0.8):
             t = np.linspace(0, 1, 9)
-            for a, b in zip(spots, spots[1:]):
+            for a, b in zip(spots[spots > NEAREST], spots[spots > NEAREST][1:]):
                 sag = height - drop - 1.2 * 4 * t * (1 - t)
                 canvas.polyline(canvas.view.project(offset, sag, a + (b - a) * t), canvas.air(np.full(3, 60.0), a), 1)
-    return [(spots[0], paint)] + [(z, functools.partial(_paint_pole, z=z, offset=offset, height=height, arm=0,
-                                                        tone=70.0)) for z in spots]
+    pole = functools.partial(_paint_pole, offset=offset, height=height, arm=0, tone=70.0)
+    return [(max(spots[0], NEAREST), paint)] + [(z, functools.partial(pole, z=z)) for z in spots]
 
 
-def _signs(rng, right):
+def _signs(rng, right, progress):
     """Road signs at the right."""
     things = []
-    for _ in range(rng.poisson(_SIGNS)):
+    for _ in range(rng.poisson(_SIGNS * progress.times(*_SIGN_DISTANCE))):
         wide, tall, base, colour = _SIGN_KINDS[rng.choice(len(_SIGN_KINDS))]
-        z = rng.uniform(*_SIGN_DISTANCE)
+        z = progress.somewhere(rng, *_SIGN_DISTANCE) - progress.travelled
         things.append((z, functools.partial(_paint_sign, z=z, offset=right + rng.uniform(*_SIGN_OFFSET) + wide / 2,
                                             wide=wide, tall=tall, base=base, colour=colour)))
     return things
@@ -282,9 +307,10 @@ def _paint_sign(canvas, rng, z, offset, wide, tall, base, colour):
 
 # ---- Above the road --------------------------------------------------------------------------------------------------
 
-def _bridge(rng, left, right, outer):
+def _bridge(rng, left, right, outer, progress):
     """A bridge across the road: deck, parapet, piers."""
-    z, deep, clear = rng.uniform(*_BRIDGE_DISTANCE), rng.uniform(*_BRIDGE_DEPTH), rng.uniform(*_BRIDGE_CLEARANCE)
+    z = progress.somewhere(rng, *_BRIDGE_DISTANCE) - progress.travelled
+    deep, clear = rng.uniform(*_BRIDGE_DEPTH), rng.uniform(*_BRIDGE_CLEARANCE)
     thick, slant, shade = rng.uniform(*_BRIDGE_THICKNESS), rng.normal(0, _BRIDGE_SLANT), rng.uniform(*_BRIDGE_SHADE)
     railing = rng.random() < _RAILING_CHANCE
     ends = np.array([outer - 50, right + 50])
@@ -313,9 +339,10 @@ def _bridge(rng, left, right, outer):
     return z, paint
 
 
-def _gantry(rng, left, right):
+def _gantry(rng, left, right, progress):
     """Signs over the lanes on a truss."""
-    z, clear = rng.uniform(*_GANTRY_DISTANCE), rng.uniform(*_GANTRY_CLEARANCE)
+    z = progress.somewhere(rng, *_GANTRY_DISTANCE) - progress.travelled
+    clear = rng.uniform(*_GANTRY_CLEARANCE)
     panels = rng.integers(*_GANTRY_PANELS)
     colour = np.array(_GANTRY_COLOURS[int(rng.random() < _GANTRY_BLUE_SHARE)], float) * rng.uniform(*_GANTRY_GAIN)
     start, end = left - 1.5, right + 1.5

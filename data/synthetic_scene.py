@@ -77,7 +77,10 @@ class Road:
 
 @dataclasses.dataclass
 class Line:
-    """A painted line. pattern: list of (start, length) m within period; ([], 0): unbroken. wear 0 new .. 1 gone."""
+    """A painted line. pattern: list of (start, length) m within period; ([], 0): unbroken. wear 0 new .. 1 gone.
+
+    number: of the lines of the own carriageway, from the left; None for the others, and for what accompanies a line
+    """
     offset: float
     colour: tuple
     width: float
@@ -87,6 +90,7 @@ class Line:
     wear: float
     dots: bool
     labelled: bool
+    number: int = None
 
 
 @dataclasses.dataclass
@@ -137,6 +141,27 @@ class Lens:
     bonnet: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where in a drive a picture is taken; a single photo is a drive of no length.
+
+    travelled, length: m along the road from the start of the drive to here and to its end
+    turned, turns: rad to the right of the direction at the start, here and (least, most) of the whole drive
+    """
+    travelled: float = 0.0
+    length: float = 0.0
+    turned: float = 0.0
+    turns: tuple = (0.0, 0.0)
+
+    def somewhere(self, rng, start, end):
+        """A random place where a single photo has one from start to end m ahead. -> m from the start of the drive"""
+        return rng.uniform(start, end + self.length)
+
+    def times(self, start, end):
+        """How many times as many such places a drive has as a single photo."""
+        return 1 + self.length / (end - start)
+
+
 @dataclasses.dataclass
 class Scene:
     camera: Camera
@@ -145,4 +170,5 @@ class Scene:
     vehicles: list
     light: Light
     lens: Lens
+    progress: Progress = Progress()
 

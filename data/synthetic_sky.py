@@ -20,7 +20,8 @@ def paint_sky(canvas, rng):
     if light.clouds:
         above = np.maximum(view.vanishing + 12 - y, 8)
         shift = rng.uniform(0, 512, 2)
-        cloud = look_up(cloud_tile(), ((x - view.camera.centre) / above * 45 + shift[0]).astype(np.float32),
+        across = (x - view.camera.centre + canvas.panned) / above * 45 + shift[0]
+        cloud = look_up(cloud_tile(), across.astype(np.float32),
                         (6000 / above + shift[1]).astype(np.float32))[..., None]
         cover = np.clip((cloud - 1 + 2 * light.clouds) * 0.6, 0, 0.85) * (1 - rows ** 4)
         sky += (light.horizon * (1.02 - 0.12 * np.clip(cloud, 0, 1)) - sky) * cover
@@ -35,13 +36,17 @@ def paint_sky(canvas, rng):
 def paint_horizon(canvas, rng):
     """Hills, then woods or houses, ever nearer and darker, down to the ground."""
     view, width = canvas.view, canvas.width
+    least, most = (int(view.camera.focal * turn) for turn in canvas.scene.progress.turns)
+    around = width + most - least + 2 * (most > least)  # px, all that comes into the picture during a drive
+    columns = np.arange(width) + canvas.panned - least
     before = canvas.pixels.copy()
     green = rng.uniform(*_HORIZON_BRIGHTNESS)
     # Every height is drawn before the first outline.
     for z, tall, chance in [(z, rng.uniform(*heights), chance) for z, heights, chance in _HORIZON_LAYERS]:
-        rough = 0.5 + 0.35 * wandering(rng, width, 400 if z > 1000 else 150)
+        rough = 0.5 + 0.35 * wandering(rng, around, 400 if z > 1000 else 150)
         if z < 3000:  # crowns of trees
-            rough = np.maximum(rough, 0.1) * (1 + 0.22 * wandering(rng, width, 16))
+            rough = np.maximum(rough, 0.1) * (1 + 0.22 * wandering(rng, around, 16))
+        rough = np.interp(columns, np.arange(around), rough)
         if rng.random() < chance:
             top = view.vanishing + 2 - view.camera.focal / z * tall * np.clip(rough, 0.03, None)
             colour = canvas.air(_HORIZON_COLOUR * (green if z > 1000 else 0.5 * green), min(z, 0.9 * canvas.light.haze))

@@ -54,11 +54,13 @@ _FAR_HEADLAMP, _FAR_REAR_LAMP = np.array([210.0, 212, 215]), np.array([130.0, 22
 _GLINT_CHANCE = 0.35  # of the sun in the glass
 _DETAILED = 18  # px of height from which more than an end is painted
 _UNEVEN = 30  # px of height from which the sheet metal looks uneven
+_REACH = 600  # m from which nothing of a vehicle is painted
 
 
 def vehicle_painters(scene):
-    """-> list of (distance m, painter(canvas, rng)), one for each vehicle"""
-    return [(vehicle.distance, functools.partial(_paint_vehicle, vehicle=vehicle)) for vehicle in scene.vehicles]
+    """-> list of (distance m, painter(canvas, rng)), one for each vehicle; of one beside us the distance is NEAREST"""
+    return [(max(vehicle.distance, NEAREST), functools.partial(_paint_vehicle, vehicle=vehicle))
+            for vehicle in scene.vehicles]
 
 
 class _Body:
@@ -89,7 +91,7 @@ class _Body:
 
     def fill(self, points, colour):
         """Fills a polygon [n, 3] m."""
-        self.canvas.polygon(self.points(points), self.canvas.air(colour, self.vehicle.distance))
+        self.canvas.polygon(self.points(points), self.canvas.air(colour, max(self.vehicle.distance, NEAREST)))
 
     def plate(self, a0, a1, b0, b1, colour):
         """Fills a rectangle on the end that we see, from a0 to a1 and from b0 to b1 m."""
@@ -152,13 +154,15 @@ def _window(face, pane, panes):
 
 def _paint_vehicle(canvas, rng, vehicle):
     """Paints a vehicle; on near ones the light falls off from the top down and is uneven as on real sheet metal."""
-    view, shape = canvas.view, VEHICLES[vehicle.kind]
-    middle, size = view.column(vehicle.distance, vehicle.offset), view.camera.focal / vehicle.distance
+    if not NEAREST - VEHICLES[vehicle.kind].length < vehicle.distance < _REACH:
+        return
+    view, shape, z = canvas.view, VEHICLES[vehicle.kind], max(vehicle.distance, NEAREST)
+    middle, size = view.column(z, vehicle.offset), view.camera.focal / z
     left, right = (int(np.clip(middle + side * size * 3, 0, canvas.width)) for side in (-1, 1))
-    top, bottom = (int(np.clip(view.row(vehicle.distance, up), 0, canvas.height)) for up in (shape.height * 1.1, -0.3))
-    tall = view.camera.focal * shape.height / vehicle.distance
+    top, bottom = (int(np.clip(view.row(z, up), 0, canvas.height)) for up in (shape.height * 1.1, -0.3))
+    tall = view.camera.focal * shape.height / z
     before = canvas.pixels[top:bottom, left:right].copy() if tall > _UNEVEN else None
-    if -1500 < middle < canvas.width + 1500:
+    if -1500 < middle < canvas.width + 1500 or canvas.scene.progress.length:  # in a drive we may be beside it
         body = _Body(canvas, vehicle)
         if tall < _DETAILED:
             _paint_far(body)

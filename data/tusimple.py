@@ -5,7 +5,8 @@ A folder holds `label_data_*.json`, one JSON object per line, and the photos tha
     {"lanes": [[x, x, ...], ...], "h_samples": [y, y, ...], "raw_file": "clips/.../20.jpg"}
 
 Each lane gives its x, in pixels of the photo, at each y of h_samples, and -2 where it does not exist.
-Predictions have a `run_time` in milliseconds as well. Source: github.com/TuSimple/tusimple-benchmark.
+Predictions have a `run_time` in milliseconds as well, frames of a video `ids`, one number per lane.
+Source: github.com/TuSimple/tusimple-benchmark.
 """
 
 import dataclasses
@@ -43,12 +44,14 @@ class Record:
     h_samples: list of numbers, y in px
     source: 'file:line' where it was read, for messages
     run_time: ms that a prediction took; None in labels
+    ids: of a frame of a video, list of int, [lanes]: the number that a lane has in all frames; elsewhere None
     """
     raw_file: str
     lanes: list
     h_samples: list
     source: str = ''
     run_time: float = None
+    ids: list = None
 
 
 def find_label_files(folder):
@@ -118,7 +121,11 @@ def _parse(line, source, need_lanes, need_h_samples):
     run_time = values.get('run_time')
     if run_time is not None and not _is_number(run_time, sys.float_info.max):
         raise InputError(f'run_time {_short(run_time)} is not a number of milliseconds')
-    return Record(raw_file, lanes, h_samples or [], source, run_time)
+    ids = values.get('ids') if need_lanes else None
+    if ids is not None and not (isinstance(ids, list) and len(ids) == len(lanes)
+                                and all(type(number) is int and 0 <= number < 2 ** 31 for number in ids)):
+        raise InputError('ids are not one whole number per lane')
+    return Record(raw_file, lanes, h_samples or [], source, run_time, ids)
 
 
 def _is_path(text):
@@ -163,16 +170,18 @@ def photo_path(folder, record):
     return os.path.join(folder, record.raw_file)
 
 
-def write_records(path, records):
-    """Writes records, one JSON object per line; the file appears whole or not at all. Lanes may be NumPy arrays."""
+def write_records(path, records, follow_links=False):
+    """Writes records, one JSON object per line, as `files.write_file` does. Lanes may be NumPy arrays."""
     lines = []
     for record in records:
         values = {'lanes': list(record.lanes), 'h_samples': list(record.h_samples),
                   'raw_file': record.raw_file}
+        if record.ids is not None:
+            values['ids'] = list(record.ids)
         if record.run_time is not None:
             values['run_time'] = record.run_time
         lines.append(json.dumps(values, default=lambda array: array.tolist(), allow_nan=False) + '\n')
-    files.write_file(path, ''.join(lines).encode())
+    files.write_file(path, ''.join(lines).encode(), follow_links)
 
 
 def draw_label(record, size):

@@ -105,7 +105,7 @@ def publish(outdir, unfinished, written, own):
     lanes_path, marker = (os.path.join(outdir, name) for name in (tusimple.PREPARED_LABELS, files.HALF_WRITTEN))
     names = {os.path.basename(record.raw_file) for record in written}
     # Until all is in its place: a photo could meet the label of an earlier run.
-    files.write_file(marker, ''.join(f'images/{name}\n' for name in sorted(own | names)).encode(), follow_links=False)
+    files.write_file(marker, ''.join(f'images/{name}\n' for name in sorted(own | names)).encode())
     if os.path.exists(lanes_path):
         os.remove(lanes_path)
     removed = 0
@@ -163,6 +163,10 @@ def main():
             first = f'; the first: {problems[0]}' if problems else ''
             raise InputError(f'{args.train_data_dir}: none of {len(problems)} label lines is usable{first}')
         removed = publish(args.outdir, unfinished, written, own)
+    except (MemoryError, cv2.error) as error:
+        if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+            raise
+        raise InputError(f'--workers {args.workers}: there is not enough memory; give fewer') from None
     finally:
         for folder in unfinished:
             shutil.rmtree(folder, ignore_errors=True)

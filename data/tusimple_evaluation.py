@@ -165,7 +165,7 @@ def write_csv(path, rows):
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(PhotoScore._fields)
     writer.writerows(rows)
-    files.write_file(path, text.getvalue().encode())
+    files.write_file(path, text.getvalue().encode(), follow_links=True)
 
 
 def draw_comparison(photo, prediction, label, row):

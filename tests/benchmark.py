@@ -78,15 +78,17 @@ def networks(side):
     """
     import tensorflow.compat.v1 as tf
     import enet
-    import inference
     import utils
     weights = read_weights()
+
+    def constant(getter, name, *args, **kwargs):
+        return weights[name]
     with tf.Graph().as_default() as graph:
         images = tf.placeholder(tf.uint8, [None, side, side, 3])
-        with enet.loops(), tf.variable_scope('', custom_getter=lambda getter, name, *args, **kwargs: weights[name]):
-            enet.ENet(utils.normalise(images, 'signed'), utils.NUM_CLASSES, None, skip_connections=False,
-                      is_training=False)
-        ours = inference.Network(images, graph.get_tensor_by_name('ENet/bottleneck5_1_last_prelu:0'))
+        with enet.fused_kernels(), tf.variable_scope('', custom_getter=constant):
+            *_, features = enet.ENet(utils.normalise(images, 'signed'), utils.NUM_CLASSES, None, skip_connections=False,
+                                     is_training=False, return_features=True)
+        ours = tf.Session().make_callable(features, [images])
         convolutions = [op for op in graph.get_operations() if op.type in ('Conv2D', 'Conv2DBackpropInput')]
     with tf.Graph().as_default():
         plain_images = tf.placeholder(tf.uint8, [None, side, side, 3])
@@ -180,10 +182,40 @@ def make_conventions(side):
                              batch_statistics=False, dropout_at_inference=False)
 
 
-def our_step(side, images, labels):
+def build_step(images, labels, conventions):
+    """training.py's step in the default graph. images: uint8 [b, h, w, 3], labels: int32 [b, h, w] -> what to run"""
+    import tensorflow.compat.v1 as tf
+    import enet
+    import loss
     import utils
-    trainer = utils.Trainer(make_conventions(side), 1000, LEARNING_RATE)
-    return lambda: trainer.train(images, labels)
+    step = tf.train.create_global_step()
+    step_32 = tf.cast(step, tf.int32)
+    features = utils.build_enet(images, conventions, True, enet.noise_of_step(tf.stack([0, step_32])),
+                                utils.norm_decay(step_32))
+    terms = loss.discriminative_loss(utils.build_head(features, conventions.feature_dim), labels,
+                                     conventions.feature_dim, conventions.image_size, conventions.delta_v,
+                                     conventions.delta_d, 1., 1., 1.)
+    variables = utils.to_train()
+    total = terms[0] + utils.weight_decay(variables)
+    gradients, variables = zip(*[
+        (g, v) for g, v in zip(tf.gradients(total, variables), variables) if g is not None])
+    gradients, norm = tf.clip_by_global_norm(gradients, 5.)
+    finite = tf.logical_and(tf.is_finite(total), tf.is_finite(norm))
+    rate = utils.learning_rate('2018', LEARNING_RATE, step_32, 1000)
+    with tf.control_dependencies([rate]):
+        train_op = utils.apply_if(finite, tf.train.AdamOptimizer(rate), zip(gradients, variables),
+                                  utils.moving_average_updates(), step)
+    return [terms, rate, norm, train_op]
+
+
+def our_step(side, images, labels):
+    import tensorflow.compat.v1 as tf
+    with tf.Graph().as_default():
+        inputs = tf.placeholder(tf.uint8, [None, side, side, 3]), tf.placeholder(tf.int32, [None, side, side])
+        fetches = build_step(*inputs, make_conventions(side))
+        sess = tf.Session()
+        sess.run(tf.global_variables_initializer())
+    return lambda: sess.run(fetches, dict(zip(inputs, (images, labels))))
 
 
 def plain_step(side, images, labels):
@@ -193,8 +225,7 @@ def plain_step(side, images, labels):
     import loss
     import utils
     conventions = make_conventions(side)
-    graph = tf.Graph()
-    with graph.as_default():
+    with tf.Graph().as_default():
         image_input = tf.placeholder(tf.uint8, [None, side, side, 3])
         label_input = tf.placeholder(tf.int32, [None, side, side])
         photos = utils.normalise(image_input, conventions.normalisation)
@@ -203,7 +234,7 @@ def plain_step(side, images, labels):
         embedding = utils.build_head(reference.plain_enet(photos, True, noise)[0], conventions.feature_dim)
         total = loss.discriminative_loss(embedding, label_input, conventions.feature_dim, (side, side),
                                          conventions.delta_v, conventions.delta_d, 1., 1., 1.)[0]
-        trained = [v for v in tf.trainable_variables() if not v.op.name.startswith('ENet/fullconv/')]
+        trained = utils.to_train()
         train = tf.train.AdamOptimizer(LEARNING_RATE).minimize(total + utils.weight_decay(trained), var_list=trained)
         sess = tf.Session()
         sess.run(tf.global_variables_initializer())
@@ -239,22 +270,29 @@ def training(quick):
         row('  peak memory of a process that trains', *peaks, unit='MB')
         with tempfile.TemporaryDirectory() as folder:
             row('  a step fed by the queue, 2 threads, beside a constant batch', *queue_and_constant(folder))
+    if importlib.util.find_spec('torch'):   # not in turn, as in `network`
+        step = reference.torch_step(read_weights(), LEARNING_RATE)
+        row('  the same step by PyTorch', *in_turn([lambda: step(images, labels)], 2 if quick else 12))
 
 
 def queue_and_constant(folder):
     """-> seconds per step whose batch comes from the queue, seconds per step on one batch"""
     import tensorflow.compat.v1 as tf
-    import utils
     paths = render(folder, 16)
     images, labels = datagenerator.load_batch(*[part[:BATCH] for part in paths], (SIDE, SIDE))
-    trainer = utils.Trainer(make_conventions(SIDE), 1000, LEARNING_RATE)
-    with datagenerator.BatchQueue(*paths, BATCH, (SIDE, SIDE), tf.train.Coordinator(), workers=2) as queue:
-        def queued():
-            batch = queue.get()
-            trainer.train(batch.images, batch.labels)
+    constant = our_step(SIDE, images, labels)
+    with tf.Graph().as_default(), tf.Session() as sess:
+        queue = datagenerator.BatchQueue(*paths, BATCH, (SIDE, SIDE), workers=2)
+        batch = queue.dequeue()
+        queued = sess.make_callable(build_step(batch.images, batch.labels, make_conventions(SIDE)))
+        sess.run(tf.global_variables_initializer())
+        coord = tf.train.Coordinator()
+        threads = queue.start(sess, coord)
         # Long turns: in a short one, batches that are ready would hide a loader that is too slow.
-        return [seconds / 10 for seconds in in_turn([lambda: [queued() for _ in range(10)],
-                                                     lambda: [trainer.train(images, labels) for _ in range(10)]], 5)]
+        seconds = in_turn([lambda: [queued() for _ in range(10)], lambda: [constant() for _ in range(10)]], 5)
+        coord.request_stop()
+        coord.join(threads)
+        return [turn / 10 for turn in seconds]
 
 
 # ---- Photos from file to file ----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.lane_tracking import LaneTracker  # noqa: E402
+from data.lane_tracking import LaneTracker
 
 ROWS = np.arange(160, 720, 10.)
 HORIZON, FAR = 240, 265  # rows

@@ -1,6 +1,7 @@
 """What the tests share: the repository on the path, a tiny TuSimple folder, scripts run in this process."""
 
 import collections
+import functools
 import json
 import os
 import sys
@@ -42,11 +43,11 @@ def tusimple_folder(tmp_path):
 
 @pytest.fixture
 def run_script(monkeypatch, capsys):
-    """Returns run(module, *args) -> Outcome: a script's main() under command_line.run, as from a shell."""
-    def run(module, *args):
+    """run(module, *args, **kwargs) -> Outcome: a script's main(**kwargs) under command_line.run, as from a shell."""
+    def run(module, *args, **kwargs):
         monkeypatch.setattr(sys, 'argv', [module.__file__, *map(str, args)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
-            command_line.run(module.main)
+            command_line.run(functools.partial(module.main, **kwargs))
         return Outcome(end.value.code, *capsys.readouterr())
     return run

@@ -1,7 +1,9 @@
-"""Draws the figures of the README into inference_test/figures.
+"""Draws the figures of the README into inference_test/figures, and the clip inference_test/drive.mp4.
 
     python tests/figures.py result inference_test/images/0003.jpg       photo, embedding and lanes, by trained_model
     python tests/figures.py embedding log/scatter_*.png                 plots of a training, one below the other
+    python tests/figures.py clip drive/clips/synthetic_drive/*.jpg      frames of a drive as a video of 640x360
+    python tests/figures.py drive inference_test/drive_result/drive.mp4 a video as a moving picture, every second frame
 
 The plots of the second come from `python training.py --pictures 1`, which writes one per epoch.
 """
@@ -10,17 +12,19 @@ import sys
 
 import cv2
 import numpy as np
+import PIL.Image
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-import clustering  # noqa: E402
-import inference  # noqa: E402
-import visualization  # noqa: E402
-from data import command_line, files, quiet  # noqa: E402
+import clustering
+import inference
+import visualization
+from data import command_line, files, quiet, synthetic_drive, video
 
 FIGURES = os.path.join(ROOT, 'inference_test', 'figures')
 HEIGHT = 270  # px of a row of pictures
+CLIP_SIZE = 640, 360  # px
 
 
 def beside(pictures, height=HEIGHT):
@@ -48,14 +52,36 @@ def embedding(paths):
     return np.vstack([beside([picture], height) for picture in pictures])
 
 
+def write_clip(paths):
+    """Frames of a drive as inference_test/drive.mp4."""
+    writer = video.Writer(os.path.join(ROOT, 'inference_test', 'drive.mp4'), CLIP_SIZE, synthetic_drive.FRAME_RATE)
+    for path in paths:
+        writer.write(cv2.resize(files.read_image(path), CLIP_SIZE, interpolation=cv2.INTER_AREA))
+    writer.close()
+
+
+def write_moving_picture(path):
+    """Every second frame of a video as figures/drive.webp."""
+    clip = video.read_video(path)
+    frames = [PIL.Image.fromarray(frame) for number, frame in enumerate(clip.frames) if number % 2 == 0]
+    frames[0].save(os.path.join(FIGURES, 'drive.webp'), save_all=True, append_images=frames[1:],
+                   duration=round(2000 / clip.fps), loop=0, quality=50, method=6)
+
+
 def main():
     parser = command_line.Parser(description=__doc__)
-    parser.add_argument('figure', choices=('result', 'embedding'), help='Which figure to draw.')
-    parser.add_argument('pictures', nargs='+', help='The photo of `result`, the plots of `embedding`.')
+    parser.add_argument('figure', choices=('result', 'embedding', 'clip', 'drive'), help='Which figure to draw.')
+    parser.add_argument('pictures', nargs='+', help='The photo of `result`, the plots of `embedding`, the frames of '
+                                                    '`clip`, the video of `drive`.')
     flags = parser.parse_args()
-    picture = result(flags.pictures[0]) if flags.figure == 'result' else embedding(flags.pictures)
     files.make_output_folder(FIGURES)
-    files.write_image(os.path.join(FIGURES, flags.figure + '.png'), picture)
+    if flags.figure == 'clip':
+        write_clip(flags.pictures)
+    elif flags.figure == 'drive':
+        write_moving_picture(flags.pictures[0])
+    else:
+        picture = result(flags.pictures[0]) if flags.figure == 'result' else embedding(flags.pictures)
+        files.write_image(os.path.join(FIGURES, flags.figure + '.png'), picture)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 """The plain ways that our fast ones are measured and tested against, each as short and readable as can be."""
 
+import re
 import types
 import warnings
 
@@ -24,8 +25,10 @@ def equal_labels(ours, plain):
 
 # ---- ENet -----------------------------------------------------------------------------------------------------------
 
-# enet.PAPER._replace(**SMALL) has no bottlenecks of one size but the last: a network that is built in no time.
-SMALL = {'stage1_repeat': 0, 'stage2_kinds': (), 'stage4_repeat': 0}
+def small_enet():
+    """The enet.Architecture without bottlenecks of one size but the last: a network that is built in no time."""
+    import enet
+    return enet.PAPER._replace(stage1_repeat=0, stage2_kinds=(), stage4_repeat=0)
 
 
 def plain_enet(images, batch_statistics=False, noise=None, stage_two_repeat=2, skip_connections=False):
@@ -76,15 +79,75 @@ def plain_enet(images, batch_statistics=False, noise=None, stage_two_repeat=2, s
 def torch_enet(weights):
     """plain_enet at inference in PyTorch, for its speed: a function of photos, uint8 [b, h, w, 3], to last_prelu.
 
-    weights: {name: float32 array}, as checkpoint_variables names them. Memory is in the order channels last, the faster
-    one.
+    weights: {name: float32 array}, as checkpoint_variables names them.
+    """
+    import torch
+    operations = torch_operations(torch_tensors(weights))
+
+    @torch.inference_mode()
+    def run(photos):
+        return layers(torch_photos(photos), operations).permute(0, 2, 3, 1).numpy()
+    return run
+
+
+def torch_step(weights, learning_rate):
+    """A training step of plain_enet and a new head in PyTorch, for its speed. -> function of (photos, labels)
+
+    weights: see torch_enet. photos: uint8 [b, h, w, 3], labels: int32 [b, h, w].
     """
     import torch
     from torch.nn import functional
+    tensors = torch_tensors(weights)
+    operations = torch_operations(tensors, training=True)
+    trained = [tensor.requires_grad_() for name, tensor in tensors.items() if not re.search('moving_|fullconv', name)]
+    head = torch.normal(0, 0.1, [16, 3, 2, 2], requires_grad=True)
+    decayed = [head] + [tensor for tensor in trained if tensor.ndim == 4]
+    optimizer = torch.optim.Adam([head, *trained], learning_rate)
+
+    def step(photos, labels):
+        embedding = functional.conv_transpose2d(layers(torch_photos(photos), operations), head, stride=2)
+        total = torch_loss(embedding, torch.from_numpy(labels)) + 1e-4 * sum(w.square().sum() for w in decayed)
+        optimizer.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_([head, *trained], 5.)
+        optimizer.step()
+        return total.item()
+    return step
+
+
+def torch_loss(embedding, labels, delta_v=0.5, delta_d=1.5):
+    """loss.discriminative_loss with weights of 1, of an embedding [b, c, h, w] and labels [b, h, w], in PyTorch."""
+    import torch
+    total = 0
+    for x, label in zip(embedding.flatten(2).transpose(1, 2), labels.flatten(1)):
+        _, ids, counts = label.unique(return_inverse=True, return_counts=True)
+        means = x.new_zeros(len(counts), x.shape[1]).index_add(0, ids, x) / counts[:, None]
+        hinge = torch.relu((x - means[ids]).norm(dim=1) - delta_v).square()
+        total = total + (x.new_zeros(len(counts)).index_add(0, ids, hinge) / counts).mean()
+        total = total + torch.relu(2 * delta_d - torch.pdist(means)).square().mean() + means.norm(dim=1).mean()
+    return total / len(labels)
+
+
+def torch_photos(photos):
+    """Signed, [b, 3, h, w]. Channels last is the photo's own order in memory, and the faster one."""
+    import torch
+    return torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def torch_tensors(weights):
+    """{name below ENet/: tensor} in PyTorch's shapes; those of four axes channels last in memory."""
+    import torch
     tensors = {name.removeprefix('ENet/'): torch.from_numpy(np.array(value)) for name, value in weights.items()}
     for name, tensor in tensors.items():
         if tensor.ndim == 4:   # [h, w, in, out], of transposed convolutions [h, w, out, in]
             tensors[name] = tensor.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+    return tensors
+
+
+def torch_operations(tensors, training=False):
+    """What `layers` needs. training: with the batch's own statistics, whose averages move, and dropout."""
+    import torch
+    from torch.nn import functional
 
     def conv(x, name, stride=1, rate=1):
         w, b = tensors[name + '/weights'], tensors[name + '/biases']
@@ -94,21 +157,16 @@ def torch_enet(weights):
 
     def norm(x, name):
         mean, variance, beta = (tensors[f'{name}/{part}'] for part in ('moving_mean', 'moving_variance', 'beta'))
-        return functional.batch_norm(x, mean, variance, None, beta, eps=0.001)
+        return functional.batch_norm(x, mean, variance, None, beta, training, eps=0.001)
 
-    operations = types.SimpleNamespace(
-        conv=conv, norm=norm, relu=functional.relu, dropout=lambda x, rate, name: x,
+    return types.SimpleNamespace(
+        conv=conv, norm=norm, relu=functional.relu,
+        dropout=lambda x, rate, name: functional.dropout2d(x, rate, training),
         conv_transpose=lambda x, name: functional.conv_transpose2d(x, tensors[name], stride=2)[:, :, :-1, :-1],
         prelu=lambda x, name: functional.prelu(x, tensors[name + 'alpha']),
         widen=lambda x, like: functional.pad(x, [0, 0, 0, 0, 0, like.shape[1] - x.shape[1]]),
         pool=lambda x: functional.max_pool2d(x, 2), max_pool=lambda x: functional.max_pool2d(x, 2, return_indices=True),
         unpool=lambda x, argmax: functional.max_unpool2d(x, argmax, 2), concat=lambda *x: torch.cat(x, 1))
-
-    @torch.inference_mode()
-    def run(photos):
-        x = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 127.5 - 1   # channels last is the photo's own order
-        return layers(x, operations).permute(0, 2, 3, 1).numpy()
-    return run
 
 
 def layers(images, do, stage_two_repeat=2, skip_connections=False):

@@ -88,7 +88,6 @@ class Life:
 def same(folder, reference):
     """Names what differs between two finished trainings, [] if nothing does."""
     import numpy as np
-    import test_training
     from test_training import curves, last_state, utils, weights
     problems = []
     pairs = [('state', last_state(folder), last_state(reference)),

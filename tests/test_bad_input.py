@@ -21,36 +21,22 @@ from conftest import ROOT
 from data import quiet, synthetic_dataset, tusimple, tusimple_dataset_processing, tusimple_evaluation
 
 quiet.import_tensorflow()
-import tensorflow.compat.v1 as tf  # noqa: E402
+import tensorflow.compat.v1 as tf
 
-import enet  # noqa: E402
-import inference  # noqa: E402
-import training  # noqa: E402
-import utils  # noqa: E402
+import inference
+import reference
+import training
+import utils
 
-SIZE = (64, 32)
+SIZE, SMALL = (64, 32), reference.small_enet()
 SCRIPTS = {'training': training, 'inference': inference, 'processing': tusimple_dataset_processing,
            'synthetic': synthetic_dataset, 'evaluation': tusimple_evaluation}
 
 
-# ---- Sound files ---------------------------------------------------------------------------------------------------
-
-def light_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None):
-    """In the place of the network, which takes seconds to build: one matrix for the colours."""
-    with tf.variable_scope('ENet', reuse=reuse):
-        weights = enet.weights_variable('weights', [1, 1, 3, conventions.feature_dim])
-        return tf.nn.conv2d(tf.cast(input_image, tf.float32) / 32, weights, 1, 'SAME')
-
-
-@pytest.fixture(autouse=True, scope='module')
-def light_network():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(utils, 'build_model', light_model)
-        yield
-
+# ---- Sound files -----------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope='module')
-def sound(light_network, tmp_path_factory):
+def sound(tmp_path_factory):
     """The folder in which every command line would do, were it not for what a row changes.
 
     in/ two photos; set/ the same in TuSimple's layout, predictions.json for it; d/ prepared for training; model/
@@ -75,7 +61,7 @@ def sound(light_network, tmp_path_factory):
     conventions = utils.Conventions(image_size=SIZE, batch_statistics=False, dropout_at_inference=False)
     utils.write_conventions(str(home / 'model'), conventions)
     with tf.Graph().as_default(), tf.Session() as sess:
-        light_model(tf.placeholder(tf.uint8, [1, *SIZE[::-1], 3]), conventions)
+        utils.build_model(tf.placeholder(tf.uint8, [1, *SIZE[::-1], 3]), conventions, architecture=SMALL)
         sess.run(tf.global_variables_initializer())
         tf.train.Saver().save(sess, str(home / 'model/model.ckpt'), write_meta_graph=False)
     return home
@@ -94,7 +80,7 @@ def contents(folder):
             for path in folder.rglob('*') if path.is_file() and path.name != 'lock'}
 
 
-# ---- What spoils them ----------------------------------------------------------------------------------------------
+# ---- What spoils them ------------------------------------------------------------------------------------------------
 
 def all_of(*changes):
     def spoil(home):
@@ -121,6 +107,14 @@ def huge(path, size):
     def spoil(home):
         (home / path).touch()
         os.truncate(home / path, size)
+    return spoil
+
+
+def pipe(path):
+    """A pipe that nobody writes to, in the place of the file: to open it would be to wait for ever."""
+    def spoil(home):
+        (home / path).unlink(missing_ok=True)
+        os.mkfifo(home / path)
     return spoil
 
 
@@ -184,7 +178,7 @@ BMP_BOMB = b'BM' + struct.pack('<IHHIIiiHHIIiiII', 54, 0, 0, 54, 40, 60000, -600
 NESTED = '[' * 100_000
 
 
-# ---- The table -----------------------------------------------------------------------------------------------------
+# ---- The table -------------------------------------------------------------------------------------------------------
 
 INFERENCE = '-m model -i in -o out '
 EVALUATION = 'predictions.json set/label_data_0.json '
@@ -220,7 +214,7 @@ FILES = {
         'no such input': ('-i absent', None, 'absent: no such'),
         'empty folder': ('-i empty', None, 'empty: holds no pictures'),
         'folder without pictures': ('-i model', None, 'model: holds no pictures'),
-        'damaged video': ('-i v.mp4', text('v.mp4', 'no video'), 'v.mp4: is no video'),
+        'damaged video': ('-i v.mp4', text('v.mp4', 'no video'), 'v.mp4: is not a video'),
         'empty json': ('-i t.json', text('t.json', ''), 't.json: lists no photos'),
         'json that is none': ('-i notes.json', text('notes.json', 'words'), 'notes.json:1: not JSON'),
         'nested json': ('-i t.json', text('t.json', NESTED), 't.json:1: not JSON'),
@@ -257,7 +251,7 @@ FILES = {
         'weights are cut': ('', cut('model/model.ckpt.data-00000-of-00001'), 'model/model.ckpt: '),
         'weights are cut, to export': ('--export new', cut('model/model.ckpt.data-00000-of-00001'),
                                        'model/model.ckpt: '),
-        'weights of another shape': ('', conventions(feature_dim=5), 'ENet/weights is [1, 1, 3, 3]'),
+        'weights of another shape': ('', conventions(feature_dim=5), 'weights is [2, 2, 3, 16]'),
         'semantic model': ('', conventions(head='Semantic', feature_dim=2), 'model: is a semantic model'),
         'semantic model, to export': ('--export new', conventions(head='Semantic', feature_dim=2), 'model: '),
         'photos beyond all memory': ('', conventions(image_size=[32768, 32768]),
@@ -281,6 +275,8 @@ FILES = {
         'text as photo': ('-i in/0.png', text('in/0.png', 'text'), 'in/0.png: is not a'),
         'photo of a gigabyte': ('-i b.png', huge('b.png', 2 ** 30), 'b.png: is too large'),
         'listed photo is missing': ('-i set/label_data_0.json', labels(only(raw_file='no.png')), 'set/no.png: no such'),
+        'listed photo is a pipe': ('-i set/label_data_0.json', all_of(labels(only()), pipe('set/clips/0.png')),
+                                   'set/clips/0.png: is not a file'),
         'listed photo is a folder': ('-i set/label_data_0.json', labels(only(raw_file='clips')),
                                      'set/clips: is a folder'),
     },
@@ -288,6 +284,7 @@ FILES = {
         'no such folder': ('absent -o out', None, 'absent: no such folder'),
         'folder without labels': ('empty -o out', None, 'empty: holds no label_data_*.json'),
         'file in place of a folder': ('notes.txt -o out', None, 'notes.txt: is not a folder'),
+        'labels are a pipe': ('set -o out', pipe('set/label_data_0.json'), 'label_data_0.json: is not a file'),
         'empty labels': ('set -o out', text('set/label_data_0.json', ''), 'set: none of 0 label lines'),
         'labels that are words': ('set -o out', text('set/label_data_0.json', 'words\n'),
                                   'label_data_0.json:1: not JSON'),
@@ -329,6 +326,8 @@ FILES = {
         'two bad lines': ('', predictions(lambda x: ['{', '{']),
                           'not JSON; each line is one JSON object (2 such lines)'),
         'empty': ('', predictions(lambda x: []), 'predictions.json: holds no lines'),
+        'predictions from a device': ('/dev/zero set/label_data_0.json', None, '/dev/zero: is not a file'),
+        'predictions from a pipe': ('', pipe('predictions.json'), 'predictions.json: is not a file'),
         'no predictions': ('absent.json set/label_data_0.json', None, 'absent.json: no such file'),
         'no labels': ('predictions.json absent.json', None, 'absent.json: no such file'),
         'labels are a folder': ('predictions.json set', None, 'set: is a folder'),
@@ -354,6 +353,7 @@ FILES = {
                                  'd/images/1.png: has the same name'),
         'no images': ('', all_of(gone('d/images'), lambda home: (home / 'd/images').mkdir()), 'd/images: holds no'),
         'srcdir is a file': ('-s notes.txt', None, 'notes.txt/images: is not a folder'),
+        'lanes.json is a pipe': ('', pipe('d/lanes.json'), 'd/lanes.json: is not a file'),
         'lanes.json is a folder': ('', lambda home: (home / 'd/lanes.json').mkdir(), 'd/lanes.json: is a folder'),
         'bomb as photo': ('', all_of(*(text(f'd/images/{i}.png', PNG_BOMB) for i in range(3))), 'is 60000 x 60000'),
         'bomb as label': ('', all_of(*(text(f'd/labels/{i}.png', PNG_BOMB) for i in range(3))), 'is 60000 x 60000'),
@@ -401,7 +401,8 @@ def test_file(script, args, spoil, culprit, home, run_script, monkeypatch):
     if spoil:
         spoil(home)
     before = contents(home)
-    one_line(run_script(SCRIPTS[script], *(prefix + args).split()), script, 1, culprit)
+    small = {'architecture': SMALL} if script in ('inference', 'training') else {}
+    one_line(run_script(SCRIPTS[script], *(prefix + args).split(), **small), script, 1, culprit)
     after = contents(home)
     assert {path: after.get(path) for path in before} == before
     new = set(after) - set(before)   # a training whose photos are found bad has begun, and keeps its log and state

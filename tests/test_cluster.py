@@ -6,7 +6,6 @@ import glob
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import sys
 import numpy as np
 import pytest
 
-from data import command_line, quiet
+from data import command_line, quiet  # noqa: F401
 
 quiet.import_tensorflow()
 
@@ -81,7 +80,7 @@ class Members:
         self.processes[job].wait()
 
     def statuses(self):
-        return {job: self.processes[job].wait(300) for job in self.processes}
+        return {job: self.processes[job].wait(120) for job in self.processes}
 
 
 @pytest.fixture

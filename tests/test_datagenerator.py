@@ -280,6 +280,20 @@ def test_unreadable_file_stops_training_with_its_name(samples, kind, damage, rea
                 assert coord.should_stop()
 
 
+def test_workers_that_cannot_be_started_stop_training(samples, monkeypatch):
+    start = threading.Thread.start
+
+    def no_loader(thread):
+        if thread.name.startswith('loader'):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, 'start', no_loader)
+    with pytest.raises(InputError, match="--workers: can't start new thread; give fewer"), running(samples) as dequeue:
+        with pytest.raises(tf.errors.OutOfRangeError):
+            dequeue()
+
+
 @pytest.mark.parametrize('taken', [0, 3])
 def test_full_queue_ends_when_a_stop_is_requested(samples, monkeypatch, taken):
     """While an enqueue waits for room."""

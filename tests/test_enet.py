@@ -10,15 +10,15 @@ import pytest
 from data import quiet
 
 quiet.import_tensorflow()
-import tensorflow.compat.v1 as tf  # noqa: E402
+import tensorflow.compat.v1 as tf
 
-import enet  # noqa: E402
-import reference  # noqa: E402
+import enet
+import reference
 
 tf.disable_v2_behavior()
 
 RATE_OF_NOISE = 0.3
-SMALL = enet.PAPER._replace(**reference.SMALL)
+SMALL = reference.small_enet()
 WITHOUT_NOISE = enet.Mode(batch_statistics=True, decay=0.5, noise=None)
 AT_INFERENCE = WITHOUT_NOISE._replace(batch_statistics=False)
 
@@ -185,12 +185,12 @@ def test_features_are_the_tensor_that_heads_of_2018_read(network):
     assert network.ours[0].name == 'ENet/bottleneck5_1_last_prelu:0'
 
 
-@pytest.mark.parametrize('changes, bottlenecks', [
-    (reference.SMALL, {'1_0', '2_0', '4_0', '5_0', '5_1'}),
-    ({'stage1_repeat': 1, 'stage2_kinds': ('asymmetric', 2), 'stage4_repeat': 1, 'stage5_repeat': 2},
+@pytest.mark.parametrize('architecture, bottlenecks', [
+    (SMALL, {'1_0', '2_0', '4_0', '5_0', '5_1'}),
+    (SMALL._replace(stage1_repeat=1, stage2_kinds=('asymmetric', 2), stage4_repeat=1, stage5_repeat=2),
      {'1_0', '1_1', '2_0', '2_1', '2_2', '4_0', '4_1', '5_0', '5_1', '5_2'})], ids=['small', 'other'])
-def test_architecture_decides_which_bottlenecks_there_are(graph, changes, bottlenecks):
-    enet.ENet(tf.zeros([1, 16, 16, 3]), 2, 1, stage_two_repeat=1, architecture=enet.PAPER._replace(**changes))
+def test_architecture_decides_which_bottlenecks_there_are(graph, architecture, bottlenecks):
+    enet.ENet(tf.zeros([1, 16, 16, 3]), 2, 1, stage_two_repeat=1, architecture=architecture)
     names = [v.op.name for v in tf.global_variables()]
     assert set(re.findall('bottleneck([0-9]_[0-9])_conv1/weights', ' '.join(names))) == bottlenecks
     assert ('ENet/bottleneck2_1_asymmetric_conv2a/weights' in names) == ('2_1' in bottlenecks)

@@ -1,6 +1,5 @@
 """inference.py --export: a SavedModel that plain TensorFlow 2 reads, written completely or not at all."""
 
-import functools
 import json
 import os
 import subprocess
@@ -12,11 +11,11 @@ import pytest
 from data import quiet
 
 quiet.import_tensorflow()
-import tensorflow.compat.v1 as tf  # noqa: E402
+import tensorflow.compat.v1 as tf
 
-import enet  # noqa: E402
-import inference  # noqa: E402
-import utils  # noqa: E402
+import inference
+import reference
+import utils
 
 # What someone would write who has never heard of this project.
 CLIENT = '''
@@ -37,15 +36,16 @@ sys.argv[1:] = ['show', '--dir', folder, '--tag_set', 'serve', '--signature_def'
 saved_model_cli.main()
 '''
 SIZES = ((1, 64, 96), (3, 40, 128))   # b, h, w
+# With a bottleneck of each kind.
+ARCHITECTURE = reference.small_enet()._replace(stage2_kinds=(1, 2, 'asymmetric'), stage4_repeat=1)
 
 
-@pytest.fixture(autouse=True, scope='module')
-def short_network():
-    """ENet with a bottleneck of each kind, for the sake of the time it takes to build."""
-    architecture = enet.PAPER._replace(stage1_repeat=0, stage2_kinds=(1, 2, 'asymmetric'), stage4_repeat=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(utils, 'build_model', functools.partial(utils.build_model, architecture=architecture))
-        yield
+@pytest.fixture
+def export(run_script, tmp_path):
+    """export(model, to='out') -> Outcome of inference.py --export, into a folder of tmp_path."""
+    def run(model, to='out'):
+        return run_script(inference, '-m', model, '--export', f'{tmp_path}/{to}', architecture=ARCHITECTURE)
+    return run
 
 
 def random_model(folder, **conventions):
@@ -53,14 +53,14 @@ def random_model(folder, **conventions):
     conventions = utils.Conventions(image_size=(96, 64), **conventions)
     with tf.Graph().as_default(), tf.Session() as sess:
         tf.set_random_seed(1)
-        utils.build_model(tf.placeholder(tf.uint8, [None, None, None, 3]), conventions, is_training=False)
+        utils.build_model(tf.placeholder(tf.uint8, [None, None, None, 3]), conventions, architecture=ARCHITECTURE)
         sess.run(tf.global_variables_initializer())
         tf.train.Saver(tf.global_variables()).save(sess, str(folder / 'model.ckpt'), global_step=1)
     return conventions
 
 
 @pytest.fixture(scope='module')
-def model(short_network, tmp_path_factory):
+def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp('model')
     utils.write_conventions(folder, random_model(folder, normalisation='signed', head_activation='none', feature_dim=4,
                                                  batch_statistics=False, dropout_at_inference=False, bandwidth=0.3))
@@ -68,7 +68,7 @@ def model(short_network, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def model_of_2018(short_network, tmp_path_factory):
+def model_of_2018(tmp_path_factory):
     """Without a record, and its moving averages were never updated."""
     folder = tmp_path_factory.mktemp('model_of_2018')
     random_model(folder)
@@ -78,16 +78,16 @@ def model_of_2018(short_network, tmp_path_factory):
 @pytest.fixture
 def light_graph(monkeypatch):
     """Most of the time goes into the network, which some tests do not need."""
-    monkeypatch.setattr(inference, 'rebuild_graph', lambda sess, model, input_image, batch_size, dim: input_image / 2)
+    monkeypatch.setattr(inference, 'rebuild_graph', lambda sess, model, input_image, *args, **kwargs: input_image / 2)
 
 
-def test_plain_tensorflow_2_returns_the_embedding_of_inference(model, model_of_2018, tmp_path, run_script):
+def test_plain_tensorflow_2_returns_the_embedding_of_inference(model, model_of_2018, tmp_path, export):
     rng = np.random.default_rng(0)
     photos = {str(i): rng.integers(0, 256, [*size, 3]).astype(np.uint8) for i, size in enumerate(SIZES)}
     np.savez(tmp_path / 'photos.npz', **photos)
     expected = {}
     for folder, model_dir in (('ours', model), ('of_2018', model_of_2018)):
-        outcome = run_script(inference, '-m', model_dir, '--export', tmp_path / folder)
+        outcome = export(model_dir, folder)
         assert outcome.status == 0 and outcome.err == ''
         assert ('drops channels' in outcome.out) == (folder == 'of_2018')
         depth = utils.read_conventions(str(model_dir)).feature_dim
@@ -95,7 +95,7 @@ def test_plain_tensorflow_2_returns_the_embedding_of_inference(model, model_of_2
         assert f'embedding  float32 [?, ?, ?, {depth}]' in outcome.out
         with tf.Graph().as_default(), tf.Session() as sess:
             image = tf.placeholder(tf.uint8, [None, None, None, 3])
-            embedding = inference.rebuild_graph(sess, str(model_dir), image, None, depth)
+            embedding = inference.rebuild_graph(sess, str(model_dir), image, None, depth, ARCHITECTURE)
             for name, images in photos.items():
                 expected[folder + name] = sess.run(embedding, {image: images})
         expected[folder + name + ' float'] = expected[folder + name]
@@ -112,14 +112,14 @@ def test_plain_tensorflow_2_returns_the_embedding_of_inference(model, model_of_2
 
 
 @pytest.mark.filterwarnings('ignore:(?s).*Interpreter is deprecated')
-def test_tensorflow_lite_gives_the_embedding_of_inference_at_any_size(model, tmp_path, run_script):
-    assert run_script(inference, '-m', model, '--export', tmp_path / 'out').status == 0
+def test_tensorflow_lite_gives_the_embedding_of_inference_at_any_size(model, tmp_path, export):
+    assert export(model).status == 0
     converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / 'out'))   # to its built-in operations alone
     interpreter = tf.lite.Interpreter(model_content=converter.convert())
     image, embedding = interpreter.get_input_details()[0]['index'], interpreter.get_output_details()[0]['index']
     with tf.Graph().as_default(), tf.Session() as sess:
         image_input = tf.placeholder(tf.uint8, [None, None, None, 3])
-        ours = inference.rebuild_graph(sess, str(model), image_input, None, 4)
+        ours = inference.rebuild_graph(sess, str(model), image_input, None, 4, ARCHITECTURE)
         for size in SIZES:
             images = np.random.default_rng(1).integers(0, 256, [*size, 3])
             interpreter.resize_tensor_input(image, images.shape)
@@ -134,40 +134,59 @@ def test_tensorflow_lite_gives_the_embedding_of_inference_at_any_size(model, tmp
 def test_no_prelu_looks_like_a_leaky_relu(model):
     """tf2onnx takes max(x, constant * x) for a leaky ReLU, and stops at one whose slopes are many."""
     with tf.Graph().as_default() as graph, tf.Session() as sess:
-        inference.rebuild_graph(sess, str(model), tf.placeholder(tf.uint8, [None, None, None, 3]), None, 4)
+        image = tf.placeholder(tf.uint8, [None, None, None, 3])
+        inference.rebuild_graph(sess, str(model), image, None, 4, ARCHITECTURE)
         for maximum in (op for op in graph.get_operations() if op.type == 'Maximum'):
             for x, other in (maximum.inputs, reversed(maximum.inputs)):
                 assert other.op.type != 'Mul' or all(factor is not x for factor in other.op.inputs), maximum.name
 
 
-def test_conventions_are_exported(model_of_2018, light_graph, tmp_path, run_script):
-    assert run_script(inference, '-m', model_of_2018, '--export', tmp_path / 'out').status == 0
+def test_conventions_are_exported(model_of_2018, light_graph, tmp_path, export):
+    assert export(model_of_2018).status == 0
     with open(tmp_path / 'out/conventions.json') as file:
         record = json.load(file)
     assert record['bandwidth'] == 1. and record['image_size'] == [512, 512]   # of 2018, whose folder has no record
 
 
-def test_empty_folder_is_accepted(model, light_graph, tmp_path, run_script):
+def test_empty_folder_is_accepted(model, light_graph, tmp_path, export):
     (tmp_path / 'empty').mkdir()
-    assert run_script(inference, '-m', model, '--export', tmp_path / 'empty/').status == 0
+    assert export(model, 'empty/').status == 0
     assert sorted(os.listdir(tmp_path / 'empty')) == ['conventions.json', 'saved_model.pb', 'variables']
 
 
-def test_files_of_a_killed_export_are_removed(model, light_graph, tmp_path, run_script):
-    (tmp_path / '.out.tmp').mkdir()
-    (tmp_path / '.out.tmp/saved_model.pb').write_text('half')
-    assert run_script(inference, '-m', model, '--export', tmp_path / 'out').status == 0
-    assert os.listdir(tmp_path) == ['out']
+@pytest.mark.parametrize('kind', ['folder', 'link'])
+def test_hidden_files_beside_the_folder_are_not_touched(model, light_graph, tmp_path, export, kind):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine/notes.txt').write_text('mine')
+    if kind == 'link':
+        (tmp_path / '.out.tmp').symlink_to('mine')
+    else:
+        (tmp_path / 'mine').rename(tmp_path / '.out.tmp')
+    assert export(model).status == 0
+    assert os.listdir(tmp_path / '.out.tmp') == ['notes.txt']
+
+
+def test_exported_folder_has_the_permissions_of_any_new_folder(model, light_graph, tmp_path, export):
+    (tmp_path / 'ordinary').mkdir()
+    assert export(model).status == 0
+    assert (tmp_path / 'out').stat().st_mode == (tmp_path / 'ordinary').stat().st_mode
+    assert sorted(os.listdir(tmp_path)) == ['ordinary', 'out']
+
+
+def test_path_that_is_not_utf_8_is_refused_in_one_line(model, tmp_path, export):
+    outcome = export(model, os.fsdecode(b'\xff/1'))
+    assert outcome.status == 1 and 'is not UTF-8' in outcome.err and outcome.err.count('\n') == 1
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize('error, status', [(tf.errors.UnknownError(None, None, 'x; No space left on device'), 1),
                                            (OSError(28, 'No space left on device'), 1), (KeyboardInterrupt(), 130)])
-def test_failed_export_leaves_nothing_behind(model, light_graph, tmp_path, run_script, monkeypatch, error, status):
+def test_failed_export_leaves_nothing_behind(model, light_graph, tmp_path, export, monkeypatch, error, status):
     def save(builder, *args):
         raise error
     monkeypatch.setattr(type(tf.saved_model.Builder(str(tmp_path / 'x'))), 'save', save)
     os.rmdir(tmp_path / 'x')
-    outcome = run_script(inference, '-m', model, '--export', tmp_path / 'out')
+    outcome = export(model)
     assert outcome.status == status and outcome.err.count('\n') == 1
     assert status == 130 or 'out' in outcome.err and 'No space left on device' in outcome.err
     assert os.listdir(tmp_path) == []

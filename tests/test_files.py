@@ -89,6 +89,46 @@ def test_cut_off_jpeg_with_a_thumbnail_is_refused(tmp_path):
         files.read_image(save(tmp_path / 'cut.jpg', data[:-40]))
 
 
+JPEGS = {'of one scan': [], 'of many scans': [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
+         'with restarts': [cv2.IMWRITE_JPEG_RST_INTERVAL, 3], 'with codes of its own': [cv2.IMWRITE_JPEG_OPTIMIZE, 1]}
+
+
+@pytest.mark.parametrize('grey', [False, True], ids=['colour', 'grey'])
+@pytest.mark.parametrize('parameters', JPEGS.values(), ids=JPEGS.keys())
+def test_jpegs_are_read_as_opencv_reads_them(tmp_path, parameters, grey, capfd):
+    for seed, size in enumerate([(1, 1), (7, 9), (64, 33), (100, 100)]):
+        image = photo(*size, seed)
+        data = cv2.imencode('.jpg', image[..., 0] if grey else image, parameters)[1].tobytes()
+        expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert (files.read_image(save(tmp_path / 'a.jpg', data)) == expected[..., ::-1]).all()
+    assert capfd.readouterr() == ('', '')
+
+
+@pytest.mark.parametrize('grey', [False, True], ids=['colour', 'grey'])
+@pytest.mark.parametrize('left', [0.3, 0.5, 0.7])
+@pytest.mark.parametrize('parameters', JPEGS.values(), ids=JPEGS.keys())
+def test_cut_off_jpeg_with_an_end_marker_is_refused_silently(tmp_path, parameters, left, grey, capfd):
+    image = photo(200, 200) // 2 + np.random.default_rng(0).integers(0, 128, (200, 200, 3), np.uint8)
+    data = cv2.imencode('.jpg', image[..., 0] if grey else image, parameters)[1].tobytes()
+    data = data[:int(left * len(data))].rstrip(b'\xff') + b'\xff\xd9'
+    with pytest.raises(InputError, match='a.jpg: is (cut off|damaged)'):
+        files.read_image(save(tmp_path / 'a.jpg', data))
+    assert capfd.readouterr() == ('', '')
+
+
+@pytest.mark.parametrize('header, reason', [
+    ((2_000_000, 1, 8, 2, 0, 0, 0), 'is 2000000 x 1 by its header; .* 1,000,000 per side'),
+    ((2, 2, 3, 0, 0, 0, 0), 'header makes no sense'), ((2, 2, 16, 3, 0, 0, 0), 'header makes no sense'),
+    ((2, 2, 8, 5, 0, 0, 0), 'header makes no sense'), ((2, 2, 8, 2, 1, 0, 0), 'header makes no sense'),
+    ((2, 2, 8, 2, 0, 0, 2), 'header makes no sense')])
+def test_png_that_libpng_would_complain_of_is_refused_silently(tmp_path, header, reason, capfd):
+    data = (PNG_SIGNATURE + png_chunk(b'IHDR', struct.pack('>IIBBBBB', *header))
+            + png_chunk(b'IDAT', zlib.compress(bytes(99))) + png_chunk(b'IEND', b''))
+    with pytest.raises(InputError, match=f'a.png: .*{reason}'):
+        files.read_image(save(tmp_path / 'a.png', data))
+    assert capfd.readouterr() == ('', '')
+
+
 @pytest.mark.parametrize('extension', ['.png', '.jpg', '.bmp'])
 def test_trailing_bytes_are_passed_over(tmp_path, extension):
     data = encoded(extension, photo())
@@ -221,17 +261,20 @@ def test_what_a_link_points_to_is_written_and_the_link_stays(tmp_path):
     target = save(tmp_path / 'far' / 'a.bin', b'old')
     os.symlink(target, tmp_path / 'link')
     files.check_output_file('--json', str(tmp_path / 'link'))
-    files.write_file(str(tmp_path / 'link'), b'new')
+    files.write_file(str(tmp_path / 'link'), b'new', follow_links=True)
     assert os.path.islink(tmp_path / 'link') and (tmp_path / 'far/a.bin').read_bytes() == b'new'
     assert sorted(os.listdir(tmp_path)) == ['far', 'link'] and os.listdir(tmp_path / 'far') == ['a.bin']
 
 
-def test_a_link_can_be_replaced(tmp_path):
-    target = save(tmp_path / 'a.bin', b'old')
-    os.symlink(target, tmp_path / 'link')
-    files.write_file(str(tmp_path / 'link'), b'new', follow_links=False)
-    assert not os.path.islink(tmp_path / 'link') and (tmp_path / 'link').read_bytes() == b'new'
-    assert (tmp_path / 'a.bin').read_bytes() == b'old'
+@pytest.mark.parametrize('make', [
+    os.mkfifo, lambda path: os.symlink('victim', path), lambda path: os.symlink('/dev/full', path),
+    lambda path: os.symlink('nowhere', path)], ids=['pipe', 'link', 'link to a device', 'dangling link'])
+def test_what_is_in_the_place_of_a_file_is_replaced(tmp_path, make):
+    (tmp_path / 'victim').write_bytes(b'mine')
+    make(tmp_path / 'a.bin')
+    files.write_file(str(tmp_path / 'a.bin'), b'new')
+    assert stat.S_ISREG(os.lstat(tmp_path / 'a.bin').st_mode) and (tmp_path / 'a.bin').read_bytes() == b'new'
+    assert (tmp_path / 'victim').read_bytes() == b'mine' and sorted(os.listdir(tmp_path)) == ['a.bin', 'victim']
 
 
 @pytest.mark.parametrize('name', ['.a.bin.tmp', f'{files.UNFINISHED}{"00" * 8}'])
@@ -261,7 +304,7 @@ def test_a_pipe_is_written_to_and_stays_one(tmp_path):
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)   # open at this end, so that the other does not wait
     files.check_output_file('--json', path)
-    files.write_file(path, b'data')
+    files.write_file(path, b'data', follow_links=True)
     assert os.read(reader, 9) == b'data' and stat.S_ISFIFO(os.stat(path).st_mode) and os.listdir(tmp_path) == ['pipe']
     os.close(reader)
 

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import pytest
 import clustering
 import inference
 import visualization
-from data import quiet
+from data import quiet, video
 from data.command_line import InputError
 
 SHAPE = (128, 72)
@@ -34,7 +35,7 @@ def colour_network(monkeypatch):
         assert batch.dtype == np.uint8 and batch.shape[1:] == (*SHAPE[::-1], 3)
         return batch.astype(np.float32) / 32
     conventions = types.SimpleNamespace(image_size=SHAPE, feature_dim=3, bandwidth=3.0, delta_v=0.5, delta_d=1.5)
-    monkeypatch.setattr(inference, 'load_network', lambda modeldir: (network, conventions))
+    monkeypatch.setattr(inference, 'load_network', lambda modeldir, architecture=None: (network, conventions))
     monkeypatch.setattr(quiet, 'import_tensorflow', lambda: None)
 
 
@@ -51,6 +52,25 @@ def write(path, photo):
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), photo[..., ::-1] if photo.ndim == 3 else photo)
     return path
+
+
+def write_video(path, photos, fps=10):
+    fourcc = cv2.VideoWriter_fourcc(*('MJPG' if path.suffix == '.avi' else 'mp4v'))
+    writer = cv2.VideoWriter(str(path), fourcc, fps, photos[0].shape[1::-1])
+    for photo in photos:
+        writer.write(np.ascontiguousarray(photo[..., ::-1]))
+    writer.release()
+    return path
+
+
+def read_video(path):
+    """-> (frames, uint8 [num_frames, h, w, 3] RGB; frames per second)"""
+    capture, frames = cv2.VideoCapture(str(path)), []
+    found, frame = capture.read()
+    while found:
+        frames.append(frame[..., ::-1])
+        found, frame = capture.read()
+    return np.array(frames), capture.get(cv2.CAP_PROP_FPS)
 
 
 def read(path):
@@ -110,17 +130,65 @@ def test_one_picture_of_any_type_is_accepted(colour_network, run_script, tmp_pat
     assert outcome.status == 0 and os.listdir(tmp_path / 'out') == ['cluster_0000.png']
 
 
-def test_every_frame_of_a_video_is_processed_in_order(colour_network, run_script, tmp_path):
-    writer = cv2.VideoWriter(str(tmp_path / 'drive.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (128, 72))
-    for i in range(7):
-        writer.write(np.full([72, 128, 3], 30 * i, np.uint8))
-    writer.release()
-    outcome = run_script(inference, '-i', tmp_path / 'drive.avi', '-o', tmp_path / 'out',
+def test_video_becomes_a_video_of_the_same_size_and_frame_rate(colour_network, run_script, tmp_path):
+    photos = [road('red', size=(256, 144))] * 2 + [road(size=(256, 144))] * 5
+    write_video(tmp_path / 'drive.mp4', photos, fps=29.97)
+    outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / 'out', '--bandwidth', '2')
+    assert outcome.status == 0 and outcome.err == '' and '7 pictures' in outcome.out
+    assert os.listdir(tmp_path / 'out') == ['drive.mp4'] and f"video: {tmp_path / 'out/drive.mp4'} (" in outcome.out
+    frames, fps = read_video(tmp_path / 'out/drive.mp4')
+    assert frames.shape == (7, 144, 256, 3) and fps == pytest.approx(29.97, abs=0.01)
+    colour = visualization.colour(0)   # of the lane line, which hides the photo
+    found = [(np.abs(frame.astype(int) - colour).max(axis=2) < 60).sum() for frame in frames]
+    assert min(found[:2]) > 15 and max(found[2:]) == 0
+
+
+def test_frames_and_masks_of_a_video_are_pictures_in_order(colour_network, run_script, tmp_path):
+    write_video(tmp_path / 'drive.avi', [np.full([72, 128, 3], 30 * i, np.uint8) for i in range(7)])
+    outcome = run_script(inference, '-i', tmp_path / 'drive.avi', '-o', tmp_path / 'out', '--frames', '--masks',
                          '--json', tmp_path / 'p.json')
     assert outcome.status == 0 and '7 pictures' in outcome.out
+    assert len(os.listdir(tmp_path / 'out')) == 14
     grey = [read(tmp_path / f'out/cluster_{i:04d}.png').mean() for i in range(7)]
     np.testing.assert_allclose(grey, 30 * np.arange(7), atol=3)
     assert json_lines(tmp_path / 'p.json')[6]['raw_file'] == 'drive.avi/0006'
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_lanes_of_a_video_keep_their_ids_and_colours(colour_network, run_script, tmp_path, workers):
+    """The left lane is missed for two frames: the right one stays the second, and the left one returns as the first."""
+    frames = [road('red', 'blue')] * 3 + [road('blue')] * 2 + [road('red', 'blue')] * 3
+    write_video(tmp_path / 'drive.avi', frames)
+    outcome = run_script(inference, '-i', tmp_path / 'drive.avi', '-o', tmp_path / 'out', '--frames', '--bandwidth',
+                         '2', '--json', tmp_path / 'p.json', '--workers', workers, '--no-smoothing')
+    assert outcome.status == 0
+    ids = [line['ids'] for line in json_lines(tmp_path / 'p.json')]
+    assert ids == [[1, 2]] * 3 + [[2]] * 2 + [[1, 2]] * 3
+    red, green, _ = read(tmp_path / 'out/cluster_0004.png')[63, 105]
+    assert red < 60 < 100 < green   # as in the frames before, the second colour
+
+
+def test_photos_of_a_folder_are_not_tracked(colour_network, run_script, tmp_path):
+    for i in range(2):
+        write(tmp_path / f'in/{i}.png', road('red', 'blue'))
+    run_script(inference, '-i', tmp_path / 'in', '--no-pictures', '--json', tmp_path / 'p.json')
+    assert not any('ids' in line for line in json_lines(tmp_path / 'p.json'))
+
+
+def test_first_codec_that_can_be_encoded_is_taken(colour_network, run_script, tmp_path, monkeypatch):
+    monkeypatch.setattr(video, 'CODECS', {'none': 'no such codec', 'mp4v': 'the second'})
+    write_video(tmp_path / 'drive.mp4', [road('red')])
+    outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / os.fsdecode(b'\xff:'))
+    assert outcome.status == 0 and 'drive.mp4 (the second)' in outcome.out
+    assert os.listdir(os.path.join(os.fsencode(tmp_path), b'\xff:')) == [b'drive.mp4']
+
+
+@pytest.mark.parametrize('name', [b'\xff\xfe.mp4', b'10:30:00.mp4'])
+def test_video_may_have_any_name(colour_network, run_script, tmp_path, monkeypatch, name):
+    os.rename(write_video(tmp_path / 'drive.mp4', [road('red')] * 3), os.path.join(os.fsencode(tmp_path), name))
+    monkeypatch.chdir(tmp_path)
+    outcome = run_script(inference, '-i', os.fsdecode(name), '-o', 'out', '--bandwidth', '50')
+    assert outcome.status == 0 and '3 pictures' in outcome.out
 
 
 def test_tusimple_json_decides_photos_names_and_rows(colour_network, run_script, tmp_path):
@@ -277,7 +345,7 @@ def test_pipeline_keeps_the_order_and_bounds_the_items_in_memory():
         return i
 
     seen = []
-    for i in inference.run_pipeline(range(200), read, lambda i: i, finish, num_workers=3):
+    for i in inference.run_pipeline(range(200), [(read, 2), (lambda i: i, 2), (finish, 3)], num_workers=3):
         seen.append(i)
         with lock:
             under_way.remove(i)
@@ -297,7 +365,7 @@ def test_exception_in_any_stage_is_raised_and_ends_all_threads(stage, num_worker
     stages[stage] = fail
     seen = []
     with pytest.raises(ZeroDivisionError):
-        for i in inference.run_pipeline(range(1000), *stages, num_workers):
+        for i in inference.run_pipeline(range(1000), [(function, 2) for function in stages], num_workers):
             seen.append(i)
     assert seen == list(range(len(seen))) and len(seen) <= 5
     assert threading.active_count() == 1 or not any('ThreadPool' in t.name for t in threading.enumerate())
@@ -327,11 +395,44 @@ def test_stopped_run_writes_the_lanes_so_far(colour_network, run_script, tmp_pat
     for name in 'abcd':
         write(tmp_path / f'in/{name}.png', road('red'))
     (tmp_path / 'p.json').write_text('earlier predictions')
+    (tmp_path / 'p.json.part').symlink_to('p.json')   # it is no name that the user gave
     outcome = run_script(inference, '-i', tmp_path / 'in', '--no-pictures', '--workers', '0',
                          '--json', tmp_path / 'p.json')
     assert outcome.status == 130 and 'p.json.part: holds the lanes of the 2 pictures' in outcome.err
     assert [line['raw_file'] for line in json_lines(tmp_path / 'p.json.part')] == ['a.png', 'b.png']
     assert (tmp_path / 'p.json').read_text() == 'earlier predictions'
+
+
+def test_links_are_followed_where_the_user_names_them_and_replaced_elsewhere(colour_network, run_script, tmp_path):
+    write(tmp_path / 'a.png', road('red'))
+    (tmp_path / 'out').mkdir()
+    victim = tmp_path / 'victim'
+    victim.write_text('mine')
+    for name in ('out/cluster_0000.png', 'out/mask_0000.png', 'out/.p.json.tmp', 'out/.unfinished'):
+        (tmp_path / name).symlink_to(victim)
+    (tmp_path / 'out/p.json').symlink_to('lanes.json')
+    outcome = run_script(inference, '-i', tmp_path / 'a.png', '-o', tmp_path / 'out', '--masks',
+                         '--json', tmp_path / 'out/p.json')
+    assert outcome.status == 0 and victim.read_text() == 'mine'
+    assert not (tmp_path / 'out/cluster_0000.png').is_symlink() and not (tmp_path / 'out/mask_0000.png').is_symlink()
+    assert (tmp_path / 'out/p.json').is_symlink() and len(json_lines(tmp_path / 'out/lanes.json')) == 1
+
+
+@pytest.mark.parametrize('stop, status', [(KeyboardInterrupt(), 130), (SystemExit(143), 143)],
+                         ids=['Ctrl-C', 'SIGTERM'])
+def test_stopped_run_leaves_a_playable_video(colour_network, run_script, tmp_path, monkeypatch, stop, status):
+    whole, calls = clustering.instance_ids, []
+
+    def interrupted(embedding, bandwidth, margins):
+        calls.append(1)
+        if len(calls) > 2:
+            raise stop
+        return whole(embedding, bandwidth, margins)
+    monkeypatch.setattr(clustering, 'instance_ids', interrupted)
+    write_video(tmp_path / 'drive.mp4', [road('red')] * 5)
+    outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / 'out', '--workers', '0')
+    assert outcome.status == status and 'out/drive.mp4: holds the 2 frames that were done' in outcome.err
+    assert os.listdir(tmp_path / 'out') == ['drive.mp4'] and len(read_video(tmp_path / 'out/drive.mp4')[0]) == 2
 
 
 # ---- Bad input -------------------------------------------------------------------------------------------------------
@@ -353,7 +454,7 @@ def test_missing_photo_and_pipe_are_named(colour_network, run_script, tmp_path):
     (tmp_path / 'in/b.jpg').symlink_to('nowhere')
     os.mkfifo(tmp_path / 'in/c.jpg')
     outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out')
-    assert outcome.status == 1 and 'b.jpg: no such file' in outcome.err and 'c.jpg: is no file' in outcome.err
+    assert outcome.status == 1 and 'b.jpg: no such file' in outcome.err and 'c.jpg: is not a file' in outcome.err
     assert os.listdir(tmp_path / 'out') == ['cluster_0000.png']
 
 
@@ -375,15 +476,95 @@ def test_earlier_predictions_are_kept_if_no_photo_can_be_read(colour_network, ru
 
 
 def test_truncated_video_is_processed_as_far_as_possible_and_named(colour_network, run_script, tmp_path):
-    writer = cv2.VideoWriter(str(tmp_path / 'whole.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (128, 72))
-    for i in range(20):
-        writer.write(np.random.RandomState(i).randint(0, 256, [72, 128, 3]).astype(np.uint8))
-    writer.release()
-    data = (tmp_path / 'whole.avi').read_bytes()
+    noise = np.random.default_rng(0).integers(0, 256, [20, 72, 128, 3], np.uint8)
+    data = write_video(tmp_path / 'whole.avi', noise).read_bytes()
     (tmp_path / 'cut.avi').write_bytes(data[:len(data) // 2])
     outcome = run_script(inference, '-i', tmp_path / 'cut.avi', '-o', tmp_path / 'out', '--bandwidth', '50')
     assert outcome.status == 1 and 'cut.avi' in one_line(outcome.err)
-    assert 5 <= len(os.listdir(tmp_path / 'out')) <= 11
+    assert 5 <= len(read_video(tmp_path / 'out/cut.mp4')[0]) <= 11
+
+
+def test_video_whose_size_changes_is_processed_up_to_there(colour_network, run_script, tmp_path):
+    class Changing:   # FFmpeg scales such frames to the size of the first; other libraries may not
+        def __init__(self, path):
+            self._capture = whole(path)
+            self.get = self._capture.get
+
+        def read(self):
+            found, frame = self._capture.read()
+            return found, frame[::2] if found and self.get(cv2.CAP_PROP_POS_FRAMES) > 5 else frame
+
+    whole = cv2.VideoCapture
+    write_video(tmp_path / 'drive.mp4', [road('red')] * 10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cv2, 'VideoCapture', Changing)
+        outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / 'out', '--bandwidth', '2')
+    assert outcome.status == 1 and 'drive.mp4: frame 5 is 128x36' in one_line(outcome.err)
+    assert len(read_video(tmp_path / 'out/drive.mp4')[0]) == 5
+
+
+@pytest.mark.parametrize('indir, outdir', [('drive.mp4', '.'), ('out/link.mp4', 'out'), ('out/link.mp4', '.')])
+def test_video_is_never_replaced_by_its_result(colour_network, run_script, tmp_path, monkeypatch, indir, outdir):
+    monkeypatch.chdir(tmp_path)
+    data = write_video(tmp_path / 'drive.mp4', [road('red')]).read_bytes()
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/link.mp4').symlink_to('../drive.mp4')
+    (tmp_path / 'link.mp4').symlink_to('drive.mp4')
+    outcome = run_script(inference, '-i', indir, '-o', outdir)
+    assert outcome.status == 1 and f'{indir}: lies in --outdir' in one_line(outcome.err)
+    assert (tmp_path / 'drive.mp4').read_bytes() == data and (tmp_path / 'out/link.mp4').is_symlink()
+
+
+def test_video_without_an_encoder_is_refused_in_one_line(colour_network, run_script, tmp_path, monkeypatch):
+    monkeypatch.setattr(video, 'CODECS', {'none': 'no such codec'})
+    write_video(tmp_path / 'drive.mp4', [road('red')])
+    outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / 'out')
+    assert outcome.status == 1 and 'out/drive.mp4: this OpenCV cannot encode none' in one_line(outcome.err)
+    assert os.listdir(tmp_path / 'out') == []
+
+
+def test_video_on_a_full_disk_is_named_and_an_earlier_one_kept(colour_network, run_script, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, [20, 72, 128, 3], np.uint8)
+    write_video(tmp_path / 'drive.mp4', noise)
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/drive.mp4').write_text('earlier result')
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / 'out', '--bandwidth', '50')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert outcome.status == 1 and 'out/drive.mp4: could not be written completely' in one_line(outcome.err)
+    assert contents(tmp_path / 'out') == {'drive.mp4': b'earlier result'}
+
+
+@pytest.mark.parametrize('make, reason', [
+    (os.mkfifo, 'is not a file'), (lambda path: path.symlink_to('/dev/zero'), 'is not a file'),
+    (lambda path: path.write_text('ffconcat version 1.0\nfile whole.mp4\n'), 'is not a video'),
+    (lambda path: path.write_text('#EXTM3U\n#EXTINF:1,\nwhole.mp4\n#EXT-X-ENDLIST\n'), 'is not a video')],
+    ids=['pipe', 'device', 'list of files', 'playlist'])
+def test_what_never_ends_or_opens_other_files_is_no_video(tmp_path, make, reason):
+    write_video(tmp_path / 'whole.mp4', [road('red')] * 2)
+    make(tmp_path / 'v.mp4')
+    outcome = subprocess.run([sys.executable, inference.__file__, '-i', tmp_path / 'v.mp4', '-o', tmp_path / 'out'],
+                             capture_output=True, text=True, timeout=60)
+    assert outcome.returncode == 1 and f'v.mp4: {reason}' in one_line(outcome.stderr)
+
+
+def test_more_workers_than_the_system_allows_are_refused(colour_network, run_script, tmp_path, monkeypatch):
+    write(tmp_path / 'in/0.png', road('red'))
+    for i in range(1, 30):
+        (tmp_path / f'in/{i}.png').symlink_to('0.png')
+    start, started = threading.Thread.start, []
+
+    def start_few(thread):
+        if len(started) == 10:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+    monkeypatch.setattr(threading.Thread, 'start', start_few)
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--workers', '30000')
+    assert outcome.status == 1 and '--workers: ' in one_line(outcome.err)
 
 
 def test_bad_lines_of_a_tusimple_json_are_named_with_their_number(colour_network, run_script, tmp_path):
@@ -401,8 +582,8 @@ def test_bad_lines_of_a_tusimple_json_are_named_with_their_number(colour_network
 
 def test_model_that_returns_nan_is_named(colour_network, run_script, tmp_path, monkeypatch):
     network, conventions = inference.load_network('model')
-    diverged = lambda batch: network(batch) * np.nan   # noqa: E731
-    monkeypatch.setattr(inference, 'load_network', lambda modeldir: (diverged, conventions))
+    diverged = lambda batch: network(batch) * np.nan, conventions
+    monkeypatch.setattr(inference, 'load_network', lambda modeldir, architecture: diverged)
     write(tmp_path / 'in/a.png', road('red'))
     outcome = run_script(inference, '-m', tmp_path / 'model', '-i', tmp_path / 'in', '-o', tmp_path / 'out')
     assert outcome.status == 1 and str(tmp_path / 'model') in one_line(outcome.err) and 'NaN' in outcome.err

@@ -9,9 +9,9 @@ import pytest
 from data import quiet
 
 quiet.import_tensorflow()
-import tensorflow.compat.v1 as tf  # noqa: E402
+import tensorflow.compat.v1 as tf
 
-import loss  # noqa: E402
+import loss
 
 tf.disable_v2_behavior()
 
@@ -259,3 +259,23 @@ def test_a_hundred_instances():
     labels = random.permutation(np.arange(400) % 100).reshape(1, 20, 20).astype(np.int32)
     prediction = random.normal(0, 2, [1, 20, 20, D]).astype(np.float32)
     np.testing.assert_allclose(evaluate(prediction, labels)[0], formula(prediction, labels), rtol=1e-4)
+
+
+# ---- Foreground ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('share', [0.3, 0., 1.], ids=['both', 'no foreground', 'no background'])
+def test_foreground_loss_is_cross_entropy_weighted_by_class(share):
+    random = np.random.default_rng(4)
+    scores = random.normal(size=[2, 5, 6, 2])
+    labels = np.where(random.uniform(size=[2, 5, 6]) < share, random.choice([20, 70], [2, 5, 6]), 0)
+    foreground = (labels != 0).astype(int)
+    shares = np.array([1 - foreground.mean(), foreground.mean()])
+    weights = (1 / np.log(1.02 + shares))[foreground]
+    log_p = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+    entropy = -np.take_along_axis(log_p, foreground[..., None], -1)[..., 0]
+    with tf.Graph().as_default(), tf.Session() as sess:
+        x = tf.constant(scores, tf.float32)
+        value = loss.foreground_loss(x, tf.constant(labels))
+        value, gradient = sess.run([value, tf.gradients(value, x)[0]])
+    assert value == pytest.approx(np.sum(weights * entropy) / np.sum(weights), rel=1e-5)
+    assert np.isfinite(gradient).all()

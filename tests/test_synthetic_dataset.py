@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data import synthetic_dataset, tusimple
+from data import synthetic_dataset, synthetic_drive, tusimple, video
+from data.synthetic_canvas import View
 from data.synthetic_distributions import sample_scene
 from data.synthetic_label import lane_labels
 from data.synthetic_scene import Camera, Line, Vehicle
@@ -135,10 +136,15 @@ def plain_scene(roll, vehicles=()):
                                  blur=0.0, motion=0.0, noise=0.0, glare=0.0, bonnet=0.0))
 
 
+def paint(scene):
+    rng = np.random.default_rng(1)
+    return synthetic_dataset.render(scene, lambda *part: rng)
+
+
 @pytest.mark.parametrize('roll', [0.0, 0.02, -0.02])
 def test_label_points_lie_in_the_middle_of_the_painted_lines(roll):
     scene = plain_scene(roll)
-    photo = synthetic_dataset.render(scene, np.random.default_rng(1)).astype(float).mean(-1)
+    photo = paint(scene).astype(float).mean(-1)
     checked = 0
     for lane in lane_labels(scene).lanes:
         for x, y in zip(lane, tusimple.H_SAMPLES):
@@ -154,8 +160,7 @@ def test_vehicles_hide_lines_but_not_their_labels():
     vehicle = Vehicle('sedan', 1.8, 10.0, (120, 20, 20), False, False, 1.0)
     free, hidden = plain_scene(0.0), plain_scene(0.0, [vehicle])
     assert lane_labels(free) == lane_labels(hidden)
-    photos = [synthetic_dataset.render(scene, np.random.default_rng(1)).astype(int)
-              for scene in (free, hidden)]
+    photos = [paint(scene).astype(int) for scene in (free, hidden)]
     row = 450  # 11.4 m away on the road: behind the end of the car
     column = 640 + int(1.8 / 1.6 * (row - 240))
     assert photos[0][row, column].min() > photos[1][row, column].min() + 60
@@ -163,14 +168,14 @@ def test_vehicles_hide_lines_but_not_their_labels():
 
 @pytest.fixture(scope='module')
 def empty():
-    return synthetic_dataset.render(plain_scene(0.0), np.random.default_rng(1)).astype(int)
+    return paint(plain_scene(0.0)).astype(int)
 
 
 @pytest.mark.parametrize('kind', sorted(VEHICLES))
 def test_every_vehicle_is_painted_from_both_ends(kind, empty):
     for oncoming in (False, True):
         vehicle = Vehicle(kind, 4.0, 15.0, (200, 20, 20), oncoming, True, 1.0)
-        photo = synthetic_dataset.render(plain_scene(0.0, [vehicle]), np.random.default_rng(1)).astype(int)
+        photo = paint(plain_scene(0.0, [vehicle])).astype(int)
         changed = np.abs(photo - empty).max(-1) > 40
         x = 640 + 1500 * 4.0 / 15
         assert changed[:, int(x) - 60:int(x) + 60].sum() > 4000
@@ -254,3 +259,102 @@ def test_no_more_workers_than_cores_are_started(run_script, tmp_path, monkeypatc
                         lambda workers, *args: started.append(workers) or pool(workers, *args))
     assert not run(run_script, tmp_path, '--num', 2, '--workers', 30000).status
     assert started == [1]
+
+
+# ---- A drive ---------------------------------------------------------------------------------------------------------
+
+SECONDS = 12.0
+
+
+@pytest.fixture(scope='module', params=[0, 3])
+def drive(request):
+    """A drive with a change of lane, to the left and to the right."""
+    drive = synthetic_drive.Drive(request.param, SECONDS)
+    assert drive.changes
+    return drive
+
+
+def test_a_drive_has_the_same_bytes_whatever_the_number_of_processes(run_script, tmp_path):
+    folders = tmp_path / 'a', tmp_path / 'b'
+    for workers, folder in enumerate(folders, 1):
+        outcome = run(run_script, folder, '--drive', 0.25, '--seed', 5, '--workers', workers)
+        assert not outcome.status and '5 frames' in outcome.out
+    one, two = map(files, folders)
+    assert one == two and len(one) == len(set(one.values())) == 6
+    found, problems = tusimple.read_records(folders[0] / synthetic_dataset.LABEL_FILE)
+    assert not problems
+    assert [record.raw_file for record in found] == [f'clips/synthetic_drive/{i:06d}.jpg' for i in range(1, 6)]
+    for record in found:
+        assert len(record.ids) == len(record.lanes) > 0
+        assert cv2.imread(tusimple.photo_path(folders[0], record)).shape == (720, 1280, 3)
+
+
+def test_the_video_of_a_drive_shows_its_photos_in_order(run_script, tmp_path):
+    assert not run(run_script, tmp_path, '--drive', 0.15, '--seed', 5, '--workers', 1, '--video').status
+    clip = video.read_video(str(tmp_path / synthetic_dataset.VIDEO_FILE))
+    frames = list(clip.frames)
+    assert clip.fps == synthetic_drive.FRAME_RATE and len(frames) == 3
+    photos = [cv2.imread(str(path))[..., ::-1] for path in sorted(tmp_path.rglob('*.jpg'))]
+    distances = [[np.abs(frame.astype(float) - photo).mean() for photo in photos] for frame in frames]
+    assert np.argmin(distances, axis=1).tolist() == [0, 1, 2] and np.diag(distances).max() < 10
+
+
+def test_a_drive_leaves_no_video_of_an_earlier_one(run_script, tmp_path):
+    (tmp_path / synthetic_dataset.VIDEO_FILE).write_text('of an earlier run')
+    assert not run(run_script, tmp_path, '--drive', 0.05, '--workers', 1).status
+    assert not (tmp_path / synthetic_dataset.VIDEO_FILE).exists()
+
+
+@pytest.mark.parametrize('flags', [('--drive', 1, '--num', 2), ('--drive', 1e9), ('--drive', 0),
+                                   ('--video', '--num', 2), ('--video',)])
+def test_a_drive_that_cannot_be_is_one_line(flags, run_script, tmp_path):
+    outcome = run(run_script, tmp_path / 'a', *flags)
+    assert outcome.status == 2 and outcome.err.count('\n') == 1 and '--drive' in outcome.err
+    assert not (tmp_path / 'a').exists()
+
+
+def test_a_line_of_a_drive_keeps_its_id_and_moves_smoothly(drive):
+    below = np.array(tusimple.H_SAMPLES) >= 320  # where lanes are much farther apart than lines move
+    seen, before = set(), {}
+    for frame in range(synthetic_drive.frames_of(SECONDS)):
+        record = lane_labels(drive.scene_at(frame), with_ids=True)
+        ids, lanes = record.ids, list(zip(record.ids, record.lanes))
+        assert ids == sorted(set(ids)) and 2 <= len(ids) <= 4
+        for number, lane in lanes:
+            lane, last = np.array(lane), np.array(before.get(number, lane))
+            both = below & (lane >= 0) & (last >= 0)
+            assert np.abs(lane - last)[both].max(initial=0) < 35, (frame, number)
+        before = dict(lanes)
+        seen.add(tuple(ids))
+    assert len(seen) > 1  # the change of lane shows another line
+
+
+def test_nobody_runs_into_anybody(drive):
+    for frame in range(0, synthetic_drive.frames_of(SECONDS), 5):
+        scene = drive.scene_at(frame)
+        vehicles = [(vehicle.distance, vehicle.offset, VEHICLES[vehicle.kind].length) for vehicle in scene.vehicles]
+        vehicles.append((-4.0, scene.road.aside, 4.0))
+        for i, (z, offset, length) in enumerate(vehicles):
+            for other_z, other_offset, other_length in vehicles[:i]:
+                assert abs(offset - other_offset) > 1.5 or z > other_z + other_length or other_z > z + length
+
+
+@pytest.mark.parametrize('seed', [1, 8])
+def test_the_road_flows_past_from_frame_to_frame(seed):
+    drive, patches = synthetic_drive.Drive(seed, SECONDS), []
+    start = drive.scene_at(40)
+    # A piece of road before the car, m
+    place, offset = np.meshgrid(start.progress.travelled + np.arange(14, 26, 0.03),
+                                start.road.aside + np.arange(-1.2, 1.2, 0.03), indexing='ij')
+    for frame, shift in ((40, 0.0), (42, 0.0), (42, 0.5)):
+        scene = drive.scene_at(frame)
+        scene = dataclasses.replace(scene, vehicles=[], lens=dataclasses.replace(scene.lens, noise=0.0, motion=0.0))
+        photo = synthetic_dataset.render(scene, lambda *part: np.random.default_rng(part))
+        view = View(scene.camera, scene.road)
+        turn = view.turn()
+        points = view.project(offset, 0.0, place - scene.progress.travelled + shift) @ turn[:, :2].T + turn[:, 2]
+        patch = cv2.remap(photo.astype(np.float32).mean(-1), points.astype(np.float32), None, cv2.INTER_LINEAR)
+        patch = cv2.GaussianBlur(patch, (0, 0), 1.5)
+        patches.append((patch - cv2.GaussianBlur(patch, (0, 0), 12)).ravel())
+    _, same, elsewhere = np.corrcoef(patches)[0]
+    assert same > 0.8 and same > elsewhere + 0.1

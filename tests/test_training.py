@@ -1,7 +1,7 @@
 """training.py: what a training leaves behind, how it goes on after any end, and what it refuses.
 
-The trainings are real but small: 64x32, a dozen drawn photos, and an ENet that of its bottlenecks has only the last,
-in a session that does not optimise its graph; both save many seconds a run.
+The trainings are real but small: 64x32, a dozen drawn photos, an ENet that of its bottlenecks has only the last, and
+sessions that do not optimise their graphs; both save many seconds per run.
 """
 
 import functools
@@ -26,16 +26,17 @@ quiet.import_tensorflow()
 import tensorflow.compat.v1 as tf
 
 import datagenerator
-import enet
 import inference
+import reference
 import training
 import utils
 from data.command_line import InputError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+NETWORK = reference.small_enet()
 SMALL = ['--image-size', '64', '32', '--batch-size', '5', '--summary-steps', '1', '--no-augment', '--workers', '1']
 
-SMALL_ENET = '''
+CHILD = '''
 import sys
 sys.path[:0] = [{root!r}, {root!r} + '/tests']
 import pytest
@@ -48,10 +49,8 @@ command_line.run(test_training.training.main)
 
 
 def shrink(patch):
-    """Makes the network small and the start of a session quick."""
-    whole = enet.bottleneck
-    patch.setattr(enet, 'bottleneck', lambda x, depth, mode, scope, *args, **kwargs:
-                  whole(x, depth, mode, scope, *args, **kwargs) if scope == 'bottleneck5_1' else x)
+    """Makes the network of a training small, and the start of its session quick."""
+    patch.setattr(training, 'main', functools.partial(training.main, architecture=NETWORK))   # in other processes
     options = tf.ConfigProto()
     options.graph_options.rewrite_options.disable_meta_optimizer = True
     patch.setattr(tf, 'Session', functools.partial(tf.Session, config=options))
@@ -97,13 +96,20 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def train(run_script):
+    """train(*flags) -> Outcome of training.py, of the small network."""
+    return functools.partial(run_script, training, architecture=NETWORK)
+
+
 @pytest.fixture(scope='module')
 def finished(data, tmp_path_factory):
     """A training of 3 epochs of 2 steps that nothing disturbed: its folder, with saved_model/ and log/."""
     folder = tmp_path_factory.mktemp('finished')
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert training.main(['-s', str(data), '--epochs', '3', '--learning-rate', '0.01', *SMALL]) == 0
+        args = ['-s', str(data), '--epochs', '3', '--learning-rate', '0.01', *SMALL]
+        assert training.main(args, architecture=NETWORK) == 0
     return folder
 
 
@@ -151,7 +157,7 @@ def contents(folder):
 
 def child(*args, cwd, text='epoch 1 ', then=None, **kwargs):
     """Runs a training as a process; calls `then` with it once `text` is in a line. -> (status, stdout, stderr)."""
-    with subprocess.Popen([sys.executable, '-c', SMALL_ENET.format(root=ROOT), *map(str, args)], cwd=cwd, text=True,
+    with subprocess.Popen([sys.executable, '-c', CHILD.format(root=ROOT), *map(str, args)], cwd=cwd, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs) as process:
         out = ''
         for line in process.stdout:
@@ -164,8 +170,8 @@ def child(*args, cwd, text='epoch 1 ', then=None, **kwargs):
 
 # ---- What a training leaves behind ----------------------------------------------------------------------------------
 
-def test_training_separates_the_lanes(home, data, run_script):
-    outcome = run_script(training, '-s', data, '--epochs', '30', '--learning-rate', '0.01', '--pictures', '15', *SMALL)
+def test_training_separates_the_lanes(home, data, run_script, train):
+    outcome = train('-s', data, '--epochs', '30', '--learning-rate', '0.01', '--pictures', '15', *SMALL)
     assert outcome.status == 0 and outcome.err == ''
     values = {(tag, step): value for tag, step, value in curves(home / 'log')}
     # Pixels to their means, and means apart: what is left is the regularisation, which is no goal.
@@ -179,7 +185,8 @@ def test_training_separates_the_lanes(home, data, run_script):
         'clusters_epoch0015_0.png', 'clusters_epoch0015_1.png', 'clusters_epoch0030_0.png', 'clusters_epoch0030_1.png',
         'scatter_var1_dist1_reg1_dvar0.5_ddist1.5_000030.png', 'scatter_var1_dist1_reg1_dvar0.5_ddist1.5_000060.png']
     # The model is for inference as it is.
-    outcome = run_script(inference, '-m', home / 'saved_model', '-i', data / 'images', '-o', home / 'results')
+    outcome = run_script(inference, '-m', home / 'saved_model', '-i', data / 'images', '-o', home / 'results',
+                         architecture=NETWORK)
     assert outcome.status == 0 and len(os.listdir(home / 'results')) == 12
 
 
@@ -203,9 +210,9 @@ def test_best_model_is_that_of_the_best_score(finished):
     assert last_state(finished)['best_score'] == pytest.approx(scores[best])
 
 
-def test_two_stages_and_fine_tuning(home, data, run_script):
+def test_two_stages_and_fine_tuning(home, data, train):
     few = ['-s', data, '--epochs', '1', '--cache', '1e18', *SMALL]   # more than a number of bytes can be
-    outcome = run_script(training, '--semantic', '-o', 'pretrained_semantic_model', *few)
+    outcome = train('--semantic', '-o', 'pretrained_semantic_model', *few)
     assert outcome.status == 0 and 'from scratch' in outcome.out and 'iou' in outcome.out
     semantic = weights(utils.find_checkpoint('pretrained_semantic_model'))
     assert {name.split('/')[0] for name in semantic} == {'ENet', 'Semantic'}
@@ -213,7 +220,7 @@ def test_two_stages_and_fine_tuning(home, data, run_script):
     assert {'loss/total', 'validation/total', 'validation/iou'} <= tags
     assert not {tag for tag in tags if tag.endswith(('/var', '/dist', '/reg'))}
 
-    outcome = run_script(training, *few)
+    outcome = train(*few)
     first = weights(str(home / 'saved_model/resume/state.ckpt-0-0'))
     assert 'pretrained_semantic_model/model.ckpt' in outcome.out and 'at random: Instance/' in outcome.out
     enet = {name: value for name, value in semantic.items() if name.startswith('ENet/')}
@@ -222,15 +229,15 @@ def test_two_stages_and_fine_tuning(home, data, run_script):
     model = weights(utils.find_checkpoint('saved_model'))
     assert {line.split(':')[0] for line in log} == {*model, *semantic}
 
-    outcome = run_script(training, '-m', 'saved_model', '-o', 'fine_tuned', *few)
+    outcome = train('-m', 'saved_model', '-o', 'fine_tuned', *few)
     assert outcome.status == 0 and 'at random' not in outcome.out
     first = weights(str(home / 'fine_tuned/resume/state.ckpt-0-0'))
     assert_same({name: first[name] for name in model}, model)
 
 
-def test_checkpoint_of_2018_keeps_what_its_weights_are_used_to(home, data, finished, run_script):
+def test_checkpoint_of_2018_keeps_what_its_weights_are_used_to(home, data, finished, train):
     shutil.copytree(finished / 'saved_model', 'old', ignore=shutil.ignore_patterns('resume', 'conventions.json'))
-    outcome = run_script(training, '-s', data, '-m', 'old', '--epochs', '1', *SMALL)
+    outcome = train('-s', data, '-m', 'old', '--epochs', '1', *SMALL)
     assert outcome.status == 0
     assert json.loads((home / 'saved_model/conventions.json').read_text())['normalisation'] == 'none'
 
@@ -238,17 +245,17 @@ def test_checkpoint_of_2018_keeps_what_its_weights_are_used_to(home, data, finis
 # ---- Going on -------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('number, step', [(signal.SIGKILL, None), (signal.SIGTERM, 3), (signal.SIGINT, 0)])
-def test_stopped_training_ends_as_if_it_had_not_been(home, data, finished, run_script, number, step):
+def test_stopped_training_ends_as_if_it_had_not_been(home, data, finished, train, number, step):
     args = ['-s', data, '--epochs', '3', '--learning-rate', '0.01', '--save-minutes', '1e-9', *SMALL]
     if number == signal.SIGKILL:
         assert child(*args, cwd=home, then=lambda process: process.kill())[0] == -signal.SIGKILL
     else:
         with pytest.MonkeyPatch.context() as patch:
             at_step(patch, step, lambda: os.kill(os.getpid(), number))
-            outcome = run_script(training, *args)
+            outcome = train(*args)
         assert outcome.status == 128 + number and outcome.err.count('\n') == 1
         assert f'stopped after step {step + 1} of 6, which is saved; the same command goes on' in outcome.err
-    outcome = run_script(training, *args)
+    outcome = train(*args)
     assert outcome.status == 0 and 'goes on after step' in outcome.out
     assert_same(last_state(home), last_state(finished))
     assert_same(weights(utils.find_checkpoint('saved_model')),
@@ -258,7 +265,7 @@ def test_stopped_training_ends_as_if_it_had_not_been(home, data, finished, run_s
     assert not glob.glob('saved_model/**/*temp*', recursive=True)
 
 
-def test_kill_between_the_curves_and_the_state_of_an_epoch(home, data, finished, run_script):
+def test_kill_between_the_curves_and_the_state_of_an_epoch(home, data, finished, train):
     class Killed(BaseException):
         pass
 
@@ -270,32 +277,32 @@ def test_kill_between_the_curves_and_the_state_of_an_epoch(home, data, finished,
     args = ['-s', str(data), '--epochs', '3', '--learning-rate', '0.01', '--save-minutes', '1e-9', *SMALL]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(utils.RunFolder, 'save_state', killed)
-        training.main(args)
-    outcome = run_script(training, *args)
+        training.main(args, architecture=NETWORK)
+    outcome = train(*args)
     assert outcome.status == 0 and 'state.ckpt-4-1' in outcome.out
     assert_same(last_state(home), last_state(finished))
     assert curves(home / 'log') == curves(finished / 'log')
 
 
-def test_damaged_newest_state_is_passed_over(home, data, finished, run_script):
+def test_damaged_newest_state_is_passed_over(home, data, finished, train):
     shutil.copytree(finished, home, dirs_exist_ok=True)
     newest = utils.find_checkpoint('saved_model/resume') + '.data-00000-of-00001'
     os.truncate(newest, os.path.getsize(newest) // 2)
-    outcome = run_script(training, '-s', data, '--epochs', '3', '--learning-rate', '0.01', *SMALL)
+    outcome = train('-s', data, '--epochs', '3', '--learning-rate', '0.01', *SMALL)
     assert outcome.status == 0 and outcome.err.count('\n') == 1
     assert 'state.ckpt-6-3' in outcome.err and 'state.ckpt-4-2' in outcome.out
     assert_same(last_state(home), last_state(finished))
     assert curves(home / 'log') == curves(finished / 'log')
 
 
-def test_fresh_replaces_a_training_and_the_new_one_goes_on_without_it(home, data, finished, run_script, monkeypatch):
+def test_fresh_replaces_a_training_and_the_new_one_goes_on_without_it(home, data, finished, train, monkeypatch):
     shutil.copytree(finished / 'saved_model', 'saved_model')
     args = ['-s', data, '--epochs', '1', '--seed', '7', *SMALL]
     at_step(monkeypatch, 0, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    outcome = run_script(training, '--fresh', *args)
+    outcome = train('--fresh', *args)
     assert outcome.status == 143 and 'replaced' in outcome.out
     assert 'step 1 of 2, which is saved; the same command without --fresh goes on' in outcome.err
-    assert run_script(training, *args).status == 0
+    assert train(*args).status == 0
     names = {os.path.basename(path) for path in glob.glob('saved_model/**/*.index', recursive=True)}
     assert names == {'model.ckpt-2.index', 'state.ckpt-0-0.index', 'state.ckpt-1-0.index', 'state.ckpt-2-1.index'}
 
@@ -304,10 +311,10 @@ def test_fresh_replaces_a_training_and_the_new_one_goes_on_without_it(home, data
     (['--learning-rate', '0.02'], '--learning-rate was 0.01, is 0.02'), (['--seed', '1'], '--seed was 42, is 1'),
     (['--modeldir', 'other'], '--modeldir'), (['--semantic'], '--semantic'), (['--schedule', 'cosine'], '--schedule'),
     (['--image-size', '32', '32'], '--image-size')])
-def test_other_flags_are_named_and_nothing_is_touched(home, data, finished, run_script, args, culprit):
+def test_other_flags_are_named_and_nothing_is_touched(home, data, finished, train, args, culprit):
     shutil.copytree(finished / 'saved_model', 'saved_model')
     before = contents(home / 'saved_model')
-    outcome = run_script(training, '-s', data, '--epochs', '3', '--learning-rate', '0.01', *SMALL, *args)
+    outcome = train('-s', data, '--epochs', '3', '--learning-rate', '0.01', *SMALL, *args)
     assert outcome.status == 1 and outcome.err.count('\n') == 1 and culprit in outcome.err
     lock = home / 'saved_model/resume/lock'
     before.pop(lock)
@@ -329,13 +336,13 @@ def test_all_flags_are_recorded_and_those_that_matter_are_compared(home, finishe
         assert utils.differences(before, now) == expected
 
 
-def test_other_photos_are_noticed(home, finished, run_script):
+def test_other_photos_are_noticed(home, finished, train):
     shutil.copytree(finished / 'saved_model', 'saved_model')
-    outcome = run_script(training, '-s', draw(home / 'd', 13), '--epochs', '3', '--learning-rate', '0.01', *SMALL)
+    outcome = train('-s', draw(home / 'd', 13), '--epochs', '3', '--learning-rate', '0.01', *SMALL)
     assert outcome.status == 1 and 'other photos' in outcome.err
 
 
-def test_other_photos_of_the_same_names_and_a_lost_score_are_noticed(home, data, finished, run_script):
+def test_other_photos_of_the_same_names_and_a_lost_score_are_noticed(home, data, finished, train):
     shutil.copytree(finished / 'saved_model', 'saved_model')
     inverted = shutil.copytree(data, home / 'd')
     for path in (inverted / 'images').iterdir():
@@ -343,29 +350,29 @@ def test_other_photos_of_the_same_names_and_a_lost_score_are_noticed(home, data,
     unscored = shutil.copytree(data, home / 'e')
     os.remove(unscored / 'lanes.json')
     for folder in (inverted, unscored):
-        outcome = run_script(training, '-s', folder, '--epochs', '3', '--learning-rate', '0.01', *SMALL)
+        outcome = train('-s', folder, '--epochs', '3', '--learning-rate', '0.01', *SMALL)
         assert outcome.status == 1 and 'other photos' in outcome.err
 
 
-def test_files_of_others_in_outdir_stay(home, data, run_script):
+def test_files_of_others_in_outdir_stay(home, data, train):
     os.mkdir('o')
     for name in ('experiment.meta', '.draft.tmp'):
         (home / 'o' / name).write_text('mine')
-    assert run_script(training, '-s', data, '-o', 'o', '--epochs', '1', *SMALL).status in (None, 0)
+    assert train('-s', data, '-o', 'o', '--epochs', '1', *SMALL).status in (None, 0)
     assert (home / 'o/experiment.meta').read_text() == (home / 'o/.draft.tmp').read_text() == 'mine'
 
 
-def test_fewer_states_are_kept_from_then_on(home, data, finished, run_script):
+def test_fewer_states_are_kept_from_then_on(home, data, finished, train):
     shutil.copytree(finished / 'saved_model', 'saved_model')
     assert len(utils.checkpoints('saved_model/resume')) == 3
-    run_script(training, '-s', data, '--epochs', '4', '--learning-rate', '0.01', '--keep', '1', *SMALL)
+    train('-s', data, '--epochs', '4', '--learning-rate', '0.01', '--keep', '1', *SMALL)
     assert len(utils.checkpoints('saved_model/resume')) == 1
 
 
-def test_second_training_on_an_outdir_is_refused(home, data, run_script):
+def test_second_training_on_an_outdir_is_refused(home, data, train):
     (home / 'saved_model/resume').mkdir(parents=True)
     with utils.lock_folder('saved_model', 'saved_model/resume'):
-        outcome = run_script(training, '-s', data)
+        outcome = train('-s', data)
     assert outcome.status == 1 and f'process {os.getpid()}' in outcome.err and outcome.err.count('\n') == 1
 
 
@@ -386,9 +393,9 @@ def spoil_steps(monkeypatch):
 LONG_EPOCHS = [*SMALL, '--batch-size', '2']   # of 5 steps
 
 
-def test_step_that_is_not_finite_changes_nothing(home, data, run_script, spoil_steps):
+def test_step_that_is_not_finite_changes_nothing(home, data, train, spoil_steps):
     spoil_steps(1, 2)
-    assert run_script(training, '-s', data, '--epochs', '1', *SMALL).status == 0
+    assert train('-s', data, '--epochs', '1', *SMALL).status == 0
     before, after = weights('saved_model/resume/state.ckpt-0-0'), last_state(home)
     changed = {'global_step', 'epochs_validated', 'best_score'}
     assert after['global_step'] == 2
@@ -396,40 +403,40 @@ def test_step_that_is_not_finite_changes_nothing(home, data, run_script, spoil_s
                 {name: before[name] for name in before.keys() - changed})
 
 
-def test_files_of_a_skipped_step_are_named_and_training_goes_on(home, data, run_script, spoil_steps):
+def test_files_of_a_skipped_step_are_named_and_training_goes_on(home, data, train, spoil_steps):
     spoil_steps(2, 3, 5)
-    outcome = run_script(training, '-s', data, '--epochs', '1', *LONG_EPOCHS)
+    outcome = train('-s', data, '--epochs', '1', *LONG_EPOCHS)
     lines = outcome.err.splitlines()
     assert outcome.status == 0 and last_state(home)['global_step'] == 5
     assert [line.split(':')[2].strip() for line in lines] == ['step 2', 'step 3', 'step 5']
     assert all(line.count(f'{data}/images/') == 2 and 'skipped' in line for line in lines)
 
 
-def test_three_in_a_row_stop_the_training_and_no_state_is_written(home, data, run_script, spoil_steps):
+def test_three_in_a_row_stop_the_training_and_no_state_is_written(home, data, train, spoil_steps):
     spoil_steps(2, 3, 4)
-    outcome = run_script(training, '-s', data, '--epochs', '1', *LONG_EPOCHS)
+    outcome = train('-s', data, '--epochs', '1', *LONG_EPOCHS)
     assert outcome.status == 1
     assert re.search('step 4: loss .* = var .* 3rd .*; try --fresh --learning-rate 3e-05$', outcome.err)
     assert [os.path.basename(prefix) for prefix in utils.checkpoints('saved_model/resume')] == ['state.ckpt-0-0']
 
 
-def test_three_in_a_row_after_a_model_was_saved_advise_to_start_from_it(home, data, run_script, spoil_steps):
+def test_three_in_a_row_after_a_model_was_saved_advise_to_start_from_it(home, data, train, spoil_steps):
     spoil_steps(6, 7, 8)
-    outcome = run_script(training, '-s', data, '--epochs', '2', *LONG_EPOCHS)
+    outcome = train('-s', data, '--epochs', '2', *LONG_EPOCHS)
     assert outcome.status == 1
     assert re.search('try --modeldir saved_model --outdir saved_model_2 --learning-rate 3e-05$', outcome.err)
 
 
 # ---- Faults ---------------------------------------------------------------------------------------------------------
 
-def test_full_disk_leaves_what_was_saved(home, data, finished, run_script):
+def test_full_disk_leaves_what_was_saved(home, data, finished, train):
     shutil.copytree(finished, home, dirs_exist_ok=True)
     before = contents(home / 'saved_model/resume')
     args = ['-s', data, '--epochs', '4', '--learning-rate', '0.01', *SMALL]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))   # a file may hold no more than this many bytes
     try:
-        outcome = run_script(training, *args)
+        outcome = train(*args)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert outcome.status == 1
@@ -438,7 +445,7 @@ def test_full_disk_leaves_what_was_saved(home, data, finished, run_script):
     after = contents(home / 'saved_model/resume')
     lock = home / 'saved_model/resume/lock'
     assert {**after, lock: b''} == {**before, lock: b''}
-    outcome = run_script(training, *args)   # with room again
+    outcome = train(*args)   # with room again
     assert outcome.status == 0 and 'after step 6' in outcome.out
 
 
@@ -459,28 +466,28 @@ def small_photo(path):
 @pytest.mark.parametrize('spoil, problem', [
     (os.remove, 'no such file'), (lambda path: open(path, 'w').close(), 'is empty'), (small_photo, 'its photo')],
     ids=['deleted', 'emptied', 'replaced'])
-def test_photos_spoilt_in_mid_epoch(home, data, finished, run_script, spoil, problem):
+def test_photos_spoilt_in_mid_epoch(home, data, finished, train, spoil, problem):
     shutil.copytree(data, 'd')
     args = ['-s', 'd', '--epochs', '3', '--learning-rate', '0.01', '--cache', '0', *SMALL]
     with pytest.MonkeyPatch.context() as patch:
         # One batch ahead, so that not all has been read before.
         patch.setattr(datagenerator, 'BatchQueue', functools.partial(datagenerator.BatchQueue, capacity=1))
         at_step(patch, 3, lambda: [spoil(path) for path in glob.glob('d/images/*')])
-        outcome = run_script(training, *args)
+        outcome = train(*args)
     assert outcome.status == 1 and outcome.err.count('\n') == 1
     assert 'd/images/' in outcome.err and problem in outcome.err
     assert not any(thread.name.startswith(('loader', 'enqueue')) for thread in threading.enumerate())
     shutil.copytree(data, 'd', dirs_exist_ok=True)
-    outcome = run_script(training, *args)
+    outcome = train(*args)
     assert outcome.status == 0 and 'goes on after step' in outcome.out and 'after step 2' not in outcome.out
     assert_same(last_state(home), last_state(finished))
     assert curves(home / 'log') == curves(finished / 'log')
 
 
 @pytest.mark.parametrize('step', [3, 5], ids=['in the second epoch', 'in the last'])
-def test_vanished_outdir_is_made_anew(home, data, finished, run_script, monkeypatch, step):
+def test_vanished_outdir_is_made_anew(home, data, finished, train, monkeypatch, step):
     at_step(monkeypatch, step, lambda: shutil.rmtree('saved_model'))
-    outcome = run_script(training, '-s', data, '--epochs', '3', '--learning-rate', '0.01', *SMALL)
+    outcome = train('-s', data, '--epochs', '3', '--learning-rate', '0.01', *SMALL)
     assert outcome.status == 0 and 'saved_model: the model that was there has vanished' in outcome.err
     # The best is that of the epochs since, whose model is there.
     scores = {at: value for tag, at, value in curves(finished / 'log') if tag == 'validation/score' and at > step}
@@ -493,19 +500,19 @@ def test_vanished_outdir_is_made_anew(home, data, finished, run_script, monkeypa
     model, then = weights(checkpoint), weights(f'saved_model/resume/state.ckpt-{best}-{best // 2}')
     assert_same(model, {name: then[name] for name in model})
     assert utils.read_conventions('saved_model') == utils.read_conventions(str(finished / 'saved_model'))
-    assert run_script(training, '-s', data, '--epochs', '3', '--learning-rate', '0.01', *SMALL).status == 0
+    assert train('-s', data, '--epochs', '3', '--learning-rate', '0.01', *SMALL).status == 0
 
 
-def test_vanished_logdir_does_not_stop_the_training(home, data, finished, run_script, monkeypatch):
+def test_vanished_logdir_does_not_stop_the_training(home, data, finished, train, monkeypatch):
     at_step(monkeypatch, 3, lambda: shutil.rmtree('log'))
-    outcome = run_script(training, '-s', data, '--epochs', '3', '--learning-rate', '0.01', *SMALL)
+    outcome = train('-s', data, '--epochs', '3', '--learning-rate', '0.01', *SMALL)
     assert outcome.status == 0 and 'without TensorBoard' in outcome.err and 'without these pictures' in outcome.err
     assert all(line.startswith('training.py: warning: log/') for line in outcome.err.splitlines())
     assert_same(last_state(home), last_state(finished))
 
 
 @pytest.mark.parametrize('spoilt', [False, True], ids=['alone', 'with the photos'])
-def test_outdir_that_cannot_be_made_anew_is_a_warning_until_the_last(home, data, run_script, spoilt):
+def test_outdir_that_cannot_be_made_anew_is_a_warning_until_the_last(home, data, train, spoilt):
     def replace():
         shutil.rmtree('saved_model')
         (home / 'saved_model').write_text('mine')
@@ -515,7 +522,7 @@ def test_outdir_that_cannot_be_made_anew_is_a_warning_until_the_last(home, data,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datagenerator, 'BatchQueue', functools.partial(datagenerator.BatchQueue, capacity=1))
         at_step(patch, 1, replace)
-        outcome = run_script(training, '-s', 'd', '--epochs', '2', '--cache', '0', *SMALL)
+        outcome = train('-s', 'd', '--epochs', '2', '--cache', '0', *SMALL)
     *warnings, error = outcome.err.splitlines()
     assert outcome.status == 1 and error.startswith(f'training.py: error: {"d/images/" if spoilt else "saved_model: "}')
     assert warnings and all(line.startswith('training.py: warning: saved_model') for line in warnings)
@@ -523,32 +530,32 @@ def test_outdir_that_cannot_be_made_anew_is_a_warning_until_the_last(home, data,
 
 
 @pytest.mark.parametrize('text', [b'', b'model_checkpoint_path: 7', b'\xff\xfe\0garbage'])
-def test_damaged_index_of_checkpoints_is_done_without(home, data, finished, run_script, text):
+def test_damaged_index_of_checkpoints_is_done_without(home, data, finished, train, text):
     shutil.copytree(finished, home, dirs_exist_ok=True)
     for folder in ('saved_model', 'saved_model/resume'):
         (home / folder / 'checkpoint').write_bytes(text)
-    outcome = run_script(training, '-s', data, '--epochs', '4', '--learning-rate', '0.01', *SMALL)
+    outcome = train('-s', data, '--epochs', '4', '--learning-rate', '0.01', *SMALL)
     assert outcome.status == 0 and outcome.err == '' and 'goes on after step 6' in outcome.out
 
 
 @pytest.mark.parametrize('text', ['', '{', '[1]', 'null', None])
-def test_damaged_record_of_flags_is_named_and_nothing_is_touched(home, data, finished, run_script, text):
+def test_damaged_record_of_flags_is_named_and_nothing_is_touched(home, data, finished, train, text):
     shutil.copytree(finished / 'saved_model', 'saved_model')
     record = home / 'saved_model/resume/flags.json'
     record.unlink() if text is None else record.write_text(text)
     before = contents(home / 'saved_model')
-    outcome = run_script(training, '-s', data, '--epochs', '4', '--learning-rate', '0.01', *SMALL)
+    outcome = train('-s', data, '--epochs', '4', '--learning-rate', '0.01', *SMALL)
     assert outcome.status == 1 and outcome.err.count('\n') == 1
     assert 'flags.json' in outcome.err and '--fresh' in outcome.err
     lock = home / 'saved_model/resume/lock'
     assert {**contents(home / 'saved_model'), lock: b''} == {**before, lock: b''}
 
 
-def test_lost_record_of_conventions_is_named(home, data, finished, run_script):
+def test_lost_record_of_conventions_is_named(home, data, finished, train):
     """Without it the weights would be taken for those of 2018, which know photos of 0 to 255."""
     shutil.copytree(finished / 'saved_model', 'saved_model')
     (home / 'saved_model/resume/conventions.json').unlink()
-    outcome = run_script(training, '-s', data, '--epochs', '4', '--learning-rate', '0.01', *SMALL)
+    outcome = train('-s', data, '--epochs', '4', '--learning-rate', '0.01', *SMALL)
     assert outcome.status == 1 and outcome.err.count('\n') == 1
     assert 'resume/conventions.json' in outcome.err and '--fresh' in outcome.err
 
@@ -581,35 +588,35 @@ def test_removed_event_file_is_one_warning(tmp_path):
     assert len(warnings) == 2 and 'removed' in warnings[1]
 
 
-def test_failing_save_is_a_warning_until_the_last(home, data, run_script, monkeypatch):
+def test_failing_save_is_a_warning_until_the_last(home, data, train, monkeypatch):
     def save(self):
         if self.counters()[0]:
             raise InputError(f'{self.resume}: cannot be saved: disk full')
         save_state(self)
     save_state = utils.RunFolder.save_state
     monkeypatch.setattr(utils.RunFolder, 'save_state', save)
-    outcome = run_script(training, '-s', data, '--epochs', '2', '--save-minutes', '1e-9', *SMALL)
+    outcome = train('-s', data, '--epochs', '2', '--save-minutes', '1e-9', *SMALL)
     *warnings, error = outcome.err.splitlines()
     assert outcome.status == 1 and error == 'training.py: error: saved_model/resume: cannot be saved: disk full'
     assert len(warnings) >= 3 and all('disk full; the training goes on' in line for line in warnings)
     assert 'epoch 2 of 2' in outcome.out   # the last epoch is validated all the same
 
 
-def test_last_model_that_cannot_be_saved_leaves_the_epoch_to_be_validated(home, data, run_script, monkeypatch):
+def test_last_model_that_cannot_be_saved_leaves_the_epoch_to_be_validated(home, data, train, monkeypatch):
     def full(self):
         raise InputError(f'{self.outdir}: cannot be saved: disk full')
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utils.RunFolder, 'save_model', full)
-        outcome = run_script(training, '-s', data, '--epochs', '1', *SMALL)
+        outcome = train('-s', data, '--epochs', '1', *SMALL)
     assert outcome.status == 1 and 'disk full' in outcome.err and 'epoch 1 of 1' in outcome.out
     assert last_state(home)['global_step'] == 2 and last_state(home)['epochs_validated'] == 0
-    outcome = run_script(training, '-s', data, '--epochs', '1', *SMALL)
+    outcome = train('-s', data, '--epochs', '1', *SMALL)
     assert outcome.status == 0 and utils.find_checkpoint('saved_model').endswith('model.ckpt-2')
 
 
-def test_signal_in_validation_leaves_the_epoch_to_be_validated(home, data, run_script, monkeypatch):
+def test_signal_in_validation_leaves_the_epoch_to_be_validated(home, data, train, monkeypatch):
     monkeypatch.setattr(training, 'validate', lambda *args: os.kill(os.getpid(), signal.SIGTERM))   # returns None
-    assert run_script(training, '-s', data, '--epochs', '1', *SMALL).status == 143
+    assert train('-s', data, '--epochs', '1', *SMALL).status == 143
     assert last_state(home)['global_step'] == 2 and last_state(home)['epochs_validated'] == 0
 
 
@@ -678,8 +685,8 @@ def test_states_are_named_newest_first_and_only_if_complete(tmp_path):
     (['--schedule', 'linear'], '--schedule'), (['--var', '0', '--dist', '0', '--reg', '0'], '--var'),
     (['--semantic', '--ddist', '2'], '--ddist'), (['--semantic', '--feature-dim', '4'], '--feature-dim'),
     (['--no-such-flag'], '--no-such-flag')], ids=lambda value: ' '.join(value) if isinstance(value, list) else '')
-def test_bad_flags(home, run_script, args, culprit):
-    outcome = run_script(training, '-s', 'data', *args)
+def test_bad_flags(home, train, args, culprit):
+    outcome = train('-s', 'data', *args)
     assert outcome.status == 2 and outcome.err.count('\n') == 1 and culprit in outcome.err
     assert not os.listdir(home)
 
@@ -718,19 +725,19 @@ def bad_folders():
 
 
 @pytest.mark.parametrize('prepare, args, culprit', [pytest.param(*case[1:], id=case[0]) for case in bad_folders()])
-def test_bad_folders_are_found_before_tensorflow(home, data, run_script, monkeypatch, prepare, args, culprit):
+def test_bad_folders_are_found_before_tensorflow(home, data, train, monkeypatch, prepare, args, culprit):
     monkeypatch.setattr(quiet, 'import_tensorflow', lambda: pytest.fail('TensorFlow was imported'))
     if prepare:
         prepare(home)
     before = contents(home)
-    outcome = run_script(training, *([] if '-s' in args else ['-s', data]), *args)
+    outcome = train(*([] if '-s' in args else ['-s', data]), *args)
     assert outcome.status == 1 and outcome.err.count('\n') == 1
     assert outcome.err.startswith(f'training.py: error: {culprit}')
     assert {path: value for path, value in contents(home).items() if path.name != 'lock'} == before
 
 
 @pytest.mark.parametrize('kind', ['empty', 'not ours', 'truncated'])
-def test_bad_model(home, data, finished, run_script, kind):
+def test_bad_model(home, data, finished, train, kind):
     (home / 'm').mkdir()
     if kind == 'truncated':
         shutil.copytree(finished / 'saved_model', 'm', dirs_exist_ok=True)
@@ -741,15 +748,15 @@ def test_bad_model(home, data, finished, run_script, kind):
             tf.get_variable('something', [2])
             sess.run(tf.global_variables_initializer())
             tf.train.Saver().save(sess, 'm/model.ckpt')
-    outcome = run_script(training, '-s', data, '-m', 'm', *SMALL)
+    outcome = train('-s', data, '-m', 'm', *SMALL)
     assert outcome.status == 1 and outcome.err.count('\n') == 1 and re.match('training.py: error: m[:/]', outcome.err)
     assert not glob.glob('saved_model/**/*.index', recursive=True)
 
 
-def test_unreadable_label_is_one_line(home, data, run_script):
+def test_unreadable_label_is_one_line(home, data, train):
     shutil.copytree(data, 'd')
     for path in glob.glob('d/labels/*'):
         os.truncate(path, 40)
-    outcome = run_script(training, '-s', 'd', *SMALL)
+    outcome = train('-s', 'd', *SMALL)
     assert outcome.status == 1 and 'd/labels/' in outcome.err and outcome.err.count('\n') == 1
     assert not any(thread.name.startswith(('loader', 'enqueue')) for thread in threading.enumerate())

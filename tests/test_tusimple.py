@@ -188,3 +188,18 @@ def test_a_sixth_lane_is_refused_only_if_it_is_there():
 def test_a_label_of_another_photo_size_is_refused(lane, h_samples):
     with pytest.raises(InputError, match='f.json:7: lane 0 lies outside the photo of 20x20 px'):
         tusimple.draw_label(record([lane], h_samples), (20, 20))
+
+
+def test_ids_of_a_drive_are_read_as_they_were_written(tmp_path):
+    records = [tusimple.Record('a.jpg', [[1, 2], [3, 4]], [10, 20], ids=[7, 0]), tusimple.Record('b.jpg', [], [10, 20])]
+    tusimple.write_records(str(tmp_path / 'l.json'), records)
+    found, problems = tusimple.read_records(str(tmp_path / 'l.json'))
+    assert not problems and [record.ids for record in found] == [[7, 0], None]
+
+
+@pytest.mark.parametrize('ids', ['[7]', '[7, "a"]', '[7, true]', '[7, -1]', '[7, 99999999999]', '"ab"', '{}'])
+def test_ids_that_number_no_lanes_are_a_problem(tmp_path, ids):
+    (tmp_path / 'l.json').write_text(
+        '{"raw_file": "a.jpg", "h_samples": [10], "lanes": [[1], [2]], "ids": %s}\n' % ids)
+    records, problems = tusimple.read_records(str(tmp_path / 'l.json'))
+    assert not records and len(problems) == 1 and 'ids' in problems[0]

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import cv2
 import numpy as np
@@ -170,6 +171,33 @@ def test_a_failure_half_way_leaves_earlier_output_alone(tusimple_folder, tmp_pat
         write_file(path, data)
     monkeypatch.setattr(files, 'write_file', full_disk)
     failure(run_script(processing, tusimple_folder, '-o', tmp_path / 'out'), 'No space left')
+    assert files_of(tmp_path / 'out') == before
+
+
+def no_thread(*_):
+    raise RuntimeError("can't start new thread")
+
+
+def no_memory(*_):
+    raise MemoryError
+
+
+def no_memory_for_opencv(*_):
+    error = cv2.error('Insufficient memory')
+    error.code = cv2.Error.StsNoMem
+    raise error
+
+
+@pytest.mark.parametrize('owner, name, fail', [
+    (threading.Thread, 'start', no_thread), (files, 'encode', no_memory), (files, 'encode', no_memory_for_opencv),
+    (cv2, 'imdecode', no_memory_for_opencv)], ids=['no thread', 'no memory', 'none to encode', 'none to decode'])
+def test_too_many_workers_are_named_and_nothing_is_written(tusimple_folder, tmp_path, run_script, monkeypatch, owner,
+                                                           name, fail):
+    run_script(processing, tusimple_folder, '-o', tmp_path / 'out')
+    before = files_of(tmp_path / 'out')
+    monkeypatch.setattr(owner, name, fail)
+    outcome = run_script(processing, tusimple_folder, '-o', tmp_path / 'out', '--workers', 30000)
+    failure(outcome, '--workers', 'give fewer')
     assert files_of(tmp_path / 'out') == before
 
 

@@ -12,12 +12,12 @@ from data import quiet
 from data.command_line import InputError
 
 quiet.import_tensorflow()
-import tensorflow.compat.v1 as tf  # noqa: E402
+import tensorflow.compat.v1 as tf
 
-import enet  # noqa: E402
-import inference  # noqa: E402
-import reference  # noqa: E402
-import utils  # noqa: E402
+import enet
+import inference
+import reference
+import utils
 
 tf.disable_v2_behavior()
 
@@ -247,7 +247,7 @@ def test_partial_restore_keeps_the_rest_and_has_a_line_for_each(tmp_path, sess):
     sess.run(tf.global_variables_initializer())
     lines = []
     checkpoint = utils.find_checkpoint(folder)
-    names = utils.restore(sess, checkpoint, [beta, classes, head], partial=True, log=lines.append)
+    names = utils.restore(sess, checkpoint, [beta, classes, head], least=1, log=lines.append)
     assert names == ['ENet/norm/beta']
     assert [value.tolist() for value in sess.run([beta, classes, head])] == [[6], [1, 2], [3]]
     assert sorted(line.split(':')[0] for line in lines) == [
@@ -268,8 +268,8 @@ def test_constants_that_do_not_fit_are_named_once_all_are_known(small_model):
 
 
 def test_partial_restore_of_nothing_at_all_is_an_error(small_model, sess):
-    with pytest.raises(InputError, match='is no checkpoint of this network'):
-        utils.restore(sess, utils.find_checkpoint(small_model), [variable('other', [0])], partial=True)
+    with pytest.raises(InputError, match='is not a checkpoint of this network'):
+        utils.restore(sess, utils.find_checkpoint(small_model), [variable('other', [0])], least=1)
 
 
 DAMAGES = {
@@ -304,11 +304,12 @@ def test_damaged_checkpoint_is_an_error_that_names_it(tmp_path, sess, damage):
 
 @pytest.fixture(scope='module')
 def rebuilt(model_of_2018):
-    """The embedding of inference.rebuild_graph, of the plain graph and that of constants, and the variables."""
+    """The embedding of a graph with variables, of the plain graph and of one with constants, and the variables."""
     images = np.random.default_rng(2).integers(0, 256, [2, 32, 48, 3], np.uint8)
     with tf.Graph().as_default(), tf.Session() as sess:
         image = tf.placeholder(tf.uint8, [None, None, None, 3])
-        live = inference.rebuild_graph(sess, model_of_2018, image, 1, 3)
+        live = utils.build_model(image, utils.read_conventions(model_of_2018))
+        utils.restore(sess, utils.find_checkpoint(model_of_2018), tf.global_variables())
         last_prelu, _ = reference.plain_enet(tf.cast(image, tf.float32), batch_statistics=True,
                                              noise=enet.noise_of_2018)
         with tf.variable_scope(f'Instance/{HEAD}', reuse=True):
@@ -318,7 +319,7 @@ def rebuilt(model_of_2018):
         variables = {v.op.name for v in tf.global_variables()}
     with tf.Graph().as_default(), tf.Session() as sess:
         image = tf.placeholder(tf.uint8, [None, None, None, 3])
-        frozen_value = sess.run(inference.build_network(model_of_2018, image), {image: images})
+        frozen_value = sess.run(inference.rebuild_graph(sess, model_of_2018, image, 1, 3), {image: images})
         assert not tf.global_variables()
     return live_value, plain_value, frozen_value, variables
 
@@ -436,23 +437,6 @@ def test_weight_decay_is_of_the_variables_given(sess):
     assert len(weights) == 3  # without fullconv
     penalty = sess.run(utils.weight_decay(trained))
     assert penalty == pytest.approx(enet.WEIGHT_DECAY * sum(np.sum(w ** 2) / 2 for w in weights), rel=1e-5)
-
-
-@pytest.mark.parametrize('lane', [0.3, 0., 1.], ids=['both', 'no lane', 'all lane'])
-def test_semantic_loss_is_cross_entropy_weighted_by_class(sess, lane):
-    random = np.random.default_rng(4)
-    scores = random.normal(size=[2, 5, 6, 2])
-    labels = np.where(random.uniform(size=[2, 5, 6]) < lane, random.choice([20, 70], [2, 5, 6]), 0)
-    is_lane = (labels != 0).astype(int)
-    share = np.array([1 - is_lane.mean(), is_lane.mean()])
-    weights = (1 / np.log(1.02 + share))[is_lane]
-    log_p = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
-    entropy = -np.take_along_axis(log_p, is_lane[..., None], -1)[..., 0]
-    x = tf.constant(scores, tf.float32)
-    value = utils.semantic_loss(x, tf.constant(labels))
-    value, gradient = sess.run([value, tf.gradients(value, x)[0]])
-    assert value == pytest.approx(np.sum(weights * entropy) / np.sum(weights), rel=1e-5)
-    assert np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize('feature_dim', [1, 2, 5])

@@ -78,7 +78,7 @@ def test_ids_may_be_larger_than_the_photo():
 def test_lane_is_drawn_through_its_points_and_interrupted_where_absent():
     photo = np.full([100, 960, 3], 128, np.uint8)
     h_samples = [10, 20, 30, 60, 70, 90]
-    picture = visualization.draw_lanes(photo, [[50, 50, -2, -2, 50, 50]], h_samples, np.ones([10, 10], int))
+    picture = visualization.draw_lanes(photo, [[50, 50, -2, -2, 50, 50]], h_samples, [1])
     assert tuple(picture[15, 50]) == visualization.colour(0) == tuple(picture[80, 50])
     np.testing.assert_array_equal(picture[30:60], photo[30:60])
 
@@ -86,15 +86,22 @@ def test_lane_is_drawn_through_its_points_and_interrupted_where_absent():
 @pytest.mark.parametrize('lanes', [[], [[-2, -2]], [[-2, 5]], [[5000, 1e5]]],
                          ids=['none', 'absent', 'dot', 'outside'])
 def test_lanes_without_a_line_are_drawn_without_an_error(lanes):
-    picture = visualization.draw_lanes(np.zeros([20, 20, 3], np.uint8), lanes, [5, 15], np.zeros([8, 8], int))
+    picture = visualization.draw_lanes(np.zeros([20, 20, 3], np.uint8), lanes, [5, 15], [1] * len(lanes))
     assert picture.any() == (lanes == [[-2, 5]])
+
+
+@pytest.mark.parametrize('lane', [[-2, -2], [5000, 1e5], [3, 3]], ids=['absent', 'outside', 'over background'])
+def test_lane_over_no_instance_is_counted_as_the_first(lane):
+    assert visualization.instances_under([lane], [5, 15], np.zeros([8, 8], int), (20, 20)) == [1]
 
 
 def test_lane_has_the_colour_of_the_instance_under_it():
     ids = np.zeros([60, 40], int)
     ids[:20, 10], ids[20:, 10], ids[:, 30] = 5, 2, 3
     lanes = [[10.5 * 16] * 30, [30.5 * 16] * 30]   # instances 1 and 4 are no lanes, 2 and 5 are one
-    picture = visualization.draw_lanes(np.zeros([960, 640, 3], np.uint8), lanes, list(range(16, 960, 32)), ids)
+    h_samples = list(range(16, 960, 32))
+    numbers = visualization.instances_under(lanes, h_samples, ids, (640, 960))
+    picture = visualization.draw_lanes(np.zeros([960, 640, 3], np.uint8), lanes, h_samples, numbers)
     assert tuple(picture[400, 168]) == visualization.colour(1)
     assert tuple(picture[400, 488]) == visualization.colour(2)
 

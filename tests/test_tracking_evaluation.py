@@ -1,0 +1,182 @@
+"""Tests of data/tracking_evaluation.py: sequences whose figures are worked out by hand, and its script."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from data import tracking_evaluation, tusimple
+from data.command_line import InputError
+
+ROWS = list(range(400, 600, 10))
+
+
+def upright(x, rows=20):
+    """A lane at x in the lowest rows, absent above."""
+    return [-2] * (20 - rows) + [x] * rows
+
+
+def video(*frames, source='v.json'):
+    """Records of frames, each a dict: id -> lane, or x of an upright one."""
+    return [tusimple.Record(f'{source}/{i:04d}', [upright(lane) if np.isscalar(lane) else lane
+                                                  for lane in frame.values()],
+                            ROWS, f'{source}:{i + 1}', ids=list(frame)) for i, frame in enumerate(frames)]
+
+
+def measure(predicted, true):
+    return tracking_evaluation.evaluate(video(*predicted), video(*true, source='labels.json'))
+
+
+def test_labels_against_themselves_are_perfect():
+    frames = [{3: 100, 4: 500}, {4: 505, 3: 110}, {}, {4: 510}]
+    assert measure(frames, frames) == (4, 0, 0, 0, 0, 0, 0, 0.75)  # TuSimple's accuracy of an empty frame is 0
+
+
+@pytest.mark.parametrize('ids, switches', [
+    ([1, 1, 1, 1, 1], 0), ([1, 2, 2, 2, 2], 1), ([1, 2, 1, 2, 1], 4),
+    ([1, 1, None, None, 1], 0), ([1, 1, None, None, 2], 1),   # a gap is no switch, another id after it is
+    ([None, None, 2, 2, 3], 1),                               # the first id is none
+])
+def test_switches_are_counted_against_the_last_match(ids, switches):
+    predicted = [{} if number is None else {number: 100} for number in ids]
+    measures = measure(predicted, [{7: 100}] * 5)
+    assert measures.switches == 1000 * switches / 5 and measures.missed == ids.count(None) / 5
+
+
+def test_match_is_kept_while_it_is_possible_even_beside_a_nearer_lane():
+    measures = measure([{1: 103}, {1: 119, 2: 101}, {1: 121, 2: 101}], [{7: 100}] * 3)
+    assert measures.switches == 1000 / 3 and measures.mean_error == pytest.approx((3 + 19 + 1) / 3)
+
+
+def test_label_id_that_returns_is_a_new_one():
+    assert measure([{1: 100}, {}, {2: 100}], [{7: 100}, {}, {7: 100}]).switches == 0
+
+
+def test_two_lanes_that_swap_ids_are_two_switches():
+    assert measure([{1: 100, 2: 500}, {2: 100, 1: 500}], [{8: 100, 9: 500}] * 2).switches == 1000
+
+
+def test_another_label_id_in_the_place_of_one_that_left_is_no_switch():
+    assert measure([{1: 100}, {1: 100}], [{8: 100}, {9: 100}]).switches == 0
+
+
+def test_lanes_far_from_all_others_are_missed_and_false():
+    measures = measure([{1: 119, 2: 520}, {1: 119, 2: 520, 3: 900}], [{7: 100, 8: 500}] * 2)
+    assert (measures.missed, measures.false) == (1, 1.5)   # 20 px are too far; of upright lanes
+    assert measures.median_error == measures.mean_error == 19
+
+
+def test_a_slanted_lane_may_be_farther_away():
+    lane = [0.75 * y for y in ROWS]   # 20 / cos(atan 0.75) = 25
+    for offset, missed in ((24.9, 0), (25.1, 1)):
+        assert measure([{1: [x + offset for x in lane]}], [{7: lane}]).missed == missed
+
+
+def test_lanes_that_share_one_row_are_no_match():
+    lower, upper = upright(100, 10), [100] * 11 + [-2] * 9
+    assert measure([{1: upper}], [{7: lower}]).missed == 1
+    assert measure([{1: [100] * 12 + [-2] * 8}], [{7: lower}]).missed == 0
+
+
+def test_as_many_lanes_as_possible_are_matched():
+    # 1 is nearest to 8, but then nothing is left for 7.
+    measures = measure([{1: 110, 2: 128}], [{7: 95, 8: 112}])
+    assert (measures.missed, measures.false) == (0, 0)
+    assert measures.mean_error == pytest.approx((15 + 16) / 2)
+
+
+def test_errors_are_of_the_points_that_both_have():
+    # 10 points 1 px off, 20 points 4 px off
+    measures = measure([{1: upright(101, 10), 2: 496}], [{7: 100, 8: upright(500)}])
+    assert measures.median_error == 4 and measures.mean_error == pytest.approx((10 * 1 + 20 * 4) / 30)
+
+
+def test_jitter_is_the_change_of_the_error_in_rows_that_both_frames_have():
+    # Lane 7 moves by 10; its error goes 2, -1, -1: changes -3 in 20 rows, 0 in the 10 that are left.
+    predicted = [{1: 102}, {1: 109}, {1: upright(119, 10)}]
+    measures = measure(predicted, [{7: 100}, {7: 110}, {7: 120}])
+    assert measures.jitter == pytest.approx(math.sqrt(20 * 9 / 30))
+
+
+def test_jitter_leaves_out_what_is_not_matched_in_two_successive_frames_and_ignores_the_predicted_id():
+    predicted = [{1: 105}, {}, {1: 100}, {2: 101}]
+    assert measure(predicted, [{7: 100}] * 4).jitter == 1
+
+
+def test_where_nothing_matches_errors_are_not_a_number():
+    for predicted in ([{}], [{1: 900}]):
+        measures = measure(predicted, [{7: 100}])
+        assert np.isnan([measures.median_error, measures.mean_error, measures.jitter]).all()
+        assert measures.missed == 1 and measures.accuracy == 0
+
+
+# ---- The script ------------------------------------------------------------------------------------------------------
+
+TRUE = [{7: 100, 8: 500}, {7: 102, 8: 498}, {7: 104, 8: 496}, {7: 106, 8: 494}]
+
+
+def written(folder, predicted, true=TRUE):
+    paths = str(folder / 'predictions.json'), str(folder / 'labels.json')
+    for path, frames in zip(paths, (predicted, true)):
+        tusimple.write_records(path, video(*frames))
+    return paths
+
+
+def test_the_script_prints_the_measures(tmp_path, run_script):
+    predicted = [{1: frame[7] + 1, 2: frame[8] + 3} for frame in TRUE[:3]]
+    outcome = run_script(tracking_evaluation, *written(tmp_path, predicted + [{3: 107}]))
+    assert outcome.status in (None, 0) and outcome.err == ''
+    assert [' '.join(line.split()) for line in outcome.out.splitlines()] == [
+        'frames 4', 'id switches per 1,000 frames 250.00', 'missed lanes per frame 0.250',
+        'false lanes per frame 0.000', 'error, median 1.00 px', 'error, mean 1.86 px', 'jitter 0.00 px',
+        'TuSimple accuracy 0.8750']
+
+
+def change(**values):
+    def spoil(lines):
+        lines[1].update(values)
+        for key in [key for key, value in values.items() if value is None]:
+            del lines[1][key]
+    return spoil
+
+
+@pytest.mark.parametrize('name, spoil, words', [
+    ('predictions', lambda lines: lines.pop(), 'predictions.json:3: is frame 3 and the last, but the labels have 4'),
+    ('labels', lambda lines: lines.pop(), 'predictions.json:4: is frame 4 and the last, but the labels have 3'),
+    ('predictions', change(ids=None), 'predictions.json:2: has no "ids"'),
+    ('labels', change(ids=None), 'labels.json:2: has no "ids"'),
+    ('predictions', change(ids=[1]), 'predictions.json:2: ids are not one whole number per lane'),
+    ('labels', change(ids=[7, 7]), 'labels.json:2: two of its lanes have the same id'),
+    ('predictions', change(lanes=[[5], [6]], h_samples=None), 'predictions.json:2: lane 0 has 1 points'),
+    ('predictions', change(h_samples=ROWS[1:] + [600]), 'predictions.json:2: its h_samples are not'),
+    ('labels', change(h_samples=ROWS[1:] + [600]), 'labels.json:2: its h_samples are not those of the first frame'),
+    ('predictions', lambda lines: lines.clear(), 'predictions.json: holds no lines'),
+    ('labels', lambda lines: lines.clear(), 'labels.json: holds no lines'),
+])
+def test_bad_input_is_one_line(name, spoil, words, tmp_path, run_script):
+    paths = written(tmp_path, TRUE)
+    path = tmp_path / f'{name}.json'
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    spoil(lines)
+    path.write_text('\n'.join(map(json.dumps, lines)))
+    outcome = run_script(tracking_evaluation, *paths)
+    assert outcome.status == 1 and outcome.out == ''
+    assert words in outcome.err and outcome.err.count('\n') == 1
+
+
+@pytest.mark.parametrize('args, words', [((), 'predictions'), (('p.json',), 'labels'),
+                                         (('p.json', 'labels.json', 'more'), 'more')])
+def test_bad_arguments_are_one_line(args, words, run_script):
+    outcome = run_script(tracking_evaluation, *args)
+    assert outcome.status == 2 and words in outcome.err and outcome.err.count('\n') == 1
+
+
+def test_missing_file_is_named(tmp_path, run_script):
+    outcome = run_script(tracking_evaluation, tmp_path / 'absent.json', written(tmp_path, TRUE)[1])
+    assert outcome.status == 1 and 'absent.json: no such file' in outcome.err
+
+
+def test_no_frames_at_all_are_no_measure():
+    with pytest.raises(InputError, match='no predictions'):
+        tracking_evaluation.evaluate([], [])
