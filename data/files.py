@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import secrets
+import shutil
 import stat
 import tempfile
 import zlib
@@ -293,6 +294,15 @@ def make_output_folder(path):
             file.write(b'probe')
     except OSError as error:
         raise InputError(f'{path}: cannot be written: {error.strerror}')
+
+
+def make_unfinished_folder(folder):
+    """Makes a new folder below folder, without those that killed runs left there. -> its path"""
+    make_output_folder(folder)
+    for entry in os.scandir(folder):
+        if entry.name.startswith(UNFINISHED) and entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=UNFINISHED, dir=folder)
 
 
 def list_folder(folder, advice=''):

@@ -96,15 +96,6 @@ def own_names(outdir):
     return own
 
 
-def make_unfinished_folder(folder):
-    """Makes a new folder below folder, without those that killed runs left there. -> its path"""
-    files.make_output_folder(folder)
-    for entry in os.scandir(folder):
-        if entry.name.startswith(files.UNFINISHED) and entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path, ignore_errors=True)
-    return tempfile.mkdtemp(prefix=files.UNFINISHED, dir=folder)
-
-
 def publish(outdir, unfinished, written, own):
     """Moves the finished files into place, and removes those of higher numbers that an earlier run wrote.
 
@@ -161,7 +152,7 @@ def main():
                 photo, label, lanes_seen = outcome
                 if not written:  # not before: without a usable line nothing is touched
                     for folder in FOLDERS:
-                        unfinished.append(make_unfinished_folder(os.path.join(args.outdir, folder)))
+                        unfinished.append(files.make_unfinished_folder(os.path.join(args.outdir, folder)))
                 name = f'{len(written):04d}.png'
                 for folder, data in zip(unfinished, (photo, label)):
                     files.write_file(os.path.join(folder, name), data)

@@ -1,0 +1,143 @@
+"""Prepares the leaf segmentation data set of the CVPPP challenge for training.
+
+    python data/cvppp_dataset_processing.py CVPPP/A1 --outdir leaves
+    python data/cvppp_dataset_processing.py CVPPP --outdir leaves           # A1, A2, ... in it
+
+Reads plantNNN_rgb.png and plantNNN_label.png, and writes images/A1_plantNNN.png (RGB) and labels/A1_plantNNN.png (8 or
+16 bits: background 0, each leaf its own value, as in the original), the folder's name in front. Photos keep their
+sizes. Other files (plantNNN_fg.png, plantNNN_centers.png) are not needed. A plant that cannot be used is printed, as
+`file: reason`, and passed over.
+
+The output appears when all of it is ready. A run that is stopped while it moves the files leaves a folder that training
+refuses; run again, the script completes it. Nothing is ever replaced or deleted: an output folder with other pictures,
+which training would read as well, is refused.
+"""
+
+import concurrent.futures
+import io
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from data import command_line
+
+if __name__ == '__main__':
+    command_line.exit_on_interrupt()   # the imports below take half a second
+
+import cv2
+import numpy as np
+import PIL.Image
+import tqdm
+
+from data import files, prefetch, prepared_set
+from data.command_line import InputError
+
+PHOTO, LABEL = '_rgb.png', '_label.png'  # after the name of a plant
+
+
+def parse_args(argv=None):
+    parser = command_line.Parser(description=__doc__)
+    data = parser.add_argument_group('data')
+    data.add_argument('folder', metavar='DIR',
+                      help='Folder with plantNNN_rgb.png and plantNNN_label.png, or with such folders in it.')
+    data.add_argument('-o', '--outdir', default=os.path.dirname(os.path.abspath(__file__)),
+                      help='Folder to write images/ and labels/ into.')
+    speed = parser.add_argument_group('speed')
+    speed.add_argument('--workers', type=command_line.positive_int, default=os.cpu_count(),
+                       help='Number of threads that decode and encode pictures.')
+    return parser.parse_args(argv)
+
+
+def find_plants(folder):
+    """Plants in a folder, or else in the folders in it. -> ([(name, path of photo, path of label)], problems), sorted
+
+    problems: lines `file: reason` about photos without a label and labels without a photo
+    Raises InputError if there are neither.
+    """
+    plants, problems = [], []
+    inner = [os.path.join(folder, name) for name in files.list_folder(folder)]
+    for source in [folder] + [path for path in inner if os.path.isdir(path)]:
+        names = set(files.list_folder(source))
+        prefix = os.path.basename(os.path.realpath(source))
+        for plant in sorted({name.removesuffix(end) for end in (PHOTO, LABEL) for name in names if name.endswith(end)}):
+            photo, label = (os.path.join(source, plant + end) for end in (PHOTO, LABEL))
+            if plant + LABEL not in names:
+                problems.append(f'{photo}: has no {plant}{LABEL} beside it')
+            elif plant + PHOTO not in names:
+                problems.append(f'{label}: has no {plant}{PHOTO} beside it')
+            else:
+                plants.append((f'{prefix}_{plant}.png', photo, label))
+        if source == folder and (plants or problems):
+            break
+    if not plants:
+        more = f'; the first problem: {problems[0]}' if problems else ''
+        raise InputError(f'{folder}: holds no plantNNN{PHOTO} with plantNNN{LABEL}, nor do the folders in it{more}')
+    return plants, problems
+
+
+def read_leaves(path):
+    """Reads a label. -> uint8 or uint16 [h, w], the numbers as stored, also those of a PNG with a palette
+
+    Raises InputError if it is not a whole picture of one channel.
+    """
+    data = files.read_file(path, files.MAX_FILE_BYTES)
+    if data[:4] != b'\x89PNG' or data[25:26] != b'\x03':   # the colour type in the header
+        return files.read_label(path)
+    files.read_image(path)   # raises if it is damaged or too large
+    try:
+        return np.array(PIL.Image.open(io.BytesIO(data)))
+    except (OSError, SyntaxError, ValueError):
+        raise InputError(f'{path}: is damaged and cannot be decoded')
+
+
+def prepare(plant):
+    """-> (name, photo as the bytes of a PNG, label likewise, number of leaves). Raises InputError."""
+    name, photo_path, label_path = plant
+    photo, label = files.read_image(photo_path), read_leaves(label_path)
+    if photo.shape[:2] != label.shape:
+        raise InputError(f'{label_path}: is {label.shape[1]} x {label.shape[0]}, but its photo is '
+                         f'{photo.shape[1]} x {photo.shape[0]}')
+    return name, files.encode(photo), files.encode(label), np.unique(label[label > 0]).size
+
+
+def outcomes(plants, workers):
+    """Prepares plants in threads. -> iterator of what `prepare` returns or the InputError it raises"""
+    def outcome(plant):
+        try:
+            return prepare(plant)
+        except InputError as error:
+            return error
+
+    # Threads are as fast as processes here: OpenCV lets go of the interpreter while it decodes and encodes.
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        yield from prefetch.in_order(pool, outcome, plants, 2 * workers)
+
+
+def main():
+    args = parse_args()
+    plants, problems = find_plants(args.folder)
+    prepared_set.refuse_others(args.outdir, {name for name, *_ in plants})
+
+    cv2.setNumThreads(1)  # the workers are the parallelism
+    num_leaves = 0
+
+    def usable():
+        nonlocal num_leaves
+        for outcome in tqdm.tqdm(outcomes(plants, args.workers), total=len(plants), unit='photo', disable=None):
+            if isinstance(outcome, InputError):
+                problems.append(str(outcome))
+                continue
+            *sample, leaves = outcome
+            num_leaves += leaves
+            yield sample
+
+    written = prepared_set.write_samples(args.outdir, usable())
+    if not written:
+        raise InputError(f'{args.folder}: none of {len(plants)} plants can be used; the first problem: {problems[0]}')
+    for problem in problems:
+        print(command_line.printable(problem))
+    print(f'Wrote {written} photos and {num_leaves} leaves to {args.outdir}; passed over {len(problems)} plants.')
+
+
+if __name__ == '__main__':
+    command_line.run(main)
