@@ -31,9 +31,7 @@ def read_video(path):
     """
     if not os.path.isfile(path):
         raise InputError(f'{path}: is not a file')
-    # FFmpeg reads these when it opens its first file. A broken video is for our error line to tell, not for FFmpeg's;
-    # and a playlist, by whatever name, would make it open other files.
-    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
+    # A playlist, by whatever name, would make FFmpeg open other files.
     os.environ.setdefault('OPENCV_FFMPEG_CAPTURE_OPTIONS', 'format_whitelist;avi,matroska,mov,mpegts')
     with open(path, 'rb') as file:
         capture = cv2.VideoCapture(_name_for_ffmpeg(path, f'/dev/fd/{file.fileno()}'))
@@ -110,7 +108,8 @@ class Writer:
 
 
 def _name_for_ffmpeg(path, by_descriptor):
-    """A name of a file that FFmpeg opens as that file."""
+    """A name of a file that FFmpeg opens as that file, and without lines of its own: what is wrong is for us to say."""
+    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')   # read when the first file is opened
     try:
         path.encode()
     except UnicodeEncodeError:
