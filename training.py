@@ -71,8 +71,8 @@ def parse_flags(argv=None):
                               f'{DEFAULT_MODELDIR} if it holds one; otherwise the weights start at random)')
     folders.add_argument('-o', '--outdir', default='saved_model', help='Folder for the trained model.')
     folders.add_argument('-l', '--logdir', default='log',
-                         help='Folder for TensorBoard, scatter plots and pictures, where a new training starts its '
-                              'curves anew: one for each --outdir; with --semantic, its folder semantic.')
+                         help='Folder for TensorBoard, scatter plots and pictures; with --semantic, its subfolder '
+                              'semantic. A new training starts its curves anew, so each --outdir needs its own.')
     folders.add_argument('--fresh', action='store_true',
                          help='Start over in an --outdir that holds a training or a model, which are then removed.')
 
@@ -159,14 +159,14 @@ def parse_flags(argv=None):
 # ---- Before the first step -------------------------------------------------------------------------------------------
 
 def find_data(srcdir, most):
-    """The photos to train on and to validate on, of the latter `most` at most. -> Data"""
+    """The photos to train on and to validate on, of the latter at most `most`. -> Data"""
     train_paths, valid_paths = datagenerator.split(*datagenerator.find_samples(srcdir))
     valid_paths = tuple(paths[:most] for paths in valid_paths)   # in random order already
     return Data(train_paths, valid_paths, lane_records(srcdir, valid_paths[0]))
 
 
 def lane_records(srcdir, image_paths):
-    """The lanes of photos from srcdir/lanes.json, a tusimple.Record each, or None if it does not have them all."""
+    """The lanes of photos from srcdir/lanes.json. -> list of tusimple.Record, or None if it does not have them all"""
     path = os.path.join(srcdir, tusimple.PREPARED_LABELS)
     if not os.path.exists(path):
         return None
@@ -179,9 +179,9 @@ def lane_records(srcdir, image_paths):
 
 
 def check_folders(flags):
-    """Finds what is wrong with the folders that flags name, makes --outdir and --logdir, and tries to write there.
+    """Makes --outdir and --logdir. -> whether --outdir holds a training to resume
 
-    -> whether there is a training in --outdir that goes on.
+    Raises InputError if a folder that a flag names cannot be used.
     """
     has_state, has_model = (bool(glob.glob(os.path.join(glob.escape(flags.outdir), *name)))
                             for name in ((RESUME, '*.index'), ('*.index',)))
@@ -211,9 +211,9 @@ def check_folders(flags):
 def train(flags, data, resuming, stop, replica, architecture=None):
     """The training: queue, network, loss, train op, session loop. -> exit status
 
-    resuming: go on from the newest state in --outdir. stop: utils.StopSignal. replica: utils.SingleProcess or
-    utils.Replica, for what differs on more than one machine. architecture: an enet.Architecture, by default the
-    paper's.
+    flags: of parse_flags. data: of find_data. resuming: go on from the newest state in --outdir. stop:
+    utils.StopSignal. replica: utils.SingleProcess or utils.Replica, for what differs on more than one machine.
+    architecture: an enet.Architecture, by default the paper's.
     """
     import tensorflow.compat.v1 as tf   # here and not above: seconds that --help and a wrong flag need not wait for
     import enet
@@ -225,19 +225,19 @@ def train(flags, data, resuming, stop, replica, architecture=None):
     if resuming:
         utils.check_settings(os.path.join(flags.outdir, RESUME), settings)
     source = find_source(flags, resuming) if replica.is_chief else None
-    # Weights that are taken over mean the same only with the photos as they knew them.
+    # Weights that are taken over need photos normalised as in their own training.
     normalisation = utils.read_conventions(source).normalisation if source else 'signed'
-    chiefs = replica.join({'settings': settings, 'normalisation': normalisation})
-    if chiefs is None:
+    of_chief = replica.join({'settings': settings, 'normalisation': normalisation})
+    if of_chief is None:
         return stop.status()
     if not replica.is_chief:
-        different = utils.differences(chiefs['settings'], settings, utils.FREE_FLAGS - {'epochs'})
+        different = utils.differences(of_chief['settings'], settings, utils.FREE_FLAGS - {'epochs'})
         if different:
             raise InputError(f'{replica.name}: its flags are not those of the chief ({different}); give all members '
                              f'the same')
     conventions = utils.Conventions(
         image_size=flags.image_size, head='Semantic' if flags.semantic else 'Instance',
-        normalisation=chiefs['normalisation'], feature_dim=2 if flags.semantic else flags.feature_dim,
+        normalisation=of_chief['normalisation'], feature_dim=2 if flags.semantic else flags.feature_dim,
         head_activation='none', batch_statistics=False, dropout_at_inference=False, delta_v=flags.dvar,
         delta_d=flags.ddist, bandwidth=flags.bandwidth)
     conventions.check('the flags')
@@ -266,13 +266,13 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         # The network, on the weights of --modeldir where there are some, and the loss.
         global_step = tf.train.create_global_step()
         step_32 = tf.cast(global_step, tf.int32)
-        start, log = None if resuming else source, []
+        start_from, log = None if resuming else source, []
         features = utils.load_enet(
-            sess, start, batch.images, flags.batch_size, conventions=conventions,
+            sess, start_from, batch.images, flags.batch_size, conventions=conventions,
             decay=utils.norm_decay(step_32), noise=enet.noise_of_step(tf.stack([seed, step_32])), least=1,
             log=log.append, architecture=architecture)
         output = utils.add_transfer_layers_and_initialize(
-            sess, features, conventions.feature_dim, conventions.head, start, log.append)
+            sess, features, conventions.feature_dim, conventions.head, start_from, log.append)
         model = tf.global_variables(scope='ENet/') + tf.global_variables(scope=f'{conventions.head}/')
         variables = utils.get_trainable_variables_and_initialize(sess)
         terms = loss_terms(output, batch.labels)
@@ -318,7 +318,7 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         replica.announce(sess)
         step, epoch, best = run.counters()
         events = [utils.EventFile(folder, at, command_line.warn) for folder, at in (
-            # Two, since an epoch's last step can be in a state when its validation is not, and is then done again.
+            # Two, since an epoch's last step may be in a state without its validation, which is then done again.
             (flags.logdir, step), (os.path.join(flags.logdir, VALIDATION), epoch * queue.steps_per_epoch)
         )] if replica.is_chief else [None, None]
         report = stack.enter_context(Report(flags, run, *events, step, num_steps, replica.shard[1]))
@@ -350,7 +350,8 @@ def train(flags, data, resuming, stop, replica, architecture=None):
                 skipped = 0 if outcome[1] else skipped + 1
                 report.step(step, *outcome)
                 if skipped == MAX_SKIPPED:
-                    raise InputError(f'{report.problem}; it is the {MAX_SKIPPED}rd in a row; try {lower_rate(flags)}')
+                    raise InputError(f'{report.problem}; it is the {MAX_SKIPPED}rd in a row; try '
+                                     f'{advice_on_rate(flags)}')
         except tf.errors.OutOfRangeError:   # the queue is closed: a loader has failed, whose error join() raises
             if replica.is_chief:
                 report.save(report.save_state)
@@ -375,13 +376,13 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         raise report.failure
     if best == -np.inf:
         raise InputError(f'{flags.outdir}: holds no model, because no epoch had a finite validation loss; try '
-                         f'{lower_rate(flags)}')
+                         f'{advice_on_rate(flags)}')
     print(f'all {flags.epochs} epochs are done; the model of the best is in {flags.outdir}')
     return 0
 
 
 def find_source(flags, resuming):
-    """The folder of the checkpoint to start from, or None to start from scratch."""
+    """-> the folder of the checkpoint to start from, or None to start from scratch"""
     if resuming:
         return os.path.join(flags.outdir, RESUME)
     if flags.modeldir:
@@ -391,9 +392,10 @@ def find_source(flags, resuming):
 
 
 def begin(run, flags, checkpoint, resuming, names, log):
-    """Goes on from the last state, or says where the weights came from and saves the first one.
+    """Goes on from the last state; or prints where the weights came from, and saves the first state.
 
-    checkpoint: that of --modeldir, or None. names: the model's variables. log: a line per variable, for variables.txt.
+    run: utils.RunFolder. checkpoint: that of --modeldir, or None. names: the model's variables. log: a line per
+    variable, for variables.txt.
     """
     if resuming:
         checkpoint = run.restore_state()
@@ -421,8 +423,8 @@ class Report:
         self.flags, self.run, self.events, self.epoch_events = flags, run, events, epoch_events
         self.at_step, self.num_steps, self.photos_per_step = step, num_steps, flags.batch_size * replicas
         self.losses = []           # of the steps of this epoch
-        self.problem = None        # with the last step that was not taken
-        self.failure = None        # InputError of a save that nothing comes after
+        self.problem = None        # why the last skipped step was skipped
+        self.failure = None        # InputError of a save after the last step
         self.saved_at = time.monotonic()
         self.bar = tqdm.tqdm(total=num_steps, initial=step, unit='step', disable=None)
 
@@ -436,8 +438,11 @@ class Report:
                 events.close()
 
     def step(self, step, local, taken, update):
-        """local: (paths of the photos as bytes, whether their own loss and gradient are finite). update: (terms, rate,
-        norm, summary, ...), None for a worker."""
+        """Counts a step: warns of one that was skipped, shows and saves what is due after another.
+
+        local: (paths of the photos as bytes, whether their own loss and gradient are finite). taken: whether the update
+        was made. update: (terms, rate, norm, summary, ...), None for a worker.
+        """
         self.at_step = step
         if not taken:
             paths, sound = local
@@ -463,7 +468,7 @@ class Report:
             best = -np.inf
         is_best = result['score'] > best
         saved = is_best and self.save(self.run.save_model)
-        if saved or not (is_best and self.at_step == self.num_steps):   # a last one is validated and saved another time
+        if saved or not (is_best and self.at_step == self.num_steps):   # the last is validated again by the next run
             best = result['score'] if saved else best
             self.run.finish_epoch(best)
         shown = [name for name in result if not (self.flags.semantic and name in ('var', 'dist', 'reg'))]
@@ -475,7 +480,7 @@ class Report:
                       f'{figures}{" (best)" if saved else ""}')
 
     def save_state(self):
-        self.saved_at = time.monotonic()   # also of a failure: the next attempt is due no earlier
+        self.saved_at = time.monotonic()   # also if it fails: the next attempt is due as late
         for events in (self.events, self.epoch_events):
             events.flush()                 # first: no state is ahead of the curves
         self.run.save_state()
@@ -520,8 +525,8 @@ class Report:
             command_line.warn(line)
 
 
-def lower_rate(flags):
-    """The flags of a training in place of this one, which cannot go on with another learning rate."""
+def advice_on_rate(flags):
+    """The flags of a new training with a lower rate, since this one cannot go on with another. -> str"""
     start = '--fresh'
     if glob.glob(os.path.join(glob.escape(flags.outdir), '*.index')):
         start = f'--modeldir {flags.outdir} --outdir {os.path.normpath(flags.outdir)}_2'
@@ -586,7 +591,10 @@ def write_pictures(predict, summaries, flags, data, events, epoch, step):
 # ---- The script ------------------------------------------------------------------------------------------------------
 
 def run_replica(flags, data, resuming, member, stop, architecture):
-    """The chief or a worker of a cluster, to the end of the training, whatever else starts again. -> exit status"""
+    """Runs the chief or a worker of a cluster to the end; it joins again when the chief or a server is restarted.
+
+    member: utils.Member. The others: see `train`. -> exit status
+    """
     import utils
     status = 1
     replica = utils.Replica(member)
@@ -604,7 +612,7 @@ def run_replica(flags, data, resuming, member, stop, architecture):
 
 
 def main(argv=None, architecture=None):
-    """architecture: of the network, an enet.Architecture, by default the paper's. -> exit status"""
+    """The script. architecture: of the network, an enet.Architecture, by default the paper's. -> exit status"""
     flags = parse_flags(argv)
     task = None
     if os.environ.get('TF_CONFIG'):
