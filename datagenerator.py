@@ -139,7 +139,8 @@ class BatchQueue:
 
     OVERSAMPLING = 1.5   # photos are kept at this many times image_shape, so that warps stay sharp
 
-    def __init__(self, image_paths, label_paths, batch_size, image_shape, seed=0, workers=2, capacity=8, augment=True,
+    def __init__(self, image_paths, label_paths, batch_size, image_shape, seed=0, workers=2, capacity=8,
+                 augment=augmentation.augment,
                  shard=(0, 1), cache_bytes=2 ** 30):
         if not len(image_paths) or len(image_paths) != len(label_paths):
             raise ValueError(f'{len(image_paths)} images and {len(label_paths)} labels make no data set')
@@ -225,7 +226,7 @@ class BatchQueue:
         image, label = self._read(index)
         if self._augment:
             rng = np.random.default_rng([self._seed, epoch, position])
-            image, label = augmentation.augment(image, label, rng, self._image_shape)
+            image, label = self._augment(image, label, rng, self._image_shape)
         return image, label, os.fsencode(self._paths[index][0])
 
     def _read(self, index):

@@ -46,7 +46,8 @@ import tqdm
 import clustering
 import datagenerator
 import visualization
-from data import files, quiet, tusimple, tusimple_evaluation, tusimple_lanes
+from data import (augmentation, augmentation_any, files, instance_evaluation, quiet, tusimple, tusimple_evaluation,
+                  tusimple_lanes)
 from data.command_line import InputError
 
 DEFAULT_MODELDIR = 'pretrained_semantic_model'
@@ -54,6 +55,7 @@ RESUME = 'resume'             # folder of training states within --outdir
 VALIDATION = 'validation'     # folder within --logdir of what belongs to epochs, where the rest belongs to steps
 # Mean nothing with --semantic.
 EMBEDDING_FLAGS = ('var', 'dist', 'reg', 'background_weight', 'dvar', 'ddist', 'feature_dim', 'bandwidth')
+AUGMENTATION = {'road': augmentation.augment, 'any': augmentation_any.augment}
 MAX_SKIPPED = 3               # steps in a row whose loss or gradient is not finite
 
 Data = collections.namedtuple('Data', ['train', 'valid', 'records'])
@@ -71,8 +73,8 @@ def parse_flags(argv=None):
                               f'{DEFAULT_MODELDIR} if it holds one; otherwise the weights start at random)')
     folders.add_argument('-o', '--outdir', default='saved_model', help='Folder for the trained model.')
     folders.add_argument('-l', '--logdir', default='log',
-                         help='Folder for TensorBoard, scatter plots and pictures, where a new training starts its '
-                              'curves anew: one for each --outdir; with --semantic, its folder semantic.')
+                         help='Folder for TensorBoard, scatter plots and pictures; with --semantic, its subfolder '
+                              'semantic. A new training starts its curves anew, so each --outdir needs its own.')
     folders.add_argument('--fresh', action='store_true',
                          help='Start over in an --outdir that holds a training or a model, which are then removed.')
 
@@ -116,6 +118,10 @@ def parse_flags(argv=None):
                         help='Gradients are scaled down to this L2 norm over all weights where they exceed it.')
     course.add_argument('--validation-photos', type=command_line.positive_int, default=200,
                         help='Each epoch is validated on at most this many photos of the tenth that is held out.')
+    course.add_argument('--kind', choices=['road', 'any'], default='road',
+                        help='Kind of picture, which decides on augmentation and score. road: as other cameras would '
+                             'see the road in other light, and the official score of lanes where --srcdir has '
+                             'lanes.json. any: flipped, turned, scaled and bent, and symmetric best Dice.')
     course.add_argument('--no-augment', action='store_true', help='Train on the photos as they are.')
     course.add_argument('--seed', type=command_line.non_negative_int, default=42,
                         help='Seed of the first weights, the order of the photos, augmentation and dropout; the split '
@@ -159,14 +165,14 @@ def parse_flags(argv=None):
 # ---- Before the first step -------------------------------------------------------------------------------------------
 
 def find_data(srcdir, most):
-    """The photos to train on and to validate on, of the latter `most` at most. -> Data"""
+    """The photos to train on and to validate on, of the latter at most `most`. -> Data"""
     train_paths, valid_paths = datagenerator.split(*datagenerator.find_samples(srcdir))
     valid_paths = tuple(paths[:most] for paths in valid_paths)   # in random order already
     return Data(train_paths, valid_paths, lane_records(srcdir, valid_paths[0]))
 
 
 def lane_records(srcdir, image_paths):
-    """The lanes of photos from srcdir/lanes.json, a tusimple.Record each, or None if it does not have them all."""
+    """The lanes of photos from srcdir/lanes.json. -> list of tusimple.Record, or None if it does not have them all"""
     path = os.path.join(srcdir, tusimple.PREPARED_LABELS)
     if not os.path.exists(path):
         return None
@@ -179,9 +185,9 @@ def lane_records(srcdir, image_paths):
 
 
 def check_folders(flags):
-    """Finds what is wrong with the folders that flags name, makes --outdir and --logdir, and tries to write there.
+    """Makes --outdir and --logdir. -> whether --outdir holds a training to resume
 
-    -> whether there is a training in --outdir that goes on.
+    Raises InputError if a folder that a flag names cannot be used.
     """
     has_state, has_model = (bool(glob.glob(os.path.join(glob.escape(flags.outdir), *name)))
                             for name in ((RESUME, '*.index'), ('*.index',)))
@@ -211,9 +217,9 @@ def check_folders(flags):
 def train(flags, data, resuming, stop, replica, architecture=None):
     """The training: queue, network, loss, train op, session loop. -> exit status
 
-    resuming: go on from the newest state in --outdir. stop: utils.StopSignal. replica: utils.SingleProcess or
-    utils.Replica, for what differs on more than one machine. architecture: an enet.Architecture, by default the
-    paper's.
+    flags: of parse_flags. data: of find_data. resuming: go on from the newest state in --outdir. stop:
+    utils.StopSignal. replica: utils.SingleProcess or utils.Replica, for what differs on more than one machine.
+    architecture: an enet.Architecture, by default the paper's.
     """
     import tensorflow.compat.v1 as tf   # here and not above: seconds that --help and a wrong flag need not wait for
     import enet
@@ -225,19 +231,19 @@ def train(flags, data, resuming, stop, replica, architecture=None):
     if resuming:
         utils.check_settings(os.path.join(flags.outdir, RESUME), settings)
     source = find_source(flags, resuming) if replica.is_chief else None
-    # Weights that are taken over mean the same only with the photos as they knew them.
+    # Weights that are taken over need photos normalised as in their own training.
     normalisation = utils.read_conventions(source).normalisation if source else 'signed'
-    chiefs = replica.join({'settings': settings, 'normalisation': normalisation})
-    if chiefs is None:
+    of_chief = replica.join({'settings': settings, 'normalisation': normalisation})
+    if of_chief is None:
         return stop.status()
     if not replica.is_chief:
-        different = utils.differences(chiefs['settings'], settings, utils.FREE_FLAGS - {'epochs'})
+        different = utils.differences(of_chief['settings'], settings, utils.FREE_FLAGS - {'epochs'})
         if different:
             raise InputError(f'{replica.name}: its flags are not those of the chief ({different}); give all members '
                              f'the same')
     conventions = utils.Conventions(
         image_size=flags.image_size, head='Semantic' if flags.semantic else 'Instance',
-        normalisation=chiefs['normalisation'], feature_dim=2 if flags.semantic else flags.feature_dim,
+        normalisation=of_chief['normalisation'], feature_dim=2 if flags.semantic else flags.feature_dim,
         head_activation='none', batch_statistics=False, dropout_at_inference=False, delta_v=flags.dvar,
         delta_d=flags.ddist, bandwidth=flags.bandwidth)
     conventions.check('the flags')
@@ -257,8 +263,9 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         tf.set_random_seed(seed)
 
         # The photos: loader threads fill a tf.FIFOQueue, from which each step takes a batch.
+        augment = None if flags.no_augment else AUGMENTATION[flags.kind]
         queue = datagenerator.BatchQueue(*data.train, flags.batch_size, flags.image_size, seed=flags.seed,
-                                         workers=flags.workers, augment=not flags.no_augment, shard=replica.shard,
+                                         workers=flags.workers, augment=augment, shard=replica.shard,
                                          cache_bytes=flags.cache * 2 ** 30)
         batch = queue.dequeue()
         num_steps = flags.epochs * queue.steps_per_epoch
@@ -266,13 +273,13 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         # The network, on the weights of --modeldir where there are some, and the loss.
         global_step = tf.train.create_global_step()
         step_32 = tf.cast(global_step, tf.int32)
-        start, log = None if resuming else source, []
+        start_from, log = None if resuming else source, []
         features = utils.load_enet(
-            sess, start, batch.images, flags.batch_size, conventions=conventions,
+            sess, start_from, batch.images, flags.batch_size, conventions=conventions,
             decay=utils.norm_decay(step_32), noise=enet.noise_of_step(tf.stack([seed, step_32])), least=1,
             log=log.append, architecture=architecture)
         output = utils.add_transfer_layers_and_initialize(
-            sess, features, conventions.feature_dim, conventions.head, start, log.append)
+            sess, features, conventions.feature_dim, conventions.head, start_from, log.append)
         model = tf.global_variables(scope='ENet/') + tf.global_variables(scope=f'{conventions.head}/')
         variables = utils.to_train()
         terms = loss_terms(output, batch.labels)
@@ -320,7 +327,7 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         replica.announce(sess)
         step, epoch, best = run.counters()
         events = [utils.EventFile(folder, at, command_line.warn) for folder, at in (
-            # Two, since an epoch's last step can be in a state when its validation is not, and is then done again.
+            # Two, since an epoch's last step may be in a state without its validation, which is then done again.
             (flags.logdir, step), (os.path.join(flags.logdir, VALIDATION), epoch * queue.steps_per_epoch)
         )] if replica.is_chief else [None, None]
         report = stack.enter_context(Report(flags, run, *events, step, num_steps, replica.shard[1]))
@@ -352,7 +359,8 @@ def train(flags, data, resuming, stop, replica, architecture=None):
                 skipped = 0 if outcome[1] else skipped + 1
                 report.step(step, *outcome)
                 if skipped == MAX_SKIPPED:
-                    raise InputError(f'{report.problem}; it is the {MAX_SKIPPED}rd in a row; try {lower_rate(flags)}')
+                    raise InputError(f'{report.problem}; it is the {MAX_SKIPPED}rd in a row; try '
+                                     f'{advice_on_rate(flags)}')
         except tf.errors.OutOfRangeError:   # the queue is closed: a loader has failed, whose error join() raises
             if replica.is_chief:
                 report.save(report.save_state)
@@ -377,13 +385,13 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         raise report.failure
     if best == -np.inf:
         raise InputError(f'{flags.outdir}: holds no model, because no epoch had a finite validation loss; try '
-                         f'{lower_rate(flags)}')
+                         f'{advice_on_rate(flags)}')
     print(f'all {flags.epochs} epochs are done; the model of the best is in {flags.outdir}')
     return 0
 
 
 def find_source(flags, resuming):
-    """The folder of the checkpoint to start from, or None to start from scratch."""
+    """-> the folder of the checkpoint to start from, or None to start from scratch"""
     if resuming:
         return os.path.join(flags.outdir, RESUME)
     if flags.modeldir:
@@ -393,9 +401,10 @@ def find_source(flags, resuming):
 
 
 def begin(run, flags, checkpoint, resuming, names, log):
-    """Goes on from the last state, or says where the weights came from and saves the first one.
+    """Goes on from the last state; or prints where the weights came from, and saves the first state.
 
-    checkpoint: that of --modeldir, or None. names: the model's variables. log: a line per variable, for variables.txt.
+    run: utils.RunFolder. checkpoint: that of --modeldir, or None. names: the model's variables. log: a line per
+    variable, for variables.txt.
     """
     if resuming:
         checkpoint = run.restore_state()
@@ -423,8 +432,8 @@ class Report:
         self.flags, self.run, self.events, self.epoch_events = flags, run, events, epoch_events
         self.at_step, self.num_steps, self.photos_per_step = step, num_steps, flags.batch_size * replicas
         self.losses = []           # of the steps of this epoch
-        self.problem = None        # with the last step that was not taken
-        self.failure = None        # InputError of a save that nothing comes after
+        self.problem = None        # why the last skipped step was skipped
+        self.failure = None        # InputError of a save after the last step
         self.saved_at = time.monotonic()
         self.bar = tqdm.tqdm(total=num_steps, initial=step, unit='step', disable=None)
 
@@ -438,8 +447,11 @@ class Report:
                 events.close()
 
     def step(self, step, local, taken, update):
-        """local: (paths of the photos as bytes, whether their own loss and gradient are finite). update: (terms, rate,
-        norm, summary, ...), None for a worker."""
+        """Counts a step: warns of one that was skipped, shows and saves what is due after another.
+
+        local: (paths of the photos as bytes, whether their own loss and gradient are finite). taken: whether the update
+        was made. update: (terms, rate, norm, summary, ...), None for a worker.
+        """
         self.at_step = step
         if not taken:
             paths, sound = local
@@ -465,19 +477,20 @@ class Report:
             best = -np.inf
         is_best = result['score'] > best
         saved = is_best and self.save(self.run.save_model)
-        if saved or not (is_best and self.at_step == self.num_steps):   # a last one is validated and saved another time
+        if saved or not (is_best and self.at_step == self.num_steps):   # the last is validated again by the next run
             best = result['score'] if saved else best
             self.run.finish_epoch(best)
         shown = [name for name in result if not (self.flags.semantic and name in ('var', 'dist', 'reg'))]
         self.epoch_events.add_scalars({f'validation/{name}': result[name] for name in shown}, self.at_step)
-        figures = ''.join(f', {name} {result[name]:.3f}' for name in ('accuracy', 'fp', 'fn', 'iou') if name in result)
+        figures = ''.join(f', {name} {result[name]:.3f}' for name in result
+                          if name in ('accuracy', 'fp', 'fn', 'iou', 'sbd', 'abs_dic'))
         seen = f'training loss {np.mean(self.losses):.4f}, ' if self.losses else ''
         self.losses.clear()
         return best, (f'epoch {epoch} of {self.flags.epochs}: {seen}validation loss {self.text(result.values())}'
                       f'{figures}{" (best)" if saved else ""}')
 
     def save_state(self):
-        self.saved_at = time.monotonic()   # also of a failure: the next attempt is due no earlier
+        self.saved_at = time.monotonic()   # also if it fails: the next attempt is due as late
         for events in (self.events, self.epoch_events):
             events.flush()                 # first: no state is ahead of the curves
         self.run.save_state()
@@ -522,8 +535,8 @@ class Report:
             command_line.warn(line)
 
 
-def lower_rate(flags):
-    """The flags of a training in place of this one, which cannot go on with another learning rate."""
+def advice_on_rate(flags):
+    """The flags of a new training with a lower rate, since this one cannot go on with another. -> str"""
     start = '--fresh'
     if glob.glob(os.path.join(glob.escape(flags.outdir), '*.index')):
         start = f'--modeldir {flags.outdir} --outdir {os.path.normpath(flags.outdir)}_2'
@@ -538,7 +551,7 @@ def validate(predict, flags, data, stop):
     predict: function of images uint8 [b, h, w, 3] and labels int32 [b, h, w] -> (output of the head as at inference,
     float32 [b, h, w, feature_dim]; the loss and its terms).
     """
-    terms, predictions, right, union = [], [], 0, 0
+    terms, masks, predictions, right, union = [], [], [], 0, 0
     photos = datagenerator.get_batches_fn(1, flags.image_size, *data.valid, with_sizes=True)
     for images, labels, (size,) in photos:
         if stop.is_set():
@@ -549,6 +562,9 @@ def validate(predict, flags, data, stop):
             is_lane, truth = output[..., 1] > output[..., 0], labels > 0
             right += np.sum(is_lane & truth)
             union += np.sum(is_lane | truth)
+        elif flags.kind == 'any' and np.isfinite(output).all():
+            ids = clustering.instance_ids(output[0], flags.bandwidth, (flags.dvar, flags.ddist))
+            masks.append(instance_evaluation.score_image(ids, labels[0]))
         elif data.records and np.isfinite(output).all():
             record = data.records[len(terms) - 1]
             ids = clustering.instance_ids(output[0], flags.bandwidth, (flags.dvar, flags.ddist))
@@ -558,6 +574,9 @@ def validate(predict, flags, data, stop):
     result['score'] = -result['total']
     if flags.semantic:
         result['iou'] = result['score'] = right / max(union, 1)
+    elif len(masks) == len(terms):
+        means = instance_evaluation.summarise(masks)
+        result.update(sbd=means['sbd'], abs_dic=means['abs_dic'], score=means['sbd'])
     elif len(predictions) == len(terms):
         (accuracy, fp, fn), _ = tusimple_evaluation.score(predictions, data.records, ignore_run_time=True)
         result.update(accuracy=accuracy, fp=fp, fn=fn, score=accuracy)
@@ -588,7 +607,10 @@ def write_pictures(predict, summaries, flags, data, events, epoch, step):
 # ---- The script ------------------------------------------------------------------------------------------------------
 
 def run_replica(flags, data, resuming, member, stop, architecture):
-    """The chief or a worker of a cluster, to the end of the training, whatever else starts again. -> exit status"""
+    """Runs the chief or a worker of a cluster to the end; it joins again when the chief or a server is restarted.
+
+    member: utils.Member. The others: see `train`. -> exit status
+    """
     import utils
     status = 1
     replica = utils.Replica(member)
@@ -606,7 +628,7 @@ def run_replica(flags, data, resuming, member, stop, architecture):
 
 
 def main(argv=None, architecture=None):
-    """architecture: of the network, an enet.Architecture, by default the paper's. -> exit status"""
+    """The script. architecture: of the network, an enet.Architecture, by default the paper's. -> exit status"""
     flags = parse_flags(argv)
     task = None
     if os.environ.get('TF_CONFIG'):
@@ -618,7 +640,8 @@ def main(argv=None, architecture=None):
     resuming = check_folders(flags) if job == 'chief' else False
     if job == 'chief':
         print(f'{len(data.train[0]):,} photos to train on, {len(data.valid[0]):,} to validate on'
-              + (' with the official score' if data.records and not flags.semantic else ''), flush=True)
+              + (' with the official score' if data.records and not flags.semantic and flags.kind == 'road' else ''),
+              flush=True)
     quiet.import_tensorflow()   # seconds: only now that nothing is left that could be found wrong without it
     import utils
     with contextlib.ExitStack() as stack:

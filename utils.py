@@ -537,6 +537,7 @@ def check_settings(resume, given):
         before = json.loads(files.read_file(path, MAX_JSON_BYTES).decode('utf-8'))
         if not isinstance(before, dict):
             raise ValueError
+        before = {'kind': 'road', **before}   # of a training that was begun before this flag was there
     except (InputError, ValueError, RecursionError):
         raise InputError(f'{path}: cannot be read, so that the training cannot go on; start over with --fresh')
     different = differences(before, given)

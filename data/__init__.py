@@ -1,1 +1,1 @@
-"""The TuSimple layout, scripts that make, prepare and score data in it, and what all command lines share."""
+"""Pictures, videos and data sets: reading, writing, rendering and scoring them; and what all command lines share."""

@@ -196,6 +196,26 @@ def test_training_separates_the_lanes(home, data, run_script, train):
     assert outcome.status == 0 and len(os.listdir(home / 'results')) == 12
 
 
+def test_other_kinds_of_pictures_are_scored_by_symmetric_best_dice(home, data, train):
+    flags = [flag for flag in SMALL if flag != '--no-augment']
+    outcome = train('-s', data, '--kind', 'any', '--epochs', '2', '--learning-rate', '0.01', *flags)
+    assert outcome.status == 0 and outcome.out.count(', sbd ') == 2 and 'official score' not in outcome.out
+    values = {tag: value for tag, _, value in curves(home / 'log')}
+    assert 0 <= values['validation/sbd'] == values['validation/score'] <= 1 and values['validation/abs_dic'] >= 0
+    assert 'validation/accuracy' not in values
+
+
+def test_training_from_before_there_were_kinds_goes_on(home, data, finished, train):
+    shutil.copytree(finished, home, dirs_exist_ok=True)
+    path = home / 'saved_model/resume/flags.json'
+    record = json.loads(path.read_text())
+    del record['kind']
+    path.write_text(json.dumps(record))
+    args = ['-s', data, '--epochs', '4', '--learning-rate', '0.01', *SMALL]
+    assert '--kind was road, is any' in train(*args, '--kind', 'any').err
+    assert train(*args).status == 0
+
+
 def test_model_has_the_weights_and_state_has_everything(finished):
     model, = glob.glob(str(finished / 'saved_model/*.index'))
     model, state = weights(model[:-len('.index')]), last_state(finished)
