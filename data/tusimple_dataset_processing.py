@@ -23,7 +23,6 @@ if __name__ == '__main__':
 import concurrent.futures
 import re
 import shutil
-import tempfile
 
 import cv2
 import numpy as np
