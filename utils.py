@@ -915,21 +915,26 @@ class Member:
 
         After a signal it stays until the chief has saved its last state, for LINGER seconds at the most.
         """
-        left, since = {}, None
+        heard, since = {}, None   # what each replica has told last, see `leave`
         with tf.Graph().as_default(), tf.device(self.device):
             queue = _departures(self.servers.index(self.name))
             size, next_one = queue.size(), queue.dequeue()
             session = tf.Session(self.target, config=tf.ConfigProto(device_filters=[self.device]))
+
+        def unheard():
+            for _ in range(session.run(size)):
+                name, _, how = session.run(next_one).decode().rpartition(' ')
+                heard[name] = how
+            return [name for name in self.replicas if name not in heard]
         with session:
+            self.wait(lambda: not unheard() or heard.get('chief') == 'done', 'starts', unheard, poll=0.2)
             while True:
-                for _ in range(session.run(size)):
-                    name, _, how = session.run(next_one).decode().rpartition(' ')
-                    left[name] = how
-                if all(left.get(name) == 'done' for name in self.replicas):
+                unheard()
+                if all(heard.get(name) == 'done' for name in self.replicas):
                     return 0
-                if left.get('chief') == 'done' or self.stop.is_set():
+                if heard.get('chief') == 'done' or self.stop.is_set():
                     since = since or time.monotonic()
-                    saved = self.stop.is_set() and left.get('chief') != 'back'
+                    saved = self.stop.is_set() and heard.get('chief') != 'back'
                     if saved or time.monotonic() - since > LINGER:
                         return self.stop.status() if self.stop.is_set() else 0
                 time.sleep(0.2)

@@ -75,12 +75,12 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**kwargs)
 
     def error(self, message):
-        self.exit(2, f'{self.prog}: error: {_one_line(message)} (see {self.prog} --help)\n')
+        self.exit(2, f'{self.prog}: error: {one_line(message)} (see {self.prog} --help)\n')
 
 
 def warn(message):
     """Prints the line `script.py: warning: ...` on stderr."""
-    print(f'{_script()}: warning: {_one_line(message)}', file=sys.stderr, flush=True)
+    print(f'{_script()}: warning: {one_line(message)}', file=sys.stderr, flush=True)
 
 
 def warn_of_others(folder, names):
@@ -124,10 +124,10 @@ def run(main):
         status = end.code
     except (InputError, OSError, MemoryError) as error:
         status = 1
-        print(f'{_script()}: error: {_one_line(describe(error))}', file=sys.stderr)
+        print(f'{_script()}: error: {one_line(describe(error))}', file=sys.stderr)
     except KeyboardInterrupt as error:
         status = 130
-        print(f'{_script()}: {_one_line(str(error) or "interrupted")}', file=sys.stderr)
+        print(f'{_script()}: {one_line(str(error) or "interrupted")}', file=sys.stderr)
     sys.stdout.flush()
     if stdout and stdout.lost and status in (None, 0):
         status = 1
@@ -188,7 +188,8 @@ def _script():
     return os.path.basename(sys.argv[0])
 
 
-def _one_line(message):
+def one_line(message):
+    """-> the words of a message without line breaks and control characters, at most MAX_MESSAGE characters"""
     line = printable(' '.join(str(message).split()))
     half = (MAX_MESSAGE - 3) // 2
     return line if len(line) <= MAX_MESSAGE else f'{line[:half]}...{line[-half:]}'

@@ -172,7 +172,7 @@ def main():
             shutil.rmtree(folder, ignore_errors=True)
 
     for problem in problems:
-        print(command_line.printable(problem))
+        print(command_line.one_line(problem))
     if len(photos) < len(written):
         command_line.warn(f'{args.train_data_dir}: {len(written) - len(photos)} label lines are of photos that others '
                           f'are of, too; training and validation may share them')

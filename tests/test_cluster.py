@@ -146,7 +146,9 @@ def test_two_halves_of_a_batch_are_one_process_with_all_of_it(home, members, dat
 
 def test_killed_members_join_again(home, members, data):
     cluster = members(*flags(data, 6, 3), '--save-minutes', '1e-9')
-    cluster.start('ps', 'chief')
+    cluster.start('ps')
+    cluster.until('ps', 'waits for chief at 127.0.0.1:')
+    cluster.start('chief')
     cluster.until('chief', 'waits for worker 0 at 127.0.0.1:')
     cluster.start('worker')
     cluster.until('chief', 'epoch 1 of')
