@@ -87,8 +87,10 @@ class LaneTracker:
         self.velocity += self.common_gain ** 2 / (2 - self.common_gain) * motion
         deviation -= _move(motions[tracks], motion)
 
-        # The longer a row was not detected, and the younger the track, the more the detection counts.
-        gain = np.maximum(1 - (1 - self.lane_gain) ** (self.unseen[tracks] + 1), 1 / (self.age[tracks, None] + 1))
+        # The longer a lane was not detected, and the younger the track, the more the detection counts: in all rows
+        # alike, lest the line have a step.
+        waited = self.unseen[tracks].min(1, keepdims=True) + 1
+        gain = np.maximum(1 - (1 - self.lane_gain) ** waited, 1 / (self.age[tracks, None] + 1))
         for track, lane, part, step in zip(tracks, found, shared, gain * deviation):
             self.x[track, part] += step[part]
             # New rows begin with the offset of the nearest old one, so that the line has no step.

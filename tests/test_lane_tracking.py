@@ -132,6 +132,22 @@ def test_line_that_grows_has_no_step():
     np.testing.assert_allclose(np.diff(line[present]), np.diff(whole[present]), atol=2)
 
 
+def test_line_of_which_a_part_was_missing_has_no_step():
+    whole, *others = road(-0.5, -1.5, 0.5, 1.5)
+    upper = np.where(ROWS < 500, whole, -2)
+    _, lines = run([[lane, *others] for lane in [whole] * 20 + [upper] * 10 + [np.where(whole >= 0, whole + 20, -2)]])
+    line = lines[-1][0]
+    present = line >= 0
+    np.testing.assert_allclose(np.diff(line[present]), np.diff(whole[present]), atol=2)
+
+
+def test_line_that_is_detected_twice_goes_on_as_the_older_track():
+    line = road(-0.5)[0]
+    twin = np.where(line >= 0, line + 8, -2)
+    ids, _ = run([[line]] * 20 + [[twin, line]] * 2 + [[twin]] * 5)
+    assert ids[20:] == [[2, 1]] * 2 + [[1]] * 5
+
+
 def test_frame_without_lanes_has_no_ids():
     ids, lines = LaneTracker(ROWS, 30).update([])
     assert ids.shape == (0,) and lines.shape == (0, len(ROWS))
