@@ -102,7 +102,7 @@ def _keep_freed_memory():
 
 
 def _find_centers(tree, seeds, bandwidth):
-    """The modes that seeds lead to, without those near a larger one: float64 [feature_dim, clusters]."""
+    """The modes that seeds lead to, without those near a larger one. -> float64 [feature_dim, clusters]"""
     modes, counts = _seek_modes(tree, seeds, bandwidth)
     if not counts.any():
         # In many dimensions a bin's center may have no point within the bandwidth. A point has: itself.
@@ -118,7 +118,7 @@ def _find_centers(tree, seeds, bandwidth):
 
 
 def _bin_seeds(tree, bandwidth):
-    """Centers of the occupied bins, float [feature_dim, S]; the points themselves if each has a bin of its own."""
+    """Centers of the occupied bins; the points themselves if each has a bin of its own. -> float [feature_dim, S]"""
     first = _first_of_bins(tree)
     if len(first) == tree.columns.shape[1]:
         return tree.columns
@@ -126,7 +126,7 @@ def _bin_seeds(tree, bandwidth):
 
 
 def _first_of_bins(tree):
-    """A point of each bin."""
+    """-> the index of a point of each bin, int [bins]"""
     counts = tree.levels[0].count
     return np.cumsum(counts) - counts
 
@@ -175,7 +175,7 @@ def _seek_modes(tree, seeds, bandwidth):
 
 
 def _bisect(means, seeds):
-    """Splits seeds, int [S], at the median of their longest axis into blocks of neighbours: a list of int [S']."""
+    """Splits seeds, int [S], at the median of their longest axis into blocks of neighbours. -> list of int [S']"""
     if len(seeds) <= _BLOCK:
         return [seeds] if len(seeds) else []
     positions = means[:, seeds]
@@ -185,7 +185,7 @@ def _bisect(means, seeds):
 
 
 def _assign(tree, centers):
-    """The nearest of centers, float64 [feature_dim, K], for each point: int64 [N], in the prediction's order."""
+    """The nearest of centers, float64 [feature_dim, K], for each point. -> int64 [N], in the prediction's order"""
     n, num = tree.columns.shape[1], centers.shape[1]
     if num == 1:
         return np.zeros(n, np.int64)
@@ -213,12 +213,12 @@ def _square_distances(columns, centers):
 
 
 def _square(vectors):
-    """Squared lengths of columns."""
+    """Squared lengths of columns, [d, n]. -> [n]"""
     return np.square(vectors).sum(0)
 
 
 def _chunks(length, width=_BLOCK):
-    """Splits range(length) into slices for which a matrix [slice, width] has at most _BLOCK * _CHUNK elements."""
+    """Slices of range(length) for which a matrix [slice, width] has at most _BLOCK * _CHUNK elements. -> list"""
     size = max(1, _BLOCK * _CHUNK // width)
     return [slice(start, start + size) for start in range(0, length, size)]
 
@@ -235,7 +235,7 @@ class _Block(typing.NamedTuple):
 
 
 def _descend(tree, seeds, origins, margin):
-    """Finds the points around a block of seeds, level by level: a _Block.
+    """Finds the points around a block of seeds, level by level. -> _Block
 
     origins: where the seeds are, scaled, float64 [feature_dim, S]
     margin: how many bandwidths they may move from there
@@ -278,7 +278,7 @@ def _classify(queries, lifted, reach):
 
 
 def _sum_candidates(tree, candidates, means, scaled):
-    """Moments, float64 [S, feature_dim + 1], of the candidates inside the balls around means, [feature_dim, S]."""
+    """Moments of the candidates inside the balls around means, [feature_dim, S]. -> float64 [S, feature_dim + 1]"""
     moments = np.zeros([means.shape[1], len(means) + 1])
     queries, error = _lift_queries(tree.scale, scaled), tree.scale.error
     for part in _chunks(len(candidates)):
@@ -294,7 +294,7 @@ def _sum_candidates(tree, candidates, means, scaled):
 
 
 def _children(first, num):
-    """Indices of the children of nodes: first[i], first[i] + 1, ..., num[i] of them, for each i."""
+    """Indices of the children of nodes: first[i], first[i] + 1, ..., num[i] of them, for each i. -> int [sum of num]"""
     ends = np.cumsum(num)
     index = np.repeat(first - ends + num, num)
     index += np.arange(len(index))
@@ -302,7 +302,7 @@ def _children(first, num):
 
 
 def _lift(scale, columns):
-    """Lifts columns x to [scaled x, 1, |scaled x|^2]: [feature_dim + 2, n]."""
+    """Lifts columns x to [scaled x, 1, |scaled x|^2]. -> [feature_dim + 2, n]"""
     lifted = np.empty([len(columns) + 2, columns.shape[1]], scale.dtype)
     for part in _chunks(columns.shape[1]):
         own = lifted[:, part]
@@ -313,7 +313,7 @@ def _lift(scale, columns):
 
 
 def _lift_queries(scale, scaled):
-    """The rows [-2 s, |s|^2, 1] of scaled s, float64 [feature_dim, S]: times _lift they are squared distances."""
+    """The rows [-2 s, |s|^2, 1] of scaled s, [feature_dim, S]; by _lift, squared distances. -> [S, feature_dim + 2]"""
     return np.concatenate([-2 * scaled, _square(scaled)[None], np.ones([1, scaled.shape[1]])]).T.astype(scale.dtype)
 
 
@@ -340,7 +340,7 @@ class _Scale(typing.NamedTuple):
 
 
 def _make_scale(columns, bandwidth):
-    """The _Scale of points, [feature_dim, N]."""
+    """columns: points [feature_dim, N] -> their _Scale"""
     low, high = columns.min(1).astype(np.float64), columns.max(1).astype(np.float64)
     half, axes = (high - low) / 2 / bandwidth, []
     if half.max() > _MAX_EXTENT:
@@ -380,7 +380,7 @@ class _Tree(typing.NamedTuple):
 
 
 def _build_tree(columns, bandwidth):
-    """Sorts points, float [feature_dim, N], into a _Tree."""
+    """Sorts points, float [feature_dim, N]. -> _Tree"""
     feature_dim, n = columns.shape
     # The key of a point, 63 bits: number of the bin, then level by level the bits of its cell along each axis, then the
     # index of the point. Sorting such keys is faster than an argsort.
@@ -448,7 +448,7 @@ def _build_tree(columns, bandwidth):
 
 
 def _make_level(scale, count, sums, low, high, first_child, num_children):
-    """A _Level of nodes with these bounding boxes, low to high; their spheres are those around the boxes."""
+    """Nodes with these bounding boxes, low to high; their spheres are those around the boxes. -> _Level"""
     center = low + (high - low) / 2
     radius = np.sqrt(_square(high - center))
     moments = np.concatenate([scale(sums / count) * count, count[None]])
@@ -456,13 +456,13 @@ def _make_level(scale, count, sums, low, high, first_child, num_children):
 
 
 def _grid_shape(low, high):
-    """(bins along each axis, bits to number all of them) of the grid of bins low to high, [feature_dim] each."""
+    """The grid of bins low to high, [feature_dim] each. -> (bins along each axis, bits to number all of them)"""
     shape = [int(length) for length in high.astype(np.float64) - low + 1]
     return shape, math.prod(shape).bit_length()
 
 
 def _ravel_bins(bins, low, shape, bits):
-    """Flat indices, int64 [N], of bins, [feature_dim, N], in the grid of that shape that begins at low."""
+    """Flat indices of bins, [feature_dim, N], in the grid of that shape that begins at low. -> int64 [N]"""
     exact = bits <= np.finfo(bins.dtype).nmant  # the floats hold the indices exactly: half the bytes of integers
     number = np.zeros(bins.shape[1], bins.dtype if exact else np.int64)
     for column, least, length in zip(bins, low, shape):
@@ -472,7 +472,7 @@ def _ravel_bins(bins, low, shape, bits):
 
 
 def _number_bins(bins, max_bits):
-    """Numbers bins, [feature_dim, N], equal ones equally: (int64 [N], bits that the numbers need)."""
+    """Numbers bins, [feature_dim, N], equal ones equally. -> (int64 [N], bits that the numbers need)"""
     low = bins.min(1)
     shape, bits = _grid_shape(low, bins.max(1))
     if bits <= max_bits:
@@ -495,7 +495,7 @@ def _number_bins(bins, max_bits):
 
 
 def _run_starts(values):
-    """Where runs of equal values begin."""
+    """-> the indices where runs of equal values begin"""
     new = np.empty(len(values), bool)
     new[0] = True
     np.not_equal(values[1:], values[:-1], out=new[1:])
@@ -555,7 +555,7 @@ def instance_ids(embedding, bandwidth, margins=None):
 
 
 def _number_from_left(labels, num, x, y):
-    """Numbers clusters 1..num by where the lines x = slope y + b through their pixels are at y = 0: int32 [num]."""
+    """Numbers clusters 1..num by where the lines x = slope y + b through their pixels are at y = 0. -> int32 [num]"""
     size, sum_x, sum_y, sum_xy, sum_yy = (np.bincount(labels, weights, num) for weights in (None, x, y, x * y, y * y))
     count = np.maximum(size, 1)  # a center may be the nearest of no pixel at all; such a cluster comes last
     slope = (sum_xy - sum_x * sum_y / count) / (sum_yy - sum_y ** 2 / count + count)  # 0 for a single row
@@ -567,12 +567,12 @@ def _number_from_left(labels, num, x, y):
 
 def is_scattered(embedding, bandwidth):
     """Whether an embedding, [h, w, feature_dim], occupies so many bins that instance_ids with margins takes all of it
-    for background: the network has hardly begun to learn, or the bandwidth is far too small."""
+    for background: the network has hardly begun to learn, or the bandwidth is far too small. -> bool"""
     return _background_mode(np.reshape(embedding, [-1, np.shape(embedding)[-1]]), bandwidth) is None
 
 
 def _background_mode(points, bandwidth):
-    """The mode that mean shift finds from the densest bin of a sample: [feature_dim], None if it is scattered.
+    """The mode that mean shift finds from the densest bin of a sample. -> float64 [feature_dim], None if scattered
 
     points: float [N, feature_dim], most of which are background, so that a sample is enough
     """

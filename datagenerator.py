@@ -19,7 +19,6 @@ from data import augmentation, files, prefetch
 from data.command_line import InputError
 
 
-
 # ---- Samples ---------------------------------------------------------------------------------------------------------
 
 def find_samples(srcdir):

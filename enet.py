@@ -170,18 +170,18 @@ class Mode(typing.NamedTuple):
 
 
 def weights_variable(name, shape):
-    """Convolution weights, float32 `shape`, with their L2 penalty in REGULARIZATION_LOSSES."""
+    """Convolution weights, with their L2 penalty in REGULARIZATION_LOSSES. -> float32 variable of that shape."""
     return tf.get_variable(name, shape, initializer=tf.glorot_uniform_initializer(),
                            regularizer=lambda w: WEIGHT_DECAY * tf.nn.l2_loss(w))
 
 
 def bias_variable(depth):
-    """The biases of a convolution, float32 [depth]."""
+    """The biases of a convolution. -> float32 variable [depth]."""
     return tf.get_variable('biases', [depth], initializer=tf.zeros_initializer())
 
 
 def slope_variable(scope, depth):
-    """The learned slope of a PReLU, float32 [depth]."""
+    """The learned slopes of a PReLU. -> float32 variable [depth]."""
     return tf.get_variable(scope + 'alpha', [depth], initializer=tf.constant_initializer(0.25))
 
 
@@ -248,7 +248,7 @@ def prelu(x, scope):
 
 
 def relu(x, scope):
-    """ReLU in the place, and with the name, of a PReLU."""
+    """ReLU in the place of a PReLU, and of its name. x: float32 of any shape -> the same shape."""
     return tf.nn.relu(x, name=scope)
 
 
@@ -279,6 +279,7 @@ def noise_of_2018(shape, scope):
 
     The graph of then dropped channels at inference too, by mistake; this repeats it. TensorFlow's stateful generator
     with (graph seed 87654321, operation seed 0) is Philox with that key and a counter of 0.
+    -> float32 of that shape, uniform in [0, 1).
     """
     del scope
     return tf.raw_ops.StatelessRandomUniformV2(shape=shape, key=tf.constant([87654321], tf.uint64),
@@ -286,7 +287,7 @@ def noise_of_2018(shape, scope):
 
 
 def dynamic_shape(x):
-    """The shape of x as a list: numbers where the graph knows them, scalar tensors elsewhere."""
+    """The shape of x. -> list of ints where the graph knows them, of int32 scalar tensors elsewhere."""
     return [known if known is not None else tf.shape(x)[axis] for axis, known in enumerate(x.shape.as_list())]
 
 

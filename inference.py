@@ -55,7 +55,7 @@ class Photo:
     h_samples: list = None         # y in px of lane points; None: TuSimple's, scaled to the photo's height
     image: np.ndarray = None       # uint8 [h, w, 3] RGB
     embedding: np.ndarray = None   # float32 [h', w', feature_dim], at the size of the network
-    ids: np.ndarray = None         # int [h', w']: 0 is background, instances 1, 2, ... from left to right
+    ids: np.ndarray = None         # int [h', w']: 0 is background, instances 1, 2, ... from left to right or by track
     lanes: list = None             # [num_lanes][len(h_samples)] x in px
     lane_ids: list = None          # [num_lanes] int, from 1: the instance that is the lane; of a video its track
     num_lanes: int = None
@@ -383,7 +383,7 @@ def write_pictures(photo, flags, to_video):
 
 
 def to_records(photos, with_ids):
-    """The lanes of photos, x to a hundredth of a pixel, as tusimple.Record. with_ids: for frames of a video."""
+    """The lanes of photos, x to a hundredth of a pixel. with_ids: for frames of a video -> list of tusimple.Record"""
     return [tusimple.Record(photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
                             run_time=round(photo.run_time, 3), ids=photo.lane_ids if with_ids else None)
             for photo in photos]
@@ -452,7 +452,7 @@ def run_pipeline(photos, stages, num_workers):
 
 
 def main(argv=None, architecture=None):
-    """architecture: of the network, an enet.Architecture, by default the paper's. -> exit status"""
+    """The script. architecture: of the network, an enet.Architecture, by default the paper's. -> exit status"""
     flags = parse_flags(argv)
     if flags.export:
         check_export(flags.export)
@@ -482,6 +482,7 @@ def main(argv=None, architecture=None):
     output = None
     if video_path:
         output = video.Writer(video_path, clip.size, clip.fps, [flags.codec] if flags.codec else video.CODECS)
+
     def find(photo):
         return find_lanes(photo, bandwidth, margins)
 

@@ -1,4 +1,5 @@
-"""Network + head + conventions = model: how one is built, restored, exported and saved; and where a training runs.
+"""Network + head + conventions = model: how one is built, restored, exported and saved; the folder of a training; and
+training on more than one machine.
 
 A folder with a model holds a TensorFlow checkpoint and, beside it, `conventions.json`: what a reader of the weights has
 to know and cannot see in them. A folder without that record is taken for one of 2018, whose conventions are the
@@ -92,7 +93,7 @@ class Conventions:
 
 
 def read_conventions(checkpoint_dir):
-    """The Conventions of the model in a folder. Raises InputError if it has no checkpoint or the record is damaged."""
+    """-> the Conventions of the model in a folder. Raises InputError if it has no checkpoint or a damaged record."""
     checkpoint = find_checkpoint(checkpoint_dir)
     path = os.path.join(checkpoint_dir, CONVENTIONS_FILE)
     if not os.path.exists(path):
@@ -110,7 +111,7 @@ def read_conventions(checkpoint_dir):
 
 
 def _conventions_of_2018(checkpoint):
-    """Those of a checkpoint without a record, as far as its variables tell."""
+    """-> the Conventions of a checkpoint without a record, as far as its variables tell"""
     reader, shapes = _open_checkpoint(checkpoint)
     try:
         updated = any((reader.get_tensor(name) != (0. if name.endswith('mean') else 1.)).any()
@@ -131,13 +132,13 @@ def write_conventions(model_dir, conventions):
 # ---- Graph -----------------------------------------------------------------------------------------------------------
 
 def normalise(image, normalisation):
-    """Raw RGB 0..255 [b, h, w, 3] of any type -> float32, what the network reads. The one place."""
+    """image: raw RGB 0..255 [b, h, w, 3] of any type -> float32 of that shape, as the network reads it."""
     image = tf.cast(image, tf.float32)
     return image / 127.5 - 1. if normalisation == 'signed' else image
 
 
 def build_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, architecture=None):
-    """From raw RGB [b, h, w, 3] to the head, float32 [b, h, w, feature_dim]: an embedding or, if semantic, scores.
+    """input_image: raw RGB [b, h, w, 3] -> float32 [b, h, w, feature_dim], an embedding or, if semantic, scores.
 
     noise, decay: of dropout and of batch norm's moving averages, see `enet.ENet`. architecture: an enet.Architecture,
     by default the paper's.
@@ -213,12 +214,12 @@ def _initialize(sess, variables):
 
 
 def to_train():
-    """The default graph's trainable variables but those of ENet's own last layer, which no head uses."""
+    """-> the default graph's trainable variables but those of ENet's own last layer, which no head uses"""
     return [v for v in tf.trainable_variables() if not v.op.name.startswith('ENet/fullconv/')]
 
 
 def weight_decay(variables):
-    """The L2 penalty of those of `variables` that have one, a scalar."""
+    """The sum of the L2 penalties of those of `variables` that have one. -> float32 scalar"""
     names = {v.op.name for v in variables}
     penalties = [p for p in tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
                  if p.op.name.split('/Regularizer')[0] in names]
@@ -226,7 +227,7 @@ def weight_decay(variables):
 
 
 def count_parameters():
-    """How many numbers the default graph's trainable variables hold."""
+    """-> the number of weights in the default graph's trainable variables, int"""
     return sum(v.shape.num_elements() for v in tf.trainable_variables())
 
 
@@ -251,7 +252,7 @@ def collect_summaries(disc_loss, l_var, l_dist, l_reg, input_image, prediction, 
 # ---- Checkpoints -----------------------------------------------------------------------------------------------------
 
 def find_checkpoint(checkpoint_dir):
-    """The path prefix of a folder's newest checkpoint, see `checkpoints`. Raises InputError if there is none."""
+    """-> the path prefix of a folder's newest checkpoint, see `checkpoints`. Raises InputError if there is none."""
     files.list_folder(checkpoint_dir, '; give one with a checkpoint')
     found = checkpoints(checkpoint_dir)
     if not found:
@@ -261,7 +262,7 @@ def find_checkpoint(checkpoint_dir):
 
 
 def checkpoints(checkpoint_dir):
-    """Path prefixes of a folder's checkpoints that have all their files: the one it calls its newest, then by age.
+    """-> path prefixes of a folder's checkpoints that have all their files: the one it names as the newest, then by age
 
     Whether the files are sound shows when they are read, see `restore`.
     """
@@ -283,7 +284,7 @@ def checkpoints(checkpoint_dir):
 def restore(sess, checkpoint, variables, least=None, log=lambda line: None):
     """Restores variables from a checkpoint. -> the names of those that came from it
 
-    checkpoint: path prefix. least: so many of them the checkpoint has to have, by default all; the others keep their
+    checkpoint: path prefix. least: how many of them the checkpoint must have, by default all; the others keep their
     values. log: called with a line per variable: from the checkpoint, or not and why; and for those of the checkpoint
     that have no use here. Raises InputError that names the file and the first few variables that do not fit, or says
     that it cannot be read.
@@ -319,8 +320,8 @@ def restore(sess, checkpoint, variables, least=None, log=lambda line: None):
 def constant_weights(checkpoint):
     """Within, get_variable returns the arrays of a checkpoint, and no variable is made.
 
-    The network for inference is built so: in a fraction of the time, and what depends on weights alone is computed at
-    once, see `enet`. checkpoint: path prefix. Raises InputError like `restore`.
+    So the network for inference is built in a fraction of the time, and what depends on weights alone is computed while
+    it is built, see `enet`. checkpoint: path prefix. Raises InputError like `restore`.
     """
     reader, shapes = _open_checkpoint(checkpoint)
     names, problems = [], []
@@ -343,7 +344,7 @@ def constant_weights(checkpoint):
 
 
 def _misfit(name, shape, shapes):
-    """Why a variable cannot come from a checkpoint with these shapes, or None."""
+    """-> why a variable cannot come from a checkpoint with these shapes, or None"""
     if name not in shapes:
         return f'{name} {shape} is missing'
     return None if shapes[name] == shape else f'{name} is {shapes[name]} instead of {shape}'
@@ -431,7 +432,10 @@ def learning_rate(schedule, highest, step, num_steps):
 
 
 def norm_decay(step):
-    """The decay of batch norm's moving averages: NORM_DECAY, less in the first steps, which average few batches."""
+    """The decay of batch norm's moving averages: NORM_DECAY, and less in the first steps, which average few batches.
+
+    step: integer scalar tensor, counted from 0 -> float32 scalar.
+    """
     step = tf.cast(step, tf.float32)
     return tf.minimum(NORM_DECAY, (1. + step) / (10. + step))
 
@@ -522,7 +526,7 @@ def lock_folder(outdir, folder):
 
 
 def settings(flags, data, replicas=1):
-    """All that a training was given, as JSON has it. Its batch_size is that of a step, of all replicas together."""
+    """-> all that a training was given, a dict for JSON; its batch_size is photos per step, of all replicas together"""
     # By name and size: prepared folders all have the same names.
     names = '\n'.join(f'{os.path.basename(path)} {os.path.getsize(path)}' for path in data.train[0] + data.valid[0])
     kept = {**vars(flags), 'batch_size': flags.batch_size * replicas}
@@ -531,7 +535,7 @@ def settings(flags, data, replicas=1):
 
 
 def check_settings(resume, given):
-    """Raises InputError if the training to go on was one with other flags or photos. given: see `settings`."""
+    """Raises InputError if the training in `resume` had other flags or photos. given: see `settings`."""
     path = os.path.join(resume, FLAGS_FILE)
     try:
         before = json.loads(files.read_file(path, MAX_JSON_BYTES).decode('utf-8'))
@@ -550,7 +554,7 @@ def check_settings(resume, given):
 
 
 def differences(before, now, free=FREE_FLAGS):
-    """Between two `settings`, in words, but for the flags that are free to differ."""
+    """-> how two `settings` differ, in words, but for the flags that are free to; '' if they do not"""
     if now['schedule'] == 'cosine':
         free = free - {'epochs'}   # the learning rate of every step depends on the number of all
     names = sorted((before.keys() | now.keys()) - free - {'photos'})
@@ -592,7 +596,7 @@ class RunFolder:
         return bool(glob.glob(os.path.join(glob.escape(self.outdir), '*.index')))
 
     def begin(self, fresh):
-        """Takes the place of what was in the folder, and saves the state before the first step."""
+        """Removes what an earlier training left if `fresh`, and saves the state before the first step."""
         for folder in (self.outdir, self.resume):
             if checkpoints(folder):
                 print(f'{folder}: what was there is replaced')
@@ -735,7 +739,7 @@ class EventFile:
 
 
 def _reason(error):
-    """The system's word for what went wrong, which TensorFlow's errors hold among much else."""
+    """-> the system's words for what went wrong, which TensorFlow's errors hold among much else"""
     reasons = (os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EROFS,
                                                   errno.EIO, errno.ENOENT))
     return next((reason for reason in reasons if reason in str(error)), _first_line(error))
@@ -754,13 +758,13 @@ def _reason(error):
 POLL = 0.01        # seconds between two looks at whether the others are ready
 PATIENCE = 10.     # seconds of waiting before a member says whom it waits for,
 REMINDER = 60.     # and then says it again
-LINGER = 20.       # seconds that a parameter server stays, at the most, when the others should be leaving
+LINGER = 20.       # seconds that a parameter server stays at most when the others should be leaving
 GONE = (tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
         tf.errors.FailedPreconditionError, tf.errors.NotFoundError, tf.errors.UnavailableError)
 
 
 Task = collections.namedtuple('Task', ['jobs', 'job', 'index'])
-Task.__doc__ = """Of a cluster. jobs: {'ps', 'chief' or 'worker': ['host:port']}; job, index: which of them it is."""
+Task.__doc__ = """A process of a cluster. jobs: {'ps', 'chief' or 'worker': ['host:port']}; job, index: which it is."""
 
 
 class Restarted(Exception):
@@ -853,7 +857,7 @@ class Member:
                              f'address of this machine?')
 
     def wait(self, ready, purpose, names, poll=POLL):
-        """-> ready() as soon as it is true, None if a signal comes before. Says for which of `names()` it waits."""
+        """-> ready() once it is true, None if a signal comes first. Logs for which of `names()` it waits."""
         patience, began = PATIENCE, time.monotonic()
         while not self.stop.is_set():
             value = ready()
@@ -868,7 +872,7 @@ class Member:
         return None
 
     def silent(self, names):
-        """Which of these members cannot be reached. Raises InputError if another member answers in the place of one."""
+        """-> which of these members cannot be reached. Raises InputError if another member answers for one."""
         found = []
         for name in names:
             host, port = self.addresses[name].rsplit(':', 1)
@@ -883,8 +887,10 @@ class Member:
         return found
 
     def _identify(self, name):
-        """Whether a TensorFlow server answers in the place of a member. Raises InputError if it is another one's, so
-        that a TF_CONFIG unlike the others' does not make them wait for each other."""
+        """-> whether a TensorFlow server answers at a member's address.
+
+        Raises InputError if it is another member's: with different TF_CONFIGs they would wait for each other.
+        """
         address = self.addresses[name]
         config = tf.ConfigProto(device_filters=['/job:nobody'], operation_timeout_in_ms=5000)
         try:
@@ -911,9 +917,9 @@ class Member:
             return None
 
     def serve(self):
-        """A parameter server: runs until the replicas are done. -> exit status
+        """Runs a parameter server until the replicas are done. -> exit status
 
-        After a signal it stays until the chief has saved its last state, for LINGER seconds at the most.
+        After a signal it stays until the chief has saved its last state, for LINGER seconds at most.
         """
         heard, since = {}, None   # what each replica has told last, see `leave`
         with tf.Graph().as_default(), tf.device(self.device):
@@ -963,8 +969,8 @@ class Replica:
     by none. Only batch norm sees the difference: a replica normalises by the statistics of its own photos.
 
     A chief that starts, the first time or again, makes all variables anew in a tf.container of its own on the
-    parameter servers, and announces its name there once they have their values. What an earlier chief and the workers
-    of its time left there is out of the way; who finds another name announced joins that one.
+    parameter servers, and announces its name there once they have their values. What an earlier chief and its workers
+    left there is out of the way; a worker that finds another container announced joins that one.
     """
 
     def __init__(self, member):
@@ -997,7 +1003,7 @@ class Replica:
         return self._terms
 
     def announce(self, sess):
-        """By the chief, once the variables have their values."""
+        """The chief calls it once the variables have their values, for workers to join."""
         if self.is_chief:
             sess.run(self._start)
             text = json.dumps({'container': self._container, 'terms': self._terms})
@@ -1013,7 +1019,7 @@ class Replica:
         return stack
 
     def session(self):
-        """It knows the parameter servers and itself alone: it lives on where another replica dies."""
+        """-> tf.Session that sees the parameter servers and itself alone, and so outlives other replicas"""
         return tf.Session(self.member.target, config=tf.ConfigProto(device_filters=['/job:ps', self.member.device]))
 
     def mean(self, values):
@@ -1075,12 +1081,12 @@ class Replica:
 
 
 def _shared(name, dtype):
-    """A scalar on the parameter servers that does not belong to checkpoints."""
+    """-> a scalar variable on the parameter servers that does not belong to checkpoints"""
     return tf.get_variable(name, [], dtype, tf.zeros_initializer(), trainable=False, collections=['cluster'])
 
 
 def _announcement(text=None):
-    """What the chief announces on the first parameter server, in JSON: read, or written where text is given."""
+    """What the chief announces on the first parameter server, in JSON: read, or written if text is given. -> tensor"""
     with tf.device('/job:ps/task:0'):
         variable = tf.get_variable('announcement', [], tf.string, trainable=False, use_resource=False,
                                    collections=['cluster'])

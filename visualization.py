@@ -21,7 +21,7 @@ _POINTS_PER_LABEL = 4000  # in scatter plots
 
 @functools.cache
 def palette():
-    """64 colours (r, g, b), each as far as possible from all before it: the first are told apart at a glance."""
+    """64 colours, each as far as possible from all before it: the first are told apart at a glance. -> [(r, g, b)]"""
     first = [(255, 40, 40), (0, 230, 80), (60, 110, 255), (255, 220, 0), (255, 0, 220), (0, 225, 255),
              (255, 130, 0)]
     steps = range(0, 256, 32)
@@ -36,7 +36,7 @@ def palette():
 
 
 def colour(k):
-    """The colour (r, g, b) of number k = 0, 1, ...; from the 65th on they repeat."""
+    """The colour of number k = 0, 1, ...; from the 65th on they repeat. -> (r, g, b)"""
     return palette()[k % len(palette())]
 
 

@@ -12,19 +12,21 @@ from data.files import resize_image
 # Each step is a pure function of a uint8 RGB image and a np.random.Generator. Ranges that are not called uniform are
 # triangular, with the mode where nothing changes: most pictures stay close to those of a camera.
 
-FLIP = 0.5                 # probability; instance numbers carry no order, so a mirrored label keeps them
+FLIP = 0.5                   # probability; instance numbers carry no order, so a mirrored label keeps them
 ROLL, PITCH, YAW = 3, 3, 5   # of the camera, degrees either way
-ZOOM = (0.8, 1.45)          # focal length, as a ratio
-STRETCH = 1.12             # of width, and as much less of height, as a ratio either way
-SWAY = 0.3                 # of the camera to the side, as a ratio to its height above the road
+ZOOM = (0.8, 1.45)           # focal length, as a ratio
+STRETCH = 1.12               # of width, and as much less of height, as a ratio either way
+SWAY = 0.3                   # of the camera to the side, as a ratio to its height above the road
 FOCAL_LENGTH, HORIZON = 1.0, 0.38   # of a typical road camera, in widths and heights of the picture
 
 
 def _around(rng, low, high, mode=0):
+    """-> a triangular random number from low to high, with this mode"""
     return rng.triangular(low, mode, high)
 
 
 def _ratio(rng, low, high):
+    """-> a random factor from low to high, 1 most often"""
     return np.exp(_around(rng, np.log(low), np.log(high)))
 
 

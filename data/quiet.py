@@ -1,4 +1,4 @@
-"""Imports TensorFlow fast and without its start-up messages. For scripts."""
+"""For scripts: imports TensorFlow fast and without its start-up messages, and checks the folders that it reads."""
 
 import ctypes
 import importlib
@@ -19,7 +19,7 @@ def import_tensorflow():
     """
     if 'tensorflow' in sys.modules:
         return
-    keep_freed_memory()
+    _keep_freed_memory()
     logging.getLogger('tensorflow').setLevel(logging.ERROR)  # deprecations, for one
     # TensorFlow imports Keras, which imports scikit-learn and matplotlib: 2.5 s and 120 MB that nothing here needs.
     # TensorFlow does without a Keras that cannot be found; once unhidden, tf.keras loads it on first use.
@@ -36,7 +36,7 @@ def import_tensorflow():
             del sys.modules['keras']
 
 
-def keep_freed_memory():
+def _keep_freed_memory():
     """Makes the C library keep freed memory for the next allocation. Without glibc it does nothing.
 
     A graph frees and allocates the same large blocks in each run. By default glibc returns them to the kernel, which

@@ -149,7 +149,7 @@ def _is_number(value, largest):
 
 
 def _short(value):
-    """A value from a stranger's file as a few printable characters."""
+    """A value from a user's file as a few printable characters. -> str"""
     if isinstance(value, (list, dict)):
         return 'a list' if isinstance(value, list) else 'an object'
     if isinstance(value, int) and abs(value) > _LARGEST:

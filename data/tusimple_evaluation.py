@@ -41,14 +41,16 @@ LABEL_COLOUR, PREDICTION_COLOUR, TEXT_COLOUR = (0, 220, 0), (255, 40, 40), (255,
 
 PhotoScore = collections.namedtuple(
     'PhotoScore', 'raw_file accuracy fp fn label_lanes predicted_lanes run_time')
+PhotoScore.__doc__ = """The score of a photo, the numbers of its lanes, and the prediction's run_time in ms or None."""
 
 
 # ---- The metric ------------------------------------------------------------------------------------------------------
 
 def lane_threshold(lane, h_samples):
-    """Distance in x below which a prediction is right, px: 20 / cos(angle of the label lane to the vertical).
+    """Distance in x below which a prediction is right: 20 px / cos(angle of the label lane to the vertical). -> px
 
-    The angle is that of the least-squares line x = k y + b through the points with x >= 0; 0 for fewer than two points.
+    lane: x in px at h_samples, negative where it is absent. The angle is that of the least-squares line x = k y + b
+    through the points with x >= 0; 0 for fewer than two points.
     """
     lane, h_samples = np.asarray(lane), np.asarray(h_samples)
     x, y = lane[lane >= 0], h_samples[lane >= 0]
@@ -72,7 +74,7 @@ def lane_accuracy(predicted, lane, threshold):
 
 
 def lane_accuracies(pred_lanes, gt_lanes, h_samples):
-    """lane_accuracy of each label lane with each prediction -> float64 [label lanes, predicted lanes]"""
+    """lane_accuracy of each label lane with each prediction. -> float64 [label lanes, predicted lanes]"""
     predicted = np.reshape(pred_lanes, [len(pred_lanes), len(h_samples)])
     accuracies = [lane_accuracy(predicted, lane, lane_threshold(lane, h_samples)) for lane in gt_lanes]
     return np.reshape(accuracies, [len(gt_lanes), len(pred_lanes)])
@@ -156,6 +158,7 @@ def _check(prediction, label, is_first, ignore_run_time):
 # ---- Reports ---------------------------------------------------------------------------------------------------------
 
 def worst_first(rows):
+    """-> PhotoScores by rising accuracy, then falling fn and fp"""
     return sorted(rows, key=lambda row: (row.accuracy, -row.fn, -row.fp))
 
 
@@ -199,7 +202,7 @@ def draw_comparison(photo, prediction, label, row):
 
 
 def _draw_lane(picture, lane, h_samples, colour, width):
-    """Draws a lane -> its lowest point (x, y), None without points."""
+    """Draws a lane. -> its lowest point (x, y), None without points"""
     # OpenCV takes coordinates of 32 bits; whatever is this far outside looks the same from inside.
     points = [(min(round(x), 2 ** 20), min(round(y), 2 ** 20)) for x, y in zip(lane, h_samples) if x >= 0]
     if not points:
@@ -244,7 +247,7 @@ def parse_args(argv=None):
 
 
 def read_all(path, **kwargs):
-    """All records of a file, see tusimple.read_records. Raises InputError if a line cannot be used or there is none."""
+    """-> records of a file, see tusimple.read_records. Raises InputError if a line cannot be used or there is none."""
     records, problems = tusimple.read_records(path, **kwargs)
     if problems:
         more = f' ({len(problems)} such lines)' if len(problems) > 1 else ''

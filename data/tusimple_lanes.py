@@ -105,7 +105,7 @@ def lanes(ids, image_shape, h_samples, max_lanes=5):
 # ---- Runs ------------------------------------------------------------------------------------------------------------
 
 class _Runs(typing.NamedTuple):
-    """Rows of neighbouring pixels of one instance; [runs] each, in pixels of _PHOTO."""
+    """Runs: neighbouring pixels of one instance within a row. All are [runs], in pixels of _PHOTO."""
     lane: np.ndarray  # number of the instance
     x: np.ndarray  # middle
     y: np.ndarray
@@ -113,6 +113,7 @@ class _Runs(typing.NamedTuple):
 
 
 def _find_runs(ids):
+    """ids: int [h, w] -> _Runs of all instances, row by row"""
     height, width = ids.shape
     padded = np.zeros([height, width + 2], ids.dtype)  # background at both ends of a row ends its runs
     padded[:, 1:-1] = ids
@@ -128,7 +129,7 @@ def _find_runs(ids):
 
 
 def _drop_specks(runs, row_height):
-    """Keeps the pieces of the tallest instances that are more than specks; renumbers the instances 0..K-1."""
+    """Keeps the pieces of the tallest instances that are more than specks; renumbers the instances 0..K-1. -> _Runs"""
     order = np.argsort(runs.lane, kind='stable')
     runs = _Runs(*[values[order] for values in runs])
     if not len(order):
@@ -147,11 +148,12 @@ def _drop_specks(runs, row_height):
 
 
 def _renumber(numbers):
+    """int [n] -> int [n], equal where they were, from 0 without gaps, in the same order"""
     return np.unique(numbers, return_inverse=True)[1]
 
 
 def _extent(runs, part):
-    """First and last row of each lane's runs that are in part, a mask: float64 [K] each."""
+    """First and last row of each lane's runs that are in part, a mask [runs]. -> (float64 [K], float64 [K])"""
     num = runs.lane.max() + 1
     top, bottom = np.full(num, np.inf), np.full(num, -np.inf)
     np.minimum.at(top, runs.lane[part], runs.y[part])
@@ -202,7 +204,7 @@ def _fit(runs):
 
 
 def _join(runs, curves, weight):
-    """Finds lanes that continue each other: int [K], the lowest number of the lanes that each is one with.
+    """Finds lanes that continue each other. -> int [K], the lowest number of the lanes that each is one with
 
     Lanes that share rows are never joined, nor are those joined with them, so that lanes that converge at the horizon
     and lanes that fork stay apart. The best match is joined first.
@@ -232,7 +234,7 @@ def _join(runs, curves, weight):
 # ---- Selection and ends ----------------------------------------------------------------------------------------------
 
 def _select(runs, weight, row_height, max_lanes):
-    """Numbers of the lanes that are lines rather than specks and blobs, ascending: those with the most rows."""
+    """The lanes that are lines rather than specks and blobs, those with most rows. -> their numbers, sorted"""
     part = weight > 0
     top, bottom = _extent(runs, part)
     lane_of_row = np.unique([runs.lane[part], runs.y[part]], axis=1)[0].astype(np.intp)
@@ -245,7 +247,7 @@ def _select(runs, weight, row_height, max_lanes):
 
 
 def _find_ends(runs, curves, weight, knots, selected):
-    """First and last row of the selected lanes: (top float64 [selected], bottom [selected])."""
+    """First and last row of the selected lanes. -> (top float64 [selected], bottom float64 [selected])"""
     top, bottom = (rows[selected] for rows in _extent(runs, weight > 0))
     to_median = np.median(top) - top
     top += _ALIGN_SHARE * np.where(np.abs(to_median) <= _ALIGN_WITHIN, to_median, 0)

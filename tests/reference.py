@@ -23,7 +23,7 @@ def equal_labels(ours, plain):
     return np.mean(match[ours[1]] == plain[1]) if sorted(match) == list(range(plain[0])) else 0.
 
 
-# ---- ENet -----------------------------------------------------------------------------------------------------------
+# ---- ENet ------------------------------------------------------------------------------------------------------------
 
 def small_enet():
     """The enet.Architecture without bottlenecks of one size but the last: a network that is built in no time."""

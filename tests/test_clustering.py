@@ -1,4 +1,4 @@
-"""Tests of clustering.py: mean shift against scikit-learn, and the numbering of instances."""
+"""clustering.py: mean shift against scikit-learn, and the numbering of instances."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Samples in pairs, splits, batches, and the queue's order, errors and end."""
+"""datagenerator.py: samples in pairs, splits, batches, and the queue's order, errors and end."""
 import contextlib
 import os
 import threading

@@ -174,7 +174,7 @@ def child(*args, cwd, text='epoch 1 ', then=None, **kwargs):
         return process.wait(), out, process.stderr.read()
 
 
-# ---- What a training leaves behind ----------------------------------------------------------------------------------
+# ---- What a training leaves behind -----------------------------------------------------------------------------------
 
 def test_training_separates_the_lanes(home, data, run_script, train):
     outcome = train('-s', data, '--epochs', '30', '--learning-rate', '0.01', '--pictures', '15', *SMALL)
@@ -268,7 +268,7 @@ def test_checkpoint_of_2018_keeps_what_its_weights_are_used_to(home, data, finis
     assert json.loads((home / 'saved_model/conventions.json').read_text())['normalisation'] == 'none'
 
 
-# ---- Going on -------------------------------------------------------------------------------------------------------
+# ---- Going on --------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('number, step', [(signal.SIGKILL, None), (signal.SIGTERM, 3), (signal.SIGINT, 0)])
 def test_stopped_training_ends_as_if_it_had_not_been(home, data, finished, train, number, step):
@@ -402,7 +402,7 @@ def test_second_training_on_an_outdir_is_refused(home, data, train):
     assert outcome.status == 1 and f'process {os.getpid()}' in outcome.err and outcome.err.count('\n') == 1
 
 
-# ---- A loss that is not finite --------------------------------------------------------------------------------------
+# ---- A loss that is not finite ---------------------------------------------------------------------------------------
 
 @pytest.fixture
 def spoil_steps(monkeypatch):
@@ -453,7 +453,7 @@ def test_three_in_a_row_after_a_model_was_saved_advise_to_start_from_it(home, da
     assert re.search('try --modeldir saved_model --outdir saved_model_2 --learning-rate 3e-05$', outcome.err)
 
 
-# ---- Faults ---------------------------------------------------------------------------------------------------------
+# ---- Faults ----------------------------------------------------------------------------------------------------------
 
 def test_full_disk_leaves_what_was_saved(home, data, finished, train):
     shutil.copytree(finished, home, dirs_exist_ok=True)
@@ -646,7 +646,7 @@ def test_signal_in_validation_leaves_the_epoch_to_be_validated(home, data, train
     assert last_state(home)['global_step'] == 2 and last_state(home)['epochs_validated'] == 0
 
 
-# ---- Parts ----------------------------------------------------------------------------------------------------------
+# ---- Parts -----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('schedule', ['2018', 'cosine'])
 def test_learning_rate(schedule):
@@ -696,7 +696,7 @@ def test_states_are_named_newest_first_and_only_if_complete(tmp_path):
     assert [os.path.basename(prefix) for prefix in utils.checkpoints(str(tmp_path))] == ['a', 'b']
 
 
-# ---- Bad input ------------------------------------------------------------------------------------------------------
+# ---- Bad input -------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('args, culprit', [
     *[([flag, value], flag) for value in ('0', '-1', 'x') for flag in

@@ -18,7 +18,7 @@ from data import tusimple_evaluation as evaluation
 from data.command_line import InputError
 
 
-# ---- The rules, one after the other, without any thought of speed ------------------------------------------
+# ---- The rules, one after the other, without any thought of speed ----------------------------------------------------
 
 def plain_threshold(lane, h_samples):
     points = [(x, y) for x, y in zip(lane, h_samples) if x >= 0]
@@ -122,7 +122,7 @@ def test_a_threshold_of_points_in_one_row_is_that_of_an_upright_lane():
     assert evaluation.lane_threshold([10, 300], [160, 160]) == 20
 
 
-# ---- Corners, with scores worked out by hand ---------------------------------------------------------------
+# ---- Corners, with scores worked out by hand -------------------------------------------------------------------------
 
 ROWS = list(range(160, 720, 28))  # 20 rows: 17 right ones are exactly 0.85
 
@@ -181,7 +181,7 @@ def test_arrays_and_fractions_do_as_lists():
     assert evaluation.score_photo(lanes[:0], lanes, np.array(ROWS), 5) == (0, 0, 1)
 
 
-# ---- Many photos -------------------------------------------------------------------------------------------
+# ---- Many photos -----------------------------------------------------------------------------------------------------
 
 def photos(num, seed=2):
     rng = np.random.default_rng(seed)
@@ -227,7 +227,7 @@ def test_no_labels_at_all_are_no_score():
         evaluation.score([], [])
 
 
-# ---- The script --------------------------------------------------------------------------------------------
+# ---- The script ------------------------------------------------------------------------------------------------------
 
 @pytest.fixture
 def files(tusimple_folder):

@@ -1,4 +1,4 @@
-"""Tests of data/tusimple_lanes.py: lanes against the lines that the instances were drawn from."""
+"""data/tusimple_lanes.py: lanes against the lines that the instances were drawn from."""
 
 import cv2
 import numpy as np

@@ -75,7 +75,7 @@ def model_of_2018(tmp_path_factory):
     return save_checkpoint(tmp_path_factory.mktemp('model_of_2018'), {**weights, 'Variable': np.int32(7)})
 
 
-# ---- Conventions -------------------------------------------------------------------------------------------
+# ---- Conventions -----------------------------------------------------------------------------------------------------
 
 def test_conventions_are_read_back_as_they_were_written(small_model):
     utils.write_conventions(small_model, OURS)
@@ -152,7 +152,7 @@ def test_failed_write_leaves_the_old_record(small_model, monkeypatch):
     assert contents(small_model) == before
 
 
-# ---- Finding a checkpoint ----------------------------------------------------------------------------------
+# ---- Finding a checkpoint --------------------------------------------------------------------------------------------
 
 def test_folder_that_is_missing_is_an_error_that_names_it(tmp_path):
     with pytest.raises(InputError, match=re.escape(f'{tmp_path}/none: no such folder')):
@@ -199,7 +199,7 @@ def test_checkpoint_without_its_data_is_none(small_model):
         utils.find_checkpoint(small_model)
 
 
-# ---- Restoring ---------------------------------------------------------------------------------------------
+# ---- Restoring -------------------------------------------------------------------------------------------------------
 
 def variable(name, value):
     return tf.get_variable(name, initializer=tf.constant(value, tf.float32))
@@ -300,7 +300,7 @@ def test_damaged_checkpoint_is_an_error_that_names_it(tmp_path, sess, damage):
             utils.read_conventions(folder)
 
 
-# ---- The model of 2018 -------------------------------------------------------------------------------------
+# ---- The model of 2018 -----------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope='module')
 def rebuilt(model_of_2018):
@@ -410,7 +410,7 @@ def test_second_network_on_the_same_variables_reads_its_own_photos(fine_tuning):
     assert sess.run(last_prelu, {second: np.zeros([1, 8, 8, 3])}).shape == (1, 4, 4, 16)
 
 
-# ---- Around the network ------------------------------------------------------------------------------------
+# ---- Around the network ----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('normalisation, expected', [('none', [0, 51, 255]), ('signed', [-1, -0.6, 1])])
 def test_normalisation_of_raw_photos(sess, normalisation, expected):
