@@ -192,9 +192,9 @@ def expected_batches(samples, count, batch_size, seed, start_step, shard, augmen
     (1, 11, (1, 2), 1, 3, True), (1, 2, (2, 3), 1, 2, True), (5, 1, (0, 2), 5, 2, True), (2, 0, (0, 1), 16, 2, True)])
 def test_batches_are_decided_by_seed_step_and_shard(samples, seed, start_step, shard, batch_size, workers, augment):
     """Whatever the number of workers; with a start in mid-epoch, and with a data set smaller than a batch."""
-    given = {'seed': seed, 'start_step': start_step, 'shard': shard, **({} if augment else {'augment': None})}
-    assert_same(take(samples, 9, batch_size, workers=workers, **given),
-                expected_batches(samples, 9, batch_size, **given))
+    given = {'seed': seed, 'start_step': start_step, 'shard': shard}
+    batches = take(samples, 9, batch_size, workers=workers, **given, **({} if augment else {'augment': None}))
+    assert_same(batches, expected_batches(samples, 9, batch_size, **given, augment=augment))
 
 
 def test_cache_changes_nothing(samples):
