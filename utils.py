@@ -921,27 +921,27 @@ class Member:
 
         After a signal it stays until the chief has saved its last state, for LINGER seconds at most.
         """
-        heard, since = {}, None   # what each replica has told last, see `leave`
+        reported, leaving_since = {}, None   # reported: by replica, what `leave` told last
         with tf.Graph().as_default(), tf.device(self.device):
             queue = _departures(self.servers.index(self.name))
             size, next_one = queue.size(), queue.dequeue()
             session = tf.Session(self.target, config=tf.ConfigProto(device_filters=[self.device]))
 
-        def unheard():
+        def read_reports():   # -> the replicas that have told nothing so far
             for _ in range(session.run(size)):
                 name, _, how = session.run(next_one).decode().rpartition(' ')
-                heard[name] = how
-            return [name for name in self.replicas if name not in heard]
+                reported[name] = how
+            return [name for name in self.replicas if name not in reported]
         with session:
-            self.wait(lambda: not unheard() or heard.get('chief') == 'done', 'starts', unheard, poll=0.2)
+            self.wait(lambda: not read_reports() or reported.get('chief') == 'done', 'starts', read_reports, poll=0.2)
             while True:
-                unheard()
-                if all(heard.get(name) == 'done' for name in self.replicas):
+                read_reports()
+                if all(reported.get(name) == 'done' for name in self.replicas):
                     return 0
-                if heard.get('chief') == 'done' or self.stop.is_set():
-                    since = since or time.monotonic()
-                    saved = self.stop.is_set() and heard.get('chief') != 'back'
-                    if saved or time.monotonic() - since > LINGER:
+                if reported.get('chief') == 'done' or self.stop.is_set():
+                    leaving_since = leaving_since or time.monotonic()
+                    saved = self.stop.is_set() and reported.get('chief') != 'back'
+                    if saved or time.monotonic() - leaving_since > LINGER:
                         return self.stop.status() if self.stop.is_set() else 0
                 time.sleep(0.2)
 

@@ -13,7 +13,7 @@ from conftest import ROOT
 from data import instance_evaluation as evaluation
 
 
-# ---- The definitions, one after the other, without any thought of speed ---------------------------------------------
+# ---- The definitions, one after the other, without any thought of speed ----------------------------------------------
 
 def plain_dice(a, b):
     return 2 * (a & b).sum() / (a.sum() + b.sum())
