@@ -130,9 +130,6 @@ def parse_flags(argv):
     flags = parser.parse_args(argv)
     if flags.workers is None:
         flags.workers = 0 if flags.json else min(os.cpu_count() or 1, 8)
-    for name in ('json', 'export'):
-        if getattr(flags, name) == '':
-            parser.error(f'argument --{name}: is empty; give a name')
     if flags.export:
         for name in ('json', 'bandwidth', 'draw_lanes', 'frames', 'no_smoothing', 'codec', 'masks', 'scatter',
                      'no_pictures'):

@@ -68,11 +68,21 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose error is one line on stderr, without the usage block, and exit status 2."""
+    """An ArgumentParser whose error is one line on stderr, without the usage block, and exit status 2.
+
+    An empty name of a file or folder is such an error.
+    """
 
     def __init__(self, **kwargs):
         kwargs.setdefault('formatter_class', _HelpFormatter)
         super().__init__(**kwargs)
+
+    def parse_known_args(self, *args, **kwargs):
+        flags, rest = super().parse_known_args(*args, **kwargs)
+        for action in self._actions:
+            if getattr(flags, action.dest, None) == '':
+                self.error(f'argument {"/".join(action.option_strings) or action.dest}: is empty; give a name')
+        return flags, rest
 
     def error(self, message):
         self.exit(2, f'{self.prog}: error: {one_line(message)} (see {self.prog} --help)\n')

@@ -299,9 +299,6 @@ def parse_args(argv=None):
                          help='Folder of the photos, named as the labels, for --worst to draw on; otherwise it draws '
                               'on black.')
     args = parser.parse_args(argv)
-    for flag, value in (('--per-image', args.per_image), ('--worst', args.worst), ('--images', args.images)):
-        if value == '':
-            parser.error(f'{flag} is empty; give a name')
     if args.images and not args.worst:
         parser.error('--images is of use with --worst only')
     return args

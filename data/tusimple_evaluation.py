@@ -239,11 +239,7 @@ def parse_args(argv=None):
     rules = parser.add_argument_group('rules')
     rules.add_argument('--ignore-run-time', action='store_true',
                        help='Score as if no photo had taken more than 200 ms; run_time need not be there.')
-    args = parser.parse_args(argv)
-    for flag, value in (('--per-image', args.per_image), ('--worst', args.worst)):
-        if value == '':
-            parser.error(f'{flag} is empty; give a name')
-    return args
+    return parser.parse_args(argv)
 
 
 def read_all(path, **kwargs):

@@ -7,6 +7,7 @@ import errno
 import glob
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,6 +53,19 @@ def test_parser_complains_in_one_line_with_status_2(capsys):
     message = capsys.readouterr().err
     assert end.value.code == 2
     assert message.count('\n') == 1 and message.startswith('script.py: error: ') and '--epochs' in message
+
+
+@pytest.mark.parametrize('args, culprit', [(['--outdir', '', 'in'], '--outdir'), (['-o', '', 'in'], '--outdir'),
+                                           ([''], 'folder')])
+def test_empty_name_is_refused_in_one_line(args, culprit, capsys):
+    parser = command_line.Parser(prog='script.py')
+    parser.add_argument('folder')
+    parser.add_argument('-o', '--outdir', default='out')
+    assert parser.parse_args(['in']).outdir == 'out'
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(args)
+    assert end.value.code == 2
+    assert re.fullmatch(f'script.py: error: argument .*{culprit}: is empty; give a name .*\n', capsys.readouterr().err)
 
 
 def test_help_shows_defaults_but_not_empty_ones():

@@ -305,7 +305,7 @@ def test_odd_lanes_and_photos_can_be_drawn():
 
 @pytest.mark.parametrize('args, words', [
     (['--per-image', 'train_set/clips/0000/0/20.jpg'], 'is an input itself'),
-    (['--per-image', ''], '--per-image is empty'), (['--worst', ''], '--worst is empty')])
+    (['--per-image', ''], '--per-image: is empty'), (['--worst', ''], '--worst: is empty')])
 def test_no_report_replaces_a_photo_or_has_no_name(files, run_script, monkeypatch, args, words):
     monkeypatch.chdir(files[0].parent)
     photo = (files[1].parent / 'clips/0000/0/20.jpg').read_bytes()
