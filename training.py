@@ -280,7 +280,8 @@ def train(flags, data, resuming, stop, replica, architecture=None):
             log=log.append, architecture=architecture)
         output = utils.add_transfer_layers_and_initialize(
             sess, features, conventions.feature_dim, conventions.head, start_from, log.append)
-        model = tf.global_variables(scope='ENet/') + tf.global_variables(scope=f'{conventions.head}/')
+        body, head = tf.global_variables(scope='ENet/'), tf.global_variables(scope=f'{conventions.head}/')
+        model, restored = [v.op.name for v in body + head], {line.split(':')[0] for line in log if ': from ' in line}
         variables = utils.to_train()
         terms = loss_terms(output, batch.labels)
         penalty = utils.weight_decay(variables)
@@ -317,13 +318,14 @@ def train(flags, data, resuming, stop, replica, architecture=None):
             return sess.run(fetches, {images: photos, labels: instances})
 
         # Where it begins: at the state of a training that was stopped, or at the weights from above.
-        run = utils.RunFolder(sess, flags.outdir, os.path.join(flags.outdir, RESUME), model, conventions, settings,
-                              flags.keep)
+        run = utils.RunFolder(sess, flags.outdir, os.path.join(flags.outdir, RESUME), body + head, conventions,
+                              settings, flags.keep)
         if replica.is_chief and not resuming:
-            utils.get_trainable_variables_and_initialize(sess)   # what --modeldir does not have, and Adam's slots
+            # What --modeldir does not have, and Adam's slots.
+            utils.get_trainable_variables_and_initialize(sess, initialised=restored | {v.op.name for v in head})
         if replica.is_chief:
             print(f'{utils.count_parameters() / 1e6:.2f} million weights')
-            begin(run, flags, source and utils.find_checkpoint(source), resuming, [v.op.name for v in model], log)
+            begin(run, flags, source and utils.find_checkpoint(source), resuming, model, restored, log)
         replica.announce(sess)
         step, epoch, best = run.counters()
         events = [utils.EventFile(folder, at, command_line.warn) for folder, at in (
@@ -400,17 +402,16 @@ def find_source(flags, resuming):
     return DEFAULT_MODELDIR if not own and glob.glob(os.path.join(DEFAULT_MODELDIR, '*.index')) else None
 
 
-def begin(run, flags, checkpoint, resuming, names, log):
+def begin(run, flags, checkpoint, resuming, names, restored, log):
     """Goes on from the last state; or prints where the weights came from, and saves the first state.
 
-    run: utils.RunFolder. checkpoint: that of --modeldir, or None. names: the model's variables. log: a line per
-    variable, for variables.txt.
+    run: utils.RunFolder. checkpoint: that of --modeldir, or None. names: the model's variables. restored: those of them
+    that came from the checkpoint. log: a line per variable, for variables.txt.
     """
     if resuming:
         checkpoint = run.restore_state()
         print(f'goes on after step {run.counters()[0]:,}, from {checkpoint}')
         return
-    restored = {line.split(':')[0] for line in log if ': from ' in line}
     fresh = [name for name in names if name not in restored]
     if checkpoint:
         print(f'{len(restored)} of {len(names)} variables start as in {checkpoint}'

@@ -196,10 +196,16 @@ def add_transfer_layers_and_initialize(sess, last_prelu, feature_dim, scope='Ins
         return output
 
 
-def get_trainable_variables_and_initialize(sess, debug=False):
-    """Initialises what has no value yet. -> the variables to train, see `to_train`"""
+def get_trainable_variables_and_initialize(sess, debug=False, initialised=None):
+    """Initialises what has no value yet. -> the variables to train, see `to_train`
+
+    initialised: names of the variables that have a value; by default the session is asked, which takes a second.
+    """
     with sess.graph.as_default():
-        _initialize(sess, tf.global_variables())
+        if initialised is None:
+            _initialize(sess, tf.global_variables())
+        else:
+            sess.run(tf.variables_initializer([v for v in tf.global_variables() if v.op.name not in initialised]))
         trained = to_train()
     if debug:
         for variable in trained:
