@@ -3,10 +3,11 @@
     python data/instance_evaluation.py results prepared/labels
     python data/instance_evaluation.py results labels --per-image scores.csv --worst worst --images images
 
-Both folders hold id masks: PNG or BMP of one channel, 8 or 16 bits, where 0 is the background and the pixels of an
-instance share a value. A prediction belongs to the label with its name (a.png to a.png). Where PREDICTED holds
-mask_NNNN.png, as inference.py --masks writes, and LABELS does not, only those are read, and mask_0000.png belongs to
-the first label in the order of names, mask_0001.png to the second, and so on. Each must have its partner.
+Both folders hold id masks, PNG or BMP: grey of 8 or 16 bits, a palette (its indices are the ids) or a colour per
+instance. 0, or black, is the background, and the pixels of an instance share a value. A prediction belongs to the label
+with its name (a.png to a.png). Where PREDICTED holds mask_NNNN.png, as inference.py --masks writes, and LABELS does
+not, only those are read, and mask_0000.png belongs to the first label in the order of names, mask_0001.png to the
+second, and so on. Each must have its partner.
 """
 
 import concurrent.futures
