@@ -1,11 +1,24 @@
 """Writes a data set as training reads it, images/NAME.png and labels/NAME.png: all of it or none, nothing replaced."""
+import collections
+import concurrent.futures
 import os
 import shutil
 
-from data import files
+import cv2
+import tqdm
+
+from data import command_line, files, prefetch
 from data.command_line import InputError
 
 FOLDERS = ('images', 'labels')
+
+
+def add_flags(parser):
+    """Adds --outdir and --workers to the parser of a script that prepares a data set."""
+    parser.add_argument('-o', '--outdir', default=os.path.dirname(os.path.abspath(__file__)),
+                        help='Folder to write images/ and labels/ into.')
+    parser.add_argument('--workers', type=command_line.positive_int, default=os.cpu_count(),
+                        help='Number of threads that decode and encode pictures.')
 
 
 def refuse_others(outdir, names):
@@ -53,3 +66,40 @@ def write_samples(outdir, samples):
         for folder in unfinished:
             shutil.rmtree(folder, ignore_errors=True)
     return count
+
+
+def prepare_samples(source, outdir, prepare, items, workers, problems=()):
+    """Prepares samples in threads, writes them as write_samples does, and prints why some could not be used.
+
+    source: what the items are from, for messages
+    prepare: function of an item -> (name, photo, label, {what: number}), the first three as write_samples takes them,
+    the last to be added up; raises InputError if the item cannot be used
+    problems: lines to print before those of the items
+    -> (number of samples, {what: sum}, number of problems). Raises InputError if no item can be used.
+    """
+    sums, problems = collections.Counter(), list(problems)
+
+    def outcome(item):
+        try:
+            return prepare(item)
+        except InputError as error:
+            return error
+
+    def usable(outcomes):
+        for outcome in tqdm.tqdm(outcomes, total=len(items), unit='photo', disable=None):
+            if isinstance(outcome, InputError):
+                problems.append(str(outcome))
+                continue
+            *sample, numbers = outcome
+            sums.update(numbers)
+            yield sample
+
+    cv2.setNumThreads(1)  # the workers are the parallelism
+    # Threads are as fast as processes here: OpenCV lets go of the interpreter while it decodes and encodes.
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        written = write_samples(outdir, usable(prefetch.in_order(pool, outcome, items, 2 * workers)))
+    if not written:
+        raise InputError(f'{source}: none of {len(items)} photos can be used; the first problem: {problems[0]}')
+    for problem in problems:
+        print(command_line.printable(problem))
+    return written, sums, len(problems)
