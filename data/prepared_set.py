@@ -10,7 +10,7 @@ import tqdm
 from data import command_line, files, prefetch
 from data.command_line import InputError
 
-FOLDERS = ('images', 'labels')
+_FOLDERS = ('images', 'labels')
 
 
 def add_flags(parser):
@@ -23,7 +23,7 @@ def add_flags(parser):
 
 def refuse_others(outdir, names):
     """Raises InputError if outdir holds pictures other than `names`, since training would read them as well."""
-    for folder in FOLDERS:
+    for folder in _FOLDERS:
         folder = os.path.join(outdir, folder)
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
             if name.lower().endswith(files.IMAGE_EXTENSIONS) and not name.startswith('.') and name not in names:
@@ -42,7 +42,7 @@ def write_samples(outdir, samples):
     count, moves, unfinished = 0, [], []
     try:
         for name, *pictures in samples:
-            for folder, data in zip(FOLDERS, pictures):
+            for folder, data in zip(_FOLDERS, pictures):
                 target = os.path.join(outdir, folder, name)
                 if os.path.lexists(target):
                     if files.read_file(target, files.MAX_FILE_BYTES) != data:
@@ -50,9 +50,9 @@ def write_samples(outdir, samples):
                                          'it away or give another folder')
                     continue
                 if not unfinished:   # not before: without a sample nothing is touched
-                    for each in FOLDERS:
+                    for each in _FOLDERS:
                         unfinished.append(files.make_unfinished_folder(os.path.join(outdir, each)))
-                source = os.path.join(unfinished[FOLDERS.index(folder)], name)
+                source = os.path.join(unfinished[_FOLDERS.index(folder)], name)
                 files.write_file(source, data)
                 moves.append((source, target))
             count += 1
