@@ -35,8 +35,11 @@ def parse_args(argv=None):
     parser = command_line.Parser(description=__doc__)
     parser.add_argument('annotations', metavar='ANNOTATIONS', help='JSON file with "images" and "annotations".')
     parser.add_argument('images', metavar='IMAGES', help='Folder of the photos.')
+    parser.add_argument('-o', '--outdir', default=os.path.dirname(os.path.abspath(__file__)),
+                        help='Folder to write images/ and labels/ into.')
     parser.add_argument('--categories', metavar='NAME', nargs='+', help='Only instances of these categories.')
-    prepared_set.add_flags(parser)
+    parser.add_argument('--workers', type=command_line.positive_int, default=os.cpu_count(),
+                        help='Number of threads that decode and encode pictures.')
     return parser.parse_args(argv)
 
 

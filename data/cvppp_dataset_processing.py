@@ -32,9 +32,14 @@ PHOTO, LABEL = '_rgb.png', '_label.png'  # after the name of a plant
 
 def parse_args(argv=None):
     parser = command_line.Parser(description=__doc__)
-    parser.add_argument('folder', metavar='DIR',
-                        help='Folder with plantNNN_rgb.png and plantNNN_label.png, or with such folders in it.')
-    prepared_set.add_flags(parser)
+    data = parser.add_argument_group('data')
+    data.add_argument('folder', metavar='DIR',
+                      help='Folder with plantNNN_rgb.png and plantNNN_label.png, or with such folders in it.')
+    data.add_argument('-o', '--outdir', default=os.path.dirname(os.path.abspath(__file__)),
+                      help='Folder to write images/ and labels/ into.')
+    speed = parser.add_argument_group('speed')
+    speed.add_argument('--workers', type=command_line.positive_int, default=os.cpu_count(),
+                       help='Number of threads that decode and encode pictures.')
     return parser.parse_args(argv)
 
 

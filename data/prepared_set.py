@@ -13,14 +13,6 @@ from data.command_line import InputError
 _FOLDERS = ('images', 'labels')
 
 
-def add_flags(parser):
-    """Adds --outdir and --workers to the parser of a script that prepares a data set."""
-    parser.add_argument('-o', '--outdir', default=os.path.dirname(os.path.abspath(__file__)),
-                        help='Folder to write images/ and labels/ into.')
-    parser.add_argument('--workers', type=command_line.positive_int, default=os.cpu_count(),
-                        help='Number of threads that decode and encode pictures.')
-
-
 def refuse_others(outdir, names):
     """Raises InputError if outdir holds pictures other than `names`, since training would read them as well."""
     for folder in _FOLDERS:
