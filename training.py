@@ -47,7 +47,7 @@ import tqdm
 import clustering
 import datagenerator
 import visualization
-from data import (augmentation, augmentation_any, files, instance_evaluation, prefetch, quiet, tusimple,
+from data import (augmentation, augmentation_any, files, instance_metrics, prefetch, quiet, tusimple,
                   tusimple_evaluation, tusimple_lanes)
 from data.command_line import InputError
 
@@ -659,7 +659,7 @@ def validate(predict, flags, data, stop):
                 else:
                     unclustered, ids = unclustered + 1, np.zeros_like(label)
                 if flags.kind == 'any':
-                    scores.append(instance_evaluation.score_image(ids, label))
+                    scores.append(instance_metrics.score_image(ids, label))
                 else:
                     record = data.records[len(terms) - 1]
                     lanes = [lane.tolist() for lane in tusimple_lanes.lanes(ids, size, record.h_samples)]
@@ -671,7 +671,7 @@ def validate(predict, flags, data, stop):
     elif unclustered > len(terms) / 2:
         result['unclustered'] = unclustered
     elif scores:
-        means = instance_evaluation.summarise(scores)
+        means = instance_metrics.summarise(scores)
         result.update(sbd=means['sbd'], abs_dic=means['abs_dic'], score=means['sbd'], unclustered=unclustered)
     elif predictions:
         (accuracy, fp, fn), _ = tusimple_evaluation.score(predictions, data.records, ignore_run_time=True)

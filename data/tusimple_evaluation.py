@@ -20,15 +20,12 @@ if __name__ == '__main__':
     command_line.exit_on_interrupt()   # the imports below take half a second
 
 import collections
-import csv
-import io
 import json
-import re
 
 import cv2
 import numpy as np
 
-from data import files, tusimple
+from data import evaluation_report, files, tusimple
 from data.command_line import InputError
 
 PIXEL_THRESHOLD = 20  # px between two vertical lanes
@@ -162,15 +159,6 @@ def worst_first(rows):
     return sorted(rows, key=lambda row: (row.accuracy, -row.fn, -row.fp))
 
 
-def write_csv(path, rows):
-    """Writes PhotoScores as CSV with a header, the whole file or none of it."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(PhotoScore._fields)
-    writer.writerows(rows)
-    files.write_file(path, text.getvalue().encode(), follow_links=True)
-
-
 def draw_comparison(photo, prediction, label, row):
     """Draws both sets of lanes on a photo, with two lines of text above.
 
@@ -253,29 +241,12 @@ def read_all(path, **kwargs):
     return records
 
 
-def check_outputs(args, labels):
-    """Creates the output folders. Raises InputError if one is not writable or an output would overwrite an input."""
-    if args.per_image:
-        files.check_output_file('--per-image', args.per_image)
-        inputs = [args.predictions, args.labels]
-        inputs += [os.path.join(os.path.dirname(args.labels), label.raw_file) for label in labels]
-        if os.path.exists(args.per_image) and any(os.path.exists(path) and os.path.samefile(args.per_image, path)
-                                                  for path in inputs):
-            raise InputError(f'--per-image {args.per_image}: is an input itself; give another name')
-    if args.worst:
-        files.make_output_folder(args.worst)
-        # The photos of a prepared folder are called 0000.png as well.
-        folders = {os.path.dirname(os.path.join(os.path.dirname(args.labels), label.raw_file)) for label in labels}
-        for folder in folders:
-            if os.path.realpath(folder) == os.path.realpath(args.worst):
-                raise InputError(f'--worst {args.worst}: holds the photos themselves; give another folder')
-
-
 def main():
     args = parse_args()
     labels = read_all(args.labels)
     predictions = read_all(args.predictions, need_h_samples=False)
-    check_outputs(args, labels)
+    photos = [os.path.join(os.path.dirname(args.labels), label.raw_file) for label in labels]
+    evaluation_report.check_outputs(args.per_image, args.worst, [args.predictions, args.labels, *photos], photos)
 
     (accuracy, fp, fn), rows = score(predictions, labels, args.ignore_run_time)
     print(json.dumps([{'name': 'Accuracy', 'value': accuracy, 'order': 'desc'},
@@ -284,25 +255,17 @@ def main():
 
     rows = worst_first(rows)
     if args.per_image:
-        write_csv(args.per_image, rows)
-    status = 0
+        evaluation_report.write_csv(args.per_image, PhotoScore._fields, rows)
     if args.worst:
         prediction_of = {record.raw_file: record for record in predictions}
         label_of = {record.raw_file: record for record in labels}
-        for rank, row in enumerate(rows[:args.worst_num]):
+
+        def draw(row):
             label = label_of[row.raw_file]
-            try:
-                photo = files.read_image(tusimple.photo_path(os.path.dirname(args.labels), label))
-            except InputError as error:
-                command_line.warn(f'not drawn: {error}')
-                status = 1
-                continue
-            picture = draw_comparison(photo, prediction_of[row.raw_file], label, row)
-            files.write_image(os.path.join(args.worst, f'{rank:04d}.png'), picture)
-        ours = min(len(rows), args.worst_num)
-        command_line.warn_of_others(args.worst, [name for name in os.listdir(args.worst)
-                                                 if re.fullmatch(r'\d{4,}\.png', name) and int(name[:-4]) >= ours])
-    return status
+            photo = files.read_image(tusimple.photo_path(os.path.dirname(args.labels), label))
+            return draw_comparison(photo, prediction_of[row.raw_file], label, row)
+
+        return evaluation_report.draw_worst(args.worst, draw, rows[:args.worst_num])
 
 
 if __name__ == '__main__':
