@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from scipy import optimize
 
-from data import files
+from data import files, precision_recall
 from data.command_line import InputError
 
 CANVAS_WIDTH = 1640  # px, of CULane's photos
@@ -79,7 +79,7 @@ def find_hits(ious):
 def without_absent(record):
     """-> the tusimple.Record without the lanes that have no point"""
     kept = [i for i, lane in enumerate(record.lanes) if any(x >= 0 for x in lane)]
-    lists = {name: [getattr(record, name)[i] for i in kept] for name in ('lanes', 'ids')
+    lists = {name: [getattr(record, name)[i] for i in kept] for name in ('lanes', 'ids', 'confidence')
              if getattr(record, name) is not None}
     return dataclasses.replace(record, **lists)
 
@@ -110,6 +110,13 @@ def score(pairs, ious):
         lanes = len(find_hits(values)[0]), len(label.lanes), len(prediction.lanes)
         rows.append(PhotoScore(label.raw_file, f_measure(*lanes)[2], *lanes))
     return f_measure(*(sum(row[i] for row in rows) for i in (2, 3, 4))), rows
+
+
+def count_by_confidence(prediction, label, ious):
+    """What precision_recall.curve takes of a photo; ious: as lane_ious returns them. Raises InputError as that does."""
+    order = precision_recall.sort_by_confidence(prediction)
+    hits = [len(find_hits(ious[:, order[:k]])[0]) for k in range(len(order) + 1)]
+    return prediction.confidence, hits, hits, len(label.lanes)
 
 
 def worst_first(rows):

@@ -14,6 +14,11 @@ prediction may be the best match of two lanes, so that FP can fall below 0.
 --measure culane prints precision, recall and F1 at an IoU above 0.5 of lanes 30 px wide, on photos scaled to a width of
 1640 px; run_time does not matter. The size of the photos is that of the first label's photo, where it lies beside the
 label file, otherwise 1280x720; --photo-size names another. data/culane.py has the rules.
+
+--precision-recall writes the precision and recall of all lanes whose confidence is not below a threshold, for each
+confidence that occurs, and prints the threshold of the best F1. By TuSimple's measure a prediction is right if it is
+0.85 accurate on a label lane, and label lanes are found as FN counts them, over the lanes of all photos together; the
+limits of run_time and of the number of lanes do not apply.
 """
 import os
 import sys
@@ -35,7 +40,7 @@ import cv2
 import numpy as np
 import tqdm
 
-from data import files, tusimple
+from data import files, precision_recall, tusimple
 from data.command_line import InputError
 
 PIXEL_THRESHOLD = 20  # px between two vertical lanes
@@ -109,6 +114,19 @@ def score_photo(pred_lanes, gt_lanes, h_samples, run_time=0):
         missed = max(missed - 1, 0)
     counted = max(min(len(gt_lanes), COUNTED_LANES), 1)
     return total / counted, fp, missed / counted
+
+
+def count_by_confidence(prediction, label):
+    """What precision_recall.curve takes of a photo. Raises InputError if the prediction has no confidence."""
+    order = precision_recall.sort_by_confidence(prediction)
+    accuracies = lane_accuracies(prediction.lanes, label.lanes, label.h_samples)[:, order]
+    matches = np.pad(accuracies >= MATCH_ACCURACY, [(0, 0), (1, 0)])   # first, what no prediction matches
+    right = np.cumsum(matches.any(axis=0))
+    missed = len(label.lanes) - np.logical_or.accumulate(matches, axis=1).sum(axis=0)
+    if len(label.lanes) > COUNTED_LANES:
+        missed = np.maximum(missed - 1, 0)
+    counted = min(len(label.lanes), COUNTED_LANES)
+    return prediction.confidence, right, counted - np.minimum(missed, counted), counted
 
 
 def score(predictions, labels, ignore_run_time=False):
@@ -253,6 +271,9 @@ def parse_args(argv=None):
                          help='Folder to write the worst photos into, with both sets of lanes.')
     reports.add_argument('--worst-num', metavar='N', type=command_line.positive_int, default=20,
                          help='Number of photos that --worst draws.')
+    reports.add_argument('--precision-recall', metavar='FILE',
+                         help='CSV file to write precision and recall over the confidence of lanes into, or, if it '
+                              'ends in .png, a plot of them.')
     rules = parser.add_argument_group('rules')
     rules.add_argument('--ignore-run-time', action='store_true',
                        help='Score as if no photo had taken more than 200 ms; run_time need not be there.')
@@ -313,20 +334,38 @@ def score_culane(args, predictions, labels):
     ious = [culane.lane_ious(prediction.lanes, label.lanes, label.h_samples, size)
             for prediction, label in tqdm.tqdm(pairs, unit='photo', disable=None)]
     (precision, recall, f1), rows = culane.score(pairs, ious)
+    photos = args.precision_recall and [culane.count_by_confidence(*pair, values) for pair, values in zip(pairs, ious)]
     print(f'{len(rows)} photos of {size[0]}x{size[1]}, {sum(row.label_lanes for row in rows)} labelled and '
           f'{sum(row.predicted_lanes for row in rows)} predicted lanes')
     for name, value in (('precision', precision), ('recall', recall), ('F1', f1)):
         print(f'{name:<10}{value:.4f}')
+    if photos:
+        report_curve(args.precision_recall, photos, 'IoU above 0.5')
     return culane.worst_first(rows), functools.partial(culane.draw_comparison, photo_size=size, colours=COLOURS)
 
 
 def score_tusimple(args, predictions, labels):
     """Prints the benchmark's list. -> (PhotoScores, worst first; what draws a photo). Raises InputError."""
     (accuracy, fp, fn), rows = score(predictions, labels, args.ignore_run_time)
+    photos = args.precision_recall and [count_by_confidence(*pair) for pair in match_photos(predictions, labels, True)]
     print(json.dumps([{'name': 'Accuracy', 'value': accuracy, 'order': 'desc'},
                       {'name': 'FP', 'value': fp, 'order': 'asc'},
                       {'name': 'FN', 'value': fn, 'order': 'asc'}]))
+    if photos:
+        report_curve(args.precision_recall, photos, f'accuracy of {MATCH_ACCURACY}')
     return worst_first(rows), draw_comparison
+
+
+def report_curve(path, photos, measure):
+    """Writes the curve of photos as a picture or CSV, and prints its best point. photos: see precision_recall.curve"""
+    points = precision_recall.curve(photos)
+    if path.lower().endswith('.png'):
+        files.write_file(path, precision_recall.draw_curve(points, measure), follow_links=True)
+    else:
+        write_csv(path, points)
+    best = precision_recall.best_point(points)
+    print(f'best F1 {best.f1:.4f} of lanes with a confidence of {best.threshold:.4f} and above: '
+          f'precision {best.precision:.4f}, recall {best.recall:.4f}')
 
 
 def main():
