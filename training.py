@@ -46,8 +46,8 @@ import tqdm
 import clustering
 import datagenerator
 import visualization
-from data import (augmentation, augmentation_any, files, instance_evaluation, quiet, tusimple, tusimple_evaluation,
-                  tusimple_lanes)
+from data import (augmentation, augmentation_any, files, instance_metrics as instance_evaluation, quiet, tusimple,
+                  tusimple_evaluation, tusimple_lanes)
 from data.command_line import InputError
 
 DEFAULT_MODELDIR = 'pretrained_semantic_model'

@@ -14,7 +14,6 @@ which training would read as well, is refused.
 """
 
 import concurrent.futures
-import io
 import os
 import sys
 
@@ -26,7 +25,6 @@ if __name__ == '__main__':
 
 import cv2
 import numpy as np
-import PIL.Image
 import tqdm
 
 from data import files, prefetch, prepared_set
@@ -75,25 +73,10 @@ def find_plants(folder):
     return plants, problems
 
 
-def read_leaves(path):
-    """Reads a label. -> uint8 or uint16 [h, w], the numbers as stored, also those of a PNG with a palette
-
-    Raises InputError if it is not a whole picture of one channel.
-    """
-    data = files.read_file(path, files.MAX_FILE_BYTES)
-    if data[:4] != b'\x89PNG' or data[25:26] != b'\x03':   # the colour type in the header
-        return files.read_label(path)
-    files.read_image(path)   # raises if it is damaged or too large
-    try:
-        return np.array(PIL.Image.open(io.BytesIO(data)))
-    except (OSError, SyntaxError, ValueError):
-        raise InputError(f'{path}: is damaged and cannot be decoded')
-
-
 def prepare(plant):
     """-> (name, photo as the bytes of a PNG, label likewise, number of leaves). Raises InputError."""
     name, photo_path, label_path = plant
-    photo, label = files.read_image(photo_path), read_leaves(label_path)
+    photo, label = files.read_image(photo_path), files.read_label(label_path)
     if photo.shape[:2] != label.shape:
         raise InputError(f'{label_path}: is {label.shape[1]} x {label.shape[0]}, but its photo is '
                          f'{photo.shape[1]} x {photo.shape[0]}')

@@ -5,8 +5,8 @@ A folder holds `label_data_*.json`, one JSON object per line, and the photos tha
     {"lanes": [[x, x, ...], ...], "h_samples": [y, y, ...], "raw_file": "clips/.../20.jpg"}
 
 Each lane gives its x, in pixels of the photo, at each y of h_samples, and -2 where it does not exist.
-Predictions have a `run_time` in milliseconds as well, and may have a `confidence`, a number from 0 to 1 per lane. Frames
-of a video have `ids`, a whole number per lane.
+Predictions have a `run_time` in milliseconds as well, and may have a `confidence`, a number from 0 to 1 per lane.
+Frames of a video have `ids`, a whole number per lane.
 Source: github.com/TuSimple/tusimple-benchmark.
 """
 

@@ -30,17 +30,14 @@ if __name__ == '__main__':
     command_line.exit_on_interrupt()   # the imports below take half a second
 
 import collections
-import csv
 import functools
-import io
 import json
-import re
 
 import cv2
 import numpy as np
 import tqdm
 
-from data import files, precision_recall, tusimple
+from data import evaluation_report, files, precision_recall, tusimple
 from data.command_line import InputError
 
 PIXEL_THRESHOLD = 20  # px between two vertical lanes
@@ -197,15 +194,6 @@ def worst_first(rows):
     return sorted(rows, key=lambda row: (row.accuracy, -row.fn, -row.fp))
 
 
-def write_csv(path, rows):
-    """Writes PhotoScores as CSV with a header, the whole file or none of it."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(rows[0]._fields)
-    writer.writerows(rows)
-    files.write_file(path, text.getvalue().encode(), follow_links=True)
-
-
 def draw_comparison(photo, prediction, label, row):
     """Draws both sets of lanes on a photo, with two lines of text above.
 
@@ -299,24 +287,6 @@ def read_all(path, **kwargs):
     return records
 
 
-def check_outputs(args, labels):
-    """Creates the output folders. Raises InputError if one is not writable or an output would overwrite an input."""
-    if args.per_image:
-        files.check_output_file('--per-image', args.per_image)
-        inputs = [args.predictions, args.labels]
-        inputs += [os.path.join(os.path.dirname(args.labels), label.raw_file) for label in labels]
-        if os.path.exists(args.per_image) and any(os.path.exists(path) and os.path.samefile(args.per_image, path)
-                                                  for path in inputs):
-            raise InputError(f'--per-image {args.per_image}: is an input itself; give another name')
-    if args.worst:
-        files.make_output_folder(args.worst)
-        # The photos of a prepared folder are called 0000.png as well.
-        folders = {os.path.dirname(os.path.join(os.path.dirname(args.labels), label.raw_file)) for label in labels}
-        for folder in folders:
-            if os.path.realpath(folder) == os.path.realpath(args.worst):
-                raise InputError(f'--worst {args.worst}: holds the photos themselves; give another folder')
-
-
 def find_photo_size(labels, labels_path):
     """-> (width, height) of the first label's photo, DEFAULT_PHOTO_SIZE if it is not there"""
     path = tusimple.photo_path(os.path.dirname(labels_path), labels[0])
@@ -362,7 +332,7 @@ def report_curve(path, photos, measure):
     if path.lower().endswith('.png'):
         files.write_file(path, precision_recall.draw_curve(points, measure), follow_links=True)
     else:
-        write_csv(path, points)
+        evaluation_report.write_csv(path, precision_recall.Point._fields, points)
     best = precision_recall.best_point(points)
     print(f'best F1 {best.f1:.4f} of lanes with a confidence of {best.threshold:.4f} and above: '
           f'precision {best.precision:.4f}, recall {best.recall:.4f}')
@@ -372,29 +342,26 @@ def main():
     args = parse_args()
     labels = read_all(args.labels)
     predictions = read_all(args.predictions, need_h_samples=False)
-    check_outputs(args, labels)
+    photos = [os.path.join(os.path.dirname(args.labels), label.raw_file) for label in labels]
+    inputs = [args.predictions, args.labels, *photos]
+    evaluation_report.check_outputs(args.per_image, args.worst, inputs, photos)
+    if args.precision_recall:
+        evaluation_report.check_output_file('--precision-recall', args.precision_recall, inputs)
 
-    rows, draw = (score_culane if args.measure == 'culane' else score_tusimple)(args, predictions, labels)
+    measure = score_culane if args.measure == 'culane' else score_tusimple
+    rows, draw_photo = measure(args, predictions, labels)
     if args.per_image:
-        write_csv(args.per_image, rows)
-    status = 0
+        evaluation_report.write_csv(args.per_image, rows[0]._fields, rows)
     if args.worst:
         prediction_of = {record.raw_file: record for record in predictions}
         label_of = {record.raw_file: record for record in labels}
-        for rank, row in enumerate(rows[:args.worst_num]):
+
+        def draw(row):
             label = label_of[row.raw_file]
-            try:
-                photo = files.read_image(tusimple.photo_path(os.path.dirname(args.labels), label))
-            except InputError as error:
-                command_line.warn(f'not drawn: {error}')
-                status = 1
-                continue
-            picture = draw(photo, prediction_of[row.raw_file], label, row)
-            files.write_image(os.path.join(args.worst, f'{rank:04d}.png'), picture)
-        ours = min(len(rows), args.worst_num)
-        command_line.warn_of_others(args.worst, [name for name in os.listdir(args.worst)
-                                                 if re.fullmatch(r'\d{4,}\.png', name) and int(name[:-4]) >= ours])
-    return status
+            photo = files.read_image(tusimple.photo_path(os.path.dirname(args.labels), label))
+            return draw_photo(photo, prediction_of[row.raw_file], label, row)
+
+        return evaluation_report.draw_worst(args.worst, draw, rows[:args.worst_num])
 
 
 if __name__ == '__main__':

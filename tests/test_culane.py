@@ -27,19 +27,14 @@ def upright(x, rows=60):
 def plain_mask(lane, h_samples, size):
     """The pixels of the canvas within 15 px of a lane. -> bool [h, 1640]"""
     scale = 1640 / size[0]
-    y, x = np.mgrid[:round(size[1] * scale), :1640]
-    pixels = np.stack([x, y], -1).astype(np.float64)
-    points = [scale * np.array(point) for point in zip(lane, h_samples) if point[0] >= 0]
-    mask = np.zeros(x.shape, bool)
-    for a, b in zip(points, points[1:]):
-        along = np.clip((pixels - a) @ (b - a) / ((b - a) @ (b - a)), 0, 1)[..., None]
-        mask |= np.linalg.norm(pixels - a - along * (b - a), axis=-1) <= 15
+    y, x = np.ogrid[:round(size[1] * scale), :1640]
+    points = [(scale * x, scale * y) for x, y in zip(lane, h_samples) if x >= 0]
+    mask = np.zeros([y.size, x.size], bool)
+    for (ax, ay), (bx, by) in zip(points, points[1:]):
+        dx, dy = bx - ax, by - ay
+        along = np.clip(((x - ax) * dx + (y - ay) * dy) / (dx ** 2 + dy ** 2), 0, 1)
+        mask |= (x - ax - along * dx) ** 2 + (y - ay - along * dy) ** 2 <= 15 ** 2
     return mask
-
-
-def plain_iou(one, other, h_samples, size):
-    one, other = (plain_mask(lane, h_samples, size) for lane in (one, other))
-    return (one & other).sum() / max((one | other).sum(), 1)
 
 
 def plain_hits(ious):
@@ -54,12 +49,13 @@ def plain_hits(ious):
 @pytest.mark.parametrize('size', [(1640, 590), (820, 295), (1280, 720)])
 def test_ious_are_those_of_distances_to_the_pieces(size):
     rng = np.random.default_rng(0)
-    rows = np.linspace(size[1] // 3, size[1] - 1, 12).round()
+    rows = np.linspace(size[1] // 3, size[1] - 1, 8).round()
     labels = [size[0] * (rng.uniform(.3, .7) + rng.uniform(-.4, .4) * (rows / size[1] - .3)) for _ in range(2)]
-    labels[1][4:7] = -2  # joined across
+    labels[1][3:5] = -2  # joined across
     predictions = [np.where(lane >= 0, lane + rng.normal(0, 6) * size[0] / 1640, -2) for lane in labels] + [labels[0]]
     ious = culane.lane_ious(predictions, labels, rows, size)
-    plain = [[plain_iou(one, other, rows, size) for other in predictions] for one in labels]
+    masks, others = ([plain_mask(lane, rows, size) for lane in lanes] for lanes in (labels, predictions))
+    plain = [[(one & other).sum() / (one | other).sum() for other in others] for one in masks]
     assert np.abs(ious - plain).max() < 0.04 and ious[0, 2] == 1
 
 
@@ -102,8 +98,9 @@ def test_an_iou_of_half_is_no_hit():
 
 
 def test_a_single_point_counts_and_is_no_hit_and_an_absent_lane_does_not_count():
-    record = culane.without_absent(tusimple.Record('a', [upright(5, 1), upright(-2), upright(70)], ROWS, ids=[1, 2, 3]))
-    assert len(record.lanes) == 2 and record.ids == [1, 3]
+    record = culane.without_absent(tusimple.Record('a', [upright(5, 1), upright(-2), upright(70)], ROWS, ids=[1, 2, 3],
+                                                   confidence=[.1, .2, .3]))
+    assert len(record.lanes) == 2 and record.ids == [1, 3] and record.confidence == [.1, .3]
     ious = culane.lane_ious(record.lanes, record.lanes, ROWS, SIZE)
     assert ious.tolist() == [[0, 0], [0, 1]]
 
