@@ -16,15 +16,19 @@ def check_outputs(per_image, worst, inputs, pictures):
     Raises InputError if a folder is not writable or an output would overwrite an input.
     """
     if per_image:
-        files.check_output_file('--per-image', per_image)
-        if os.path.exists(per_image) and any(os.path.exists(path) and os.path.samefile(per_image, path)
-                                             for path in inputs):
-            raise InputError(f'--per-image {per_image}: is an input itself; give another name')
+        check_output_file('--per-image', per_image, inputs)
     if worst:
         # The pictures of a prepared folder are called 0000.png as well.
         if os.path.realpath(worst) in map(os.path.realpath, {os.path.dirname(path) for path in pictures}):
             raise InputError(f'--worst {worst}: holds the pictures that are scored; give another folder')
         files.make_output_folder(worst)
+
+
+def check_output_file(flag, path, inputs):
+    """Makes the folder of a file that a flag names. Raises InputError as check_outputs does."""
+    files.check_output_file(flag, path)
+    if os.path.exists(path) and any(os.path.exists(other) and os.path.samefile(path, other) for other in inputs):
+        raise InputError(f'{flag} {path}: is an input itself; give another name')
 
 
 def write_csv(path, header, rows):

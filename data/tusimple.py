@@ -5,7 +5,8 @@ A folder holds `label_data_*.json`, one JSON object per line, and the photos tha
     {"lanes": [[x, x, ...], ...], "h_samples": [y, y, ...], "raw_file": "clips/.../20.jpg"}
 
 Each lane gives its x, in pixels of the photo, at each y of h_samples, and -2 where it does not exist.
-Predictions have a `run_time` in milliseconds as well, frames of a video `ids`, one number per lane.
+Predictions have a `run_time` in milliseconds as well, and may have a `confidence`, a number from 0 to 1 per lane.
+Frames of a video have `ids`, a whole number per lane.
 Source: github.com/TuSimple/tusimple-benchmark.
 """
 
@@ -45,6 +46,7 @@ class Record:
     source: 'file:line' where it was read, for messages
     run_time: ms that a prediction took; None in labels
     ids: of a frame of a video, list of int, [lanes]: the number that a lane has in all frames; elsewhere None
+    confidence: list of float from 0 to 1, [lanes], of a prediction; None where it is not known
     """
     raw_file: str
     lanes: list
@@ -52,6 +54,7 @@ class Record:
     source: str = ''
     run_time: float = None
     ids: list = None
+    confidence: list = None
 
 
 def find_label_files(folder):
@@ -125,7 +128,11 @@ def _parse(line, source, need_lanes, need_h_samples):
     if ids is not None and not (isinstance(ids, list) and len(ids) == len(lanes)
                                 and all(type(number) is int and 0 <= number < 2 ** 31 for number in ids)):
         raise InputError('ids are not one whole number per lane')
-    return Record(raw_file, lanes, h_samples or [], source, run_time, ids)
+    confidence = values.get('confidence') if need_lanes else None
+    if confidence is not None and not (isinstance(confidence, list) and len(confidence) == len(lanes)
+                                       and all(_is_number(value, 1) and value >= 0 for value in confidence)):
+        raise InputError('confidence is not one number from 0 to 1 per lane')
+    return Record(raw_file, lanes, h_samples or [], source, run_time, ids, confidence)
 
 
 def _is_path(text):
@@ -178,6 +185,8 @@ def write_records(path, records, follow_links=False):
                   'raw_file': record.raw_file}
         if record.ids is not None:
             values['ids'] = list(record.ids)
+        if record.confidence is not None:
+            values['confidence'] = list(record.confidence)
         if record.run_time is not None:
             values['run_time'] = record.run_time
         lines.append(json.dumps(values, default=lambda array: array.tolist(), allow_nan=False) + '\n')
