@@ -118,8 +118,9 @@ def parse_flags(argv):
                             'instance, and embedding_NNNN.png, its first three dimensions as colours.')
     group.add_argument('--json', metavar='FILE',
                        help='Write the lanes in the format of the TuSimple benchmark, one line per photo: '
-                            'raw_file, lanes and h_samples in pixels, run_time in ms (network, clustering and lanes); '
-                            'for a video also ids, a number per lane that it keeps from frame to frame.')
+                            'raw_file, lanes and h_samples in pixels, run_time in ms (network, clustering and lanes), '
+                            'confidence per lane from 0 to 1; for a video also ids, a number per lane that it keeps '
+                            'from frame to frame.')
     group = parser.add_argument_group('export')
     group.add_argument('--export', metavar='DIR',
                        help='Write the network as a SavedModel into a new folder, for TensorFlow Serving, '
@@ -395,7 +396,8 @@ def write_pictures(photo, flags, to_video):
 def to_records(photos, with_ids):
     """The lanes of photos, x to a hundredth of a pixel. with_ids: for frames of a video -> list of tusimple.Record"""
     return [tusimple.Record(photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
-                            run_time=round(photo.run_time, 3), ids=photo.lane_ids if with_ids else None)
+                            run_time=round(photo.run_time, 3), ids=photo.lane_ids if with_ids else None,
+                            confidence=np.round(photo.confidences, 4).tolist())
             for photo in photos]
 
 
