@@ -277,18 +277,19 @@ def embed_photo(photo, embed, conventions, modeldir):
 
 # ---- From embeddings to lanes ----------------------------------------------------------------------------------------
 
-def find_lanes(photo, bandwidth, margins, max_lanes, min_confidence):
+def find_lanes(photo, conventions, bandwidth=None, max_lanes=5, min_confidence=0.):
     """Sets photo.ids, the instances, and photo.lanes, a line through each of those that are lanes. -> photo
 
-    bandwidth: of mean shift; margins: (delta_v, delta_d) of the loss; both in units of the embedding
+    conventions: of the model; bandwidth: of mean shift, by default theirs
     max_lanes, min_confidence: which lanes are kept, see tusimple_lanes.lanes_and_confidences
     """
     if photo.error is None:
         height, width = photo.image.shape[:2]
         if photo.h_samples is None:
             photo.h_samples = default_rows(height)
+        bandwidth, margins = bandwidth or conventions.bandwidth, (conventions.delta_v, conventions.delta_d)
         start = time.perf_counter()
-        foreground = None if photo.foreground is None else photo.foreground > 0.5
+        foreground = None if photo.foreground is None else photo.foreground >= conventions.foreground_threshold
         photo.ids = clustering.instance_ids(photo.embedding, bandwidth, margins, foreground)
         clustered = time.perf_counter()
         certainty = clustering.pixel_confidence(photo.embedding, photo.ids, margins[0], photo.foreground)
@@ -485,8 +486,6 @@ def main(argv=None, architecture=None):
     quiet.import_tensorflow()
     embed, conventions = load_network(flags.modeldir, architecture)
     width, height = conventions.image_size
-    bandwidth = flags.bandwidth or conventions.bandwidth
-    margins = conventions.delta_v, conventions.delta_d
     embed(np.zeros([1, height, width, 3], np.uint8))   # the first call plans the graph; the next are timed
 
     start = time.perf_counter()
@@ -496,7 +495,7 @@ def main(argv=None, architecture=None):
         output = video.Writer(video_path, clip.size, clip.fps, [flags.codec] if flags.codec else video.CODECS)
 
     def find(photo):
-        return find_lanes(photo, bandwidth, margins, flags.max_lanes, flags.min_confidence)
+        return find_lanes(photo, conventions, flags.bandwidth, flags.max_lanes, flags.min_confidence)
 
     def write(photo):
         return write_pictures(photo, flags, bool(output))
@@ -545,7 +544,7 @@ def main(argv=None, architecture=None):
     if scattered:
         command_line.warn(f'the embedding of {scattered} of {len(done)} pictures is scattered, which is taken for '
                           f'background alone: train {flags.modeldir} for longer, or give a --bandwidth above '
-                          f'{bandwidth:g}')
+                          f'{flags.bandwidth or conventions.bandwidth:g}')
     if done:
         if flags.json:
             tusimple.write_records(flags.json, to_records(done, bool(clip)), follow_links=True)

@@ -56,16 +56,17 @@ RESUME = 'resume'             # folder of training states within --outdir
 VALIDATION = 'validation'     # folder within --logdir of what belongs to epochs, where the rest belongs to steps
 # Mean nothing with --semantic.
 EMBEDDING_FLAGS = ('var', 'dist', 'reg', 'background_weight', 'foreground_weight', 'dvar', 'ddist', 'feature_dim',
-                   'bandwidth')
+                   'foreground_threshold', 'bandwidth')
 # What --recipe stands for, in the place of the defaults.
 RECIPES = {
     '2018': {},
     'fast': {'batch_size': 4, 'image_size': (512, 256), 'schedule': 'cosine', 'learning_rate': 3e-3, 'reg': 0.001,
-             'background_weight': 6.0, 'foreground_weight': 5.0, 'bandwidth': 0.75},
+             'background_weight': 6.0, 'foreground_weight': 5.0, 'foreground_threshold': 0.3, 'bandwidth': 0.75},
 }
 # What a training that starts from a model takes over from it: flags, and what its conventions call them.
 TAKEN_OVER = {'dvar': 'delta_v', 'ddist': 'delta_d', **{name: name for name in (
-    'image_size', 'feature_dim', 'bandwidth', 'var', 'dist', 'reg', 'background_weight', 'foreground_weight')}}
+    'image_size', 'feature_dim', 'bandwidth', 'var', 'dist', 'reg', 'background_weight', 'foreground_weight',
+    'foreground_threshold')}}
 AUGMENTATION = {'road': augmentation.augment, 'any': augmentation_any.augment}
 TERMS = ('var', 'dist', 'reg', 'foreground')   # of the loss, of those that there are
 MAX_SKIPPED = 3               # steps in a row whose loss or gradient is not finite
@@ -121,6 +122,10 @@ def parse_flags(argv=None):
                          metavar=('W', 'H'), help='Width and height that photos are resized to, in px; multiples of 8.')
     network.add_argument('--feature-dim', type=command_line.positive_int, default=3,
                          help='Number of dimensions of the embedding.')
+    network.add_argument('--foreground-threshold', type=command_line.share, default=0.5,
+                         help='Probability from which on validation and inference take a pixel for foreground; it is '
+                              'recorded like the bandwidth. The pixels of thin or worn lines are rarely surer than '
+                              '0.5.')
     network.add_argument('--bandwidth', type=command_line.bandwidth, default=0.7,
                          help='Bandwidth of mean shift in validation, a distance in the embedding. It is recorded '
                               'beside the weights, and inference uses it.')
@@ -294,7 +299,8 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         normalisation=of_chief['normalisation'], feature_dim=2 if flags.semantic else flags.feature_dim,
         head_activation='none', batch_statistics=False, dropout_at_inference=False, delta_v=flags.dvar,
         delta_d=flags.ddist, bandwidth=flags.bandwidth, kind=flags.kind, var=flags.var, dist=flags.dist, reg=flags.reg,
-        background_weight=flags.background_weight, foreground_weight=flags.foreground_weight)
+        background_weight=flags.background_weight, foreground_weight=flags.foreground_weight,
+        foreground_threshold=flags.foreground_threshold)
     conventions.check('the flags')
     if not (flags.semantic or flags.background_weight or flags.foreground_weight or flags.kind == 'any'):
         raise InputError('--background-weight: at 0 nothing tells the background; give a --foreground-weight')
@@ -699,7 +705,8 @@ def can_be_clustered(output, label, flags):
         distances[:, background] = np.inf
     right = distances.argmin(1) == own
     if probability is not None:
-        right = np.where(label == 0, probability.ravel() <= 0.5, right & (probability.ravel() > 0.5))
+        foreground = probability.ravel() >= flags.foreground_threshold
+        right = np.where(label == 0, ~foreground, right & foreground)
     elif not flags.background_weight:
         right |= label == 0
     return all(not part.any() or right[part].mean() > 0.5 for part in (label == 0, label != 0))
@@ -711,7 +718,10 @@ def find_instances(output, flags, label):
     label: [h, w], whose foreground is taken where nothing in the output tells it.
     """
     embedding, probability = clustering.split_output(output, flags.feature_dim)
-    foreground = probability > 0.5 if probability is not None else None if flags.background_weight else label > 0
+    if probability is not None:
+        foreground = probability >= flags.foreground_threshold
+    else:
+        foreground = None if flags.background_weight else label > 0
     return clustering.instance_ids(embedding, flags.bandwidth, (flags.dvar, flags.ddist), foreground)
 
 

@@ -46,7 +46,7 @@ NUM_CLASSES = 12  # of ENet's own last layer, `fullconv`; the heads do not use i
 HEAD = 'transfer_layer/conv2d_transpose'  # of a model, below its scope: Instance/ or Semantic/
 # What TensorFlow raises, by one reader or another, about a file that is damaged or not a checkpoint.
 CHECKPOINT_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError)
-SINCE_VERSION_2 = ('kind', 'var', 'dist', 'reg', 'background_weight', 'foreground_weight')   # of conventions
+SINCE_VERSION_2 = ('kind', 'var', 'dist', 'reg', 'background_weight', 'foreground_weight', 'foreground_threshold')
 MOVING_AVERAGE = re.compile(r'ENet/.*/moving_(mean|variance)$')
 
 
@@ -72,6 +72,7 @@ class Conventions:
     reg: float = 1.0
     background_weight: float = 1.0    # of the background in L_var; at 0 it is no instance of the embedding at all
     foreground_weight: float = 0.0    # of the foreground head's loss; at 0 there is no such head
+    foreground_threshold: float = 0.5   # probability from which on a pixel is foreground
     version: int = 2
 
     @property
@@ -107,6 +108,8 @@ class Conventions:
         for name in ('var', 'dist', 'reg', 'background_weight', 'foreground_weight'):
             value = getattr(self, name)
             need(type(value) in (int, float) and 0 <= value < math.inf, name, 'a number of 0 or above')
+        need(type(self.foreground_threshold) in (int, float) and 0 <= self.foreground_threshold <= 1,
+             'foreground_threshold', 'a number from 0 to 1')
         need(self.head == 'Instance' or not self.foreground_weight, 'foreground_weight', '0, as of a semantic model')
 
 
@@ -589,7 +592,7 @@ def check_settings(resume, given):
         if not isinstance(before, dict):
             raise ValueError
         # Of a training that was begun before these flags were there.
-        before = {'kind': 'road', 'foreground_weight': 0.0, **before}
+        before = {'kind': 'road', 'foreground_weight': 0.0, 'foreground_threshold': 0.5, **before}
     except (InputError, ValueError, RecursionError):
         raise InputError(f'{path}: cannot be read, so that the training cannot go on; start over with --fresh')
     different = differences(before, given)
