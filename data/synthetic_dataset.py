@@ -191,7 +191,7 @@ def parse_flags():
                         help='Seed of everything random; another seed gives other scenes.')
     work = parser.add_argument_group('work')
     work.add_argument('--workers', type=command_line.positive_int, default=os.cpu_count(),
-                      help='How many processes paint; the files do not depend on it.')
+                      help='How many processes paint, at most one per core; the files do not depend on it.')
     flags = parser.parse_args()
     if flags.drive and flags.drive > MAX_DRIVE:
         parser.error(f'argument --drive: {flags.drive:g} is more than {MAX_DRIVE} seconds')
