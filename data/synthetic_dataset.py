@@ -151,6 +151,7 @@ def end_with_parent():
 def write_all(write, num, workers, unit):
     """Calls write(index) for 0 .. num - 1, several at a time. -> what it returns, in order"""
     context = multiprocessing.get_context('spawn')  # a forked OpenCV may hang
+    sys.warnoptions.append('ignore:resource_tracker')  # what Python's own helper prints if this process is killed
     # More processes than cores would only take memory.
     pool = concurrent.futures.ProcessPoolExecutor(min(workers, num, os.cpu_count()), context, start_worker)
     try:
