@@ -129,11 +129,11 @@ def parse_flags(argv):
                             'of 8 in size, to `embedding`, float32 [b, h, w, feature_dim]. The folder holds '
                             'conventions.json as well.')
     group = parser.add_argument_group('speed')
-    group.add_argument('--workers', type=command_line.non_negative_int,
-                       help='Number of threads that cluster and write while the network runs on the next photos. '
-                            'With 0 each photo is finished before the next begins, so that the times are those of an '
-                            'undisturbed machine: the default with --json, which records them. Otherwise the default '
-                            'is the number of cores, at most 8.')
+    group.add_argument('--workers', type=functools.partial(command_line.workers, least=0),
+                       help='Number of threads that cluster and write while the network runs on the next photos, at '
+                            'most 4 per core. With 0 each photo is finished before the next begins, so that the times '
+                            'are those of an undisturbed machine: the default with --json, which records them. '
+                            'Otherwise the default is the number of cores, at most 8.')
     flags = parser.parse_args(argv)
     if flags.workers is None:
         flags.workers = 0 if flags.json else min(os.cpu_count() or 1, 8)

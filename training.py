@@ -154,8 +154,8 @@ def parse_flags(argv=None):
                              'into training and validation photos is always that of seed 42.')
 
     running = parser.add_argument_group('running')
-    running.add_argument('--workers', type=command_line.positive_int, default=2,
-                         help='Number of threads that load photos.')
+    running.add_argument('--workers', type=command_line.workers, default=2,
+                         help='Number of threads that load photos, at most 4 per core.')
     running.add_argument('--cache', type=number, default=2.0,
                          help='Memory for decoded photos, in GiB; with 0 photos are decoded anew in each epoch.')
     running.add_argument('--keep', type=command_line.positive_int, default=3,

@@ -422,6 +422,9 @@ def export_model(rebuild_graph, checkpoint_dir, export_dir):
 
     rebuild_graph: the function of inference.py; export_dir: new or empty; it appears whole or not at all. Raises
     InputError if the checkpoint cannot be used or the folder cannot be written.
+
+    Another runtime rounds otherwise, and may so find another pixel of a pooling window to be the largest: in TFLite one
+    or two of 262,144 on 6 of 20 photos, with a deviation of 1e-2 of the largest value around them, 2e-6 elsewhere.
     """
     conventions = read_conventions(checkpoint_dir)
     folder = os.path.realpath(export_dir)
@@ -810,6 +813,8 @@ POLL = 0.01        # seconds between two looks at whether the others are ready
 PATIENCE = 10.     # seconds of waiting before a member says whom it waits for,
 REMINDER = 60.     # and then says it again
 LINGER = 20.       # seconds that a parameter server stays at most when the others should be leaving
+ANSWER = 3.        # seconds in which a server answers a new connection
+HTTP2_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])   # the frame with which both ends of a connection begin
 GONE = (tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
         tf.errors.FailedPreconditionError, tf.errors.NotFoundError, tf.errors.UnavailableError)
 
@@ -928,8 +933,8 @@ class Member:
         for name in names:
             host, port = self.addresses[name].rsplit(':', 1)
             try:
-                socket.create_connection((host.strip('[]'), int(port)), timeout=1.).close()
-                reached = name in self._identified or self._identify(name)
+                with socket.create_connection((host.strip('[]'), int(port)), timeout=1.) as connection:
+                    reached = name in self._identified or _answers(connection) and self._identify(name)
             except (OSError, UnicodeError):   # the latter for what can be no host
                 reached = False
             if not reached:
@@ -1001,6 +1006,13 @@ class Member:
         for index, server in enumerate(self.servers):
             if not self.silent([server]):
                 self.run(lambda index=index: _departures(index).enqueue(f'{self.name} {how}'))
+
+
+def _answers(connection):
+    """-> whether a server of HTTP/2, as TensorFlow's is, answers a new connection; a session would wait far longer"""
+    connection.settimeout(ANSWER)
+    connection.sendall(b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + HTTP2_SETTINGS)
+    return connection.recv(9)[3:4] == HTTP2_SETTINGS[3:4]
 
 
 def _name(job, index):

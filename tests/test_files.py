@@ -1,5 +1,6 @@
 """data/files.py: pictures read and refused, files written whole or not at all, folders made and listed."""
 import os
+import re
 import stat
 import struct
 import zlib
@@ -31,8 +32,8 @@ def save(path, data):
     return str(path)
 
 
-def encoded(extension, array):
-    return cv2.imencode(extension, array)[1].tobytes()
+def encoded(extension, array, parameters=()):
+    return cv2.imencode(extension, array, parameters)[1].tobytes()
 
 
 # ---- Reading ---------------------------------------------------------------------------------------------------------
@@ -115,6 +116,59 @@ def test_cut_off_jpeg_with_an_end_marker_is_refused_silently(tmp_path, parameter
     with pytest.raises(InputError, match='a.jpg: is (cut off|damaged)'):
         files.read_image(save(tmp_path / 'a.jpg', data))
     assert capfd.readouterr() == ('', '')
+
+
+def noisy_photo(seed=0):
+    return photo(200, 200) // 2 + np.random.default_rng(seed).integers(0, 128, (200, 200, 3), np.uint8)
+
+
+def test_jpeg_that_is_cut_within_one_of_its_scans_is_refused_silently(tmp_path, capfd):
+    data = encoded('.jpg', noisy_photo(), JPEGS['of many scans'])
+    scans = [found.end() for found in re.finditer(rb'\xff\xda', data)] + [data.index(b'\xff\xd9')]
+    cuts = [first + (end - first) * part // 10 for first, end in zip(scans, scans[1:]) for part in (5, 7, 9)]
+    for cut in cuts + list(range(len(data) - 20, len(data) - 3)):
+        path = save(tmp_path / 'a.jpg', data[:cut].rstrip(b'\xff') + b'\xff\xd9')
+        with pytest.raises(InputError, match='a.jpg: is (cut off|damaged)'):
+            files.read_image(path)
+    with pytest.raises(InputError, match='a.jpg: is cut off'):   # within the second scan, which others follow
+        files.read_image(save(tmp_path / 'a.jpg', data[:scans[1] + 50] + data[data.index(b'\xff\xc4', scans[1]):]))
+    assert capfd.readouterr() == ('', '')
+
+
+@pytest.mark.parametrize('kind', ['of many scans', 'with restarts'])
+def test_damaged_jpeg_prints_nothing(tmp_path, kind, capfd):
+    rng = np.random.default_rng(0)
+    sound = encoded('.jpg', noisy_photo(), JPEGS[kind])
+    for _ in range(30):
+        data = bytearray(sound)
+        place = rng.integers(sound.index(b'\xff\xda') + 14, len(sound) - 20)
+        data[place:place + 16] = bytes(16)
+        try:
+            assert files.read_image(save(tmp_path / 'a.jpg', bytes(data))).shape == (200, 200, 3)
+        except InputError as error:
+            assert 'a.jpg: is ' in str(error)
+    assert capfd.readouterr() == ('', '')
+
+
+@pytest.mark.parametrize('kind', JPEGS)
+@pytest.mark.parametrize('order', '<>', ids=['little', 'big'])
+def test_jpegs_are_turned_as_opencv_turns_them(tmp_path, kind, order):
+    data = encoded('.jpg', photo(32, 64), JPEGS[kind])
+    for orientation in range(10):
+        exif = b'Exif\0\0' + {'<': b'II*\0', '>': b'MM\0*'}[order] + struct.pack(
+            f'{order}IHHHIHHI', 8, 1, 0x112, 3, 1, orientation, 0, 0)
+        turned = data[:2] + b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif + data[2:]
+        expected = cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        read = files.read_image(save(tmp_path / 'a.jpg', turned))
+        assert read.shape == expected.shape and (read == expected).all(), orientation
+
+
+@pytest.mark.parametrize('kind', [{}, {'progressive': True}, {'restart_marker_blocks': 3}], ids=str)
+def test_jpegs_of_printing_inks_are_read_as_opencv_reads_them(tmp_path, kind):
+    inks = np.random.default_rng(0).integers(0, 256, (40, 50, 4), np.uint8)
+    PIL.Image.fromarray(inks, 'CMYK').save(tmp_path / 'a.jpg', **kind)
+    expected = cv2.imread(str(tmp_path / 'a.jpg'))
+    assert (files.read_image(str(tmp_path / 'a.jpg')) == expected[..., ::-1]).all()
 
 
 @pytest.mark.parametrize('header, reason', [

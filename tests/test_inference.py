@@ -558,7 +558,7 @@ def test_more_workers_than_the_system_allows_are_refused(colour_network, run_scr
     start, started = threading.Thread.start, []
 
     def start_few(thread):
-        if len(started) == 10:
+        if len(started) == 5:
             raise RuntimeError("can't start new thread")
         started.append(thread)
         start(thread)
