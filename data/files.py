@@ -16,7 +16,6 @@ import zlib
 
 import cv2
 import numpy as np
-import PIL.Image
 
 from data.command_line import InputError
 
@@ -95,23 +94,26 @@ def read_label(path):
     their indices. In coloured pictures, each colour but black is an instance. Alpha is dropped.
     Raises InputError as read_image does, and if a label has more than MAX_LABEL_COLOURS colours.
     """
-    data = _read_checked(path)
-    if data.startswith(b'\x89PNG') and data[25] == 3:   # the type of colour
-        return _palette_indices(path, data)
-    label = _decode(path, data, cv2.IMREAD_UNCHANGED)
+    label = _decode(path, _read_checked(path), cv2.IMREAD_UNCHANGED)
     if label.ndim == 3:
+        indices = _palette_indices(path)
+        if indices is not None:
+            return indices
         if (label[..., :1] != label[..., 1:3]).any():
             return _number_colours(path, label)
         label = np.ascontiguousarray(label[..., 0])
     return label
 
 
-def _palette_indices(path, data):
-    """-> uint8 [h, w]. OpenCV would replace the indices by their colours, of which two may be the same."""
-    _decode(path, data, cv2.IMREAD_COLOR)   # raises if rows are missing, which Pillow fills with zeros
+def _palette_indices(path):
+    """-> uint8 [h, w], None if a sound picture is not a PNG with a palette, which OpenCV replaces by its colours"""
+    import PIL.Image   # takes a moment, and few labels need it
+    data = read_file(path, MAX_FILE_BYTES)
+    if not data.startswith(b'\x89PNG') or data[25:26] != b'\x03':   # the type of colour
+        return None
     try:
-        return np.array(PIL.Image.open(io.BytesIO(data)))
-    except (OSError, SyntaxError, ValueError):
+        return np.array(PIL.Image.open(io.BytesIO(_check_png(data))))
+    except (IndexError, OSError, SyntaxError, ValueError):
         raise InputError(f'{path}: is damaged and cannot be decoded')
 
 

@@ -117,7 +117,7 @@ def failure(outcome, words):
 
 @pytest.mark.parametrize('folder, words', [
     ('absent', 'absent: no such folder'), ('empty', 'empty: holds no plantNNN_rgb.png'),
-    ('note', 'note: is not a folder'), ('bad', 'bad: none of 1 plants can be used; the first problem: ')])
+    ('note', 'note: is not a folder'), ('bad', 'bad: none of 1 photos can be used; the first problem: ')])
 def test_nothing_usable_is_an_error_and_makes_nothing(tmp_path, run_script, folder, words):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'note').write_text('text')

@@ -82,7 +82,7 @@ def test_tasks_without_lanes_are_read_when_lanes_are_not_needed(tmp_path):
 
 
 def test_a_line_too_long_is_passed_over_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(tusimple, 'MAX_LINE_BYTES', len(line()) + 1)
+    monkeypatch.setattr(tusimple, '_MAX_LINE_BYTES', len(line()) + 1)
     path, records, problems = read(tmp_path, line(), line(raw_file='b' * 1000), line(), line() + '  ')
     assert [record.source for record in records] == [f'{path}:1', f'{path}:3']
     assert len(problems) == 2 and problems[0].startswith(f'{path}:2: is longer than')
