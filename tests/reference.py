@@ -91,9 +91,14 @@ def torch_enet(weights):
 
 
 def torch_step(weights, learning_rate):
-    """A training step of plain_enet and a new head in PyTorch, for its speed. -> function of (photos, labels)
+    """A training step of plain_enet and a new head in PyTorch, for its speed.
 
-    weights: see torch_enet. photos: uint8 [b, h, w, 3], labels: int32 [b, h, w].
+    As in training.py: statistics of the batch, spatial dropout, the discriminative loss and weight decay, gradients
+    clipped to a norm of 5, Adam. Photos and weights lie in memory channels last, and Adam is the fused one, which are
+    PyTorch's faster ways.
+
+    weights: see torch_enet
+    -> function of photos, uint8 [b, h, w, 3], and labels, int32 [b, h, w], that returns the loss
     """
     import torch
     from torch.nn import functional
@@ -102,7 +107,7 @@ def torch_step(weights, learning_rate):
     trained = [tensor.requires_grad_() for name, tensor in tensors.items() if not re.search('moving_|fullconv', name)]
     head = torch.normal(0, 0.1, [16, 3, 2, 2], requires_grad=True)
     decayed = [head] + [tensor for tensor in trained if tensor.ndim == 4]
-    optimizer = torch.optim.Adam([head, *trained], learning_rate)
+    optimizer = torch.optim.Adam([head, *trained], learning_rate, fused=True)
 
     def step(photos, labels):
         embedding = functional.conv_transpose2d(layers(torch_photos(photos), operations), head, stride=2)
