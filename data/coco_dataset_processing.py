@@ -38,8 +38,8 @@ def parse_args(argv=None):
     parser.add_argument('-o', '--outdir', default=os.path.dirname(os.path.abspath(__file__)),
                         help='Folder to write images/ and labels/ into.')
     parser.add_argument('--categories', metavar='NAME', nargs='+', help='Only instances of these categories.')
-    parser.add_argument('--workers', type=command_line.positive_int, default=os.cpu_count(),
-                        help='Number of threads that decode and encode pictures.')
+    parser.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
+                        help='Number of threads that decode and encode pictures, at most 4 per core.')
     return parser.parse_args(argv)
 
 
