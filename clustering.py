@@ -622,6 +622,16 @@ def _number_from_left(labels, num, x, y):
     return number
 
 
+def number_by_size(ids):
+    """Numbers instances anew, 1, 2, ... from the largest to the smallest. ids: int [h, w], 0 is background -> int32"""
+    size = np.bincount(ids.ravel(), minlength=1)
+    size[0] = 0
+    largest_first = np.argsort(-size, kind='stable')[:np.count_nonzero(size)]
+    number = np.zeros(len(size), np.int32)
+    number[largest_first] = np.arange(1, len(largest_first) + 1)
+    return number[ids]
+
+
 def is_scattered(embedding, bandwidth):
     """Whether an embedding, [h, w, feature_dim], occupies so many bins that instance_ids with margins takes all of it
     for background: the network has hardly begun to learn, or the bandwidth is far too small. -> bool"""

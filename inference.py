@@ -1,9 +1,11 @@
-"""Colours the lanes of road photos, each lane its own colour.
+"""Colours the instances of photos, each its own colour: the lanes of the road, or what else a model was trained on.
 
     python inference.py                                        the shipped model on the shipped photos
     python inference.py --indir photos --outdir results        a folder of your own
     python inference.py --indir drive.mp4 --outdir results     a video, which becomes results/drive.mp4
     python inference.py --indir test_tasks_0627.json --json predictions.json --no-pictures
+    python inference.py --modeldir leaves_model --indir plants --outdir results --masks
+                                               a model of another kind of picture, see training.py --kind
     python inference.py --export lanes/1                       the network alone, for TensorFlow Serving and others
 
 Each photo becomes cluster_NNNN.png, the photo at its own size with every instance coloured and the largest
@@ -14,6 +16,9 @@ out, the others are done, and the exit status is 1.
 A video becomes one video of the same size and frame rate, without sound, with its lanes coloured and their lines
 drawn. A lane keeps its number and its colour from frame to frame. A run that is stopped leaves the frames that were
 done.
+
+A model that was trained with --kind any finds instances, not lanes: they are outlined as well as coloured, the largest
+has the first colour, and in a video each frame has colours of its own.
 """
 from data import command_line
 
@@ -54,18 +59,19 @@ class Photo:
     path: str                      # where it is read from, and its name in messages
     h_samples: list = None         # y in px of lane points; None: TuSimple's, scaled to the photo's height
     image: np.ndarray = None       # uint8 [h, w, 3] RGB
+    given: np.ndarray = None       # uint8 [h, w], 1 in the foreground that --foreground names
     embedding: np.ndarray = None   # float32 [h', w', feature_dim], at the size of the network
     foreground: np.ndarray = None  # float32 [h', w'], probability of being foreground, of a model that tells it
-    ids: np.ndarray = None         # int [h', w']: 0 is background, instances 1, 2, ... from left to right or by track
+    ids: np.ndarray = None         # int [h', w']: 0 is background, lanes 1, 2, ... from left to right or by track
+    num_found: int = None          # lanes, or other instances
     lanes: list = None             # [num_lanes][len(h_samples)] x in px
     confidences: list = None       # [num_lanes] 0 to 1
     lane_ids: list = None          # [num_lanes] int, from 1: the instance that is the lane; of a video its track
-    num_lanes: int = None
     frame: np.ndarray = None       # uint8 [h, w, 3] RGB, what becomes of a frame in the video that is written
     scattered: bool = False        # see clustering.is_scattered
     network_ms: float = None
     clustering_ms: float = None
-    lanes_ms: float = None
+    lanes_ms: float = 0.
     error: InputError = None       # why the photo could not be read; the fields above then keep their defaults
 
     @property
@@ -94,6 +100,10 @@ def parse_flags(argv):
                        help='Bandwidth of mean shift, a distance in embedding space (default: that of the model).')
     group.add_argument('--max-lanes', type=command_line.positive_int, default=5, metavar='N',
                        help='Number of lanes that are kept per photo, the most confident ones.')
+    group.add_argument('--foreground', metavar='DIR',
+                       help='Folder of masks with the names of the photos, PNG, JPEG or BMP of any size, where '
+                            'everything above 0 is foreground, such as id masks: all of it is divided into instances, '
+                            'and nothing else. A model without a background of its own needs it.')
     group.add_argument('--min-confidence', type=command_line.share, default=0.,
                        help='Lanes of less confidence, from 0 to 1, are left out.')
     group = parser.add_argument_group('outputs')
@@ -111,8 +121,8 @@ def parse_flags(argv):
     group.add_argument('--no-pictures', action='store_true', help='Write neither cluster_NNNN.png nor a video.')
     group.add_argument('--masks', action='store_true',
                        help='Write mask_NNNN.png, the instance ids at the size of the photo: 0 is background, '
-                            'instances count 1, 2, ... from left to right; 8 bits per pixel, 16 for more than 255 '
-                            'instances.')
+                            'lanes count 1, 2, ... from left to right, other instances from the largest to the '
+                            'smallest; 8 bits per pixel, 16 for more than 255 instances.')
     group.add_argument('--scatter', action='store_true',
                        help='Write the embedding: scatter_NNNN.png, its pixels as points coloured by '
                             'instance, and embedding_NNNN.png, its first three dimensions as colours.')
@@ -138,8 +148,8 @@ def parse_flags(argv):
     if flags.workers is None:
         flags.workers = 0 if flags.json else min(os.cpu_count() or 1, 8)
     if flags.export:
-        for name in ('json', 'bandwidth', 'draw_lanes', 'frames', 'no_smoothing', 'codec', 'masks', 'scatter',
-                     'no_pictures'):
+        for name in ('json', 'bandwidth', 'foreground', 'draw_lanes', 'frames', 'no_smoothing', 'codec', 'masks',
+                     'scatter', 'no_pictures'):
             if getattr(flags, name) != parser.get_default(name):
                 parser.error(f'argument --{name.replace("_", "-")}: is about photos, and --export reads none')
     if flags.no_pictures and not (flags.json or flags.masks or flags.scatter):
@@ -147,6 +157,8 @@ def parse_flags(argv):
     for name in ('draw_lanes', 'frames', 'codec'):
         if flags.no_pictures and getattr(flags, name):
             parser.error(f'--{name.replace("_", "-")} is about what --no-pictures leaves out: give one of them')
+    flags.about_lanes = [name for name in ('json', 'draw_lanes', 'max_lanes', 'min_confidence', 'no_smoothing')
+                         if getattr(flags, name) != parser.get_default(name)]
     flags.writes_pictures = not flags.no_pictures or flags.masks or flags.scatter
     return flags
 
@@ -206,14 +218,51 @@ def read_task(json_path):
     return photos, problems
 
 
-def read_photo(photo):
-    """Sets photo.image, or photo.error if it cannot be read. -> photo"""
+def base_name(path):
+    """-> the name of a file without folder and extension, by which masks belong to photos"""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def list_masks(folder, photos):
+    """The pictures in --foreground. -> {base_name: [path]}
+
+    Raises InputError if there are none, or if two of the photos have the same name.
+    """
+    names = {}
+    for photo in photos:
+        other = names.setdefault(base_name(photo.path), photo)
+        if other is not photo:
+            raise InputError(f'{photo.path}: has the same name as {other.path}, and --foreground goes by the names')
+    masks = {}
+    for path in files.list_images(folder):
+        masks.setdefault(base_name(path), []).append(path)
+    return masks
+
+
+def read_photo(photo, masks=None):
+    """Sets photo.image, and photo.given if there are masks; or photo.error if they cannot be read. -> photo
+
+    masks: of list_masks
+    """
     if photo.image is None and photo.error is None:   # frames of a video have one or the other
         try:
             photo.image = files.read_image(photo.path)
+            if masks is not None:
+                photo.given = read_mask(photo, masks)
         except InputError as error:
             photo.error = error
     return photo
+
+
+def read_mask(photo, masks):
+    """The foreground of a photo, at the photo's size. -> uint8 [h, w], 0 or 1. Raises InputError."""
+    name = base_name(photo.path)
+    found = masks.get(name, [])
+    if not found:
+        raise InputError(f'{photo.path}: --foreground holds no mask of that name, such as {name}.png')
+    if len(found) > 1:
+        raise InputError(f'{photo.path}: --foreground holds two masks of that name, {found[0]} and {found[1]}')
+    return files.resize_label((files.read_label(found[0]) > 0).astype(np.uint8), photo.image.shape[1::-1])
 
 
 # ---- From photos to embeddings ---------------------------------------------------------------------------------------
@@ -240,8 +289,20 @@ def rebuild_graph(sess, checkpoint_dir, input_image, batch_size, feature_dim, ar
         return utils.build_model(input_image, conventions, architecture=architecture)
 
 
-def load_network(checkpoint_dir, architecture=None):
+def check_model(flags, conventions):
+    """Raises InputError if what the flags ask for is not what a model with these conventions can do."""
+    if conventions.kind == 'any' and flags.about_lanes:
+        raise InputError(f'--{flags.about_lanes[0].replace("_", "-")}: is about lanes, and {flags.modeldir} is a model '
+                         f'of another kind of picture; leave it out')
+    if not (conventions.background_weight or conventions.foreground_weight or flags.foreground):
+        raise InputError(f'{flags.modeldir}: tells instances apart but not from the background; give the foreground of '
+                         f'each photo by --foreground')
+
+
+def load_network(checkpoint_dir, architecture=None, check=lambda conventions: None):
     """The network of a checkpoint as a function. -> (embed, conventions)
+
+    check: called with the conventions before the network is built
 
     embed: from uint8 [b, h, w, 3], RGB at the size of the conventions, to float32 [b, h, w, channels], see
     `rebuild_graph`.
@@ -252,6 +313,7 @@ def load_network(checkpoint_dir, architecture=None):
     import enet
     import utils
     conventions = utils.read_conventions(checkpoint_dir)
+    check(conventions)
     width, height = conventions.image_size
     # On a GPU, XLA may need what is not installed.
     fused = contextlib.nullcontext() if tf.config.list_physical_devices('GPU') else enet.fused_kernels()
@@ -275,30 +337,59 @@ def embed_photo(photo, embed, conventions, modeldir):
     return photo
 
 
-# ---- From embeddings to lanes ----------------------------------------------------------------------------------------
+# ---- From embeddings to instances and lanes --------------------------------------------------------------------------
+
+def find_instances(photo, conventions, bandwidth=None):
+    """Sets photo.ids, the instances. conventions: of the model; bandwidth: of mean shift, by default theirs -> photo"""
+    if photo.error is None:
+        bandwidth, margins = bandwidth or conventions.bandwidth, (conventions.delta_v, conventions.delta_d)
+        start = time.perf_counter()
+        foreground = None
+        if photo.given is not None:
+            foreground, photo.foreground = shrink_mask(photo.given, photo.embedding.shape[1::-1]), None
+        elif photo.foreground is not None:
+            foreground = photo.foreground >= conventions.foreground_threshold
+        photo.ids = clustering.instance_ids(photo.embedding, bandwidth, margins, foreground)
+        if not photo.ids.any():
+            points = photo.embedding if foreground is None else photo.embedding[foreground]
+            photo.scattered = points.size > 0 and clustering.is_scattered(points, bandwidth)
+            if photo.given is not None and not photo.scattered:   # too small for a cluster, but it is foreground
+                photo.ids[foreground] = 1
+        if conventions.kind == 'any':   # the first colours, which differ most, for the largest
+            photo.ids = clustering.number_by_size(photo.ids)
+        photo.num_found = int(photo.ids.max(initial=0))
+        photo.clustering_ms = 1000 * (time.perf_counter() - start)
+    return photo
+
+
+def shrink_mask(mask, size):
+    """A mask at the size of the network, nearest neighbour. mask: uint8 [h, w], 0 or 1 -> bool [h', w'] of size
+
+    If all of it lies between the pixels that are taken, those around it.
+    """
+    small = files.resize_label(mask, size) > 0
+    if not small.any():
+        y, x = np.nonzero(mask)
+        small[y * size[1] // mask.shape[0], x * size[0] // mask.shape[1]] = True
+    return small
+
 
 def find_lanes(photo, conventions, bandwidth=None, max_lanes=5, min_confidence=0.):
-    """Sets photo.ids, the instances, and photo.lanes, a line through each of those that are lanes. -> photo
+    """find_instances, and sets photo.lanes, a line through each of the instances that are lanes. -> photo
 
-    conventions: of the model; bandwidth: of mean shift, by default theirs
     max_lanes, min_confidence: which lanes are kept, see tusimple_lanes.lanes_and_confidences
     """
+    find_instances(photo, conventions, bandwidth)
     if photo.error is None:
         height, width = photo.image.shape[:2]
         if photo.h_samples is None:
             photo.h_samples = default_rows(height)
-        bandwidth, margins = bandwidth or conventions.bandwidth, (conventions.delta_v, conventions.delta_d)
         start = time.perf_counter()
-        foreground = None if photo.foreground is None else photo.foreground >= conventions.foreground_threshold
-        photo.ids = clustering.instance_ids(photo.embedding, bandwidth, margins, foreground)
-        clustered = time.perf_counter()
-        certainty = clustering.pixel_confidence(photo.embedding, photo.ids, margins[0], photo.foreground)
+        certainty = clustering.pixel_confidence(photo.embedding, photo.ids, conventions.delta_v, photo.foreground)
         photo.lanes, photo.confidences = tusimple_lanes.lanes_and_confidences(
             photo.ids, (width, height), photo.h_samples, max_lanes, min_confidence, certainty)
-        photo.num_lanes = len(photo.lanes)
-        photo.lanes_ms = 1000 * (time.perf_counter() - clustered)
-        photo.clustering_ms = 1000 * (clustered - start)
-        photo.scattered = not photo.ids.any() and clustering.is_scattered(photo.embedding, bandwidth)
+        photo.num_found = len(photo.lanes)
+        photo.lanes_ms = 1000 * (time.perf_counter() - start)
         photo.lane_ids = visualization.instances_under(photo.lanes, photo.h_samples, photo.ids, (width, height))
     return photo
 
@@ -365,19 +456,21 @@ def check_export(export_dir):
     files.make_output_folder(os.path.dirname(folder))
 
 
-def write_pictures(photo, flags, to_video):
+def write_pictures(photo, flags, to_video, is_road=True):
     """Writes the pictures of a photo that the flags ask for, and releases its arrays. -> photo
 
-    to_video: sets photo.frame instead of writing cluster_NNNN.png
+    to_video: sets photo.frame instead of writing cluster_NNNN.png; is_road: whether the instances are lanes
     """
     def write(kind, picture):
         files.write_image(os.path.join(flags.outdir, f'{kind}_{photo.number:04d}.png'), picture)
 
     if photo.error is None:
         ids = photo.ids
+        if photo.given is not None and (not flags.no_pictures or flags.masks):
+            ids = visualization.fit_to_foreground(ids, photo.given)
         if not flags.no_pictures:
-            picture = visualization.draw_instances(photo.image, ids)
-            if flags.draw_lanes or to_video:
+            picture = visualization.draw_instances(photo.image, ids, outlined=not is_road)
+            if is_road and (flags.draw_lanes or to_video):
                 picture = visualization.draw_lanes(picture, photo.lanes, photo.h_samples, photo.lane_ids)
             if to_video:
                 photo.frame = picture
@@ -388,9 +481,9 @@ def write_pictures(photo, flags, to_video):
             write('mask', files.resize_label(ids.astype(dtype), photo.image.shape[1::-1]))
         if flags.scatter:
             name = command_line.printable(photo.raw_file).replace('$', r'\$')   # matplotlib takes $ for mathematics
-            write('scatter', visualization.scatter_plot(photo.embedding, ids, f'{name}: {ids.max()} instances'))
+            write('scatter', visualization.scatter_plot(photo.embedding, photo.ids, f'{name}: {ids.max()} instances'))
             write('embedding', visualization.embedding_as_colours(photo.embedding))
-        photo.image = photo.embedding = photo.foreground = photo.ids = None
+        photo.image = photo.given = photo.embedding = photo.foreground = photo.ids = None
     return photo
 
 
@@ -412,20 +505,22 @@ def write_part(json_path, records):
         command_line.warn(error)
 
 
-def print_results(photos, seconds, flags, output):
+def print_results(photos, seconds, flags, output, is_road=True):
     """Prints a line per photo, where they are few, the table of times, and where the results are."""
     times = {'network': [photo.network_ms for photo in photos],
              'clustering': [photo.clustering_ms for photo in photos],
-             'lanes': [photo.lanes_ms for photo in photos],
+             **({'lanes': [photo.lanes_ms for photo in photos]} if is_road else {}),
              'total': [photo.run_time for photo in photos]}
-    num_lanes = sum(photo.num_lanes for photo in photos)
-    if not flags.no_pictures and not output:
+    found, what = [photo.num_found for photo in photos], 'lanes' if is_road else 'instances'
+    if not output and (flags.masks or not flags.no_pictures):
+        kind = 'mask' if flags.no_pictures else 'cluster'
         for photo in photos if len(photos) <= 20 else ():
-            print(f'cluster_{photo.number:04d}.png  {photo.num_lanes} lanes  {command_line.printable(photo.raw_file)}')
+            print(f'{kind}_{photo.number:04d}.png  {photo.num_found} {what}  {command_line.printable(photo.raw_file)}')
     print(f'{"ms per picture":<14}{"median":>8}{"mean":>8}')
     for name, values in times.items():
         print(f'{name:<14}{np.median(values):8.1f}{np.mean(values):8.1f}')
-    print(f'{len(photos):,} pictures, {num_lanes:,} lanes found, '
+    mean = '' if is_road else f' ({np.mean(found):.1f} per picture)'
+    print(f'{len(photos):,} pictures, {sum(found):,} {what} found{mean}, '
           f'{len(photos) / seconds:.1f} frames per second with reading and writing')
     if output:
         print(f'video: {output.path} ({output.codec})')
@@ -476,15 +571,20 @@ def main(argv=None, architecture=None):
         return 0
 
     photos, problems, clip = find_photos(flags.indir)
+    if clip and flags.foreground:
+        raise InputError(f'--foreground {flags.foreground}: goes by the names of photos, and {flags.indir} is a video')
+    masks = list_masks(flags.foreground, photos) if flags.foreground else None
     video_path = None
     if clip and not flags.no_pictures and not flags.frames:
         video_path = os.path.join(flags.outdir, os.path.splitext(os.path.basename(flags.indir))[0] + '.mp4')
-    check_outputs(flags, [flags.indir] if clip else [photo.path for photo in photos], video_path)
+    inputs = [flags.indir] if clip else [photo.path for photo in photos]
+    check_outputs(flags, inputs + sum((masks or {}).values(), []), video_path)
     for problem in problems:
         command_line.warn(problem)
 
     quiet.import_tensorflow()
-    embed, conventions = load_network(flags.modeldir, architecture)
+    embed, conventions = load_network(flags.modeldir, architecture, functools.partial(check_model, flags))
+    is_road = conventions.kind == 'road'
     width, height = conventions.image_size
     embed(np.zeros([1, height, width, 3], np.uint8))   # the first call plans the graph; the next are timed
 
@@ -495,14 +595,16 @@ def main(argv=None, architecture=None):
         output = video.Writer(video_path, clip.size, clip.fps, [flags.codec] if flags.codec else video.CODECS)
 
     def find(photo):
+        if not is_road:
+            return find_instances(photo, conventions, flags.bandwidth)
         return find_lanes(photo, conventions, flags.bandwidth, flags.max_lanes, flags.min_confidence)
 
     def write(photo):
-        return write_pictures(photo, flags, bool(output))
+        return write_pictures(photo, flags, bool(output), is_road)
 
-    stages = [(read_photo, NUM_READERS),
+    stages = [(lambda photo: read_photo(photo, masks), NUM_READERS),
               (lambda photo: embed_photo(photo, embed, conventions, flags.modeldir), NUM_CALLERS)]
-    if clip:
+    if clip and is_road:
         from data import lane_tracking   # SciPy takes most of a second to import
         tracker = lane_tracking.LaneTracker(default_rows(clip.size[1]), clip.fps, not flags.no_smoothing)
         stages += [(find, flags.workers), (lambda photo: track_lanes(photo, tracker), 1), (write, flags.workers)]
@@ -548,7 +650,7 @@ def main(argv=None, architecture=None):
     if done:
         if flags.json:
             tusimple.write_records(flags.json, to_records(done, bool(clip)), follow_links=True)
-        print_results(done, seconds, flags, output)
+        print_results(done, seconds, flags, output, is_road)
         if flags.writes_pictures:
             warn_of_other_results(done, flags.outdir)
     return 1 if problems else 0

@@ -56,7 +56,7 @@ RESUME = 'resume'             # folder of training states within --outdir
 VALIDATION = 'validation'     # folder within --logdir of what belongs to epochs, where the rest belongs to steps
 # Mean nothing with --semantic.
 EMBEDDING_FLAGS = ('var', 'dist', 'reg', 'background_weight', 'foreground_weight', 'dvar', 'ddist', 'feature_dim',
-                   'foreground_threshold', 'bandwidth')
+                   'foreground_threshold', 'coordinates', 'bandwidth')
 # What --recipe stands for, in the place of the defaults.
 RECIPES = {
     '2018': {},
@@ -66,7 +66,7 @@ RECIPES = {
 # What a training that starts from a model takes over from it: flags, and what its conventions call them.
 TAKEN_OVER = {'dvar': 'delta_v', 'ddist': 'delta_d', **{name: name for name in (
     'image_size', 'feature_dim', 'bandwidth', 'var', 'dist', 'reg', 'background_weight', 'foreground_weight',
-    'foreground_threshold')}}
+    'foreground_threshold', 'coordinates')}}
 AUGMENTATION = {'road': augmentation.augment, 'any': augmentation_any.augment}
 TERMS = ('var', 'dist', 'reg', 'foreground')   # of the loss, of those that there are
 MAX_SKIPPED = 3               # steps in a row whose loss or gradient is not finite
@@ -122,6 +122,10 @@ def parse_flags(argv=None):
                          metavar=('W', 'H'), help='Width and height that photos are resized to, in px; multiples of 8.')
     network.add_argument('--feature-dim', type=command_line.positive_int, default=3,
                          help='Number of dimensions of the embedding.')
+    network.add_argument('--coordinates', action='store_true',
+                         help='Make the place of a pixel part of its embedding, so that instances that look alike, as '
+                              'the leaves of a plant do, come apart. Then give --background-weight 0, as a background '
+                              'that is everywhere cannot be one instance.')
     network.add_argument('--foreground-threshold', type=command_line.share, default=0.5,
                          help='Probability from which on validation and inference take a pixel for foreground; it is '
                               'recorded like the bandwidth. The pixels of thin or worn lines are rarely surer than '
@@ -198,6 +202,8 @@ def parse_flags(argv=None):
 
 def flag_text(name, value):
     """A flag as on the command line. -> str"""
+    if isinstance(value, bool):
+        return f'--{name}' if value else f'no --{name}'
     values = value if isinstance(value, (tuple, list)) else [value]
     return ' '.join([f'--{name.replace("_", "-")}', *(f'{each:g}' if isinstance(each, float) else str(each)
                                                      for each in values)])
@@ -300,7 +306,7 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         head_activation='none', batch_statistics=False, dropout_at_inference=False, delta_v=flags.dvar,
         delta_d=flags.ddist, bandwidth=flags.bandwidth, kind=flags.kind, var=flags.var, dist=flags.dist, reg=flags.reg,
         background_weight=flags.background_weight, foreground_weight=flags.foreground_weight,
-        foreground_threshold=flags.foreground_threshold)
+        foreground_threshold=flags.foreground_threshold, coordinates=flags.coordinates)
     conventions.check('the flags')
     if not (flags.semantic or flags.background_weight or flags.foreground_weight or flags.kind == 'any'):
         raise InputError('--background-weight: at 0 nothing tells the background; give a --foreground-weight')
@@ -346,7 +352,8 @@ def train(flags, data, resuming, stop, replica, architecture=None):
             decay=utils.norm_decay(step_32), noise=enet.noise_of_step(tf.stack([seed, step_32])), least=1,
             log=log.append, architecture=architecture)
         output = utils.join_heads([
-            utils.add_transfer_layers_and_initialize(sess, features, depth, scope, start_from, log.append)
+            utils.add_transfer_layers_and_initialize(sess, features, depth, scope, start_from, log.append,
+                                                     conventions.reach(scope))
             for scope, depth in conventions.heads.items()])
         body, *heads = (tf.global_variables(scope=f'{scope}/') for scope in ('ENet', *conventions.heads))
         head = sum(heads, [])

@@ -46,7 +46,9 @@ NUM_CLASSES = 12  # of ENet's own last layer, `fullconv`; the heads do not use i
 HEAD = 'transfer_layer/conv2d_transpose'  # of a model, below its scope: Instance/ or Semantic/
 # What TensorFlow raises, by one reader or another, about a file that is damaged or not a checkpoint.
 CHECKPOINT_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError)
-SINCE_VERSION_2 = ('kind', 'var', 'dist', 'reg', 'background_weight', 'foreground_weight', 'foreground_threshold')
+SINCE_VERSION_2 = ('kind', 'var', 'dist', 'reg', 'background_weight', 'foreground_weight', 'foreground_threshold',
+                   'coordinates')
+SPAN = 3.   # of a picture's longer side in the embedding where the coordinates' weights start, in units of 2 delta_d
 MOVING_AVERAGE = re.compile(r'ENet/.*/moving_(mean|variance)$')
 
 
@@ -73,12 +75,17 @@ class Conventions:
     background_weight: float = 1.0    # of the background in L_var; at 0 it is no instance of the embedding at all
     foreground_weight: float = 0.0    # of the foreground head's loss; at 0 there is no such head
     foreground_threshold: float = 0.5   # probability from which on a pixel is foreground
+    coordinates: bool = False         # whether a pixel's place is part of its embedding
     version: int = 2
 
     @property
     def heads(self):
         """The scopes of the heads -> {scope: channels}."""
         return {self.head: self.feature_dim, **({'Semantic': 2} if self.foreground_weight else {})}
+
+    def reach(self, scope):
+        """The `reach` of a head, see `build_head`. -> float, 0 for a head without coordinates"""
+        return SPAN * self.delta_d if self.coordinates and scope == 'Instance' else 0.
 
     def check(self, source):
         """Raises InputError, naming `source`, if this version does not know what a value means."""
@@ -96,7 +103,7 @@ class Conventions:
         need(type(self.feature_dim) is int and 0 < self.feature_dim <= command_line.MAX_FEATURE_DIM, 'feature_dim',
              f'a whole number from 1 to {command_line.MAX_FEATURE_DIM}')
         need(self.head_activation in ('none', 'relu'), 'head_activation', '"none" or "relu"')
-        for name in ('batch_statistics', 'dropout_at_inference'):
+        for name in ('batch_statistics', 'dropout_at_inference', 'coordinates'):
             need(type(getattr(self, name)) is bool, name, 'true or false')
         for name in ('delta_v', 'delta_d', 'bandwidth'):
             value = getattr(self, name)
@@ -111,6 +118,7 @@ class Conventions:
         need(type(self.foreground_threshold) in (int, float) and 0 <= self.foreground_threshold <= 1,
              'foreground_threshold', 'a number from 0 to 1')
         need(self.head == 'Instance' or not self.foreground_weight, 'foreground_weight', '0, as of a semantic model')
+        need(self.head == 'Instance' or not self.coordinates, 'coordinates', 'false, as of a semantic model')
 
 
 def read_conventions(checkpoint_dir):
@@ -126,6 +134,8 @@ def read_conventions(checkpoint_dir):
         names = [field.name for field in dataclasses.fields(Conventions)]
         if record['version'] == 1:
             names = [name for name in names if name not in SINCE_VERSION_2]
+        elif 'coordinates' not in record:   # of a training that was begun before these were there
+            names.remove('coordinates')
         conventions = Conventions(**{name: record[name] for name in names})
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f'{path}: is not a record of conventions ({type(error).__name__}: {error}); take the file '
@@ -173,7 +183,8 @@ def build_model(input_image, conventions, is_training=False, noise=None, decay=0
     by default the paper's.
     """
     last_prelu = build_enet(input_image, conventions, is_training, noise, decay, reuse, architecture)
-    return join_heads([build_head(last_prelu, depth, scope, conventions.head_activation, reuse)
+    return join_heads([build_head(last_prelu, depth, scope, conventions.head_activation, reuse,
+                                  conventions.reach(scope))
                        for scope, depth in conventions.heads.items()])
 
 
@@ -187,11 +198,37 @@ def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.
                      return_features=True, architecture=architecture or enet.PAPER)[-1]
 
 
-def build_head(last_prelu, depth, scope='Instance', activation='none', reuse=None):
-    """The transfer layer. last_prelu: float32 [b, h/2, w/2, 16] -> float32 [b, h, w, depth]."""
+def build_head(last_prelu, depth, scope='Instance', activation='none', reuse=None, reach=0.):
+    """The transfer layer. last_prelu: float32 [b, h/2, w/2, 16] -> float32 [b, h, w, depth].
+
+    reach: if not 0, each pixel's place is part of its embedding: its coordinates times a trained matrix, which starts
+    such that half the longer side of a picture is `reach` along the first two dimensions. Convolutions do the same
+    everywhere, so that of instances that look alike the features alone cannot tell one from the other; with the place
+    added, what they have to tell is the way to the instance's centre, the same everywhere (Neven et al., Instance
+    Segmentation by Jointly Optimizing Spatial Embeddings and Clustering Bandwidth, 2019, section 3.1).
+    """
     with tf.variable_scope(f'{scope}/{HEAD}', reuse=reuse):
         output = enet.head(last_prelu, depth)
-        return tf.nn.relu(output) if activation == 'relu' else output
+        if activation == 'relu':
+            output = tf.nn.relu(output)
+    if reach:
+        with tf.variable_scope(f'{scope}/coordinates', reuse=reuse):
+            weights = tf.get_variable('weights', [2, depth],
+                                      initializer=tf.constant_initializer(reach * np.eye(2, depth, dtype=np.float32)))
+        x, y = pixel_coordinates(output)
+        output += x[:, None] * weights[0] + y[:, None, None] * weights[1]
+    return output
+
+
+def pixel_coordinates(x):
+    """Where the pixels of a picture are, 0 in its middle. x: [b, h, w, c] -> (x float32 [w], y float32 [h])
+
+    The longer side goes from -1 to 1, the other as far as it is long, so that both have one unit.
+    """
+    _, height, width, _ = enet.dynamic_shape(x)
+    longer = tf.cast(tf.maximum(height, width), tf.float32)
+    return [(2. * tf.range(tf.cast(side, tf.float32)) + 1. - tf.cast(side, tf.float32)) / longer
+            for side in (width, height)]
 
 
 def join_heads(outputs):
@@ -222,13 +259,14 @@ def load_enet(sess, checkpoint_dir, input_image, batch_size, is_training=True, c
 
 
 def add_transfer_layers_and_initialize(sess, last_prelu, feature_dim, scope='Instance', checkpoint_dir=None,
-                                       log=lambda line: None):
+                                       log=lambda line: None, reach=0.):
     """Puts a head on ENet: fresh, or as in a checkpoint that has one like it. -> float32 [b, h, w, feature_dim]
 
     last_prelu: float32 [b, h/2, w/2, 16]. scope: 'Instance', an embedding, or 'Semantic', scores. log: see `restore`.
+    reach: see `build_head`.
     """
     with sess.graph.as_default():
-        output = build_head(last_prelu, feature_dim, scope, reuse=tf.AUTO_REUSE)
+        output = build_head(last_prelu, feature_dim, scope, reuse=tf.AUTO_REUSE, reach=reach)
         variables = tf.global_variables(scope=f'{scope}/')
         _initialize(sess, variables)
         if checkpoint_dir:
@@ -595,7 +633,8 @@ def check_settings(resume, given):
         if not isinstance(before, dict):
             raise ValueError
         # Of a training that was begun before these flags were there.
-        before = {'kind': 'road', 'foreground_weight': 0.0, 'foreground_threshold': 0.5, **before}
+        before = {'kind': 'road', 'foreground_weight': 0.0, 'foreground_threshold': 0.5, 'coordinates': False,
+                  **before}
     except (InputError, ValueError, RecursionError):
         raise InputError(f'{path}: cannot be read, so that the training cannot go on; start over with --fresh')
     different = differences(before, given)

@@ -55,13 +55,15 @@ def number_instances(label):
 
 # ---- On photos -------------------------------------------------------------------------------------------------------
 
-def draw_instances(photo, ids, alpha=0.55):
+def draw_instances(photo, ids, alpha=0.55, outlined=False):
     """Blends each instance's colour into the photo; the background stays as it is. -> a new uint8 [h, w, 3]
 
     photo: uint8 [h, w, 3]; ids: integers [h', w'], scaled to the photo with smooth outlines
     alpha: the share of the colour in the blend, 0 to 1
+    outlined: draws a thin dark edge within each instance, which tells touching ones of similar colours apart
     """
     picture = photo.copy()
+    thickness = max(round(max(photo.shape[:2]) / 640), 1)
     height, width = photo.shape[:2]
     scale_y, scale_x = height / ids.shape[0], width / ids.shape[1]
     levels = np.arange(256)[:, None]
@@ -77,8 +79,29 @@ def draw_instances(photo, ids, alpha=0.55):
         mask = cv2.warpAffine(mask, to_part, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
         part = picture[y0:y1, x0:x1]
         tint = np.rint(levels * (1 - alpha) + np.multiply(colour(number - 1), alpha)).astype(np.uint8)
-        cv2.copyTo(cv2.LUT(part, tint[None]), (mask > 127).astype(np.uint8), part)
+        mask = (mask > 127).astype(np.uint8)
+        cv2.copyTo(cv2.LUT(part, tint[None]), mask, part)
+        if outlined:
+            part[mask > cv2.erode(mask, np.ones((3, 3), np.uint8), iterations=thickness)] = (20, 20, 20)
     return picture
+
+
+def fit_to_foreground(ids, foreground):
+    """Instances at the size of a foreground that is given, all of it and nothing else. -> integers [h, w]
+
+    ids: integers [h', w'], resized by nearest neighbour; what that leaves out belongs to the nearest instance
+    foreground: uint8 [h, w], 0 or 1
+    """
+    dtype = np.uint16 if ids.max(initial=0) < 2 ** 16 else np.int32
+    ids = files.resize_label(ids.astype(dtype), foreground.shape[::-1]) * foreground
+    if ids.any():
+        _, nearest = cv2.distanceTransformWithLabels((ids == 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5,
+                                                     labelType=cv2.DIST_LABEL_PIXEL)
+        found, missing = ids > 0, (ids == 0) & (foreground > 0)
+        instance = np.zeros(nearest.max() + 1, ids.dtype)   # by the numbers that `nearest` has for pixels with one
+        instance[nearest[found]] = ids[found]
+        ids[missing] = instance[nearest[missing]]
+    return ids
 
 
 def draw_mask(photo, mask, alpha=0.55):

@@ -34,8 +34,13 @@ def colour_network(monkeypatch):
     def network(batch):
         assert batch.dtype == np.uint8 and batch.shape[1:] == (*SHAPE[::-1], 3)
         return batch.astype(np.float32) / 32
-    conventions = types.SimpleNamespace(image_size=SHAPE, feature_dim=3, bandwidth=3.0, delta_v=0.5, delta_d=1.5)
-    monkeypatch.setattr(inference, 'load_network', lambda modeldir, architecture=None: (network, conventions))
+    conventions = types.SimpleNamespace(image_size=SHAPE, feature_dim=3, bandwidth=3.0, delta_v=0.5, delta_d=1.5,
+                                        kind='road', background_weight=1., foreground_weight=0.)
+
+    def load_network(modeldir, architecture=None, check=lambda conventions: None):
+        check(conventions)
+        return network, conventions
+    monkeypatch.setattr(inference, 'load_network', load_network)
     monkeypatch.setattr(quiet, 'import_tensorflow', lambda: None)
 
 
@@ -372,7 +377,7 @@ def test_exception_in_any_stage_is_raised_and_ends_all_threads(stage, num_worker
 
 
 def test_ctrl_c_ends_with_status_130_and_one_line(colour_network, run_script, tmp_path, monkeypatch):
-    def interrupted(embedding, bandwidth, margins):
+    def interrupted(*args):
         raise KeyboardInterrupt
     monkeypatch.setattr(clustering, 'instance_ids', interrupted)
     write(tmp_path / 'in/a.png', road('red'))
@@ -386,11 +391,11 @@ def test_ctrl_c_ends_with_status_130_and_one_line(colour_network, run_script, tm
 def test_stopped_run_writes_the_lanes_so_far(colour_network, run_script, tmp_path, monkeypatch):
     whole, calls = clustering.instance_ids, []
 
-    def interrupted(embedding, bandwidth, margins):
+    def interrupted(*args):
         calls.append(1)
         if len(calls) > 2:
             raise KeyboardInterrupt
-        return whole(embedding, bandwidth, margins)
+        return whole(*args)
     monkeypatch.setattr(clustering, 'instance_ids', interrupted)
     for name in 'abcd':
         write(tmp_path / f'in/{name}.png', road('red'))
@@ -423,11 +428,11 @@ def test_links_are_followed_where_the_user_names_them_and_replaced_elsewhere(col
 def test_stopped_run_leaves_a_playable_video(colour_network, run_script, tmp_path, monkeypatch, stop, status):
     whole, calls = clustering.instance_ids, []
 
-    def interrupted(embedding, bandwidth, margins):
+    def interrupted(*args):
         calls.append(1)
         if len(calls) > 2:
             raise stop
-        return whole(embedding, bandwidth, margins)
+        return whole(*args)
     monkeypatch.setattr(clustering, 'instance_ids', interrupted)
     write_video(tmp_path / 'drive.mp4', [road('red')] * 5)
     outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / 'out', '--workers', '0')
@@ -583,7 +588,7 @@ def test_bad_lines_of_a_tusimple_json_are_named_with_their_number(colour_network
 def test_model_that_returns_nan_is_named(colour_network, run_script, tmp_path, monkeypatch):
     network, conventions = inference.load_network('model')
     diverged = lambda batch: network(batch) * np.nan, conventions
-    monkeypatch.setattr(inference, 'load_network', lambda modeldir, architecture: diverged)
+    monkeypatch.setattr(inference, 'load_network', lambda modeldir, architecture, check: diverged)
     write(tmp_path / 'in/a.png', road('red'))
     outcome = run_script(inference, '-m', tmp_path / 'model', '-i', tmp_path / 'in', '-o', tmp_path / 'out')
     assert outcome.status == 1 and str(tmp_path / 'model') in one_line(outcome.err) and 'NaN' in outcome.err
