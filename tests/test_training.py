@@ -203,8 +203,8 @@ def test_training_separates_the_lanes(home, data, run_script, train, monkeypatch
 
 def test_other_kinds_of_pictures_are_scored_by_symmetric_best_dice(home, data, train):
     flags = [flag for flag in SMALL if flag != '--no-augment']
-    outcome = train('-s', data, '--kind', 'any', '--epochs', '2', '--learning-rate', '0.01', *flags)
-    assert outcome.status == 0 and outcome.out.count(', sbd ') == 2 and 'official score' not in outcome.out
+    outcome = train('-s', data, '--kind', 'any', '--epochs', '8', '--learning-rate', '0.01', *flags)
+    assert outcome.status == 0 and ', sbd ' in outcome.out and 'official score' not in outcome.out
     values = {tag: value for tag, _, value in curves(home / 'log')}
     assert 0 <= values['validation/sbd'] == values['validation/score'] <= 1 and values['validation/abs_dic'] >= 0
     assert 'validation/accuracy' not in values
@@ -356,7 +356,8 @@ def test_other_flags_are_named_and_nothing_is_touched(home, data, finished, trai
 
 def test_all_flags_are_recorded_and_those_that_matter_are_compared(home, finished):
     record = json.loads((finished / 'saved_model/resume/flags.json').read_text())
-    assert vars(training.parse_flags([])).keys() <= record.keys() and record['epochs'] == 3 and record['workers'] == 1
+    assert vars(training.parse_flags([])).keys() - {'given'} <= record.keys()
+    assert record['epochs'] == 3 and record['workers'] == 1
     names = ['a.png', os.fsdecode(b'\xff.png')]   # any name
     for name in names:
         (home / name).write_text('')
