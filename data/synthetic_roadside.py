@@ -162,18 +162,18 @@ def _trees(rng, bank, progress):
         base = np.interp(z, bank.z, bank.crest) * up if bank.rise else 0.0
         height = tall * rng.uniform(*_TREE_SIZE)
         colour = bank.green * 0.72 * rng.uniform(*_TREE_GAIN) + rng.normal(0, 4, 3)
-        things.append((z, functools.partial(_paint_tree, offset=bank.edge + bank.side * away, height=height, z=z,
+        things.append((z, functools.partial(paint_tree, offset=bank.edge + bank.side * away, height=height, z=z,
                                             colour=colour, base=base)))
     return things
 
 
-def _paint_tree(canvas, rng, offset, height, z, colour, base):
+def paint_tree(canvas, rng, offset, height, z, colour, base):
     x, y = canvas.view.project(offset, base, z)
-    tall = canvas.view.camera.focal * height / z
+    tall = canvas.view.camera.tall * height / z
     if tall < 3 or tall > 1100:
         return
     sprites = (_tree_sprite if tall > 80 else _small_tree_sprite)(int(rng.integers(24)))
-    size = (max(2, int(tall * rng.uniform(0.7, 1.1))), int(tall))
+    size = (max(2, int(tall * rng.uniform(0.7, 1.1) / canvas.view.camera.stretch)), int(tall))
     left, top = int(x - size[0] / 2), int(y - tall)
     x0, x1, y0, y1 = max(left, 0), min(left + size[0], canvas.width), max(top, 0), min(top + size[1], canvas.height)
     if x0 >= x1 or y0 >= y1:
@@ -251,13 +251,13 @@ def _lamps(rng, left, right, progress):
         arm, height, tone = mixture(rng, *_LAMP_ARMS), rng.uniform(*_LAMP_HEIGHT), rng.uniform(*_LAMP_TONE)
         for side, edge in ((-1, left - 1), (1, right + 1.5)):
             if rng.random() < _LAMPS_SIDE_CHANCE:
-                things += [(z, functools.partial(_paint_pole, z=z, offset=edge, height=height, arm=-side * arm,
+                things += [(z, functools.partial(paint_pole, z=z, offset=edge, height=height, arm=-side * arm,
                                                  tone=tone))
                            for z in np.arange(phase, 350 + progress.length, step) - progress.travelled]
     return things
 
 
-def _paint_pole(canvas, rng, z, offset, height, arm, tone):
+def paint_pole(canvas, rng, z, offset, height, arm, tone):
     project, width = canvas.view.project, canvas.view.camera.focal * 0.13 / z
     colour = canvas.air(np.full(3, tone) * canvas.facing(np.pi), z)
     canvas.polyline(project(offset, [0.0, height], [z, z]), colour, width)
@@ -280,7 +280,7 @@ def _wires(rng, left, right, progress):
             for a, b in zip(spots[spots > NEAREST], spots[spots > NEAREST][1:]):
                 sag = height - drop - 1.2 * 4 * t * (1 - t)
                 canvas.polyline(canvas.view.project(offset, sag, a + (b - a) * t), canvas.air(np.full(3, 60.0), a), 1)
-    pole = functools.partial(_paint_pole, offset=offset, height=height, arm=0, tone=70.0)
+    pole = functools.partial(paint_pole, offset=offset, height=height, arm=0, tone=70.0)
     return [(max(spots[0], NEAREST), paint)] + [(z, functools.partial(pole, z=z)) for z in spots]
 
 
