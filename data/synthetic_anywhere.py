@@ -11,10 +11,10 @@ from data.synthetic_canvas import HEIGHT, MARGIN, NEAREST, WIDTH, mixture
 from data.synthetic_distributions import (sample_labelled, sample_lens, sample_light, sample_lines, sample_road,
                                           sample_scene, sample_vehicles)
 from data.synthetic_scene import Camera, Light, Night, Scene, Windscreen
-from data.synthetic_streets import sample_street, sample_traffic, with_lights
+from data.synthetic_streets import sample_street, sample_traffic, tunnel_sides, with_lights
 
 _PLACES = {'TuSimple': 0.43, 'freeway': 0.17, 'street': 0.40}  # shares
-_JAM_CHANCE = 0.3  # of a freeway
+_JAM_CHANCE, _TUNNEL_CHANCE = 0.3, 0.08  # of a freeway
 
 
 def sample_any_scene(rng):
@@ -23,7 +23,8 @@ def sample_any_scene(rng):
     if place == 'TuSimple':
         return sample_scene(rng)
     camera = _sample_other_camera(rng)
-    light = _sample_other_light(rng)
+    tunnel = place == 'freeway' and rng.random() < _TUNNEL_CHANCE
+    light = _sample_tunnel_light(rng) if tunnel else _sample_other_light(rng)
     lens = dataclasses.replace(sample_lens(rng, light), bonnet=0.0)
     windscreen = _sample_windscreen(rng)
     windscreen.bonnet = min(windscreen.bonnet, _BONNET_SHARE * (HEIGHT - camera.horizon))
@@ -32,13 +33,16 @@ def sample_any_scene(rng):
         road, lines, vehicles, sides, markings = sample_street(rng, camera, nearest, light.night is not None)
     else:
         road, sides, markings = sample_road(rng, camera), (), ()
+        if tunnel:
+            road = dataclasses.replace(road, oncoming=None, two_way=False)
+            sides = tunnel_sides(road)
         lines = sample_lines(rng, road, sample_labelled(rng, road))
         jam = rng.random() < _JAM_CHANCE
         vehicles = sample_traffic(rng, road, int(road.two_way), True, nearest) if jam else sample_vehicles(rng, road)
         vehicles = with_lights(vehicles) if light.night else vehicles
     if light.night:
         offsets = [side.kerb for side in sides] or [road.edges[0] - 1, road.edges[1] + 1.5]
-        kept = tuple(offset for offset in offsets if rng.random() < _LAMP_ROW_CHANCE)
+        kept = tuple(offset for offset in offsets if tunnel or rng.random() < _LAMP_ROW_CHANCE)
         light.night = dataclasses.replace(light.night, lamps=kept)
     return Scene(camera, road, lines, vehicles, light, lens, sides=sides, markings=markings, windscreen=windscreen)
 
@@ -73,6 +77,7 @@ def _sample_other_camera(rng):
 
 _NIGHT_CHANCE, _WET_CHANCE, _WET_NIGHT_CHANCE = 0.2, 0.08, 0.35
 _WET = (0.25, 0.9)
+_DAZZLING_CHANCE, _DAZZLING_SKY, _DAZZLING_AMBIENT = 0.15, (235, 255), (0.6, 0.95)  # a white sky over a dim street
 _NIGHT_AMBIENT, _NIGHT_HAZE, _NIGHT_SKY = (0.12, 0.42), (500, 4000), (5, 45)  # brightness of the sky
 _BEAM = (0.2, 0.9)
 _LAMP_ROW_CHANCE, _LAMP_STEP, _LAMP_HEIGHT, _LAMP_GLOW = 0.75, (22, 45), (7, 11), (0.1, 0.75)
@@ -82,6 +87,10 @@ _LAMP_COLOURS = [(1.0, 0.72, 0.38), (1.0, 0.9, 0.75), (0.9, 0.96, 1.0)]  # sodiu
 def _sample_other_light(rng):
     if rng.random() >= _NIGHT_CHANCE:
         light = sample_light(rng)
+        if rng.random() < _DAZZLING_CHANCE:
+            sky = np.full(3, rng.uniform(*_DAZZLING_SKY))
+            light = dataclasses.replace(light, shadow=0.0, zenith=sky * 0.97, horizon=sky, clouds=0.0,
+                                        ambient=rng.uniform(*_DAZZLING_AMBIENT), haze=rng.uniform(800, 4000))
         if rng.random() < _WET_CHANCE:
             light = dataclasses.replace(light, wet=rng.uniform(*_WET), shadow=min(light.shadow, 0.1))
         return light
@@ -95,6 +104,17 @@ def _sample_other_light(rng):
                  night=night, wet=rng.uniform(*_WET) if rng.random() < _WET_NIGHT_CHANCE else 0.0)
 
 
+_TUNNEL_AMBIENT, _TUNNEL_HORIZON, _TUNNEL_GLOW = (0.3, 0.6), (25, 220), (0.15, 0.5)
+
+
+def _sample_tunnel_light(rng):
+    grey = np.array([1.0, 0.97, 0.9]) * rng.uniform(*_TUNNEL_HORIZON)
+    night = Night(beam=rng.uniform(0.05, 0.4), lamps=(), lamp_step=rng.uniform(6, 14), lamp_phase=0.0, lamp_height=4.0,
+                  lamp_colour=np.array(_LAMP_COLOURS[rng.integers(3)]), lamp_glow=rng.uniform(*_TUNNEL_GLOW))
+    return Light(azimuth=np.pi, elevation=0.8, shadow=0.0, zenith=grey, horizon=grey, haze=rng.uniform(900, 3000),
+                 ambient=rng.uniform(*_TUNNEL_AMBIENT), clouds=0.0, dusk=True, night=night)
+
+
 # ---- Windscreen ------------------------------------------------------------------------------------------------------
 
 _BONNET_CHANCE, _BONNETS, _BONNET_SHARES = 0.6, ((15, 60), (50, 130), (110, 210)), [.4, .4, .2]  # px
@@ -103,8 +123,8 @@ _BONNET_MIDDLE, _BONNET_REACH, _BONNET_POWER = (480, 800), (620, 1500), (1.8, 4.
 _BONNET_COLOURS = [(18, 18, 20), (30, 32, 34), (150, 152, 155), (215, 215, 213), (90, 20, 18), (25, 50, 46),
                    (30, 42, 72), (100, 100, 98)]
 _BONNET_SHINE = (0.03, 0.6)
-_DIRT_CHANCE, _HAZE_CHANCE, _REFLECTION_CHANCE, _STREAKS_CHANCE = 0.3, 0.3, 0.3, 0.12
-_HEAVY_CHANCE = 0.3  # that such a thing is strong
+_DIRT_CHANCE, _HAZE_CHANCE, _REFLECTION_CHANCE, _STREAKS_CHANCE = 0.3, 0.35, 0.35, 0.12
+_HEAVY_CHANCE = 0.4  # that such a thing is strong
 _WIPER_CHANCE, _WIPER_WIDTH = 0.05, (10, 26)  # px
 _CORNERS_CHANCE, _CAPTION_CHANCE = 0.15, 0.2
 

@@ -10,7 +10,7 @@ import numpy as np
 from data.synthetic_canvas import NEAREST, clipped, mixture, sixteenths
 from data.synthetic_roadside import paint_pole, paint_tree
 
-_PIECES = np.concatenate([np.arange(2, 20, 1.5), np.geomspace(20, 260, 22)])  # m: where pieces of long things meet
+_PIECES = np.concatenate([[0.6, 1.2], np.arange(2, 20, 1.5), np.geomspace(20, 260, 22)])  # m: joints of long things
 _KERB_TOP = 0.18  # m, how wide a kerbstone is
 _KERBSTONE = 2  # pieces that have one colour
 RAILS = {  # (bottom, top) m of its bars along the road, height m, m between posts, m between upright bars
@@ -31,7 +31,20 @@ _FRONT_REACH = 200  # m
 _WALL_HEIGHT, _HEDGE_HEIGHT = (1.8, 3.2), (0.9, 2.6)  # m
 _WOODS_STEP, _WOODS_DEPTH = (3, 7), (0, 7)  # m
 _TREE_HEIGHT, _TREE_SIZE = (5, 12), (0.8, 1.2)  # m, times that
+_TREES = (0, 0, 1, 1, 2, 5, 6, 6, 8, 13, 13, 14, 18, 18)  # sprites of synthetic_roadside: no bushes, few palms
+_WOODS = (0, 1, 2, 4, 6, 7, 8, 10, 12, 13, 14, 18, 20)
+_TUNNEL_HEIGHT, _TUNNEL_PANEL = (4.8, 5.6), 1.6  # m; of the paler lower part of its walls
 _CLOTHES = [(40, 42, 50), (150, 40, 40), (60, 80, 130), (190, 190, 185), (70, 70, 60), (200, 170, 60)]
+
+
+def _along(view, offset, height):
+    """Points px of a line at _PIECES, also of those nearer than NEAREST. -> float64 [len(_PIECES), 2]"""
+    return np.stack([view.column(_PIECES, offset), view.row(_PIECES, height)], -1)
+
+
+def _things(piece):
+    """A long thing of pieces, painted by piece(canvas, rng, number). -> list of (distance, painter)"""
+    return [(max(_PIECES[i], NEAREST) + 0.5, functools.partial(piece, i=i)) for i in range(len(_PIECES) - 1)]
 
 
 # ---- Kerbs and pavements ---------------------------------------------------------------------------------------------
@@ -44,9 +57,9 @@ def paint_pavements(canvas, rng):
         pavement = side.shade * np.array([1.0, 0.98, 0.95])
         if side.rail == 'hedge' or side.front in ('woods', 'hedge'):
             pavement = 0.4 * pavement + 0.6 * _GREEN * 1.5
-        edges = [canvas.view.project(side.kerb + side.side * out, up, _PIECES)
+        edges = [_along(canvas.view, side.kerb + side.side * out, up)
                  for out, up in ((0, 0), (0.02, side.height), (_KERB_TOP, side.height), (side.width, side.height))]
-        beyond = canvas.view.project(side.kerb + side.side * (side.width + 30), side.height, _PIECES)
+        beyond = _along(canvas.view, side.kerb + side.side * (side.width + 30), side.height)
         for i in reversed(range(len(_PIECES) - 1)):
             part, z = slice(i, i + 2), _PIECES[i]
             stone = side.colour if i // _KERBSTONE % 2 else side.second_colour
@@ -55,7 +68,7 @@ def paint_pavements(canvas, rng):
             canvas.strip(edges[2][part], edges[3][part], canvas.air(pavement, z))
             canvas.strip(edges[0][part], edges[1][part], canvas.air(stone * face, z))
             canvas.strip(edges[1][part], edges[2][part], canvas.air(stone, z))
-    canvas.roughen(before, rng, rng.uniform(1.5, 4), 0.1)
+    canvas.roughen(before, rng, rng.uniform(1.5, 3), 0.06)
 
 
 def street_things(canvas, rng):
@@ -63,7 +76,7 @@ def street_things(canvas, rng):
     things = []
     for side in canvas.scene.sides:
         things += _rail(rng, canvas.view, side)
-        things += {'buildings': _buildings, 'wall': _wall, 'hedge': _hedge, 'woods': _woods}.get(
+        things += {'buildings': _buildings, 'wall': _wall, 'hedge': _hedge, 'woods': _woods, 'tunnel': _tunnel}.get(
             side.front, lambda *_: [])(rng, canvas.view, side)
         things += _street_trees(rng, side) + _people(rng, side) + _street_lamps(rng, canvas.light, side)
     return things
@@ -72,14 +85,14 @@ def street_things(canvas, rng):
 def _pieces(view, side, out, heights, colour, rough=0.0):
     """A long thing, `out` m from the kerb, as pieces. heights: list of (bottom, top) m -> things"""
     offset = side.kerb + side.side * out
-    edges = [[view.project(offset, side.height + high, _PIECES) for high in pair] for pair in heights]
+    edges = [[_along(view, offset, side.height + high) for high in pair] for pair in heights]
 
     def piece(canvas, rng, i):
         light = 0.4 + 0.6 * canvas.facing(-side.side * np.pi / 2)
         for low, high in edges:
             gain = light * (1 + rough * rng.normal())
             canvas.strip(low[i:i + 2], high[i:i + 2], canvas.air(colour * gain, _PIECES[i]))
-    return [(_PIECES[i] + 0.5, functools.partial(piece, i=i)) for i in range(len(_PIECES) - 1)]
+    return _things(piece)
 
 
 def _rail(rng, view, side):
@@ -104,7 +117,7 @@ def _rail(rng, view, side):
                    for z in np.arange(NEAREST + rng.uniform(0, post_step), _POST_REACH, post_step)]
     if bar_step:
         things += [(start + 0.2, functools.partial(group, start=start, end=end))
-                   for start, end in zip(_PIECES, _PIECES[1:]) if end < _DENSE_REACH]
+                   for start, end in zip(_PIECES, _PIECES[1:]) if NEAREST <= start and end < _DENSE_REACH]
     return things
 
 
@@ -115,9 +128,9 @@ def _leaves(rng, side, out, height):
     green = _GREEN * rng.uniform(0.7, 1.3) + rng.normal(0, 6, 3)
 
     def piece(canvas, rng, i):
-        z = _PIECES[i:i + 2]
-        low, high = (canvas.view.project(offset, up, z) for up in (side.height, side.height + tops[i:i + 2]))
-        deep = canvas.view.project(offset + side.side * 0.8, side.height + tops[i:i + 2], z)
+        z, part = _PIECES[i:i + 2], slice(i, i + 2)
+        low, high = (_along(canvas.view, offset, up)[part] for up in (side.height, side.height + tops))
+        deep = _along(canvas.view, offset + side.side * 0.8, side.height + tops)[part]
         light = 0.35 + 0.5 * canvas.facing(-side.side * np.pi / 2)
         x = np.concatenate([low[:, 0], high[:, 0], deep[:, 0]])
         y = np.concatenate([low[:, 1], high[:, 1], deep[:, 1]])
@@ -127,12 +140,14 @@ def _leaves(rng, side, out, height):
         canvas.strip(low, high, canvas.air(green * light, z[0]))
         if right - left > 6 and bottom - top > 6:
             count = min(160, (right - left) * (bottom - top) // 50)
-            spots = low[0] + rng.random([count, 1]) * (low[1] - low[0]) + rng.random([count, 1]) * (high[0] - low[0])
+            along, up = rng.random([2, count, 1])
+            foot, crest = (line[0] + along * (line[1] - line[0]) for line in (low, high))
+            spots = np.clip(foot + up * (crest - foot), -100, 3000)
             size = int(np.clip(canvas.view.camera.focal * 0.03 / z[0], 1, 5))
             for point, gain in zip(spots, rng.uniform(0.5, 1.6, count)):
                 cv2.circle(canvas.pixels, (int(point[0]), int(point[1])), size,
                            clipped(canvas.air(green * light * gain, z[0])), -1)
-    return [(_PIECES[i] + 0.5, functools.partial(piece, i=i)) for i in range(len(_PIECES) - 1)]
+    return _things(piece)
 
 
 def _hedge(rng, view, side):
@@ -143,6 +158,24 @@ def _wall(rng, view, side):
     height = rng.uniform(*_WALL_HEIGHT)
     colour = np.array([1, 0.97, 0.92]) * rng.uniform(70, 190)
     return _pieces(view, side, side.width, [(0, height), (height, height + 0.15)], colour, 0.02)
+
+
+def _tunnel(rng, view, side):
+    """The wall of a tunnel, its half of the ceiling, and a row of lamps."""
+    height, across = rng.uniform(*_TUNNEL_HEIGHT), abs(side.kerb) + side.width
+    colour = np.array([1.0, 0.96, 0.88]) * rng.uniform(100, 200)
+    low, middle = (_along(view, side.kerb + side.side * side.width, up) for up in (0.0, _TUNNEL_PANEL))
+    top = _along(view, side.kerb + side.side * side.width, height)
+    crown = _along(view, side.kerb + side.side * (side.width - across), height + 0.6)
+    lamps = [_along(view, side.kerb + side.side * (side.width - out), height - 0.1) for out in (1.5, 1.8)]
+
+    def piece(canvas, rng, i):
+        part = slice(i, i + 2)
+        for a, b, gain in ((low, middle, 1.0), (middle, top, 0.6), (top, crown, 0.35)):
+            canvas.strip(a[part], b[part], canvas.air(colour * gain, _PIECES[i]))
+        if i % 2:
+            canvas.strip(lamps[0][part], lamps[1][part], (255, 246, 225))
+    return _things(piece)
 
 
 # ---- Buildings -------------------------------------------------------------------------------------------------------
@@ -259,7 +292,7 @@ def _woods(rng, view, side):
         out = side.width + rng.uniform(*_WOODS_DEPTH) + 1.5
         things.append((z, functools.partial(paint_tree, offset=side.kerb + side.side * out, z=z, base=side.height,
                                             height=tall * rng.uniform(*_TREE_SIZE),
-                                            colour=green + rng.normal(0, 5, 3))))
+                                            colour=green + rng.normal(0, 5, 3), sprites=_WOODS)))
         z += rng.uniform(*_WOODS_STEP) * (1 + z / 40)
     return things + _leaves(rng, side, side.width + 0.5, rng.uniform(*_HEDGE_HEIGHT) * 1.3)
 
@@ -284,11 +317,13 @@ def _paint_street_tree(canvas, rng, z, offset, height, base, white, colour):
     canvas.polyline(project(offset, [base, base + height * 0.5], [z, z]), canvas.air(np.array([62, 52, 42]), z), width)
     if white:
         canvas.polyline(project(offset, [base, base + 1.2], [z, z]), canvas.air(np.full(3, 205.0), z), width)
-    paint_tree(canvas, rng, offset, height * 0.75, z, colour, base + height * 0.33)
+    paint_tree(canvas, rng, offset, height * 0.75, z, colour, base + height * 0.33, _TREES)
 
 
 def _street_lamps(rng, light, side):
     """Lamp posts; at night they stand where the light does."""
+    if side.front == 'tunnel':
+        return []
     if light.night:
         if not any(abs(offset - side.kerb) < 2 for offset in light.night.lamps):
             return []

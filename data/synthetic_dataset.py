@@ -1,6 +1,7 @@
 """Make road scenes with lane labels, in the layout of the TuSimple lane data set, from nothing but a seed.
 
     python data/synthetic_dataset.py synthetic --num 2000 --seed 1
+    python data/synthetic_dataset.py anywhere --scenes any --num 2000 --seed 1
     python data/synthetic_dataset.py drive --drive 10 --seed 1 --video
     python data/tusimple_dataset_processing.py synthetic
 
@@ -9,13 +10,16 @@ file is an unfinished one. Run again, the script replaces what it wrote before; 
 another name is refused. The same seed gives the same bytes whatever --workers is, and scene i is the same for any
 --num.
 
+--scenes any adds city streets, other cameras, our own bonnet, dirty windscreens, jams, night and rain to the freeways
+that are rendered otherwise. Photos of other cameras come resized to 1280x720.
+
 --drive renders what a moving car films instead: clips/synthetic_drive/NNNNNN.jpg, 20 frames per second, labelled in
 order. Beside "lanes" each of its label lines has "ids", one number per lane, the same for a line of the road in every
 frame. The same drive needs the same SECONDS too. --video adds drive.mp4, a video of these frames.
 
 How a scene comes about: everything that is true of the world (camera, road, lines, vehicles, light) is drawn, the lines
-are projected into the label, and the photo is painted. The camera is a pinhole over a road that bends like a clothoid
-and rises or falls. Colours are display values 0..255, not linear light.
+are projected into the label, and the photo is painted. The camera is a pinhole, with distortion for wide lenses, over a
+road that bends like a clothoid and rises or falls. Colours are display values 0..255, not linear light.
 """
 import os
 import sys
@@ -215,6 +219,8 @@ def parse_flags():
     flags = parser.parse_args()
     if flags.drive and flags.drive > MAX_DRIVE:
         parser.error(f'argument --drive: {flags.drive:g} is more than {MAX_DRIVE} seconds')
+    if flags.drive and flags.scenes != 'freeway':
+        parser.error(f'argument --scenes: a drive is on a freeway; leave --scenes {flags.scenes} or --drive out')
     if flags.video and not flags.drive:
         parser.error('argument --video: is of a drive; give --drive SECONDS too')
     return flags

@@ -25,6 +25,7 @@ _BARRIER_SHADE = (95, 185)
 _BARRIER_STARTS_CHANCE, _BARRIER_START, _BARRIER_ENDS = 0.15, (30, 120), (500, (60, 300))
 _TREES, _TREES_SHARES = [0, 6, 25, 70], [.14, .26, .35, .25]  # on each bank
 _TREE_HEIGHT, _TREE_SIZE, _TREE_GAIN = (4, 14), (0.35, 1.25), (0.6, 1.15)  # times that; brightness
+_TREE_SPRITES = 24
 _NEAR_TREE_CHANCE, _NEAR_TREE, _TREE_ASIDE = 0.3, (20, 120), 9  # mean of an exponential distribution
 _LAMPS_CHANCE, _LAMPS_SIDE_CHANCE, _LAMP_STEP, _LAMP_PHASE = 0.45, 0.6, (25, 60), (8, 50)
 _LAMP_ARMS, _LAMP_HEIGHT, _LAMP_TONE = (0, (2, 4)), (8, 13), (60, 150)
@@ -167,12 +168,13 @@ def _trees(rng, bank, progress):
     return things
 
 
-def paint_tree(canvas, rng, offset, height, z, colour, base):
+def paint_tree(canvas, rng, offset, height, z, colour, base, sprites=range(_TREE_SPRITES)):
+    """Paints a tree that stands `base` m over the road. sprites: the numbers of those to choose from"""
     x, y = canvas.view.project(offset, base, z)
     tall = canvas.view.camera.tall * height / z
     if tall < 3 or tall > 1100:
         return
-    sprites = (_tree_sprite if tall > 80 else _small_tree_sprite)(int(rng.integers(24)))
+    sprites = (_tree_sprite if tall > 80 else _small_tree_sprite)(sprites[rng.integers(len(sprites))])
     size = (max(2, int(tall * rng.uniform(0.7, 1.1) / canvas.view.camera.stretch)), int(tall))
     left, top = int(x - size[0] / 2), int(y - tall)
     x0, x1, y0, y1 = max(left, 0), min(left + size[0], canvas.width), max(top, 0), min(top + size[1], canvas.height)

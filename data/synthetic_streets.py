@@ -207,6 +207,13 @@ def _sample_sides(rng, road, median):
     return tuple(sides)
 
 
+def tunnel_sides(road):
+    """The two walls of a tunnel. -> tuple of Sides"""
+    grey = np.full(3, 120.0)
+    return tuple(Side(side, kerb, 0.2, grey, grey * 0.97, 0.8, 110.0, 'none', grey, 0.0, 'tunnel', 0.0, False, 0)
+                 for side, kerb in zip((-1, 1), road.edges))
+
+
 # ---- Markings --------------------------------------------------------------------------------------------------------
 
 _CROSSING_CHANCE, _CROSSING_START, _CROSSING_LENGTH, _STOP_LINE_CHANCE = 0.22, (9, 55), (3, 5), 0.7  # m

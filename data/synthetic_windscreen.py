@@ -6,12 +6,12 @@ Photos are uint8 [HEIGHT, WIDTH, 3] RGB, changed in place or returned anew; plac
 import cv2
 import numpy as np
 
-from data.synthetic_canvas import HEIGHT, WIDTH, clipped, cloud_tile, noise_tile, sixteenths, speck_tile
+from data.synthetic_canvas import HEIGHT, WIDTH, clipped, cloud_tile, look_up, noise_tile, sixteenths, speck_tile
 
 _SHRINK = 4  # px of the photo per entry of the layer: what lies on the windscreen is out of focus
 _BONNET_SEAM = 6  # px, the dark gap at the bonnet's edge
 _HAZE_COLOUR, _DUST_COLOUR = np.array([235.0, 238, 240]), np.array([205.0, 200, 190])
-_SHEETS = (1, 5)  # reflected things on the dashboard: 1 to 4
+_SHEETS = (2, 9)  # reflected things on the dashboard: 2 to 8
 
 
 def paint_bonnet(photo, windscreen, light, rng):
@@ -62,7 +62,7 @@ def look_through(photo, windscreen, light, rng):
     if windscreen.reflection:
         lay(*_reflection(windscreen, rng, bright))
     if windscreen.dirt:
-        lay(_dust(windscreen, x, y, rng), _DUST_COLOUR * bright * rng.uniform(0.45, 1.05))
+        lay(_dust(windscreen, x, y, rng), _DUST_COLOUR * bright * rng.uniform(0.6, 1.2))
     if windscreen.streaks:
         lay(_streaks(windscreen, x, y, rng), _HAZE_COLOUR * bright * rng.uniform(0.5, 1.0))
     if windscreen.wiper:
@@ -90,10 +90,10 @@ def _window(tile, rng, height, width, stretch=(1.0, 1.0)):
 
 def _dust(windscreen, x, y, rng):
     """An even film, thicker where a wiper does not reach, with smudges and spots. -> alpha [height, width]"""
-    smudges = np.clip(_window(cloud_tile(), rng, *x.shape) * 0.5 + 0.3, 0, 1.5)
+    smudges = np.clip(_window(cloud_tile(), rng, *x.shape) * rng.uniform(0.4, 1.0) + 0.3, 0, 2)
     spots = _window(speck_tile(), rng, *x.shape) * rng.uniform(0.2, 1.2)
     fine = np.clip(_window(noise_tile(9, 0.7), rng, *x.shape) * 0.1 + 0.15, 0, 1)
-    film = (0.35 + smudges + fine) * 0.42
+    film = (0.3 + smudges + fine) * 0.6
     if rng.random() < 0.45:  # what the wiper leaves: arcs around its axle
         axle = rng.uniform(0.2, 0.8)
         reach = np.hypot((x - axle) * 16 / 9, y - 1.15)
@@ -108,8 +108,8 @@ def _streaks(windscreen, x, y, rng):
         axle = rng.uniform(0.2, 0.8)
         reach = np.hypot((x - axle) * 16 / 9, y - 1.2)
         turn = np.arctan2(x - axle, 1.2 - y)
-        tile = noise_tile(10, 1.0)
-        lines = tile[(reach * 260).astype(int) % 512, (turn * 18 + rng.uniform(0, 500)).astype(int) % 512]
+        lines = look_up(noise_tile(10, 1.0), (turn * 18 + rng.uniform(0, 500)).astype(np.float32),
+                        (reach * 260).astype(np.float32))
         return np.clip((lines - 0.4) * 0.3 * windscreen.streaks, 0, 0.6).astype(np.float32)
     drops = _window(speck_tile(), rng, *x.shape) + _window(speck_tile(), rng, *x.shape, (3.0, 0.7))
     return np.clip(cv2.GaussianBlur(drops, (0, 0), 0.8) * windscreen.streaks, 0, 0.6).astype(np.float32)
@@ -119,9 +119,17 @@ def _reflection(windscreen, rng, bright):
     """The dashboard in the glass, out of focus: sheets, vents. -> (alpha [height, width], colour [height, width, 3])"""
     height, width = HEIGHT // _SHRINK, WIDTH // _SHRINK
     alpha, colour = np.zeros([height, width], np.float32), np.full([height, width, 3], 200.0, np.float32)
+    if rng.random() < 0.6:  # the dashboard's upper side, with a bright edge
+        t = np.linspace(0, 1, 24)
+        crest = (rng.uniform(0.45, 0.85) + rng.uniform(-0.2, 0.2) * t + rng.uniform(0, 0.3) * (2 * t - 1) ** 2) * height
+        crest = np.column_stack([t * width, crest])
+        cv2.fillPoly(alpha, [sixteenths(np.vstack([crest, [[width, height], [0, height]]]))],
+                     float(rng.uniform(0.1, 0.5)), cv2.LINE_8, 4)
+        cv2.polylines(alpha, [sixteenths(crest)], False, float(rng.uniform(0.2, 0.8)), int(rng.integers(1, 5)),
+                      cv2.LINE_8, 4)
     for _ in range(rng.integers(*_SHEETS)):
         x, y = rng.uniform(0, width), rng.uniform(0.35, 1.0) * height
-        wide, tall, slant = rng.uniform(15, 110), rng.uniform(4, 40), rng.uniform(-0.6, 0.6)
+        wide, tall, slant = rng.uniform(15, 130), rng.uniform(4, 45), rng.uniform(-0.8, 0.8)
         points = np.array([[0, 0], [wide, rng.uniform(-6, 6)], [wide + slant * tall, tall], [slant * tall, tall]])
         points += [x - wide / 2, y]
         tint = (np.array([70.0, 120, 190]) if rng.random() < 0.3 else np.full(3, rng.uniform(140, 250)))
@@ -132,7 +140,7 @@ def _reflection(windscreen, rng, bright):
                 a, b = points[0] + (points[3] - points[0]) * k, points[1] + (points[2] - points[1]) * k
                 cv2.polylines(alpha, [sixteenths(np.array([a, b]))], False, 0.05, 1, cv2.LINE_8, 4)
     blur = rng.uniform(0.8, 5)
-    alpha = cv2.GaussianBlur(alpha, (0, 0), blur) * np.float32(0.6 * windscreen.reflection)
+    alpha = cv2.GaussianBlur(alpha, (0, 0), blur) * np.float32(0.8 * windscreen.reflection)
     return alpha, cv2.GaussianBlur(colour, (0, 0), blur) * bright
 
 
