@@ -1,4 +1,4 @@
-"""What borders a street: kerbs, pavements, railings, hedges, walls, fronts of buildings, trees, people.
+"""What borders a street: kerbs, pavements, railings, hedges, walls, fronts of buildings, trees, lights, people.
 
 What stands is a list of (distance m, painter(canvas, rng)), painted from far to near.
 """
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from data.synthetic_canvas import NEAREST, clipped, mixture, sixteenths
-from data.synthetic_roadside import paint_pole, paint_tree
+from data.synthetic_roadside import gantry, paint_pole, paint_tree, signs
 
 _PIECES = np.concatenate([[0.6, 1.2], np.arange(2, 20, 1.5), np.geomspace(20, 260, 22)])  # m: joints of long things
 _KERB_TOP = 0.18  # m, how wide a kerbstone is
@@ -27,13 +27,14 @@ _GREEN = np.array([58.0, 78, 44])
 
 _BUILDING_LENGTH, _BUILDING_HEIGHTS = (9, 32), ((4, 9), (9, 22), (22, 60))  # m
 _BUILDING_GAP, _BUILDING_GAP_CHANCE, _SET_BACK = (3, 14), 0.25, (0, 3)  # m
-_FRONT_REACH = 200  # m
+_FRONT_REACH, _GANTRY_CHANCE = 200, 0.12  # m
 _WALL_HEIGHT, _HEDGE_HEIGHT = (1.8, 3.2), (0.9, 2.6)  # m
 _WOODS_STEP, _WOODS_DEPTH = (3, 7), (0, 7)  # m
 _TREE_HEIGHT, _TREE_SIZE = (5, 12), (0.8, 1.2)  # m, times that
 _TREES = (0, 0, 1, 1, 2, 5, 6, 6, 8, 13, 13, 14, 18, 18)  # sprites of synthetic_roadside: no bushes, few palms
 _WOODS = (0, 1, 2, 4, 6, 7, 8, 10, 12, 13, 14, 18, 20)
 _TUNNEL_HEIGHT, _TUNNEL_PANEL = (4.8, 5.6), 1.6  # m; of the paler lower part of its walls
+_PEOPLE_FROM = -0.7  # m from the kerb: some walk on the road
 _CLOTHES = [(40, 42, 50), (150, 40, 40), (60, 80, 130), (190, 190, 185), (70, 70, 60), (200, 170, 60)]
 
 
@@ -79,7 +80,30 @@ def street_things(canvas, rng):
         things += {'buildings': _buildings, 'wall': _wall, 'hedge': _hedge, 'woods': _woods, 'tunnel': _tunnel}.get(
             side.front, lambda *_: [])(rng, canvas.view, side)
         things += _street_trees(rng, side) + _people(rng, side) + _street_lamps(rng, canvas.light, side)
+    if canvas.scene.sides[-1].front != 'tunnel':
+        left, right, progress = *canvas.scene.road.edges, canvas.scene.progress
+        things += signs(rng, right, progress) + _traffic_lights(rng, canvas.scene)
+        things += [gantry(rng, left, right, progress)] if rng.random() < _GANTRY_CHANCE else []
     return things
+
+
+def _traffic_lights(rng, scene):
+    """Lights on an arm over the road, beyond a crossing. -> list of (distance, painter)"""
+    right = scene.road.edges[1] + 0.8
+    reach, colour = rng.uniform(2, 6), ((255, 50, 40), (60, 240, 150), (255, 190, 60))[rng.integers(3)]
+
+    def paint(canvas, rng, z):
+        project, focal, grey = canvas.view.project, canvas.view.camera.focal, canvas.air(np.full(3, 90.0), z)
+        canvas.polyline(project([right, right, right - reach], [0.0, 5.8, 5.8], [z] * 3), grey, focal * 0.16 / z)
+        for x in (right, right - reach * 0.6, right - reach):
+            corners = x + np.array([-0.2, 0.2, 0.2, -0.2])
+            canvas.polygon(project(corners, np.array([5.2, 5.2, 6.3, 6.3]) - 2.5 * (x == right), np.full(4, z)),
+                           canvas.air(np.full(3, 25.0), z))
+            (column, row), = project([x], [6.05 - 2.5 * (x == right)], [z])
+            cv2.circle(canvas.pixels, (int(np.clip(column, -99, 2000)), int(np.clip(row, -99, 2000))),
+                       max(1, int(focal * 0.13 / z)), colour, -1, cv2.LINE_AA)
+    return [(marking.end + 8, functools.partial(paint, z=marking.end + 8)) for marking in scene.markings
+            if marking.kind in ('zebra', 'box')]
 
 
 def _pieces(view, side, out, heights, colour, rough=0.0):
@@ -202,10 +226,10 @@ def _paint_building(canvas, rng, offset, side, start, end, height, number, gain)
     if start > NEAREST:  # the end that faces us
         depth = offset + side * np.array([0, 14, 14, 0])
         corners = canvas.view.project(depth, np.array([0, 0, height, height]), np.full(4, start))
-        _lay(canvas, _facade(number, night, 0), (0, 0.6), corners, gain * 0.8, start, canvas.facing(np.pi))
+        _lay(canvas, _facade(number, night), (0, 0.6), corners, gain * 0.8, start, canvas.facing(np.pi))
     corners = canvas.view.project(np.full(4, offset), np.array([0, 0, height, height]),
                                   np.array([first, end, end, first]))
-    _lay(canvas, _facade(number, night, 0), ((first - start) / (end - start), 1), corners, gain, first,
+    _lay(canvas, _facade(number, night), ((first - start) / (end - start), 1), corners, gain, first,
          canvas.facing(-side * np.pi / 2))
 
 
@@ -238,7 +262,7 @@ def _lay(canvas, facade, share, corners, gain, z, facing):
 
 
 @functools.lru_cache(maxsize=None)
-def _facade(number, night, _):
+def _facade(number, night):
     """A front with windows, the same in every process; at night some are lit. -> uint8 [256, 384, 3]"""
     rng = np.random.default_rng([82, number])
     lit = np.random.default_rng([83, number])
@@ -275,7 +299,7 @@ def _facade(number, night, _):
                           clipped(np.array([255, 235, 200]) * 0.8 if night and lit.random() < 0.7 else
                                   glass * rng.uniform(0.4, 1.1) * dark), -1)
             cv2.rectangle(image, (left + 1, int(top + 0.05 * tall)), (right - 1, int(top + 0.35 * tall)),
-                          clipped(sign * (0.9 if night else 0.9)), -1)
+                          clipped(sign * 0.9), -1)
             for x in range(left + 6, right - 6, 5):
                 cv2.line(image, (x, int(top + 0.15 * tall)), (x, int(top + 0.27 * tall)), clipped(255 - sign), 2)
             left = right
@@ -341,10 +365,11 @@ def _street_lamps(rng, light, side):
 def _people(rng, side):
     things = []
     for _ in range(side.people):
-        z, out = rng.uniform(6, 60), rng.uniform(0.4, max(0.5, side.width - 0.3))
+        z, out = rng.uniform(6, 60), rng.uniform(_PEOPLE_FROM, max(0.5, side.width - 0.3))
         clothes = [np.array(_CLOTHES[i], float) for i in rng.integers(len(_CLOTHES), size=2)]
-        things.append((z, functools.partial(_paint_person, z=z, offset=side.kerb + side.side * out, base=side.height,
-                                            height=rng.uniform(1.5, 1.85), clothes=clothes)))
+        things.append((z, functools.partial(_paint_person, z=z, offset=side.kerb + side.side * out,
+                                            base=side.height * (out > 0), height=rng.uniform(1.5, 1.85),
+                                            clothes=clothes)))
     return things
 
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from data.synthetic_canvas import look_up
 
-_CELL = 0.04  # m per entry of a symbol, across; along it is as long as the marking
 _SYMBOL = 64, 128  # entries across and along
 _BAR, _BAR_STEP = 0.45, 0.95  # m, of a crossing
 _HATCH_BAR, _HATCH_STEP = 0.4, 1.9  # m
@@ -51,7 +50,7 @@ def _hatch(ground, marking):
     inside = ground.between(marking.start, marking.end)
     slope = np.tan(0.7) * (1 if marking.number % 2 else -1)
     for k in np.arange(-(marking.right - marking.left), marking.end - marking.start, _HATCH_STEP):
-        middle = marking.left + (ground.place - marking.start - k) / slope * (1 if slope > 0 else 1)
+        middle = marking.left + (ground.place - marking.start - k) / slope
         if slope < 0:
             middle = middle + marking.right - marking.left
         ground.span(np.clip(middle - _HATCH_BAR / 2, marking.left, marking.right),

@@ -55,11 +55,11 @@ def roadside(canvas, banks, rng):
     things = []
     for bank in banks:
         things += _trees(rng, bank, progress)
-    things += _lamps(rng, left, right, progress) + _wires(rng, left, right, progress) + _signs(rng, right, progress)
+    things += _lamps(rng, left, right, progress) + _wires(rng, left, right, progress) + signs(rng, right, progress)
     if rng.random() < _BRIDGES_CHANCE:
         things += [_bridge(rng, left, right, road.outer, progress) for _ in range(rng.integers(*_BRIDGES))]
     if rng.random() < _GANTRY_CHANCE:
-        things.append(_gantry(rng, left, right, progress))
+        things.append(gantry(rng, left, right, progress))
     return things + pieces
 
 
@@ -286,8 +286,8 @@ def _wires(rng, left, right, progress):
     return [(max(spots[0], NEAREST), paint)] + [(z, functools.partial(pole, z=z)) for z in spots]
 
 
-def _signs(rng, right, progress):
-    """Road signs at the right."""
+def signs(rng, right, progress):
+    """Road signs at the right of the offset right m. -> list of (distance, painter)"""
     things = []
     for _ in range(rng.poisson(_SIGNS * progress.times(*_SIGN_DISTANCE))):
         wide, tall, base, colour = _SIGN_KINDS[rng.choice(len(_SIGN_KINDS))]
@@ -341,8 +341,8 @@ def _bridge(rng, left, right, outer, progress):
     return z, paint
 
 
-def _gantry(rng, left, right, progress):
-    """Signs over the lanes on a truss."""
+def gantry(rng, left, right, progress):
+    """Signs over the lanes on a truss, from offset left to right m. -> (distance, painter)"""
     z = progress.somewhere(rng, *_GANTRY_DISTANCE) - progress.travelled
     clear = rng.uniform(*_GANTRY_CLEARANCE)
     panels = rng.integers(*_GANTRY_PANELS)

@@ -16,7 +16,7 @@ from data.synthetic_vehicles import VEHICLES
 
 _KINDS = {'divided': 0.42, 'two-way': 0.36, 'one-way': 0.22}  # shares
 _LANE_WIDTH, _LANE_WIDTHS = (3.3, 0.2), (2.8, 3.9)  # m, normal; its limits
-_LANES_BESIDE = [0.32, 0.44, 0.24]  # chance of 0, 1, 2 lanes of our direction on a side
+_LANES_BESIDE = [0.26, 0.45, 0.29]  # chance of 0, 1, 2 lanes of our direction on a side
 _ONCOMING_LANES = [0.55, 0.35, 0.1]  # chance of 1, 2, 3
 _ASIDE, _BETWEEN_LANES, _BETWEEN_CHANCE = (0.0, 0.3), (-1.6, 1.6), 0.06  # m, normal; m
 _GUTTER = (0.15, 0.7)  # m, from the outer line to the kerb
@@ -66,7 +66,7 @@ _PATTERNS = [  # as in data/synthetic_distributions.py
 _WEARS, _WEAR_SHARES = ((0, 0.25), (0.2, 0.6), (0.5, 0.8)), [0.5, 0.35, 0.15]
 _LINE_WIDTH, _WHITE = (0.09, 0.17), (185, 250)
 _YELLOW_GAIN, _YELLOW_CENTRE_CHANCE, _YELLOW_MEDIAN_CHANCE = (0.75, 1.03), 0.75, 0.4
-_EDGE_CHANCE, _MEDIAN_EDGE_CHANCE = 0.5, 0.75  # that the road's outer line is painted
+_EDGE_CHANCE, _MEDIAN_EDGE_CHANCE = 0.6, 0.8  # that the road's outer line is painted
 _LANE_LINE_CHANCE, _UNBROKEN_CHANCE = 0.95, 0.15
 _CENTRES = {'double': 0.45, 'single': 0.33, 'broken': 0.22}
 _DOUBLE_GAP = (0.06, 0.12)  # m, half of it
@@ -156,6 +156,7 @@ def with_lights(vehicles):
 
 
 def _parked(rng, offset, facing):
+    """Vehicles in a row at the kerb, their lights off. offset: of the row's middle m -> list of Vehicles"""
     vehicles, z = [], rng.uniform(-3, 10)
     while z < _PARKED_REACH:
         vehicle = sample_vehicle(rng, offset, z, facing, 0.3, dict(_SHARES, bus=0, trailer=0))

@@ -163,6 +163,13 @@ def test_a_kerb_is_seen_beside_the_road_and_not_on_it(kerb):
     assert len(rows) > 1000 and offset[rows > 400].min() > 3.8 and offset[rows > 400].max() < 4.8
 
 
+def test_traffic_lights_stand_beyond_a_crossing(kerb):
+    crossing = Marking('zebra', -1.5, 1.5, 20.0, 24.0, (80.0, 80, 80), 1.0)
+    photo = paint(dataclasses.replace(street(), markings=(crossing,)))
+    rows, columns = np.nonzero(changed(photo, kerb))
+    assert (rows[columns > 660] < 240).sum() > 100  # above the horizon, as nothing else of a crossing
+
+
 # ---- Markings --------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('kind', sorted(MARKINGS))
