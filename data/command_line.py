@@ -15,6 +15,7 @@ MAX_INT, MAX_FLOAT = 2 ** 31 - 1, 1e18     # of flags: what int32 holds, and flo
 MIN_BANDWIDTH, MAX_BANDWIDTH = 1e-6, 1e6   # in units of the embedding
 # Of a model's photos and embedding. More, by a slip or in a damaged file, would take all memory.
 MAX_SIDE, MAX_MODEL_PIXELS, MAX_FEATURE_DIM = 2 ** 15, 2 ** 24, 2 ** 10
+MAX_WORKERS = 4 * (os.cpu_count() or 1)   # threads; more only take memory
 MAX_MESSAGE = 500   # characters; the middle of a longer one is left out
 
 
@@ -32,6 +33,11 @@ def non_negative_int(text):
     return _number(text, int, 0, MAX_INT)
 
 
+def workers(text, least=1):
+    """argparse type: a whole number of threads from `least` on; of a larger one, MAX_WORKERS."""
+    return min(_number(text, int, least, MAX_INT), MAX_WORKERS)
+
+
 def positive_float(text):
     """argparse type: a number above 0 whose square and reciprocal float32 can hold."""
     return _number(text, float, 1 / MAX_FLOAT, MAX_FLOAT)
@@ -40,6 +46,11 @@ def positive_float(text):
 def non_negative_float(text):
     """argparse type: a number of 0 or more whose square float32 can hold."""
     return _number(text, float, 0, MAX_FLOAT)
+
+
+def share(text):
+    """argparse type: a number from 0 to 1."""
+    return _number(text, float, 0, 1)
 
 
 def bandwidth(text):

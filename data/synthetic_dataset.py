@@ -172,6 +172,7 @@ def end_with_parent():
 def write_all(write, num, workers, unit):
     """Calls write(index) for 0 .. num - 1, several at a time. -> what it returns, in order"""
     context = multiprocessing.get_context('spawn')  # a forked OpenCV may hang
+    sys.warnoptions.append('ignore:resource_tracker')  # what Python's own helper prints if this process is killed
     # More processes than cores would only take memory.
     pool = concurrent.futures.ProcessPoolExecutor(min(workers, num, os.cpu_count()), context, start_worker)
     try:
@@ -215,7 +216,7 @@ def parse_flags():
                         help='Seed of everything random; another seed gives other scenes.')
     work = parser.add_argument_group('work')
     work.add_argument('--workers', type=command_line.positive_int, default=os.cpu_count(),
-                      help='How many processes paint; the files do not depend on it.')
+                      help='How many processes paint, at most one per core; the files do not depend on it.')
     flags = parser.parse_args()
     if flags.drive and flags.drive > MAX_DRIVE:
         parser.error(f'argument --drive: {flags.drive:g} is more than {MAX_DRIVE} seconds')

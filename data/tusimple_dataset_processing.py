@@ -41,8 +41,8 @@ def parse_args(argv=None):
     data.add_argument('-o', '--outdir', default=os.path.dirname(os.path.abspath(__file__)),
                       help='Folder to write images/, labels/ and lanes.json into.')
     speed = parser.add_argument_group('speed')
-    speed.add_argument('--workers', type=command_line.positive_int, default=os.cpu_count(),
-                       help='Number of threads that decode and encode pictures.')
+    speed.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
+                       help='Number of threads that decode and encode pictures, at most 4 per core.')
     return parser.parse_args(argv)
 
 

@@ -357,8 +357,8 @@ FILES = {
         'lanes.json is a folder': ('', lambda home: (home / 'd/lanes.json').mkdir(), 'd/lanes.json: is a folder'),
         'bomb as photo': ('', all_of(*(text(f'd/images/{i}.png', PNG_BOMB) for i in range(3))), 'is 60000 x 60000'),
         'bomb as label': ('', all_of(*(text(f'd/labels/{i}.png', PNG_BOMB) for i in range(3))), 'is 60000 x 60000'),
-        'coloured labels': ('', all_of(gone('d/labels'), lambda home: shutil.copytree(home / 'in', home / 'd/labels')),
-                            'is coloured'),
+        'photos as labels': ('', all_of(gone('d/labels'), lambda home: shutil.copytree(home / 'in', home / 'd/labels')),
+                             'colours, as a photo does'),
         'labels of another size': ('', all_of(*(lambda home, i=i: cv2.imwrite(
             str(home / f'd/labels/{i}.png'), np.zeros([8, 8], np.uint8)) for i in range(3))),
                     'is 8 x 8, but its photo'),

@@ -14,8 +14,10 @@ import sys
 
 import pytest
 
+import inference
+import training
 from conftest import ROOT
-from data import command_line
+from data import command_line, cvppp_dataset_processing, tusimple_dataset_processing
 
 
 @pytest.mark.parametrize('kind, text, value', [
@@ -43,6 +45,20 @@ def test_flag_types_refuse_nonsense(kind, texts):
     for text in texts:
         with pytest.raises(argparse.ArgumentTypeError, match=r'is not a (whole )?number from [\w.-]+ to [\w.+]+$'):
             kind(text)
+
+
+def test_threads_are_limited_by_the_cores():
+    assert command_line.workers('3') == 3 and command_line.workers('0', least=0) == 0
+    assert command_line.workers('30000') == command_line.MAX_WORKERS <= 4 * os.cpu_count()
+    with pytest.raises(argparse.ArgumentTypeError):
+        command_line.workers('0')
+
+
+@pytest.mark.parametrize('parse, args', [
+    (training.parse_flags, []), (inference.parse_flags, []), (tusimple_dataset_processing.parse_args, ['in']),
+    (cvppp_dataset_processing.parse_args, ['in'])], ids=['training', 'inference', 'tusimple', 'cvppp'])
+def test_no_script_starts_thousands_of_threads(parse, args):
+    assert parse([*args, '--workers', '30000']).workers == command_line.MAX_WORKERS
 
 
 def test_parser_complains_in_one_line_with_status_2(capsys):

@@ -30,10 +30,12 @@ import inference
 import reference
 import training
 import utils
+import visualization
 from data.command_line import InputError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NETWORK = reference.small_enet()
+SCATTER_PLOT = visualization.evaluate_scatter_plot
 SMALL = ['--image-size', '64', '32', '--batch-size', '5', '--summary-steps', '1', '--no-augment', '--workers', '1']
 
 CHILD = '''
@@ -66,6 +68,8 @@ def shrink(patch):
 def small_network():
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
+        # A fifth of such a training, by matplotlib; test_training_separates_the_lanes has it drawn.
+        patch.setattr(visualization, 'evaluate_scatter_plot', lambda *args: None)
         yield
 
 
@@ -176,7 +180,8 @@ def child(*args, cwd, text='epoch 1 ', then=None, **kwargs):
 
 # ---- What a training leaves behind -----------------------------------------------------------------------------------
 
-def test_training_separates_the_lanes(home, data, run_script, train):
+def test_training_separates_the_lanes(home, data, run_script, train, monkeypatch):
+    monkeypatch.setattr(visualization, 'evaluate_scatter_plot', SCATTER_PLOT)
     outcome = train('-s', data, '--epochs', '30', '--learning-rate', '0.01', '--pictures', '15', *SMALL)
     assert outcome.status == 0 and outcome.err == '' and 'million weights' in outcome.out
     values = {(tag, step): value for tag, step, value in curves(home / 'log')}

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import threading
 import time
 
 import pytest
@@ -187,6 +188,26 @@ def test_address_of_another_machine_is_one_line(home, data, train, monkeypatch, 
     monkeypatch.setattr(socket, 'create_connection', unreachable)
     as_member(monkeypatch, {'chief': [f'elsewhere:{port}'], 'ps': ['127.0.0.1:1']}, 'chief')
     one_line(train('-s', data, *TRAIN), f'chief cannot be reached at elsewhere:{port}')
+
+
+@pytest.mark.parametrize('greeting', [b'', b'SSH-2.0-OpenSSH_9.6\r\n'], ids=['mute', 'another service'])
+def test_what_is_no_tensorflow_server_is_found_silent(monkeypatch, greeting):
+    """A session that connects to it would wait for minutes, deaf to signals."""
+    monkeypatch.setattr(utils, 'ANSWER', 0.1)
+    monkeypatch.setattr(tf, 'Session', lambda *_, **__: pytest.fail('a session waits for it'))
+    member = object.__new__(utils.Member)
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        connections = []
+
+        def accept():
+            connections.append(server.accept()[0])
+            connections[0].sendall(greeting)
+        thread = threading.Thread(target=accept)
+        thread.start()
+        member.addresses, member._identified = {'ps 0': '127.0.0.1:{}'.format(server.getsockname()[1])}, set()
+        assert member.silent(['ps 0']) == ['ps 0']
+        thread.join()
+    connections[0].close()
 
 
 def test_wait_names_who_is_waited_for(monkeypatch):
