@@ -237,8 +237,7 @@ def _paint_line(ground, line):
         ground.span(middle - 0.055, middle + 0.055, line.colour, along, 0.4 * line.wear, line.offset)
         ground.span(middle - 0.06, middle + 0.06, 1 - 0.75 * light.shadow * max(0.3, np.cos(light.azimuth)), edge)
         return
-    along = ground.along(line.pattern, line.period, line.phase) if line.pattern else 1.0
-    along = along * (1 - ground.interrupted)
+    along = (ground.along(line.pattern, line.period, line.phase) if line.pattern else 1.0) * (1 - ground.interrupted)
     left, right = middle - line.width / 2, middle + line.width / 2
     if line.wear > 0.02:  # old paint leaves a paler or darker ghost
         ground.span(left, right, 1.0 + 0.12 * (0.5 - line.wear), along)
