@@ -93,7 +93,7 @@ def parse_flags(argv):
     group.add_argument('--bandwidth', type=command_line.bandwidth,
                        help='Bandwidth of mean shift, a distance in embedding space (default: that of the model).')
     group.add_argument('--max-lanes', type=command_line.positive_int, default=5, metavar='N',
-                       help='Number of lanes that are kept per photo, the most confident ones.')
+                       help='Number of lanes that are kept per photo: the longest, weighted by their confidence.')
     group.add_argument('--min-confidence', type=command_line.share, default=0.,
                        help='Lanes of less confidence, from 0 to 1, are left out.')
     group = parser.add_argument_group('outputs')
@@ -291,14 +291,15 @@ def find_lanes(photo, conventions, bandwidth=None, max_lanes=5, min_confidence=0
         start = time.perf_counter()
         foreground = None if photo.foreground is None else photo.foreground >= conventions.foreground_threshold
         photo.ids = clustering.instance_ids(photo.embedding, bandwidth, margins, foreground)
-        clustered = time.perf_counter()
+        found = time.perf_counter()
         certainty = clustering.pixel_confidence(photo.embedding, photo.ids, margins[0], photo.foreground)
         photo.lanes, photo.confidences = tusimple_lanes.lanes_and_confidences(
             photo.ids, (width, height), photo.h_samples, max_lanes, min_confidence, certainty)
         photo.num_lanes = len(photo.lanes)
-        photo.lanes_ms = 1000 * (time.perf_counter() - clustered)
-        photo.clustering_ms = 1000 * (clustered - start)
-        photo.scattered = not photo.ids.any() and clustering.is_scattered(photo.embedding, bandwidth)
+        photo.lanes_ms = 1000 * (time.perf_counter() - found)
+        photo.clustering_ms = 1000 * (found - start)
+        clustered = photo.embedding if foreground is None else photo.embedding[foreground]
+        photo.scattered = bool(not photo.ids.any() and clustered.size and clustering.is_scattered(clustered, bandwidth))
         photo.lane_ids = visualization.instances_under(photo.lanes, photo.h_samples, photo.ids, (width, height))
     return photo
 
