@@ -99,7 +99,7 @@ def parse_flags(argv):
     group.add_argument('--bandwidth', type=command_line.bandwidth,
                        help='Bandwidth of mean shift, a distance in embedding space (default: that of the model).')
     group.add_argument('--max-lanes', type=command_line.positive_int, default=5, metavar='N',
-                       help='Number of lanes that are kept per photo, the most confident ones.')
+                       help='Number of lanes that are kept per photo: the longest, weighted by their confidence.')
     group.add_argument('--foreground', metavar='DIR',
                        help='Folder of masks with the names of the photos, PNG, JPEG or BMP of any size, where '
                             'everything above 0 is foreground, such as id masks: all of it is divided into instances, '
@@ -352,7 +352,7 @@ def find_instances(photo, conventions, bandwidth=None):
         photo.ids = clustering.instance_ids(photo.embedding, bandwidth, margins, foreground)
         if not photo.ids.any():
             points = photo.embedding if foreground is None else photo.embedding[foreground]
-            photo.scattered = points.size > 0 and clustering.is_scattered(points, bandwidth)
+            photo.scattered = bool(points.size and clustering.is_scattered(points, bandwidth))
             if photo.given is not None and not photo.scattered:   # too small for a cluster, but it is foreground
                 photo.ids[foreground] = 1
         if conventions.kind == 'any':   # the first colours, which differ most, for the largest

@@ -696,7 +696,7 @@ def can_be_clustered(output, label, flags):
     """Whether an embedding has begun to separate the instances of a photo, so that clustering it tells something.
 
     Mean shift on one that has not takes seconds and finds nothing. The label tells before: of the background's pixels
-    and of the instances', more than half each have to lie nearest to the mean of their own.
+    and of the instances', as far as they are clustered, more than half each have to lie nearest to their own mean.
     output: float32 [h, w, channels]; label: int32 [h, w] -> bool
     """
     if not np.isfinite(output).all():
@@ -708,15 +708,24 @@ def can_be_clustered(output, label, flags):
     points = embedding.reshape(-1, flags.feature_dim)
     means = np.stack([np.bincount(own, column, len(counts)) / counts for column in points.T], axis=1)
     distances = np.stack([np.square(points - mean).sum(1) for mean in means.astype(np.float32)], axis=1)
-    if probability is not None or not flags.background_weight:   # the background is told apart otherwise
-        distances[:, background] = np.inf
+    is_background, foreground = label == 0, find_foreground(probability, label, flags)
+    clustered = ~is_background
+    if foreground is not None:   # what else it misses costs no time, and its instances are missed in the score
+        distances[:, background] = np.where(foreground, np.inf, -1)
+        clustered &= foreground
     right = distances.argmin(1) == own
+    return all(not part.any() or right[part].mean() > 0.5 for part in (is_background, clustered))
+
+
+def find_foreground(probability, label, flags):
+    """The pixels that are to be clustered: those of the foreground head or else of the label. -> bool, label's shape
+
+    probability: as of clustering.split_output. None if the background is an instance of the embedding and no head
+    tells it apart.
+    """
     if probability is not None:
-        foreground = probability.ravel() >= flags.foreground_threshold
-        right = np.where(label == 0, ~foreground, right & foreground)
-    elif not flags.background_weight:
-        right |= label == 0
-    return all(not part.any() or right[part].mean() > 0.5 for part in (label == 0, label != 0))
+        return probability.reshape(label.shape) >= flags.foreground_threshold
+    return None if flags.background_weight else label > 0
 
 
 def find_instances(output, flags, label):
@@ -725,10 +734,7 @@ def find_instances(output, flags, label):
     label: [h, w], whose foreground is taken where nothing in the output tells it.
     """
     embedding, probability = clustering.split_output(output, flags.feature_dim)
-    if probability is not None:
-        foreground = probability >= flags.foreground_threshold
-    else:
-        foreground = None if flags.background_weight else label > 0
+    foreground = find_foreground(probability, label, flags)
     return clustering.instance_ids(embedding, flags.bandwidth, (flags.dvar, flags.ddist), foreground)
 
 
@@ -743,10 +749,11 @@ def write_pictures(predict, summaries, flags, data, events, epoch, step):
     if flags.semantic:
         masks = visualization.colour_instances(np.int32(output[..., 1] > output[..., 0]))
     else:
-        masks = [visualization.colour_instances(
-            find_instances(each, flags, label) if can_be_clustered(each, label, flags) else np.zeros_like(label))
-            for each, label in zip(output, labels)]
-        output, _ = clustering.split_output(output, flags.feature_dim)
+        useful = [can_be_clustered(*sample, flags) for sample in zip(output, labels)]
+        output, probabilities = clustering.split_output(output, flags.feature_dim)
+        foregrounds = [find_foreground(probabilities if probabilities is None else probabilities[i], label, flags)
+                       if useful[i] else np.zeros(label.shape, bool) for i, label in enumerate(labels)]
+        masks = clustering.get_instance_masks(output, flags.bandwidth, (flags.dvar, flags.ddist), foregrounds)
     overviews = []
     for i, sample in enumerate(zip(images, labels, output, masks)):
         overview = visualization.overview(*sample)

@@ -74,7 +74,7 @@ def lanes_and_confidences(ids, image_shape, h_samples, max_lanes=5, min_confiden
     ids: int [h, w] of any size, 0 the background, see clustering.instance_ids
     image_shape: (width, height) of the photo
     h_samples: rows of the photo, px
-    max_lanes: number of lanes that are kept, the most confident ones
+    max_lanes: number of lanes that are kept: those with most rows with pixels, each row weighted by the confidence
     min_confidence: lanes below it are left out
     certainty: float [h, w], how sure each pixel's instance is, see clustering.pixel_confidence; by default 1
     -> (list of float64 [len(h_samples)], in the order of the ids: x in px of the photo, -2 where the lane is absent;
@@ -250,7 +250,7 @@ def _join(runs, curves, weight):
 # ---- Selection and ends ----------------------------------------------------------------------------------------------
 
 def _select(runs, weight, row_height, max_lanes, min_confidence):
-    """The lanes that are lines rather than specks and blobs, the most confident. -> (numbers, sorted; confidences)
+    """The lanes that are lines rather than specks and blobs, see `lanes`. -> (their numbers, sorted; confidences)
 
     A lane's confidence is the mean certainty of its runs, times the share of its rows that have pixels of it, times the
     share of the instance's runs that are part of the line.
@@ -266,7 +266,7 @@ def _select(runs, weight, row_height, max_lanes, min_confidence):
     sure = np.bincount(runs.lane, part * runs.certainty) / np.maximum(count, 1)
     confidence = sure * pure * np.clip(filled / np.maximum(bottom - top + row_height, 1), 0, 1)
     good &= confidence >= min_confidence
-    best = np.argsort(np.where(good, -filled, np.inf), kind='stable')[:max_lanes]
+    best = np.argsort(np.where(good, -confidence * filled, np.inf), kind='stable')[:max_lanes]
     best = np.sort(best[good[best]])
     return best, confidence[best]
 

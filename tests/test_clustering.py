@@ -381,6 +381,62 @@ def test_is_scattered_tells_noise_from_a_cluster():
     assert not clustering.is_scattered(np.zeros([64, 64, 3]), 1.0)
 
 
+def test_foreground_alone_is_clustered():
+    embedding, expected = stripes(3)
+    embedding[expected == 0] = embedding[expected == 2][0]   # the background looks like an instance
+    expected = np.where(expected == 3, 0, expected)
+    ids = clustering.instance_ids(embedding, 1.0, (0.5, 1.5), foreground=expected > 0)
+    np.testing.assert_array_equal(ids, expected)
+
+
+def test_largest_cluster_of_a_given_foreground_is_an_instance():
+    assert (clustering.instance_ids(np.zeros([20, 20, 2]), 1.0, foreground=np.ones([20, 20], bool)) == 1).all()
+
+
+def test_speck_of_a_given_foreground_belongs_to_the_nearest_instance():
+    embedding, foreground = np.zeros([200, 200, 2], np.float32), np.zeros([200, 200], bool)
+    embedding[:, 50:53], embedding[:, 90:93], embedding[10:12, 10:14] = (3, 0), (0, 3), (1, 4)
+    foreground[:, 50:53] = foreground[:, 90:93] = foreground[10:12, 10:14] = True
+    ids = clustering.instance_ids(embedding, 0.5, (0.5, 1.5), foreground)
+    assert ids.max() == 2 and (ids[10:12, 10:14] == ids[0, 90]).all() and ids[0, 90] != ids[0, 50]
+
+
+@pytest.mark.parametrize('share', [0, 1])
+def test_foreground_without_clusters_has_no_instances(share):
+    embedding = np.random.default_rng(0).normal(0, 30, [128, 256, 3]).astype(np.float32)
+    foreground = np.full([128, 256], bool(share))
+    assert not clustering.instance_ids(embedding, 0.7, (0.5, 1.5), foreground).any()
+
+
+def test_foreground_that_is_not_finite_is_an_error():
+    embedding, foreground = np.zeros([4, 4, 2]), np.zeros([4, 4], bool)
+    embedding[0, 0], foreground[0, 0] = np.nan, True
+    with pytest.raises(ValueError, match='NaN'):
+        clustering.instance_ids(embedding, 1.0, foreground=foreground)
+
+
+def test_output_is_split_into_embedding_and_probability():
+    output = np.float32([[[1, 2, np.log(3)]]])
+    assert clustering.split_output(output, 3) == (output, None)
+    embedding, probability = clustering.split_output(output, 2)
+    assert embedding.tolist() == [[[1, 2]]] and probability == pytest.approx(0.75)
+
+
+def test_pixels_near_the_mean_of_their_instance_are_sure():
+    embedding, ids = np.zeros([1, 6, 1]), np.int32([[0, 1, 1, 1, 1, 2]])
+    embedding[0, :, 0] = 9, 0, 0, 0, 4, 9   # the mean of the first instance is 1
+    sure = clustering.pixel_confidence(embedding, ids, 1.5)[0]
+    np.testing.assert_allclose(sure, [0, 1, 1, 1, np.exp(-1), 1], rtol=1e-6)
+    half = clustering.pixel_confidence(embedding, ids, 1.5, np.full([1, 6], 0.5))[0]
+    np.testing.assert_allclose(half, sure / 2, rtol=1e-6)
+
+
+def test_masks_of_a_given_foreground_are_black_elsewhere():
+    embedding, ids = stripes(3)
+    mask, = clustering.get_instance_masks(embedding[None], 1.0, (0.5, 1.5), [ids == 2])
+    np.testing.assert_array_equal(mask.any(2), ids == 2)
+
+
 @pytest.mark.parametrize('margins', [None, (0.5, 1.5)])
 def test_get_instance_masks_gives_each_of_more_than_eight_instances_a_colour(margins):
     embedding, ids = stripes(11)

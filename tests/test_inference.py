@@ -681,3 +681,119 @@ def test_output_of_libraries_is_shown_if_tensorflow_cannot_be_imported(tmp_path,
     outcome = subprocess.run([sys.executable, '-c', code], env=environment, cwd=tmp_path,
                              capture_output=True, text=True)
     assert outcome.returncode != 0 and ('libcudart is broken' in outcome.stderr) == shown
+
+
+# ---- Other kinds of picture ------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def any_network(monkeypatch, colour_network):
+    """Its conventions are those of a model of any kind of picture."""
+    network, conventions = inference.load_network('model')
+    conventions.kind = 'any'
+    return conventions
+
+
+def discs(size=SHAPE):
+    """Three discs on black, the largest at the right; blue and red touch."""
+    photo = np.zeros([72, 128, 3], np.uint8)
+    for centre, radius, rgb in (((100, 40), 20, (0, 0, 255)), ((65, 40), 15, (255, 0, 0)), ((25, 20), 8, (0, 255, 0))):
+        cv2.circle(photo, centre, radius, rgb, -1)
+    return cv2.resize(photo, size, interpolation=cv2.INTER_NEAREST)
+
+
+def test_instances_of_any_kind_are_numbered_by_size_and_outlined(any_network, run_script, tmp_path):
+    photo = discs()
+    write(tmp_path / 'in/a.png', photo)
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks')
+    assert outcome.status == 0 and outcome.err == '' and 'lane' not in outcome.out
+    assert 'cluster_0000.png  3 instances  a.png' in outcome.out and '3 instances found (3.0 per' in outcome.out
+    mask = read(tmp_path / 'out/mask_0000.png')
+    np.testing.assert_array_equal(mask, photo @ np.array([2, 3, 1]) // 255)
+    picture = read(tmp_path / 'out/cluster_0000.png')
+    edge = (mask > cv2.erode(mask, np.ones((3, 3), np.uint8))) & (mask > 0)
+    assert (picture[edge] == 20).all() and not (picture[~edge] == 20).all(axis=-1).any()
+    np.testing.assert_array_equal(picture[mask == 0], photo[mask == 0])
+
+
+def test_video_of_any_kind_has_instances_and_no_lanes(any_network, run_script, tmp_path):
+    write_video(tmp_path / 'discs.avi', [discs()] * 3)
+    outcome = run_script(inference, '-i', tmp_path / 'discs.avi', '-o', tmp_path / 'out', '--masks')
+    assert outcome.status == 0 and '3 pictures, 9 instances' in outcome.out and 'lane' not in outcome.out
+    assert sorted(os.listdir(tmp_path / 'out')) == ['discs.mp4'] + [f'mask_000{i}.png' for i in range(3)]
+
+
+@pytest.mark.parametrize('flags', ['--json p.json', '--draw-lanes', '--max-lanes 2', '--min-confidence 0.5',
+                                   '--no-smoothing'])
+def test_flags_about_lanes_are_refused_for_any_kind(any_network, run_script, tmp_path, monkeypatch, flags):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / 'in/a.png', discs())
+    outcome = run_script(inference, '-m', 'model', '-i', 'in', '-o', 'out', *flags.split())
+    assert outcome.status == 1 and f'error: {flags.split()[0]}: is about lanes' in one_line(outcome.err)
+    assert contents(tmp_path).keys() == {'in/a.png'}
+
+
+# ---- A foreground that is given --------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('size', [(128, 72), (301, 199), (40, 20)])
+def test_given_foreground_is_divided_into_instances_and_nothing_else(any_network, run_script, tmp_path, size):
+    any_network.background_weight = 0.
+    photo = discs(size)
+    foreground = photo.any(axis=-1)
+    foreground[:, :size[0] // 8] = False
+    foreground[-1, 0] = True   # a pixel far from all others
+    write(tmp_path / 'in/a.png', photo)
+    write(tmp_path / 'fg/a.bmp', np.where(foreground, 7, 0).astype(np.uint8))
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks', '--foreground',
+                         tmp_path / 'fg')
+    assert outcome.status == 0 and outcome.err == ''
+    mask = read(tmp_path / 'out/mask_0000.png')
+    np.testing.assert_array_equal(mask > 0, foreground)
+    for colour, number in ((2, 1), (0, 2), (1, 3)):
+        inside = foreground & (cv2.erode(photo[..., colour], np.ones((3, 3), np.uint8)) > 0)
+        assert (mask[inside] == number).mean() > (0.9 if min(size) < 72 else 0.97)
+    changed = (read(tmp_path / 'out/cluster_0000.png') != photo).any(axis=-1)
+    assert not changed[~foreground].any()
+
+
+def test_given_foreground_of_a_few_pixels_is_one_instance(any_network, run_script, tmp_path):
+    write(tmp_path / 'in/a.png', discs((1280, 720)))
+    mask = np.zeros([720, 1280], np.uint8)
+    mask[400:402, 1000:1002] = 1   # between the pixels that the network sees
+    write(tmp_path / 'fg/a.png', mask)
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks', '--foreground',
+                         tmp_path / 'fg')
+    assert outcome.status == 0 and outcome.err == '' and '1 instances' in outcome.out
+    np.testing.assert_array_equal(read(tmp_path / 'out/mask_0000.png'), mask)
+
+
+def test_photos_without_a_mask_are_named_and_the_others_done(any_network, run_script, tmp_path):
+    for name in 'abcd':
+        write(tmp_path / f'in/{name}.png', discs())
+        write(tmp_path / f'fg/{name}.png', np.ones([9, 16], np.uint8))
+    (tmp_path / 'fg/a.png').unlink()
+    (tmp_path / 'fg/b.png').write_bytes(b'no picture')
+    write(tmp_path / 'fg/c.bmp', np.ones([9, 16], np.uint8))
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--foreground', tmp_path / 'fg')
+    assert outcome.status == 1 and os.listdir(tmp_path / 'out') == ['cluster_0003.png']
+    a, b, c = outcome.err.splitlines()
+    assert 'in/a.png: --foreground holds no mask of that name' in a and 'fg/b.png: is not a PNG' in b
+    assert 'in/c.png: --foreground holds two masks' in c
+
+
+def test_model_without_a_background_needs_the_foreground(any_network, run_script, tmp_path):
+    any_network.background_weight = 0.
+    write(tmp_path / 'in/a.png', discs())
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out')
+    assert outcome.status == 1 and 'give the foreground of each photo by --foreground' in one_line(outcome.err)
+
+
+def test_foreground_that_cannot_be_used_is_refused(any_network, run_script, tmp_path):
+    write(tmp_path / 'in/a.png', discs())
+    write(tmp_path / 'two/a.png', discs())
+    write(tmp_path / 'two/a.bmp', discs())
+    write_video(tmp_path / 'discs.avi', [discs()])
+    for indir, foreground, words in (('in', 'none', 'none: no such folder'), ('discs.avi', 'in', 'is a video'),
+                                     ('two', 'in', 'has the same name')):
+        outcome = run_script(inference, '-i', tmp_path / indir, '-o', tmp_path / 'out', '--foreground',
+                             tmp_path / foreground)
+        assert outcome.status == 1 and words in one_line(outcome.err) and not (tmp_path / 'out').exists()

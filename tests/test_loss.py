@@ -279,3 +279,12 @@ def test_foreground_loss_is_cross_entropy_weighted_by_class(share):
         value, gradient = sess.run([value, tf.gradients(value, x)[0]])
     assert value == pytest.approx(np.sum(weights * entropy) / np.sum(weights), rel=1e-5)
     assert np.isfinite(gradient).all()
+
+
+def test_foreground_log_loss_is_the_mean_cross_entropy_of_the_odds():
+    random = np.random.default_rng(4)
+    log_odds, labels = random.normal(size=[2, 5, 6]), random.choice([0, 20, 70], [2, 5, 6])
+    p = 1 / (1 + np.exp(-log_odds))
+    with tf.Graph().as_default(), tf.Session() as sess:
+        value = sess.run(loss.foreground_log_loss(tf.constant(log_odds, tf.float32), tf.constant(labels)))
+    assert value == pytest.approx(-np.mean(np.log(np.where(labels > 0, p, 1 - p))), rel=1e-5)

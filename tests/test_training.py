@@ -4,6 +4,7 @@ The trainings are real but small: 64x32, a dozen drawn photos, an ENet that of i
 sessions that do not optimise their graphs; both save many seconds per run.
 """
 
+import dataclasses
 import functools
 import glob
 import json
@@ -203,8 +204,8 @@ def test_training_separates_the_lanes(home, data, run_script, train, monkeypatch
 
 def test_other_kinds_of_pictures_are_scored_by_symmetric_best_dice(home, data, train):
     flags = [flag for flag in SMALL if flag != '--no-augment']
-    outcome = train('-s', data, '--kind', 'any', '--epochs', '2', '--learning-rate', '0.01', *flags)
-    assert outcome.status == 0 and outcome.out.count(', sbd ') == 2 and 'official score' not in outcome.out
+    outcome = train('-s', data, '--kind', 'any', '--epochs', '8', '--learning-rate', '0.01', *flags)
+    assert outcome.status == 0 and ', sbd ' in outcome.out and 'official score' not in outcome.out
     values = {tag: value for tag, _, value in curves(home / 'log')}
     assert 0 <= values['validation/sbd'] == values['validation/score'] <= 1 and values['validation/abs_dic'] >= 0
     assert 'validation/accuracy' not in values
@@ -271,6 +272,140 @@ def test_checkpoint_of_2018_keeps_what_its_weights_are_used_to(home, data, finis
     outcome = train('-s', data, '-m', 'old', '--epochs', '1', *SMALL)
     assert outcome.status == 0
     assert json.loads((home / 'saved_model/conventions.json').read_text())['normalisation'] == 'none'
+
+
+# ---- A second head, recipes, and what comes from a model -------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def with_foreground(data, tmp_path_factory):
+    """A training with both heads, whose background is no instance of the embedding: its folder."""
+    folder = tmp_path_factory.mktemp('with_foreground')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        args = ['-s', str(data), '--epochs', '2', '--learning-rate', '0.02', '--background-weight', '0',
+                '--foreground-weight', '5', '--foreground-threshold', '0.25', *SMALL]
+        assert training.main(args, architecture=NETWORK) == 0
+    return folder
+
+
+def test_foreground_head_is_trained_beside_the_embedding(with_foreground):
+    found = curves(with_foreground / 'log')
+    values = {(tag, step): value for tag, step, value in found}
+    assert values['loss/foreground', 4] < values['loss/foreground', 1]
+    model, = glob.glob(str(with_foreground / 'saved_model/*.index'))
+    names = weights(model[:-len('.index')])
+    assert names[f'Semantic/{utils.HEAD}/biases'].shape == (2,) and np.ptp(names[f'Semantic/{utils.HEAD}/biases']) > 0
+    assert names[f'Instance/{utils.HEAD}/biases'].shape == (3,)
+    conventions = utils.read_conventions(str(with_foreground / 'saved_model'))
+    assert (conventions.background_weight, conventions.foreground_threshold, conventions.version) == (0, 0.25, 2)
+
+
+def test_inference_clusters_the_foreground_alone(home, data, with_foreground, run_script):
+    embed, _ = inference.load_network(str(with_foreground / 'saved_model'), NETWORK)
+    assert embed(np.zeros([1, 32, 64, 3], np.uint8)).shape == (1, 32, 64, 4)
+    shutil.copytree(with_foreground / 'saved_model', 'm')
+    for threshold in (0, 0.5):   # with this bandwidth all that is clustered is one instance
+        conventions = dataclasses.replace(utils.read_conventions('m'), foreground_threshold=threshold, bandwidth=1e4)
+        utils.write_conventions('m', conventions)
+        outcome = run_script(inference, '-m', 'm', '-i', data / 'images', '-o', f'r{threshold}', '--masks',
+                             '--no-pictures', architecture=NETWORK)
+        assert outcome.status == 0
+        for i, path in enumerate(sorted((data / 'images').iterdir())):
+            photo = cv2.imread(str(path))[None, ..., ::-1]
+            expected = (embed(photo)[0, ..., 3] >= 0) if threshold else np.ones([32, 64])
+            np.testing.assert_array_equal(cv2.imread(f'r{threshold}/mask_{i:04d}.png', -1), expected)
+
+
+def test_resumed_training_needs_no_flag_that_its_folder_records(home, data, with_foreground, train):
+    shutil.copytree(with_foreground, home, dirs_exist_ok=True)
+    flags = SMALL[SMALL.index('--batch-size'):]   # but for the size of the photos
+    outcome = train('-s', data, '--epochs', '3', '--learning-rate', '0.02', *flags)
+    assert outcome.status == 0 and 'epoch 3 of 3' in outcome.out
+    assert 'as in saved_model/resume: ' in outcome.out and '--image-size 64 32' in outcome.out
+    assert '--background-weight was 0' in train('-s', data, '--epochs', '4', '--learning-rate', '0.02',
+                                                '--background-weight', '2', *flags).err
+
+
+def test_training_takes_over_what_its_model_was_trained_with(home, data, with_foreground, train):
+    flags = SMALL[SMALL.index('--batch-size'):]
+    outcome = train('-s', data, '-m', with_foreground / 'saved_model', '--epochs', '1', '--reg', '0.5',
+                    '--bandwidth', '0.9', *flags)
+    assert outcome.status == 0 and outcome.out.count(' variables start as in ') == 1 and 'at random' not in outcome.out
+    conventions = utils.read_conventions('saved_model')
+    assert conventions.image_size == (64, 32) and conventions.foreground_weight == 5
+    assert (conventions.reg, conventions.bandwidth) == (0.5, 0.9)   # flags say otherwise
+
+
+def test_model_without_a_record_of_its_loss_leaves_the_loss_alone(home, data, finished, train):
+    shutil.copytree(finished / 'saved_model', 'm', ignore=shutil.ignore_patterns('resume'))
+    record = json.loads((home / 'm/conventions.json').read_text())
+    kept = {name: value for name, value in record.items() if name not in utils.SINCE_VERSION_2}
+    (home / 'm/conventions.json').write_text(json.dumps({**kept, 'version': 1}))
+    flags = SMALL[SMALL.index('--batch-size'):]
+    assert train('-s', data, '-m', 'm', '--epochs', '1', '--recipe', 'fast', *flags).status == 0
+    conventions = utils.read_conventions('saved_model')
+    assert (conventions.reg, conventions.image_size) == (training.RECIPES['fast']['reg'], (64, 32))
+
+
+def test_recipe_sets_what_no_flag_does(home):
+    flags = training.parse_flags(['--recipe', 'fast', '--reg', '0.5'])
+    assert flags.reg == 0.5
+    for name, value in training.RECIPES['fast'].items():
+        assert name == 'reg' or getattr(flags, name) == value
+    default = training.parse_flags([])
+    assert (default.batch_size, default.image_size, default.reg, default.foreground_weight) == (1, (512, 512), 1, 0)
+
+
+def test_recipe_is_printed_in_full(with_foreground, home, data, train):
+    outcome = train('-s', data, '--epochs', '1', '--recipe', 'fast', *SMALL)
+    assert outcome.status == 0
+    line, = [line for line in outcome.out.splitlines() if line.startswith('recipe fast: ')]
+    for flag in ('--batch-size 5', '--image-size 64 32', '--learning-rate 0.003', '--reg 0.001', '--schedule cosine'):
+        assert f'{flag} ' in f'{line} '
+
+
+def test_pictures_without_lanes_are_of_any_kind(home, data, train):
+    folder = shutil.copytree(data, home / 'd')
+    (folder / 'lanes.json').unlink()
+    assert train('-s', folder, '--epochs', '1', *SMALL).status == 0
+    assert utils.read_conventions('saved_model').kind == 'any'
+
+
+def test_nothing_that_tells_the_background_is_refused(home, data, train):
+    outcome = train('-s', data, '--background-weight', '0', *SMALL)
+    assert outcome.status == 1 and outcome.err.count('\n') == 1 and '--foreground-weight' in outcome.err
+
+
+def separated(labels, strength):
+    """An embedding of labels, float32 [h, w, 3]: at 0 all pixels are alike, at 1 instances lie 3 apart."""
+    means = 3. * np.float32([(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)])
+    noise = np.random.default_rng(1).normal(0, 0.3, (*labels.shape, 3))
+    return strength * means[labels] + noise.astype(np.float32)
+
+
+@pytest.mark.parametrize('weight', [1, 0])
+@pytest.mark.parametrize('strength, expected', [(0, False), (1, True)])
+def test_embedding_can_be_clustered_once_most_pixels_are_nearest_to_their_own_mean(strength, expected, weight):
+    labels = np.zeros([40, 60], np.int32)
+    labels[:, 10:14], labels[:, 30:34], labels[:, 50:54] = 20, 70, 120
+    output = separated(np.unique(labels, return_inverse=True)[1].reshape(labels.shape), strength)
+    flags = training.parse_flags(['--background-weight', str(weight)])
+    assert training.can_be_clustered(output, labels, flags) == expected
+    logit = np.where(labels > 0, 3, -3)[..., None]
+    for score, sure in ((logit, expected), (-logit, False), (np.full_like(logit, -3), True)):   # none: nothing to do
+        assert training.can_be_clustered(np.float32(np.concatenate([output, score], 2)), labels, flags) == sure
+
+
+def test_photos_that_cannot_be_clustered_are_counted_and_the_loss_decides(home, data, train, monkeypatch):
+    calls = []
+    monkeypatch.setattr(training, 'can_be_clustered', lambda *args: bool(calls.append(1)) or len(calls) > 8)
+    outcome = train('-s', data, '--epochs', '5', '--learning-rate', '0.01', *SMALL)
+    lines = [line for line in outcome.out.splitlines() if line.startswith('epoch')]
+    assert outcome.status == 0 and '2 of 2 photos cannot be clustered yet' in lines[0] and 'accuracy' not in lines[0]
+    assert 'accuracy' in lines[-1] and 'cannot' not in lines[-1]
+    values = {(tag, step): value for tag, step, value in curves(home / 'log')}
+    assert values['validation/score', 2] == -values['validation/total', 2]
+    assert values['validation/score', 10] == values['validation/accuracy', 10] >= 0
 
 
 # ---- Going on --------------------------------------------------------------------------------------------------------
@@ -356,7 +491,8 @@ def test_other_flags_are_named_and_nothing_is_touched(home, data, finished, trai
 
 def test_all_flags_are_recorded_and_those_that_matter_are_compared(home, finished):
     record = json.loads((finished / 'saved_model/resume/flags.json').read_text())
-    assert vars(training.parse_flags([])).keys() <= record.keys() and record['epochs'] == 3 and record['workers'] == 1
+    assert vars(training.parse_flags([])).keys() - {'given'} <= record.keys()
+    assert record['epochs'] == 3 and record['workers'] == 1
     names = ['a.png', os.fsdecode(b'\xff.png')]   # any name
     for name in names:
         (home / name).write_text('')

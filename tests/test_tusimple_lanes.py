@@ -194,3 +194,31 @@ def test_lanes_of_noise_are_inside_the_photo():
     ids = np.maximum(np.rint(6 * noise / noise.std()), 0).astype(np.int32)
     for line in tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES):
         assert ((line == -2) | ((line >= 0) & (line <= 1279))).all()
+
+
+def test_lane_with_gaps_or_unsure_pixels_is_less_confident():
+    ids = draw(road())
+    _, whole = tusimple_lanes.lanes_and_confidences(ids, PHOTO, H_SAMPLES)
+    assert len(whole) == 4 and min(whole) > 0.9
+    gaps = ids.copy()
+    gaps[130:160][gaps[130:160] == 2] = 0
+    _, confidences = tusimple_lanes.lanes_and_confidences(gaps, PHOTO, H_SAMPLES)
+    assert confidences[1] < whole[1] - 0.1 and confidences[0] == pytest.approx(whole[0])
+    certainty = np.where(ids == 3, 0.5, 1.0)
+    _, confidences = tusimple_lanes.lanes_and_confidences(ids, PHOTO, H_SAMPLES, certainty=certainty)
+    assert confidences[2] == pytest.approx(whole[2] / 2) and confidences[3] == pytest.approx(whole[3])
+
+
+def test_lanes_below_the_threshold_are_left_out():
+    ids = draw(road())
+    certainty = np.choose(ids, [0, 0.3, 0.9, 0.8, 0.4])
+    everything, confidences = tusimple_lanes.lanes_and_confidences(ids, PHOTO, H_SAMPLES, certainty=certainty)
+    sure, _ = tusimple_lanes.lanes_and_confidences(ids, PHOTO, H_SAMPLES, min_confidence=0.6, certainty=certainty)
+    assert len(everything) == len(confidences) == 4 and len(sure) == 2
+
+
+def test_the_most_confident_lanes_are_kept():
+    ids = draw(road())
+    certainty = np.choose(ids, [0, 0.3, 0.9, 0.8, 0.4])
+    _, confidences = tusimple_lanes.lanes_and_confidences(ids, PHOTO, H_SAMPLES, 3, certainty=certainty)
+    assert [round(value, 1) for value in confidences] == [0.9, 0.8, 0.4]
