@@ -62,6 +62,9 @@ RECIPES = {
     '2018': {},
     'fast': {'batch_size': 4, 'image_size': (512, 256), 'schedule': 'cosine', 'learning_rate': 3e-3, 'reg': 0.001,
              'background_weight': 6.0, 'foreground_weight': 5.0, 'foreground_threshold': 0.3, 'bandwidth': 0.75},
+    'any': {'kind': 'any', 'batch_size': 4, 'image_size': (256, 256), 'feature_dim': 4, 'coordinates': True,
+            'schedule': 'cosine', 'learning_rate': 3e-3, 'reg': 0.001, 'background_weight': 0.0,
+            'foreground_weight': 1.0, 'bandwidth': 1.0},
 }
 # What a training that starts from a model takes over from it: flags, and what its conventions call them.
 TAKEN_OVER = {'dvar': 'delta_v', 'ddist': 'delta_d', **{name: name for name in (
@@ -80,7 +83,9 @@ def parse_flags(argv=None):
     parser.add_argument('--recipe', choices=RECIPES, default='2018',
                         help='What the flags below are by default. 2018: as they say. fast: '
                              + ' '.join(flag_text(*item) for item in RECIPES['fast'].items())
-                             + ', as the shipped model was trained, which learns several times as fast.')
+                             + ', as the shipped model was trained, which learns several times as fast. any: '
+                             + ' '.join(flag_text(*item) for item in RECIPES['any'].items())
+                             + ', for other pictures than roads.')
     folders = parser.add_argument_group('folders')
     folders.add_argument('-s', '--srcdir', default='data',
                          help='Folder with images/ and labels/, as data/tusimple_dataset_processing.py writes them; '
@@ -311,8 +316,8 @@ def train(flags, data, resuming, stop, replica, architecture=None):
     if not (flags.semantic or flags.background_weight or flags.foreground_weight or flags.kind == 'any'):
         raise InputError('--background-weight: at 0 nothing tells the background; give a --foreground-weight')
     if replica.is_chief:
-        print(f'recipe {flags.recipe}: ' + ' '.join(flag_text(name, getattr(flags, name)) for name in RECIPES['fast']),
-              flush=True)
+        names = RECIPES[flags.recipe] or RECIPES['fast']
+        print(f'recipe {flags.recipe}: ' + ' '.join(flag_text(name, getattr(flags, name)) for name in names), flush=True)
 
     def loss_terms(output, labels):
         """-> {name: float32 scalar}: the loss, and its weighted terms"""
