@@ -316,8 +316,8 @@ def train(flags, data, resuming, stop, replica, architecture=None):
     if not (flags.semantic or flags.background_weight or flags.foreground_weight or flags.kind == 'any'):
         raise InputError('--background-weight: at 0 nothing tells the background; give a --foreground-weight')
     if replica.is_chief:
-        names = RECIPES[flags.recipe] or RECIPES['fast']
-        print(f'recipe {flags.recipe}: ' + ' '.join(flag_text(name, getattr(flags, name)) for name in names), flush=True)
+        values = ' '.join(flag_text(name, getattr(flags, name)) for name in RECIPES[flags.recipe] or RECIPES['fast'])
+        print(f'recipe {flags.recipe}: {values}', flush=True)
 
     def loss_terms(output, labels):
         """-> {name: float32 scalar}: the loss, and its weighted terms"""
