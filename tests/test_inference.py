@@ -372,7 +372,7 @@ def test_exception_in_any_stage_is_raised_and_ends_all_threads(stage, num_worker
 
 
 def test_ctrl_c_ends_with_status_130_and_one_line(colour_network, run_script, tmp_path, monkeypatch):
-    def interrupted(embedding, bandwidth, margins):
+    def interrupted(*args):
         raise KeyboardInterrupt
     monkeypatch.setattr(clustering, 'instance_ids', interrupted)
     write(tmp_path / 'in/a.png', road('red'))
@@ -386,11 +386,11 @@ def test_ctrl_c_ends_with_status_130_and_one_line(colour_network, run_script, tm
 def test_stopped_run_writes_the_lanes_so_far(colour_network, run_script, tmp_path, monkeypatch):
     whole, calls = clustering.instance_ids, []
 
-    def interrupted(embedding, bandwidth, margins):
+    def interrupted(*args):
         calls.append(1)
         if len(calls) > 2:
             raise KeyboardInterrupt
-        return whole(embedding, bandwidth, margins)
+        return whole(*args)
     monkeypatch.setattr(clustering, 'instance_ids', interrupted)
     for name in 'abcd':
         write(tmp_path / f'in/{name}.png', road('red'))
@@ -423,11 +423,11 @@ def test_links_are_followed_where_the_user_names_them_and_replaced_elsewhere(col
 def test_stopped_run_leaves_a_playable_video(colour_network, run_script, tmp_path, monkeypatch, stop, status):
     whole, calls = clustering.instance_ids, []
 
-    def interrupted(embedding, bandwidth, margins):
+    def interrupted(*args):
         calls.append(1)
         if len(calls) > 2:
             raise stop
-        return whole(embedding, bandwidth, margins)
+        return whole(*args)
     monkeypatch.setattr(clustering, 'instance_ids', interrupted)
     write_video(tmp_path / 'drive.mp4', [road('red')] * 5)
     outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / 'out', '--workers', '0')
