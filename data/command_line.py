@@ -106,7 +106,11 @@ def warn_of_others(folder, names):
 
 
 def exit_on_interrupt():
-    """Until `run`, Ctrl-C is one line and status 130. Scripts call it before imports that take a moment."""
+    """Until `run`, Ctrl-C is one line and status 130. Scripts call it before imports that take a moment.
+
+    From then on, a library for which there is not enough memory is one line too, with status 1.
+    """
+    sys.excepthook = _explain_failed_import
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _exit_at_once)
 
@@ -115,6 +119,17 @@ def _exit_at_once(number, frame):
     with contextlib.suppress(OSError):
         os.write(2, f'{_script()}: interrupted\n'.encode(errors='replace'))
     os._exit(128 + number)
+
+
+def _explain_failed_import(kind, error, trace):
+    cause = error
+    while cause.__cause__ or cause.__context__:   # NumPy's own message has a page
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, MemoryError) or isinstance(error, ImportError) and 'failed to map segment' in str(cause):
+        library = getattr(error, 'name', None) or str(cause).split(':')[0] or 'the libraries'
+        print(f'{_script()}: error: there is not enough memory to load {one_line(library)}', file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def run(main):
