@@ -15,6 +15,7 @@ MAX_INT, MAX_FLOAT = 2 ** 31 - 1, 1e18     # of flags: what int32 holds, and flo
 MIN_BANDWIDTH, MAX_BANDWIDTH = 1e-6, 1e6   # in units of the embedding
 # Of a model's photos and embedding. More, by a slip or in a damaged file, would take all memory.
 MAX_SIDE, MAX_MODEL_PIXELS, MAX_FEATURE_DIM = 2 ** 15, 2 ** 24, 2 ** 10
+MAX_NUM = 10 ** 6   # of pictures that a script makes; the names of 2 ** 31 would take all memory
 MAX_WORKERS = 4 * (os.cpu_count() or 1)   # threads; more only take memory
 MAX_MESSAGE = 500   # characters; the middle of a longer one is left out
 
@@ -26,6 +27,11 @@ class InputError(Exception):
 def positive_int(text):
     """argparse type: a whole number from 1 to 2 ** 31 - 1."""
     return _number(text, int, 1, MAX_INT)
+
+
+def number_of_pictures(text):
+    """argparse type: a whole number from 1 to MAX_NUM."""
+    return _number(text, int, 1, MAX_NUM)
 
 
 def non_negative_int(text):
