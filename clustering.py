@@ -509,7 +509,7 @@ _MAX_BINS = 2048  # occupied by the sample of an embedding that has clusters
 _MIN_SHARE = 8e-4  # of all pixels: smaller clusters are specks; half of all label lanes have over 7 times as many
 
 
-def instance_ids(embedding, bandwidth, margins=None):
+def instance_ids(embedding, bandwidth, margins=None, foreground=None):
     """Clusters the pixels of an embedding and numbers the clusters.
 
     embedding: float [h, w, feature_dim]
@@ -521,6 +521,8 @@ def instance_ids(embedding, bandwidth, margins=None):
         the background, and in any case closer than delta_v, are background, and only the others are clustered, which
         is faster, too. So are specks, and all of a scattered embedding (see is_scattered), on whose thousands of
         clusters mean shift would spend a minute.
+    foreground: bool [h, w]; if given, its pixels and no others are clustered, wherever they lie, and the pixels of
+        specks join the instance nearest to them.
     -> int32 [h, w]: 0 for the largest cluster, the background, and 1..K for the others from left to right, by where the
     straight lines through them meet the lower border of the image: lanes meet at the horizon but lie side by side near
     the camera.
@@ -532,7 +534,10 @@ def instance_ids(embedding, bandwidth, margins=None):
     height, width, feature_dim = embedding.shape
     points = embedding.reshape(height * width, feature_dim)
     ids = np.zeros(height * width, np.int32)
-    if margins is None or not len(points):
+    if foreground is not None:
+        pixels = np.flatnonzero(foreground)
+        num, labels = _cluster_foreground(points[pixels], bandwidth, _MIN_SHARE * len(points))
+    elif margins is None or not len(points):
         num, labels, _ = cluster(points, bandwidth)
         pixels = np.flatnonzero(labels != np.bincount(labels, minlength=1).argmax())
         labels = labels[pixels]
@@ -549,9 +554,61 @@ def instance_ids(embedding, bandwidth, margins=None):
         num, labels, _ = cluster(points[pixels], bandwidth)
         large = (np.bincount(labels, minlength=num) >= _MIN_SHARE * len(points))[labels]
         pixels, labels = pixels[large], labels[large]
+    if not num:
+        return ids.reshape(height, width)
     y, x = np.divmod(pixels, width)
     ids[pixels] = _number_from_left(labels, num, x, y - (height - 1))[labels]
     return ids.reshape(height, width)
+
+
+def _cluster_foreground(points, bandwidth, least):
+    """Clusters points, float [N, feature_dim], into clusters of at least `least` points. -> (num, int [N])
+
+    Points of smaller ones belong to the nearest center of the others. Without any, or for a scattered embedding, num
+    is 0, and so are all labels.
+    """
+    if not np.isfinite(points).all():
+        raise ValueError('embedding holds NaN or infinity')
+    nothing = 0, np.zeros(len(points), int)
+    if not len(points) or _background_mode(points, bandwidth) is None:
+        return nothing
+    points = points.astype(np.result_type(points, np.float32), copy=False)
+    num, labels, centers = cluster(points, bandwidth)
+    large = np.bincount(labels, minlength=num) >= least
+    if not large.any():
+        return nothing
+    small = np.flatnonzero(~large[labels])
+    number = np.cumsum(large) - 1
+    labels = number[labels]
+    labels[small] = _square_distances(points[small].T, centers[large].T).argmin(1)
+    return int(large.sum()), labels
+
+
+def split_output(output, feature_dim):
+    """The parts of a network's output, float32 [..., feature_dim] or [..., feature_dim + 1].
+
+    -> (embedding [..., feature_dim]; the probability of being foreground, float32 [...], or None without that head)
+    """
+    if output.shape[-1] == feature_dim:
+        return output, None
+    return output[..., :feature_dim], 1 / (1 + np.exp(-output[..., feature_dim]))
+
+
+def pixel_confidence(embedding, ids, delta_v, probability=None):
+    """How sure it is that each pixel belongs to its instance: 1 where it lies on the mean of the instance.
+
+    embedding: float [h, w, feature_dim]; ids: int [h, w], see instance_ids; delta_v: of the loss, the distance from the
+    mean at which an embedding has cost nothing yet; probability: float [h, w], of being foreground, or None
+    -> float32 [h, w], 0 to 1, 0 in the background
+    """
+    pixels = np.flatnonzero(ids)
+    labels, points = ids.ravel()[pixels], embedding.reshape(-1, embedding.shape[-1])[pixels]
+    count = np.maximum(np.bincount(labels, minlength=1), 1)
+    means = np.stack([np.bincount(labels, column, len(count)) / count for column in points.T], axis=-1)
+    excess = np.maximum(np.sqrt(_square((points - means[labels]).T)) / delta_v - 1, 0)
+    result = np.zeros(ids.size, np.float32)
+    result[pixels] = np.exp(-excess) * (1 if probability is None else probability.ravel()[pixels])
+    return result.reshape(ids.shape)
 
 
 def _number_from_left(labels, num, x, y):
@@ -594,12 +651,14 @@ def _background_mode(points, bandwidth):
     return mode
 
 
-def get_instance_masks(prediction, bandwidth, margins=None):
+def get_instance_masks(prediction, bandwidth, margins=None, foreground=None):
     """The instances of every embedding of a batch in colours, the background black.
 
     prediction: float [b, h, w, feature_dim]
-    bandwidth, margins: see instance_ids
+    bandwidth, margins: see instance_ids; foreground: bool [b, h, w] or None, see there
     -> list of b uint8 [h, w, 3], RGB
     """
     import visualization  # not above: that one needs OpenCV
-    return [visualization.colour_instances(instance_ids(embedding, bandwidth, margins)) for embedding in prediction]
+    masks = [None] * len(prediction) if foreground is None else foreground
+    return [visualization.colour_instances(instance_ids(embedding, bandwidth, margins, mask))
+            for embedding, mask in zip(prediction, masks)]

@@ -55,8 +55,10 @@ class Photo:
     h_samples: list = None         # y in px of lane points; None: TuSimple's, scaled to the photo's height
     image: np.ndarray = None       # uint8 [h, w, 3] RGB
     embedding: np.ndarray = None   # float32 [h', w', feature_dim], at the size of the network
+    foreground: np.ndarray = None  # float32 [h', w'], probability of being foreground, of a model that tells it
     ids: np.ndarray = None         # int [h', w']: 0 is background, instances 1, 2, ... from left to right or by track
     lanes: list = None             # [num_lanes][len(h_samples)] x in px
+    confidences: list = None       # [num_lanes] 0 to 1
     lane_ids: list = None          # [num_lanes] int, from 1: the instance that is the lane; of a video its track
     num_lanes: int = None
     frame: np.ndarray = None       # uint8 [h, w, 3] RGB, what becomes of a frame in the video that is written
@@ -90,6 +92,10 @@ def parse_flags(argv):
     group = parser.add_argument_group('clustering')
     group.add_argument('--bandwidth', type=command_line.bandwidth,
                        help='Bandwidth of mean shift, a distance in embedding space (default: that of the model).')
+    group.add_argument('--max-lanes', type=command_line.positive_int, default=5, metavar='N',
+                       help='Number of lanes that are kept per photo, the most confident ones.')
+    group.add_argument('--min-confidence', type=command_line.share, default=0.,
+                       help='Lanes of less confidence, from 0 to 1, are left out.')
     group = parser.add_argument_group('outputs')
     group.add_argument('--draw-lanes', action='store_true',
                        help='Draw the lane lines into cluster_NNNN.png; a video has them without being asked.')
@@ -112,8 +118,9 @@ def parse_flags(argv):
                             'instance, and embedding_NNNN.png, its first three dimensions as colours.')
     group.add_argument('--json', metavar='FILE',
                        help='Write the lanes in the format of the TuSimple benchmark, one line per photo: '
-                            'raw_file, lanes and h_samples in pixels, run_time in ms (network, clustering and lanes); '
-                            'for a video also ids, a number per lane that it keeps from frame to frame.')
+                            'raw_file, lanes and h_samples in pixels, run_time in ms (network, clustering and lanes), '
+                            'confidence per lane from 0 to 1; for a video also ids, a number per lane that it keeps '
+                            'from frame to frame.')
     group = parser.add_argument_group('export')
     group.add_argument('--export', metavar='DIR',
                        help='Write the network as a SavedModel into a new folder, for TensorFlow Serving, '
@@ -218,7 +225,8 @@ def rebuild_graph(sess, checkpoint_dir, input_image, batch_size, feature_dim, ar
     batch_size: not used, any batch does; feature_dim: that of the checkpoint
     architecture: of the network, an enet.Architecture, by default the paper's
     Raises InputError if the checkpoint cannot be used.
-    -> embedding, float32 [b, h, w, feature_dim]
+    -> embedding, float32 [b, h, w, feature_dim]; of a model with a foreground head one channel more, see
+    `utils.join_heads`
     """
     import utils
     conventions = utils.read_conventions(checkpoint_dir)
@@ -235,7 +243,8 @@ def rebuild_graph(sess, checkpoint_dir, input_image, batch_size, feature_dim, ar
 def load_network(checkpoint_dir, architecture=None):
     """The network of a checkpoint as a function. -> (embed, conventions)
 
-    embed: from uint8 [b, h, w, 3], RGB at the size of the conventions, to float32 [b, h, w, feature_dim].
+    embed: from uint8 [b, h, w, 3], RGB at the size of the conventions, to float32 [b, h, w, channels], see
+    `rebuild_graph`.
     architecture and the InputError that is raised: see `rebuild_graph`.
     """
     import tensorflow.compat.v1 as tf
@@ -253,33 +262,39 @@ def load_network(checkpoint_dir, architecture=None):
     return sess.make_callable(embedding, [image]), conventions
 
 
-def embed_photo(photo, embed, image_size, modeldir):
-    """Sets photo.embedding. Raises InputError, naming the model, if it is not finite. -> photo"""
+def embed_photo(photo, embed, conventions, modeldir):
+    """Sets photo.embedding and photo.foreground. Raises InputError, naming the model, if it is not finite. -> photo"""
     if photo.error is None:
-        batch = files.resize_image(photo.image, image_size)[np.newaxis]
+        batch = files.resize_image(photo.image, conventions.image_size)[np.newaxis]
         start = time.perf_counter()
-        photo.embedding = embed(batch)[0]
+        output = embed(batch)[0]
         photo.network_ms = 1000 * (time.perf_counter() - start)
-        if not np.isfinite(photo.embedding).all():
+        if not np.isfinite(output).all():
             raise InputError(f'{modeldir}: the model gives NaN or infinity on {photo.path}; its training has diverged')
+        photo.embedding, photo.foreground = clustering.split_output(output, conventions.feature_dim)
     return photo
 
 
 # ---- From embeddings to lanes ----------------------------------------------------------------------------------------
 
-def find_lanes(photo, bandwidth, margins):
+def find_lanes(photo, conventions, bandwidth=None, max_lanes=5, min_confidence=0.):
     """Sets photo.ids, the instances, and photo.lanes, a line through each of those that are lanes. -> photo
 
-    bandwidth: of mean shift; margins: (delta_v, delta_d) of the loss; both in units of the embedding
+    conventions: of the model; bandwidth: of mean shift, by default theirs
+    max_lanes, min_confidence: which lanes are kept, see tusimple_lanes.lanes_and_confidences
     """
     if photo.error is None:
         height, width = photo.image.shape[:2]
         if photo.h_samples is None:
             photo.h_samples = default_rows(height)
+        bandwidth, margins = bandwidth or conventions.bandwidth, (conventions.delta_v, conventions.delta_d)
         start = time.perf_counter()
-        photo.ids = clustering.instance_ids(photo.embedding, bandwidth, margins)
+        foreground = None if photo.foreground is None else photo.foreground >= conventions.foreground_threshold
+        photo.ids = clustering.instance_ids(photo.embedding, bandwidth, margins, foreground)
         clustered = time.perf_counter()
-        photo.lanes = tusimple_lanes.lanes(photo.ids, (width, height), photo.h_samples)
+        certainty = clustering.pixel_confidence(photo.embedding, photo.ids, margins[0], photo.foreground)
+        photo.lanes, photo.confidences = tusimple_lanes.lanes_and_confidences(
+            photo.ids, (width, height), photo.h_samples, max_lanes, min_confidence, certainty)
         photo.num_lanes = len(photo.lanes)
         photo.lanes_ms = 1000 * (time.perf_counter() - clustered)
         photo.clustering_ms = 1000 * (clustered - start)
@@ -375,14 +390,15 @@ def write_pictures(photo, flags, to_video):
             name = command_line.printable(photo.raw_file).replace('$', r'\$')   # matplotlib takes $ for mathematics
             write('scatter', visualization.scatter_plot(photo.embedding, ids, f'{name}: {ids.max()} instances'))
             write('embedding', visualization.embedding_as_colours(photo.embedding))
-        photo.image = photo.embedding = photo.ids = None
+        photo.image = photo.embedding = photo.foreground = photo.ids = None
     return photo
 
 
 def to_records(photos, with_ids):
     """The lanes of photos, x to a hundredth of a pixel. with_ids: for frames of a video -> list of tusimple.Record"""
     return [tusimple.Record(photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
-                            run_time=round(photo.run_time, 3), ids=photo.lane_ids if with_ids else None)
+                            run_time=round(photo.run_time, 3), ids=photo.lane_ids if with_ids else None,
+                            confidence=np.round(photo.confidences, 4).tolist())
             for photo in photos]
 
 
@@ -470,8 +486,6 @@ def main(argv=None, architecture=None):
     quiet.import_tensorflow()
     embed, conventions = load_network(flags.modeldir, architecture)
     width, height = conventions.image_size
-    bandwidth = flags.bandwidth or conventions.bandwidth
-    margins = conventions.delta_v, conventions.delta_d
     embed(np.zeros([1, height, width, 3], np.uint8))   # the first call plans the graph; the next are timed
 
     start = time.perf_counter()
@@ -481,13 +495,13 @@ def main(argv=None, architecture=None):
         output = video.Writer(video_path, clip.size, clip.fps, [flags.codec] if flags.codec else video.CODECS)
 
     def find(photo):
-        return find_lanes(photo, bandwidth, margins)
+        return find_lanes(photo, conventions, flags.bandwidth, flags.max_lanes, flags.min_confidence)
 
     def write(photo):
         return write_pictures(photo, flags, bool(output))
 
     stages = [(read_photo, NUM_READERS),
-              (lambda photo: embed_photo(photo, embed, (width, height), flags.modeldir), NUM_CALLERS)]
+              (lambda photo: embed_photo(photo, embed, conventions, flags.modeldir), NUM_CALLERS)]
     if clip:
         from data import lane_tracking   # SciPy takes most of a second to import
         tracker = lane_tracking.LaneTracker(default_rows(clip.size[1]), clip.fps, not flags.no_smoothing)
@@ -503,7 +517,8 @@ def main(argv=None, architecture=None):
                         output.write(photo.frame)
                     photo.frame = None
                     if not flags.json:
-                        photo.lanes = photo.lane_ids = photo.h_samples = None   # a long video has a million of them
+                        # A long video has a million of them.
+                        photo.lanes = photo.confidences = photo.lane_ids = photo.h_samples = None
                     done.append(photo)
                 else:
                     with bar.external_write_mode():
@@ -529,7 +544,7 @@ def main(argv=None, architecture=None):
     if scattered:
         command_line.warn(f'the embedding of {scattered} of {len(done)} pictures is scattered, which is taken for '
                           f'background alone: train {flags.modeldir} for longer, or give a --bandwidth above '
-                          f'{bandwidth:g}')
+                          f'{flags.bandwidth or conventions.bandwidth:g}')
     if done:
         if flags.json:
             tusimple.write_records(flags.json, to_records(done, bool(clip)), follow_links=True)

@@ -62,6 +62,16 @@ def foreground_loss(scores, labels):
     return tf.reduce_sum(weights * entropy) / tf.reduce_sum(weights)
 
 
+def foreground_log_loss(log_odds, labels):
+    """Cross entropy of foreground or background, unweighted, so that the odds are those of the training pictures.
+
+    log_odds: float32 [b, h, w], of being foreground. labels: any integers [b, h, w], 0 is background.
+    -> float32 scalar.
+    """
+    truth = tf.cast(tf.not_equal(labels, 0), tf.float32)
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=truth, logits=log_odds))
+
+
 class _Instances(typing.NamedTuple):
     """The n instances of a batch, all images in one list."""
     segment: tf.Tensor     # int32 [b, h * w], the index in the list of each pixel's instance

@@ -32,6 +32,7 @@ if __name__ == '__main__':
     command_line.exit_on_interrupt()   # the imports below take half a second
 
 import collections
+import concurrent.futures
 import contextlib
 import glob
 import math
@@ -46,16 +47,28 @@ import tqdm
 import clustering
 import datagenerator
 import visualization
-from data import (augmentation, augmentation_any, files, instance_evaluation, quiet, tusimple, tusimple_evaluation,
-                  tusimple_lanes)
+from data import (augmentation, augmentation_any, files, instance_metrics, prefetch, quiet, tusimple,
+                  tusimple_evaluation, tusimple_lanes)
 from data.command_line import InputError
 
 DEFAULT_MODELDIR = 'pretrained_semantic_model'
 RESUME = 'resume'             # folder of training states within --outdir
 VALIDATION = 'validation'     # folder within --logdir of what belongs to epochs, where the rest belongs to steps
 # Mean nothing with --semantic.
-EMBEDDING_FLAGS = ('var', 'dist', 'reg', 'background_weight', 'dvar', 'ddist', 'feature_dim', 'bandwidth')
+EMBEDDING_FLAGS = ('var', 'dist', 'reg', 'background_weight', 'foreground_weight', 'dvar', 'ddist', 'feature_dim',
+                   'foreground_threshold', 'bandwidth')
+# What --recipe stands for, in the place of the defaults.
+RECIPES = {
+    '2018': {},
+    'fast': {'batch_size': 4, 'image_size': (512, 256), 'schedule': 'cosine', 'learning_rate': 3e-3, 'reg': 0.001,
+             'background_weight': 6.0, 'foreground_weight': 5.0, 'foreground_threshold': 0.3, 'bandwidth': 0.75},
+}
+# What a training that starts from a model takes over from it: flags, and what its conventions call them.
+TAKEN_OVER = {'dvar': 'delta_v', 'ddist': 'delta_d', **{name: name for name in (
+    'image_size', 'feature_dim', 'bandwidth', 'var', 'dist', 'reg', 'background_weight', 'foreground_weight',
+    'foreground_threshold')}}
 AUGMENTATION = {'road': augmentation.augment, 'any': augmentation_any.augment}
+TERMS = ('var', 'dist', 'reg', 'foreground')   # of the loss, of those that there are
 MAX_SKIPPED = 3               # steps in a row whose loss or gradient is not finite
 
 Data = collections.namedtuple('Data', ['train', 'valid', 'records'])
@@ -64,6 +77,10 @@ Data.__doc__ = """train, valid: (image paths, label paths); records: a tusimple.
 
 def parse_flags(argv=None):
     parser = command_line.Parser(description=__doc__)
+    parser.add_argument('--recipe', choices=RECIPES, default='2018',
+                        help='What the flags below are by default. 2018: as they say. fast: '
+                             + ' '.join(flag_text(*item) for item in RECIPES['fast'].items())
+                             + ', as the shipped model was trained, which learns several times as fast.')
     folders = parser.add_argument_group('folders')
     folders.add_argument('-s', '--srcdir', default='data',
                          help='Folder with images/ and labels/, as data/tusimple_dataset_processing.py writes them; '
@@ -89,10 +106,14 @@ def parse_flags(argv=None):
     loss.add_argument('--ddist', type=positive, default=1.5,
                       help='Margin of the distance term, delta_d, a distance in the embedding: means farther apart '
                            'than twice this cost nothing.')
-    loss.add_argument('--background-weight', type=positive, default=1.0,
+    loss.add_argument('--background-weight', type=number, default=1.0,
                       help='Weight of the background in the variance term, where every lane has 1. At 1 the many '
                            'pixels of the background count as much as the few of one lane, and lanes come out several '
-                           'times too wide; the shipped model has 6, and 30 lost most lanes.')
+                           'times too wide; 6 is better, and 30 lost most lanes. At 0 the background is no '
+                           'instance of the embedding at all, as in the paper, and something else has to tell it.')
+    loss.add_argument('--foreground-weight', type=number, default=0.0,
+                      help='Weight of the cross entropy of a second head, which tells foreground from background; '
+                           'inference then clusters the foreground alone. At 0 there is no such head.')
     loss.add_argument('--semantic', action='store_true',
                       help='Train the first stage of 2018 instead: whether a pixel is lane, by weighted cross entropy.')
 
@@ -101,6 +122,10 @@ def parse_flags(argv=None):
                          metavar=('W', 'H'), help='Width and height that photos are resized to, in px; multiples of 8.')
     network.add_argument('--feature-dim', type=command_line.positive_int, default=3,
                          help='Number of dimensions of the embedding.')
+    network.add_argument('--foreground-threshold', type=command_line.share, default=0.5,
+                         help='Probability from which on validation and inference take a pixel for foreground; it is '
+                              'recorded like the bandwidth. The pixels of thin or worn lines are rarely surer than '
+                              '0.5.')
     network.add_argument('--bandwidth', type=command_line.bandwidth, default=0.7,
                          help='Bandwidth of mean shift in validation, a distance in the embedding. It is recorded '
                               'beside the weights, and inference uses it.')
@@ -118,10 +143,11 @@ def parse_flags(argv=None):
                         help='Gradients are scaled down to this L2 norm over all weights where they exceed it.')
     course.add_argument('--validation-photos', type=command_line.positive_int, default=200,
                         help='Each epoch is validated on at most this many photos of the tenth that is held out.')
-    course.add_argument('--kind', choices=['road', 'any'], default='road',
+    course.add_argument('--kind', choices=['road', 'any'],
                         help='Kind of picture, which decides on augmentation and score. road: as other cameras would '
                              'see the road in other light, and the official score of lanes where --srcdir has '
-                             'lanes.json. any: flipped, turned, scaled and bent, and symmetric best Dice.')
+                             'lanes.json. any: flipped, turned, scaled and bent, and symmetric best Dice. (default: '
+                             'road if --srcdir has lanes.json, otherwise any)')
     course.add_argument('--no-augment', action='store_true', help='Train on the photos as they are.')
     course.add_argument('--seed', type=command_line.non_negative_int, default=42,
                         help='Seed of the first weights, the order of the photos, augmentation and dropout; the split '
@@ -141,6 +167,13 @@ def parse_flags(argv=None):
     running.add_argument('--pictures', type=command_line.positive_int, default=5,
                          help='Number of epochs between two sets of pictures and scatter plots in --logdir.')
     flags = parser.parse_args(argv)
+    defaults = dict(vars(flags))
+    parser.set_defaults(**dict.fromkeys(defaults))
+    given = {name for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    for name, value in RECIPES[flags.recipe].items():
+        if name not in given:
+            setattr(flags, name, value)
+    flags.given = given   # these are taken over from no model
     if any(side % 8 for side in flags.image_size):
         parser.error('argument --image-size: {} {} are not both multiples of 8'.format(*flags.image_size))
     flags.image_size = tuple(flags.image_size)
@@ -156,10 +189,18 @@ def parse_flags(argv=None):
                      f'between lanes')
     if flags.semantic:
         for name in EMBEDDING_FLAGS:
-            if getattr(flags, name) != parser.get_default(name):
+            if name in given:
                 parser.error(f'argument --{name.replace("_", "-")}: is about an embedding, and --semantic trains none')
+            setattr(flags, name, defaults[name])   # whatever the recipe says
         flags.logdir = os.path.join(flags.logdir, 'semantic')
     return flags
+
+
+def flag_text(name, value):
+    """A flag as on the command line. -> str"""
+    values = value if isinstance(value, (tuple, list)) else [value]
+    return ' '.join([f'--{name.replace("_", "-")}', *(f'{each:g}' if isinstance(each, float) else str(each)
+                                                     for each in values)])
 
 
 # ---- Before the first step -------------------------------------------------------------------------------------------
@@ -226,17 +267,29 @@ def train(flags, data, resuming, stop, replica, architecture=None):
     import loss
     import utils
 
+    source, normalisation = find_source(flags, resuming) if replica.is_chief else None, 'signed'
+    if source:
+        recorded = utils.read_conventions(source)
+        # Weights that are taken over need photos normalised as in their own training.
+        normalisation = recorded.normalisation
+        if utils.has_record(source):
+            values = {flag: getattr(recorded, name) for flag, name in TAKEN_OVER.items()
+                      if recorded.version > 1 or name not in utils.SINCE_VERSION_2}
+            if resuming:
+                values['kind'] = recorded.kind
+            changed = take_over(flags, values, recorded.head == 'Semantic')
+            if changed:
+                print(f'as in {source}: {changed}', flush=True)
     utils.check_memory(flags.batch_size, flags.image_size, flags.feature_dim)
     settings = utils.settings(flags, data, replica.shard[1])
     if resuming:
         utils.check_settings(os.path.join(flags.outdir, RESUME), settings)
-    source = find_source(flags, resuming) if replica.is_chief else None
-    # Weights that are taken over need photos normalised as in their own training.
-    normalisation = utils.read_conventions(source).normalisation if source else 'signed'
     of_chief = replica.join({'settings': settings, 'normalisation': normalisation})
     if of_chief is None:
         return stop.status()
     if not replica.is_chief:
+        take_over(flags, {flag: of_chief['settings'][flag] for flag in TAKEN_OVER}, flags.semantic)
+        settings = utils.settings(flags, data, replica.shard[1])
         different = utils.differences(of_chief['settings'], settings, utils.FREE_FLAGS - {'epochs'})
         if different:
             raise InputError(f'{replica.name}: its flags are not those of the chief ({different}); give all members '
@@ -245,15 +298,29 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         image_size=flags.image_size, head='Semantic' if flags.semantic else 'Instance',
         normalisation=of_chief['normalisation'], feature_dim=2 if flags.semantic else flags.feature_dim,
         head_activation='none', batch_statistics=False, dropout_at_inference=False, delta_v=flags.dvar,
-        delta_d=flags.ddist, bandwidth=flags.bandwidth)
+        delta_d=flags.ddist, bandwidth=flags.bandwidth, kind=flags.kind, var=flags.var, dist=flags.dist, reg=flags.reg,
+        background_weight=flags.background_weight, foreground_weight=flags.foreground_weight,
+        foreground_threshold=flags.foreground_threshold)
     conventions.check('the flags')
+    if not (flags.semantic or flags.background_weight or flags.foreground_weight or flags.kind == 'any'):
+        raise InputError('--background-weight: at 0 nothing tells the background; give a --foreground-weight')
+    if replica.is_chief:
+        print(f'recipe {flags.recipe}: ' + ' '.join(flag_text(name, getattr(flags, name)) for name in RECIPES['fast']),
+              flush=True)
 
     def loss_terms(output, labels):
-        """-> float32 scalars: the loss, and its weighted terms L_var, L_dist and L_reg"""
+        """-> {name: float32 scalar}: the loss, and its weighted terms"""
         if flags.semantic:
-            return loss.foreground_loss(output, labels), tf.zeros([]), tf.zeros([]), tf.zeros([])
-        return loss.discriminative_loss(output, labels, flags.feature_dim, flags.image_size, flags.dvar, flags.ddist,
-                                        flags.var, flags.dist, flags.reg, background_weight=flags.background_weight)
+            return {'total': loss.foreground_loss(output, labels)}
+        terms = dict(zip(('total', 'var', 'dist', 'reg'), loss.discriminative_loss(
+            output[..., :flags.feature_dim], labels, flags.feature_dim, flags.image_size, flags.dvar, flags.ddist,
+            flags.var, flags.dist, flags.reg, ignore_background=not flags.background_weight,
+            background_weight=flags.background_weight)))
+        if flags.foreground_weight:
+            foreground = loss.foreground_log_loss(output[..., flags.feature_dim], labels)
+            terms['foreground'] = flags.foreground_weight * foreground
+            terms['total'] += terms['foreground']
+        return terms
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(tf.Graph().as_default())
@@ -278,9 +345,11 @@ def train(flags, data, resuming, stop, replica, architecture=None):
             sess, start_from, batch.images, flags.batch_size, conventions=conventions,
             decay=utils.norm_decay(step_32), noise=enet.noise_of_step(tf.stack([seed, step_32])), least=1,
             log=log.append, architecture=architecture)
-        output = utils.add_transfer_layers_and_initialize(
-            sess, features, conventions.feature_dim, conventions.head, start_from, log.append)
-        body, head = tf.global_variables(scope='ENet/'), tf.global_variables(scope=f'{conventions.head}/')
+        output = utils.join_heads([
+            utils.add_transfer_layers_and_initialize(sess, features, depth, scope, start_from, log.append)
+            for scope, depth in conventions.heads.items()])
+        body, *heads = (tf.global_variables(scope=f'{scope}/') for scope in ('ENet', *conventions.heads))
+        head = sum(heads, [])
         model, restored = [v.op.name for v in body + head], {line.split(':')[0] for line in log if ': from ' in line}
         variables = utils.to_train()
         terms = loss_terms(output, batch.labels)
@@ -288,12 +357,13 @@ def train(flags, data, resuming, stop, replica, architecture=None):
 
         # A step of Adam by the gradients of all replicas, clipped; none where they are not finite.
         gradients, variables = zip(*[   # a bias before a batch norm has no gradient
-            (g, v) for g, v in zip(tf.gradients(terms[0] + penalty, variables), variables) if g is not None])
+            (g, v) for g, v in zip(tf.gradients(terms['total'] + penalty, variables), variables) if g is not None])
         averages, moves = zip(*utils.moving_average_updates())
-        sound = tf.is_finite(terms[0] + penalty + tf.global_norm(gradients))   # as far as this replica's photos go
+        # As far as this replica's photos go.
+        sound = tf.is_finite(terms['total'] + penalty + tf.global_norm(gradients))
         terms, penalty, gradients, moves = replica.mean((terms, penalty, gradients, moves))
         gradients, norm = tf.clip_by_global_norm(gradients, flags.clip)
-        finite = replica.publish(tf.logical_and(tf.is_finite(terms[0] + penalty), tf.is_finite(norm)))
+        finite = replica.publish(tf.logical_and(tf.is_finite(terms['total'] + penalty), tf.is_finite(norm)))
         rate = utils.learning_rate(flags.schedule, flags.learning_rate, step_32, num_steps)
         with tf.control_dependencies([rate]):
             train_op = utils.apply_if(finite, tf.train.AdamOptimizer(rate), zip(gradients, variables),
@@ -304,14 +374,17 @@ def train(flags, data, resuming, stop, replica, architecture=None):
         labels = tf.placeholder(tf.int32, [None, *flags.image_size[::-1]], name='labels')
         valid_output = utils.build_model(images, conventions, is_training=False, reuse=True, architecture=architecture)
         valid_terms = loss_terms(valid_output, labels)
-        shown, valid_shown = ((all_terms[0], None, None, None) if flags.semantic else all_terms
-                              for all_terms in (terms, valid_terms))
+
+        def summaries(terms, *pictures):
+            return utils.collect_summaries(*(terms.get(name) for name in ('total', 'var', 'dist', 'reg')), *pictures,
+                                           terms.get('foreground'))
+
         summary = tf.summary.merge([
-            utils.collect_summaries(*shown, batch.images, output, batch.labels)[0],
+            summaries(terms, batch.images, output, batch.labels)[0],
             tf.summary.scalar('loss/weight_decay', penalty), tf.summary.scalar('learning_rate', rate),
             tf.summary.scalar('gradient_norm', norm)])
         with tf.name_scope('sample'):
-            pictures = utils.collect_summaries(*valid_shown, images, valid_output, labels)[1]
+            pictures = summaries(valid_terms, images, valid_output[..., :conventions.feature_dim], labels)[1]
         histograms = tf.summary.merge([tf.summary.histogram(v.op.name, v) for v in utils.to_train()])
 
         def predict(photos, instances, fetches=(valid_output, valid_terms)):
@@ -332,7 +405,8 @@ def train(flags, data, resuming, stop, replica, architecture=None):
             # Two, since an epoch's last step may be in a state without its validation, which is then done again.
             (flags.logdir, step), (os.path.join(flags.logdir, VALIDATION), epoch * queue.steps_per_epoch)
         )] if replica.is_chief else [None, None]
-        report = stack.enter_context(Report(flags, run, *events, step, num_steps, replica.shard[1]))
+        report = stack.enter_context(Report(flags, run, *events, step, num_steps, replica.shard[1],
+                                           len(data.valid[0])))
 
         coord = tf.train.Coordinator()
         threads = queue.start(sess, coord, step)
@@ -402,6 +476,21 @@ def find_source(flags, resuming):
     return DEFAULT_MODELDIR if not own and glob.glob(os.path.join(DEFAULT_MODELDIR, '*.index')) else None
 
 
+def take_over(flags, values, semantic):
+    """Sets flags that were not given on the command line to those of the model to start from.
+
+    values: {flag: value}. semantic: whether that one has no embedding. -> what this changed, as flags
+    """
+    changed = []
+    for name, value in values.items():
+        value = tuple(value) if name == 'image_size' else value
+        if name not in flags.given and getattr(flags, name) != value and (
+                name in ('image_size', 'kind') or not (semantic or flags.semantic)):
+            setattr(flags, name, value)
+            changed.append(flag_text(name, value))
+    return ' '.join(changed)
+
+
 def begin(run, flags, checkpoint, resuming, names, restored, log):
     """Goes on from the last state; or prints where the weights came from, and saves the first state.
 
@@ -429,7 +518,8 @@ class Report:
     events, epoch_events: utils.EventFile of the steps and of the epochs, None for a worker.
     """
 
-    def __init__(self, flags, run, events, epoch_events, step, num_steps, replicas):
+    def __init__(self, flags, run, events, epoch_events, step, num_steps, replicas, num_valid):
+        self.num_valid = num_valid
         self.flags, self.run, self.events, self.epoch_events = flags, run, events, epoch_events
         self.at_step, self.num_steps, self.photos_per_step = step, num_steps, flags.batch_size * replicas
         self.losses = []           # of the steps of this epoch
@@ -462,7 +552,7 @@ class Report:
             self.warn(f'{self.problem}; the step is skipped')
         elif update:
             terms, rate, _, summary, *_ = update
-            self.losses.append(terms[0])
+            self.losses.append(terms['total'])
             if step % self.flags.summary_steps == 0:
                 self.events.add(summary, step)
             speed = self.photos_per_step * (self.bar.format_dict['rate'] or 0)
@@ -481,13 +571,14 @@ class Report:
         if saved or not (is_best and self.at_step == self.num_steps):   # the last is validated again by the next run
             best = result['score'] if saved else best
             self.run.finish_epoch(best)
-        shown = [name for name in result if not (self.flags.semantic and name in ('var', 'dist', 'reg'))]
-        self.epoch_events.add_scalars({f'validation/{name}': result[name] for name in shown}, self.at_step)
+        self.epoch_events.add_scalars({f'validation/{name}': result[name] for name in result}, self.at_step)
         figures = ''.join(f', {name} {result[name]:.3f}' for name in result
                           if name in ('accuracy', 'fp', 'fn', 'iou', 'sbd', 'abs_dic'))
+        if result.get('unclustered'):
+            figures += f', {result["unclustered"]} of {self.num_valid} photos cannot be clustered yet'
         seen = f'training loss {np.mean(self.losses):.4f}, ' if self.losses else ''
         self.losses.clear()
-        return best, (f'epoch {epoch} of {self.flags.epochs}: {seen}validation loss {self.text(result.values())}'
+        return best, (f'epoch {epoch} of {self.flags.epochs}: {seen}validation loss {self.text(result)}'
                       f'{figures}{" (best)" if saved else ""}')
 
     def save_state(self):
@@ -524,8 +615,8 @@ class Report:
             raise
 
     def text(self, terms):
-        total, var, dist, reg, *_ = terms
-        return f'{total:.4f}' + ('' if self.flags.semantic else f' = var {var:.4f} + dist {dist:.4f} + reg {reg:.4f}')
+        parts = ' + '.join(f'{name} {terms[name]:.4f}' for name in TERMS if name in terms)
+        return f'{terms["total"]:.4f}' + (f' = {parts}' if parts else '')
 
     def say(self, line):
         with self.bar.external_write_mode():
@@ -549,39 +640,95 @@ def advice_on_rate(flags):
 def validate(predict, flags, data, stop):
     """Means over the validation photos: a dict of scalars, whose 'score' says which epoch is best. None if stopped.
 
-    predict: function of images uint8 [b, h, w, 3] and labels int32 [b, h, w] -> (output of the head as at inference,
-    float32 [b, h, w, feature_dim]; the loss and its terms).
+    predict: function of images uint8 [b, h, w, 3] and labels int32 [b, h, w] -> (output of the model as at inference,
+    float32 [b, h, w, channels]; the loss and its terms).
+
+    What the embedding cannot be clustered for yet, see `can_be_clustered`, counts as if nothing was found there, and
+    where that is most photos there is no such score: the loss decides.
     """
-    terms, masks, predictions, right, union = [], [], [], 0, 0
-    photos = datagenerator.get_batches_fn(1, flags.image_size, *data.valid, with_sizes=True)
-    for images, labels, (size,) in photos:
-        if stop.is_set():
-            return None
-        output, values = predict(images, labels)
-        terms.append(values)
-        if flags.semantic:
-            is_lane, truth = output[..., 1] > output[..., 0], labels > 0
-            right += np.sum(is_lane & truth)
-            union += np.sum(is_lane | truth)
-        elif flags.kind == 'any' and np.isfinite(output).all():
-            ids = clustering.instance_ids(output[0], flags.bandwidth, (flags.dvar, flags.ddist))
-            masks.append(instance_evaluation.score_image(ids, labels[0]))
-        elif data.records and np.isfinite(output).all():
-            record = data.records[len(terms) - 1]
-            ids = clustering.instance_ids(output[0], flags.bandwidth, (flags.dvar, flags.ddist))
-            lanes = [lane.tolist() for lane in tusimple_lanes.lanes(ids, size, record.h_samples)]
-            predictions.append(tusimple.Record(record.raw_file, lanes, record.h_samples))
-    result = dict(zip(('total', 'var', 'dist', 'reg'), np.mean(terms, axis=0).tolist()))
+    terms, scores, predictions, unclustered, right, union = [], [], [], 0, 0, 0
+    batches = datagenerator.get_batches_fn(1, flags.image_size, *data.valid, with_sizes=True)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:   # the network runs on the next photo meanwhile
+        for (_, labels, (size,)), (output, values) in prefetch.in_order(
+                pool, lambda batch: (batch, predict(*batch[:2])), batches, 2):
+            if stop.is_set():
+                return None
+            terms.append(values)
+            output, label = output[0], labels[0]
+            if flags.semantic:
+                is_lane, truth = output[..., 1] > output[..., 0], label > 0
+                right += np.sum(is_lane & truth)
+                union += np.sum(is_lane | truth)
+            elif flags.kind == 'any' or data.records:
+                if can_be_clustered(output, label, flags):
+                    ids = find_instances(output, flags, label)
+                else:
+                    unclustered, ids = unclustered + 1, np.zeros_like(label)
+                if flags.kind == 'any':
+                    scores.append(instance_metrics.score_image(ids, label))
+                else:
+                    record = data.records[len(terms) - 1]
+                    lanes = [lane.tolist() for lane in tusimple_lanes.lanes(ids, size, record.h_samples)]
+                    predictions.append(tusimple.Record(record.raw_file, lanes, record.h_samples))
+    result = {name: float(np.mean([values[name] for values in terms])) for name in terms[0]}
     result['score'] = -result['total']
     if flags.semantic:
         result['iou'] = result['score'] = right / max(union, 1)
-    elif len(masks) == len(terms):
-        means = instance_evaluation.summarise(masks)
-        result.update(sbd=means['sbd'], abs_dic=means['abs_dic'], score=means['sbd'])
-    elif len(predictions) == len(terms):
+    elif unclustered > len(terms) / 2:
+        result['unclustered'] = unclustered
+    elif scores:
+        means = instance_metrics.summarise(scores)
+        result.update(sbd=means['sbd'], abs_dic=means['abs_dic'], score=means['sbd'], unclustered=unclustered)
+    elif predictions:
         (accuracy, fp, fn), _ = tusimple_evaluation.score(predictions, data.records, ignore_run_time=True)
-        result.update(accuracy=accuracy, fp=fp, fn=fn, score=accuracy)
+        result.update(accuracy=accuracy, fp=fp, fn=fn, score=accuracy, unclustered=unclustered)
     return result
+
+
+def can_be_clustered(output, label, flags):
+    """Whether an embedding has begun to separate the instances of a photo, so that clustering it tells something.
+
+    Mean shift on one that has not takes seconds and finds nothing. The label tells before: of the background's pixels
+    and of the instances', as far as they are clustered, more than half each have to lie nearest to their own mean.
+    output: float32 [h, w, channels]; label: int32 [h, w] -> bool
+    """
+    if not np.isfinite(output).all():
+        return False
+    embedding, probability = clustering.split_output(output, flags.feature_dim)
+    label = label.ravel()
+    _, own, counts = np.unique(np.append(label, 0), return_inverse=True, return_counts=True)
+    own, background = own[:-1], own[-1]
+    points = embedding.reshape(-1, flags.feature_dim)
+    means = np.stack([np.bincount(own, column, len(counts)) / counts for column in points.T], axis=1)
+    distances = np.stack([np.square(points - mean).sum(1) for mean in means.astype(np.float32)], axis=1)
+    is_background, foreground = label == 0, find_foreground(probability, label, flags)
+    clustered = ~is_background
+    if foreground is not None:   # what else it misses costs no time, and its instances are missed in the score
+        distances[:, background] = np.where(foreground, np.inf, -1)
+        clustered &= foreground
+    right = distances.argmin(1) == own
+    return all(not part.any() or right[part].mean() > 0.5 for part in (is_background, clustered))
+
+
+def find_foreground(probability, label, flags):
+    """The pixels that are to be clustered: those of the foreground head or else of the label. -> bool, label's shape
+
+    probability: as of clustering.split_output. None if the background is an instance of the embedding and no head
+    tells it apart.
+    """
+    if probability is not None:
+        return probability.reshape(label.shape) >= flags.foreground_threshold
+    return None if flags.background_weight else label > 0
+
+
+def find_instances(output, flags, label):
+    """The instances of one photo as inference finds them. output: float32 [h, w, channels] -> int32 [h, w]
+
+    label: [h, w], whose foreground is taken where nothing in the output tells it.
+    """
+    embedding, probability = clustering.split_output(output, flags.feature_dim)
+    foreground = find_foreground(probability, label, flags)
+    return clustering.instance_ids(embedding, flags.bandwidth, (flags.dvar, flags.ddist), foreground)
 
 
 def write_pictures(predict, summaries, flags, data, events, epoch, step):
@@ -592,8 +739,14 @@ def write_pictures(predict, summaries, flags, data, events, epoch, step):
         raise InputError(f'{data.valid[0][0]}: the output of the network is not finite')
     for summary in predict(images, labels, summaries):
         events.add(summary, step)
-    masks = visualization.colour_instances(np.int32(output[..., 1] > output[..., 0])) if flags.semantic else \
-        clustering.get_instance_masks(output, flags.bandwidth, (flags.dvar, flags.ddist))
+    if flags.semantic:
+        masks = visualization.colour_instances(np.int32(output[..., 1] > output[..., 0]))
+    else:
+        useful = [can_be_clustered(*sample, flags) for sample in zip(output, labels)]
+        output, probabilities = clustering.split_output(output, flags.feature_dim)
+        foregrounds = [find_foreground(probabilities if probabilities is None else probabilities[i], label, flags)
+                       if useful[i] else np.zeros(label.shape, bool) for i, label in enumerate(labels)]
+        masks = clustering.get_instance_masks(output, flags.bandwidth, (flags.dvar, flags.ddist), foregrounds)
     overviews = []
     for i, sample in enumerate(zip(images, labels, output, masks)):
         overview = visualization.overview(*sample)
@@ -639,6 +792,8 @@ def main(argv=None, architecture=None):
     job = task.job if task else 'chief'
     data = find_data(flags.srcdir, flags.validation_photos) if job != 'ps' else None
     resuming = check_folders(flags) if job == 'chief' else False
+    if data and not flags.kind:
+        flags.kind = 'road' if os.path.exists(os.path.join(flags.srcdir, tusimple.PREPARED_LABELS)) else 'any'
     if job == 'chief':
         print(f'{len(data.train[0]):,} photos to train on, {len(data.valid[0]):,} to validate on'
               + (' with the official score' if data.records and not flags.semantic and flags.kind == 'road' else ''),

@@ -38,14 +38,15 @@ tf.disable_v2_behavior()
 CONVENTIONS_FILE = 'conventions.json'
 FLAGS_FILE = 'flags.json'   # beside the states of a training: what it was given
 # What may differ when a training goes on. What the photos are is compared by names and sizes, wherever they are now.
-FREE_FLAGS = {'srcdir', 'outdir', 'logdir', 'epochs', 'workers', 'cache', 'keep', 'save_minutes', 'summary_steps',
-              'pictures', 'fresh'}
+FREE_FLAGS = {'recipe', 'srcdir', 'outdir', 'logdir', 'epochs', 'workers', 'cache', 'keep', 'save_minutes',
+              'summary_steps', 'pictures', 'fresh'}
 UNFINISHED = ('*.tempstate*', 'checkpoint.tmp*', files.UNFINISHED + '*')   # of a process that was killed in a save
 MAX_JSON_BYTES = 2 ** 20    # of conventions and flags, which have 1 kB
 NUM_CLASSES = 12  # of ENet's own last layer, `fullconv`; the heads do not use it, the public checkpoints have it
 HEAD = 'transfer_layer/conv2d_transpose'  # of a model, below its scope: Instance/ or Semantic/
 # What TensorFlow raises, by one reader or another, about a file that is damaged or not a checkpoint.
 CHECKPOINT_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError)
+SINCE_VERSION_2 = ('kind', 'var', 'dist', 'reg', 'background_weight', 'foreground_weight', 'foreground_threshold')
 MOVING_AVERAGE = re.compile(r'ENet/.*/moving_(mean|variance)$')
 
 
@@ -64,14 +65,27 @@ class Conventions:
     delta_v: float = 0.5              # the margins of the loss, in units of the embedding
     delta_d: float = 1.5
     bandwidth: float = 1.0            # of mean shift at inference, in units of the embedding
-    version: int = 1                  # of this record
+    # Since version 2 of this record:
+    kind: str = 'road'                # of picture: 'road' or 'any'
+    var: float = 1.0                  # weights of the loss: alpha, beta and gamma of the paper
+    dist: float = 1.0
+    reg: float = 1.0
+    background_weight: float = 1.0    # of the background in L_var; at 0 it is no instance of the embedding at all
+    foreground_weight: float = 0.0    # of the foreground head's loss; at 0 there is no such head
+    foreground_threshold: float = 0.5   # probability from which on a pixel is foreground
+    version: int = 2
+
+    @property
+    def heads(self):
+        """The scopes of the heads -> {scope: channels}."""
+        return {self.head: self.feature_dim, **({'Semantic': 2} if self.foreground_weight else {})}
 
     def check(self, source):
         """Raises InputError, naming `source`, if this version does not know what a value means."""
         def need(truth, name, meaning):
             if not truth:
                 raise InputError(f'{source}: "{name}" is {getattr(self, name)!r}, not {meaning}')
-        need(type(self.version) is int and self.version == 1, 'version', 'the version 1 that this program reads')
+        need(type(self.version) is int and self.version in (1, 2), 'version', '1 or 2, which this program reads')
         need(isinstance(self.image_size, tuple) and len(self.image_size) == 2 and
              all(type(side) is int and 0 < side <= command_line.MAX_SIDE and side % 8 == 0
                  for side in self.image_size), 'image_size', '[width, height], multiples of 8')
@@ -90,24 +104,39 @@ class Conventions:
         need(command_line.MIN_BANDWIDTH <= self.bandwidth <= command_line.MAX_BANDWIDTH, 'bandwidth',
              f'from {command_line.MIN_BANDWIDTH:g} to {command_line.MAX_BANDWIDTH:g}')
         need(self.delta_v < self.delta_d, 'delta_v', f'below "delta_d", {self.delta_d!r}')
+        need(self.kind in ('road', 'any'), 'kind', '"road" or "any"')
+        for name in ('var', 'dist', 'reg', 'background_weight', 'foreground_weight'):
+            value = getattr(self, name)
+            need(type(value) in (int, float) and 0 <= value < math.inf, name, 'a number of 0 or above')
+        need(type(self.foreground_threshold) in (int, float) and 0 <= self.foreground_threshold <= 1,
+             'foreground_threshold', 'a number from 0 to 1')
+        need(self.head == 'Instance' or not self.foreground_weight, 'foreground_weight', '0, as of a semantic model')
 
 
 def read_conventions(checkpoint_dir):
     """-> the Conventions of the model in a folder. Raises InputError if it has no checkpoint or a damaged record."""
     checkpoint = find_checkpoint(checkpoint_dir)
     path = os.path.join(checkpoint_dir, CONVENTIONS_FILE)
-    if not os.path.exists(path):
+    if not has_record(checkpoint_dir):
         return _conventions_of_2018(checkpoint)
     try:
         record = json.loads(files.read_file(path, MAX_JSON_BYTES).decode('utf-8'))
         record['image_size'] = tuple(record['image_size'])
         # By name: a record that lacks one is not completed from 2018, and one of a later version says so below.
-        conventions = Conventions(**{field.name: record[field.name] for field in dataclasses.fields(Conventions)})
+        names = [field.name for field in dataclasses.fields(Conventions)]
+        if record['version'] == 1:
+            names = [name for name in names if name not in SINCE_VERSION_2]
+        conventions = Conventions(**{name: record[name] for name in names})
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f'{path}: is not a record of conventions ({type(error).__name__}: {error}); take the file '
                          f'that training wrote beside the checkpoint')
     conventions.check(path)
     return conventions
+
+
+def has_record(checkpoint_dir):
+    """-> whether a folder has a record of conventions, without which those of 2018 are read"""
+    return os.path.exists(os.path.join(checkpoint_dir, CONVENTIONS_FILE))
 
 
 def _conventions_of_2018(checkpoint):
@@ -138,13 +167,14 @@ def normalise(image, normalisation):
 
 
 def build_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, architecture=None):
-    """input_image: raw RGB [b, h, w, 3] -> float32 [b, h, w, feature_dim], an embedding or, if semantic, scores.
+    """input_image: raw RGB [b, h, w, 3] -> float32 [b, h, w, channels], see `join_heads`.
 
     noise, decay: of dropout and of batch norm's moving averages, see `enet.ENet`. architecture: an enet.Architecture,
     by default the paper's.
     """
     last_prelu = build_enet(input_image, conventions, is_training, noise, decay, reuse, architecture)
-    return build_head(last_prelu, conventions.feature_dim, conventions.head, conventions.head_activation, reuse)
+    return join_heads([build_head(last_prelu, depth, scope, conventions.head_activation, reuse)
+                       for scope, depth in conventions.heads.items()])
 
 
 def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, architecture=None):
@@ -162,6 +192,16 @@ def build_head(last_prelu, depth, scope='Instance', activation='none', reuse=Non
     with tf.variable_scope(f'{scope}/{HEAD}', reuse=reuse):
         output = enet.head(last_prelu, depth)
         return tf.nn.relu(output) if activation == 'relu' else output
+
+
+def join_heads(outputs):
+    """The output of a model from those of its heads, float32 [b, h, w, depth] each. -> float32 [b, h, w, channels]
+
+    With one head its own: an embedding, or the scores of (background, foreground). With a foreground head beside the
+    embedding, the last channel is the logarithm of the odds that a pixel is foreground.
+    """
+    output, *scores = outputs
+    return tf.concat([output, scores[0][..., 1:] - scores[0][..., :1]], axis=-1) if scores else output
 
 
 def load_enet(sess, checkpoint_dir, input_image, batch_size, is_training=True, conventions=None, decay=0.9, noise=None,
@@ -237,7 +277,7 @@ def count_parameters():
     return sum(v.shape.num_elements() for v in tf.trainable_variables())
 
 
-def collect_summaries(disc_loss, l_var, l_dist, l_reg, input_image, prediction, correct_label):
+def collect_summaries(disc_loss, l_var, l_dist, l_reg, input_image, prediction, correct_label, l_foreground=None):
     """-> (summary of a training step, summary of a validation step): serialised tf.Summary, scalar string tensors.
 
     Both hold the loss and its weighted terms, but for those that are None; the second also the photos [b, h, w, 3], the
@@ -245,7 +285,8 @@ def collect_summaries(disc_loss, l_var, l_dist, l_reg, input_image, prediction, 
     embedding.
     """
     scalars = [tf.summary.scalar(name, value) for name, value in
-               (('loss/total', disc_loss), ('loss/var', l_var), ('loss/dist', l_dist), ('loss/reg', l_reg))
+               (('loss/total', disc_loss), ('loss/var', l_var), ('loss/dist', l_dist), ('loss/reg', l_reg),
+                ('loss/foreground', l_foreground))
                if value is not None]
     colours = tf.concat([prediction, tf.zeros_like(prediction), tf.zeros_like(prediction)], -1)[..., :3]
     pictures = [tf.summary.image('photo', tf.cast(input_image, tf.uint8), 2),
@@ -393,15 +434,17 @@ def export_model(rebuild_graph, checkpoint_dir, export_dir):
             aside = os.path.join(private, 'model')   # below, since the temporary folder is closed to other users
             # A graph needs one type: that of tf.image.resize, to which NumPy's bytes are converted.
             image = tf.placeholder(tf.float32, [None, None, None, 3], name='image')
-            embedding = rebuild_graph(sess, checkpoint_dir, image, None, conventions.feature_dim)
-            embedding = tf.identity(embedding, name='embedding')
-            _save_for_serving(sess, {'image': image}, {'embedding': embedding}, aside)
+            output = rebuild_graph(sess, checkpoint_dir, image, None, conventions.feature_dim)
+            outputs = {'embedding': tf.identity(output[..., :conventions.feature_dim], name='embedding')}
+            if conventions.foreground_weight:
+                outputs['foreground'] = tf.sigmoid(output[..., conventions.feature_dim], name='foreground')
+            _save_for_serving(sess, {'image': image}, outputs, aside)
             write_conventions(aside, conventions)
             os.replace(aside, folder)   # in the place of an empty folder, too
     except (tf.errors.OpError, OSError) as error:
         raise InputError(f'--export {export_dir}: cannot be written: {_reason(error)}')
     print(f'{export_dir}: SavedModel of {checkpoint_dir}, signature serving_default')
-    for name, tensor in (('image', image), ('embedding', embedding)):
+    for name, tensor in {'image': image, **outputs}.items():
         print(f'  {name:<10} {tensor.dtype.name} [{", ".join(str(side or "?") for side in tensor.shape.as_list())}]')
     if conventions.batch_statistics or conventions.dropout_at_inference:
         print('as models of 2018 do, it normalises by the batch\'s own statistics, or drops channels: the result of a '
@@ -543,6 +586,7 @@ def settings(flags, data, replicas=1):
     # By name and size: prepared folders all have the same names.
     names = '\n'.join(f'{os.path.basename(path)} {os.path.getsize(path)}' for path in data.train[0] + data.valid[0])
     kept = {**vars(flags), 'batch_size': flags.batch_size * replicas}
+    del kept['given']
     kept['photos'] = len(data.train[0]), len(data.valid[0]), zlib.crc32(os.fsencode(names)), data.records is not None
     return json.loads(json.dumps(kept))
 
@@ -554,7 +598,8 @@ def check_settings(resume, given):
         before = json.loads(files.read_file(path, MAX_JSON_BYTES).decode('utf-8'))
         if not isinstance(before, dict):
             raise ValueError
-        before = {'kind': 'road', **before}   # of a training that was begun before this flag was there
+        # Of a training that was begun before these flags were there.
+        before = {'kind': 'road', 'foreground_weight': 0.0, 'foreground_threshold': 0.5, **before}
     except (InputError, ValueError, RecursionError):
         raise InputError(f'{path}: cannot be read, so that the training cannot go on; start over with --fresh')
     different = differences(before, given)

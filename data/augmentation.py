@@ -12,12 +12,12 @@ from data.files import resize_image
 # Each step is a pure function of a uint8 RGB image and a np.random.Generator. Ranges that are not called uniform are
 # triangular, with the mode where nothing changes: most pictures stay close to those of a camera.
 
-FLIP = 0.5                   # probability; instance numbers carry no order, so a mirrored label keeps them
-ROLL, PITCH, YAW = 3, 3, 5   # of the camera, degrees either way
-ZOOM = (0.8, 1.45)           # focal length, as a ratio
-STRETCH = 1.12               # of width, and as much less of height, as a ratio either way
-SWAY = 0.3                   # of the camera to the side, as a ratio to its height above the road
-FOCAL_LENGTH, HORIZON = 1.0, 0.38   # of a typical road camera, in widths and heights of the picture
+_FLIP = 0.5                     # probability; instance numbers carry no order, so a mirrored label keeps them
+_ROLL, _PITCH, _YAW = 3, 3, 5   # of the camera, degrees either way
+_ZOOM = (0.8, 1.45)             # focal length, as a ratio
+_STRETCH = 1.12                 # of width, and as much less of height, as a ratio either way
+_SWAY = 0.3                     # of the camera to the side, as a ratio to its height above the road
+_FOCAL_LENGTH, _HORIZON = 1.0, 0.38   # of a typical road camera, in widths and heights of the picture
 
 
 def _around(rng, low, high, mode=0):
@@ -38,16 +38,16 @@ def camera_change(size, rng):
     -> float64 [3, 3], which maps points of the photo to where the other camera sees them
     """
     width, height = size
-    focal = FOCAL_LENGTH * width
-    roll, pitch, yaw = (np.radians(_around(rng, -limit, limit)) for limit in (ROLL, PITCH, YAW))
+    focal = _FOCAL_LENGTH * width
+    roll, pitch, yaw = (np.radians(_around(rng, -limit, limit)) for limit in (_ROLL, _PITCH, _YAW))
     (cr, sr), (cp, sp), (cy, sy) = ((np.cos(angle), np.sin(angle)) for angle in (roll, pitch, yaw))
     rotation = (np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]]) @ [[1, 0, 0], [0, cp, -sp], [0, sp, cp]]
                 @ [[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    zoom, stretch, sway = _ratio(rng, *ZOOM), _ratio(rng, 1 / STRETCH, STRETCH), _around(rng, -SWAY, SWAY)
+    zoom, stretch, sway = _ratio(rng, *_ZOOM), _ratio(rng, 1 / _STRETCH, _STRETCH), _around(rng, -_SWAY, _SWAY)
     old = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     new = old * [[zoom * stretch, 1, 1], [1, zoom / stretch, 1], [1, 1, 1]]
-    shear = np.array([[1, sway, -sway * HORIZON * height], [0, 1, 0], [0, 0, 1]])
-    flip = np.diag([-1.0, 1, 1]) if rng.random() < FLIP else np.eye(3)
+    shear = np.array([[1, sway, -sway * _HORIZON * height], [0, 1, 0], [0, 0, 1]])
+    flip = np.diag([-1.0, 1, 1]) if rng.random() < _FLIP else np.eye(3)
     flip[0, 2] = width if flip[0, 0] < 0 else 0
     return flip @ new @ rotation @ np.linalg.inv(old) @ shear
 
@@ -89,7 +89,7 @@ def wear(image, label, rng):
     return worn
 
 
-def cut_out(image, rng):
+def _cut_out(image, rng):
     """Hides parts of the road behind 1 to 3 boxes, plain or pieces of the same photo.
 
     The label continues beneath, as TuSimple's does beneath vehicles.
@@ -108,7 +108,7 @@ def cut_out(image, rng):
     return image
 
 
-def hard_shadows(image, rng):
+def _hard_shadows(image, rng):
     """1 to 3 shadows on the lower part: along the road, across it, of poles and twigs, of leaves.
 
     Uniform 25 to 70 % of the light remain, bluish. In a quarter of the cases light and shadow are swapped.
@@ -148,7 +148,7 @@ def hard_shadows(image, rng):
     return cv2.multiply(image, cv2.LUT(cv2.merge([shade] * 3), light.astype(np.uint8)[None]), scale=1 / 255)
 
 
-def haze(image, rng):
+def _haze(image, rng):
     """Fog or dust of uniform 15 to 75 % at the horizon, thinning towards the camera."""
     height = image.shape[0]
     rows = np.linspace(0, 1, height)
@@ -160,7 +160,7 @@ def haze(image, rng):
     return cv2.add(cv2.multiply(image, np.ascontiguousarray(seen), scale=1 / 255), np.ascontiguousarray(fog))
 
 
-def sun_glare(image, rng):
+def _sun_glare(image, rng):
     """A low sun: a glow of uniform 60 to 250 grey levels, and below it maybe a streak on the road."""
     height, width = image.shape[:2]
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
@@ -218,18 +218,18 @@ def saturation(image, rng):
     return cv2.transform(image, grey + factor * (np.eye(3) - grey))
 
 
-def shuffle_channels(image, rng):
+def _shuffle_channels(image, rng):
     """Red, green and blue in another order: paint must not depend on being yellow."""
     return cv2.transform(image, np.eye(3)[rng.permutation(3)])
 
 
-NORMAL_QUANTILES = np.array([statistics.NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)])
+_NORMAL_QUANTILES = np.array([statistics.NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)])
 
 
 def noise(image, rng):
     """Gaussian sensor noise with a standard deviation of uniform 1 to 12 grey levels."""
     # A table lookup of random bytes takes a tenth of the time of drawing normal floats.
-    table = np.rint(NORMAL_QUANTILES * rng.uniform(1, 12)).astype(np.int16)
+    table = np.rint(_NORMAL_QUANTILES * rng.uniform(1, 12)).astype(np.int16)
     dice = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape)
     return cv2.add(image, cv2.LUT(dice, table), dtype=cv2.CV_8U)
 
@@ -240,11 +240,11 @@ def jpeg(image, rng):
     return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
 
-WEAR = 0.2   # probability
+_WEAR = 0.2   # probability
 # (probability, step) in the order in which light passes them: road, air, lens, sensor, file.
-PHOTOMETRIC = ((0.25, cut_out), (0.3, hard_shadows), (0.12, haze), (0.12, sun_glare), (0.2, blur),
-               (0.6, colour_temperature), (0.8, tone), (0.4, saturation), (0.05, shuffle_channels),
-               (0.4, noise), (0.2, jpeg))
+_PHOTOMETRIC = ((0.25, _cut_out), (0.3, _hard_shadows), (0.12, _haze), (0.12, _sun_glare), (0.2, blur),
+                (0.6, colour_temperature), (0.8, tone), (0.4, saturation), (0.05, _shuffle_channels),
+                (0.4, noise), (0.2, jpeg))
 
 
 def augment(image, label, rng, image_shape=None):
@@ -257,9 +257,9 @@ def augment(image, label, rng, image_shape=None):
     height, width = label.shape
     matrix = camera_change((width, height), rng)
     image, label = warp(image, label, matrix, image_shape or (width, height))
-    if rng.random() < WEAR:
+    if rng.random() < _WEAR:
         image = wear(image, label, rng)
-    for probability, step in PHOTOMETRIC:
+    for probability, step in _PHOTOMETRIC:
         if rng.random() < probability:
             image = step(image, rng)
     return image, label

@@ -9,14 +9,14 @@ import numpy as np
 
 from data.augmentation import blur, colour_temperature, jpeg, noise, saturation, tone
 
-FLIP = 0.5            # probability, for each direction
-SCALE = (0.7, 1.4)    # as a ratio; log-uniform
-SHIFT = 0.1           # of the width and the height, either way, beyond what leaves the whole picture or frame in view
-BEND = 0.015          # standard deviation of the displacement, as a ratio to the shorter side
-BEND_CELLS = (3, 8)   # along a side, between which displacements are smooth: few bend the whole, many each instance
+_FLIP = 0.5            # probability, for each direction
+_SCALE = (0.7, 1.4)    # as a ratio; log-uniform
+_SHIFT = 0.1           # of the width and the height, either way, beyond what leaves the whole picture or frame in view
+_BEND = 0.015          # standard deviation of the displacement, as a ratio to the shorter side
+_BEND_CELLS = (3, 8)   # along a side, between which displacements are smooth: few bend the whole, many each instance
 # (probability, step) in the order in which light passes them: lamp, lens, sensor, file. Nothing that hides parts of the
 # picture, as the label of an instance holds only what is seen of it.
-PHOTOMETRIC = ((0.2, blur), (0.5, colour_temperature), (0.8, tone), (0.4, saturation), (0.4, noise), (0.1, jpeg))
+_PHOTOMETRIC = ((0.2, blur), (0.5, colour_temperature), (0.8, tone), (0.4, saturation), (0.4, noise), (0.1, jpeg))
 
 
 def placement(size, rng):
@@ -25,9 +25,9 @@ def placement(size, rng):
     -> float64 [3, 3], which maps points of the picture to where they are to be
     """
     width, height = size
-    scale, angle = np.exp(rng.uniform(*np.log(SCALE))), rng.uniform(0, 2 * np.pi)
-    flips = np.where(rng.random(2) < FLIP, -1, 1)
-    room = np.abs(scale - 1) / 2 + SHIFT   # an enlarged picture is a crop, which lies anywhere in it
+    scale, angle = np.exp(rng.uniform(*np.log(_SCALE))), rng.uniform(0, 2 * np.pi)
+    flips = np.where(rng.random(2) < _FLIP, -1, 1)
+    room = np.abs(scale - 1) / 2 + _SHIFT   # an enlarged picture is a crop, which lies anywhere in it
     shift = rng.uniform(-room, room, 2) * size
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     to_centre = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
@@ -38,8 +38,8 @@ def placement(size, rng):
 
 def bend(image_shape, rng):
     """A smooth random displacement. -> float32 [height, width, 2] of image_shape (x, y), in shorter sides"""
-    cells = rng.integers(BEND_CELLS[0], BEND_CELLS[1] + 1)
-    coarse = rng.normal(0, BEND, (cells, cells, 2)).astype(np.float32)
+    cells = rng.integers(_BEND_CELLS[0], _BEND_CELLS[1] + 1)
+    coarse = rng.normal(0, _BEND, (cells, cells, 2)).astype(np.float32)
     return cv2.resize(coarse, tuple(image_shape), interpolation=cv2.INTER_CUBIC)
 
 
@@ -77,7 +77,7 @@ def augment(image, label, rng, image_shape=None):
     image_shape = image_shape or (width, height)
     matrix = placement((width, height), rng)
     image, label = warp(image, label, matrix, bend(image_shape, rng), image_shape)
-    for probability, step in PHOTOMETRIC:
+    for probability, step in _PHOTOMETRIC:
         if rng.random() < probability:
             image = step(image, rng)
     return image, label

@@ -54,6 +54,11 @@ def non_negative_float(text):
     return _number(text, float, 0, MAX_FLOAT)
 
 
+def share(text):
+    """argparse type: a number from 0 to 1."""
+    return _number(text, float, 0, 1)
+
+
 def bandwidth(text):
     """argparse type: a bandwidth of mean shift."""
     return _number(text, float, MIN_BANDWIDTH, MAX_BANDWIDTH)

@@ -13,8 +13,6 @@ refuses; run again, the script completes it. Nothing is ever replaced or deleted
 which training would read as well, is refused.
 """
 
-import concurrent.futures
-import io
 import os
 import sys
 
@@ -24,12 +22,9 @@ from data import command_line
 if __name__ == '__main__':
     command_line.exit_on_interrupt()   # the imports below take half a second
 
-import cv2
 import numpy as np
-import PIL.Image
-import tqdm
 
-from data import files, prefetch, prepared_set
+from data import files, prepared_set
 from data.command_line import InputError
 
 PHOTO, LABEL = '_rgb.png', '_label.png'  # after the name of a plant
@@ -75,68 +70,23 @@ def find_plants(folder):
     return plants, problems
 
 
-def read_leaves(path):
-    """Reads a label. -> uint8 or uint16 [h, w], the numbers as stored, also those of a PNG with a palette
-
-    Raises InputError if it is not a whole picture of one channel.
-    """
-    data = files.read_file(path, files.MAX_FILE_BYTES)
-    if data[:4] != b'\x89PNG' or data[25:26] != b'\x03':   # the colour type in the header
-        return files.read_label(path)
-    files.read_image(path)   # raises if it is damaged or too large
-    try:
-        return np.array(PIL.Image.open(io.BytesIO(data)))
-    except (OSError, SyntaxError, ValueError):
-        raise InputError(f'{path}: is damaged and cannot be decoded')
-
-
 def prepare(plant):
-    """-> (name, photo as the bytes of a PNG, label likewise, number of leaves). Raises InputError."""
+    """-> (name, photo as the bytes of a PNG, label likewise, {'leaves': number}). Raises InputError."""
     name, photo_path, label_path = plant
-    photo, label = files.read_image(photo_path), read_leaves(label_path)
+    photo, label = files.read_image(photo_path), files.read_label(label_path)
     if photo.shape[:2] != label.shape:
         raise InputError(f'{label_path}: is {label.shape[1]} x {label.shape[0]}, but its photo is '
                          f'{photo.shape[1]} x {photo.shape[0]}')
-    return name, files.encode(photo), files.encode(label), np.unique(label[label > 0]).size
-
-
-def outcomes(plants, workers):
-    """Prepares plants in threads. -> iterator of what `prepare` returns or the InputError it raises"""
-    def outcome(plant):
-        try:
-            return prepare(plant)
-        except InputError as error:
-            return error
-
-    # Threads are as fast as processes here: OpenCV lets go of the interpreter while it decodes and encodes.
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        yield from prefetch.in_order(pool, outcome, plants, 2 * workers)
+    return name, files.encode(photo), files.encode(label), {'leaves': np.unique(label[label > 0]).size}
 
 
 def main():
     args = parse_args()
     plants, problems = find_plants(args.folder)
     prepared_set.refuse_others(args.outdir, {name for name, *_ in plants})
-
-    cv2.setNumThreads(1)  # the workers are the parallelism
-    num_leaves = 0
-
-    def usable():
-        nonlocal num_leaves
-        for outcome in tqdm.tqdm(outcomes(plants, args.workers), total=len(plants), unit='photo', disable=None):
-            if isinstance(outcome, InputError):
-                problems.append(str(outcome))
-                continue
-            *sample, leaves = outcome
-            num_leaves += leaves
-            yield sample
-
-    written = prepared_set.write_samples(args.outdir, usable())
-    if not written:
-        raise InputError(f'{args.folder}: none of {len(plants)} plants can be used; the first problem: {problems[0]}')
-    for problem in problems:
-        print(command_line.printable(problem))
-    print(f'Wrote {written} photos and {num_leaves} leaves to {args.outdir}; passed over {len(problems)} plants.')
+    written, sums, passed_over = prepared_set.prepare_samples(args.folder, args.outdir, prepare, plants, args.workers,
+                                                              problems)
+    print(f'Wrote {written} photos and {sums["leaves"]} leaves to {args.outdir}; passed over {passed_over} plants.')
 
 
 if __name__ == '__main__':

@@ -25,6 +25,7 @@ IMAGE_EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png')
 MAX_PIXELS = 2 ** 26          # 8192 x 8192: more is refused by the header alone, before any memory is taken
 MAX_SIDE = 10 ** 6            # pixels; libpng refuses more, in its own words
 MAX_FILE_BYTES = 2 ** 29      # no picture within MAX_PIXELS comes near this
+MAX_LABEL_COLOURS = 1000      # a coloured label with more is a photo, or has smoothed edges
 PNG_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}   # allowed per type of colour
 JPEG_RESTART = re.compile(rb'\xff+[\xd0-\xd7]')
 JPEG_MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')   # not what follows 0xff within a scan: 0, restarts, fill bytes
@@ -89,13 +90,45 @@ def read_image(path):
 
 
 def read_label(path):
-    """Reads a label. -> uint8 or uint16 [h, w], the numbers as stored. Raises InputError as read_image does."""
+    """Reads a label. -> uint8 or uint16 [h, w], a number per instance, 0 for the background
+
+    Grey pictures, also those stored as RGB, have the numbers as stored, and PNGs with a palette (VOC, DAVIS, CVPPP)
+    their indices. In coloured pictures, each colour but black is an instance. Alpha is dropped.
+    Raises InputError as read_image does, and if a label has more than MAX_LABEL_COLOURS colours.
+    """
     label = _decode(path, cv2.IMREAD_UNCHANGED)
     if label.ndim == 3:
+        indices = _palette_indices(path)
+        if indices is not None:
+            return indices
         if (label[..., :1] != label[..., 1:3]).any():
-            raise InputError(f'{path}: is coloured; a label has one channel, a grey value per instance')
+            return _number_colours(path, label)
         label = np.ascontiguousarray(label[..., 0])
     return label
+
+
+def _palette_indices(path):
+    """-> uint8 [h, w], None if a sound picture is not a PNG with a palette, which OpenCV replaces by its colours"""
+    import PIL.Image   # takes a moment, and few labels need it
+    data = read_file(path, MAX_FILE_BYTES)
+    if not data.startswith(b'\x89PNG') or data[25:26] != b'\x03':   # the type of colour
+        return None
+    try:
+        return np.array(PIL.Image.open(io.BytesIO(_check_png(data))))
+    except (IndexError, OSError, SyntaxError, ValueError):
+        raise InputError(f'{path}: is damaged and cannot be decoded')
+
+
+def _number_colours(path, label):
+    """label: uint8 or uint16 [h, w, 3 or more] -> uint16 [h, w]: 0 where it is black, 1, 2, ... in its other colours"""
+    colours = sum(label[..., i].ravel().astype(np.int64) << 16 * i for i in range(3))
+    starts = np.flatnonzero(np.diff(colours, prepend=-1))   # of runs of one colour, as sorting all pixels is slow
+    values, index = np.unique(colours[starts], return_inverse=True)
+    if len(values) > MAX_LABEL_COLOURS:
+        raise InputError(f'{path}: has {len(values):,} colours, as a photo does; a label has one grey value, palette '
+                         f'index or colour per instance, up to {MAX_LABEL_COLOURS:,} colours, and no smoothed edges')
+    numbers = (index + bool(values[0])).astype(np.uint16)
+    return np.repeat(numbers, np.diff(starts, append=colours.size)).reshape(label.shape[:2])
 
 
 def _decode(path, flags):

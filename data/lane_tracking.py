@@ -69,17 +69,17 @@ class LaneTracker:
         Raises ValueError for lanes with another number of rows.
         """
         lanes = np.asarray(lanes, np.float64).reshape(len(lanes), len(self.rows))
-        present, known = lanes >= 0, self.unseen <= self.max_unseen
+        present, recent = lanes >= 0, self.unseen <= self.max_unseen   # rows in which a lane, a track has a point
         if not len(self.ids):
             self.velocity[:] = 0
-        some = np.concatenate([present, known]).any(0)
+        some = np.concatenate([present, recent]).any(0)
         horizon = self.rows[some.argmax()] - _HORIZON
-        motions = _motions(self.x, known, self.rows, horizon)
+        motions = _motions(self.x, recent, self.rows, horizon)
 
         self.x += _move(motions, self.velocity)
         young = _YOUNG * np.exp(-self.age / (_YOUNG_TIME * self.frame_rate))
-        tracks, found = _match(self.x, known, lanes, present, self.rows - horizon, young)
-        shared = known[tracks] & present[found]
+        tracks, found = _match(self.x, recent, lanes, present, self.rows - horizon, young)
+        shared = recent[tracks] & present[found]
         deviation = lanes[found] - self.x[tracks]
         # Only lanes of the last frame: one that returns from a gap may have drifted.
         motion = _fit_motion(motions[tracks], deviation, shared & (self.unseen[tracks] == 0))
@@ -91,12 +91,12 @@ class LaneTracker:
         # alike, lest the line have a step.
         waited = self.unseen[tracks].min(1, keepdims=True) + 1
         gain = np.maximum(1 - (1 - self.lane_gain) ** waited, 1 / (self.age[tracks, None] + 1))
-        for track, lane, part, step in zip(tracks, found, shared, gain * deviation):
-            self.x[track, part] += step[part]
+        for track, lane, in_both, step in zip(tracks, found, shared, gain * deviation):
+            self.x[track, in_both] += step[in_both]
             # New rows begin with the offset of the nearest old one, so that the line has no step.
-            new = present[lane] & ~part
-            offset = (self.x[track] - lanes[lane])[part]
-            self.x[track, new] = lanes[lane, new] + np.interp(self.rows[new], self.rows[part], offset)
+            new = present[lane] & ~in_both
+            offset = (self.x[track] - lanes[lane])[in_both]
+            self.x[track, new] = lanes[lane, new] + np.interp(self.rows[new], self.rows[in_both], offset)
 
         self.unseen += 1
         self.unseen[tracks] *= ~present[found]
@@ -120,13 +120,14 @@ class LaneTracker:
         self.unseen = np.concatenate([self.unseen[keep], np.where(present[new], 0, self.max_unseen + 1)])
 
 
-def _match(x, known, lanes, present, below_horizon, young):
+def _match(x, recent, lanes, present, below_horizon, young):
     """Assigns lanes, [L, rows], to the tracks with lines x, [K, rows], at least total cost.
 
+    recent, present: bool [K, rows] and [L, rows], the rows in which the tracks and the lanes have points
     -> (tracks int [M], lanes int [M]). The cost is the mean |distance in x| over shared rows, plus that of the rows in
     which only one of them exists: where a lane forks, its id goes on with the longer branch; plus young, [K], px.
     """
-    shared, either = known[:, None] & present, known[:, None] | present
+    shared, either = recent[:, None] & present, recent[:, None] | present
     count = shared.sum(2)
     distance = (np.abs(x[:, None] - lanes) * shared).sum(2) / np.maximum(count, 1)
     gate = _GATE * (below_horizon * shared).sum(2) / np.maximum(count, 1)
@@ -137,8 +138,10 @@ def _match(x, known, lanes, present, below_horizon, young):
     return tracks[good], found[good]
 
 
-def _motions(x, known, rows, horizon):
-    """What lines x, [K, rows], do in the image when the camera or the road moves: float64 [K, 4, rows], px.
+def _motions(x, recent, rows, horizon):
+    """What lines x, [K, rows], do in the image when the camera or the road moves. -> float64 [K, 4, rows], px
+
+    recent: bool [K, rows], where the lines have points
 
     On a flat road in perspective, x = c + yaw + position * depth^-1 + curvature * depth, with depth = 1 / (row -
     horizon): so its motions are 1, row - horizon, 1 / (row - horizon) and, for the pitch, dx / drow of each line.
@@ -147,20 +150,23 @@ def _motions(x, known, rows, horizon):
     shape = np.stack([np.ones(len(rows)), below / below.max(initial=1), _HORIZON / below])
     motions = np.zeros([len(x), len(_RIDGE), len(rows)])
     motions[:, :3] = shape
-    for line, part, motion in zip(x, known, motions):
-        if np.count_nonzero(part) > 1:
-            motion[3] = np.interp(rows, rows[part], np.gradient(line[part], rows[part]))
+    for line, has_row, motion in zip(x, recent, motions):
+        if np.count_nonzero(has_row) > 1:
+            motion[3] = np.interp(rows, rows[has_row], np.gradient(line[has_row], rows[has_row]))
     return motions
 
 
 def _move(motions, motion):
-    """Sum of the motions, [K, 4, rows], each times its amount, [4]: px [K, rows]."""
+    """Sum of the motions, [K, 4, rows], each times its amount, [4]. -> float64 [K, rows], px"""
     return np.einsum('kmr,m->kr', motions, motion)
 
 
-def _fit_motion(motions, deviation, part):
-    """The amounts, [4], of motions that explain deviations of lines, [K, rows], in the rows of part, a mask, best."""
-    matrix, target = motions.transpose(0, 2, 1)[part], deviation[part]
+def _fit_motion(motions, deviation, mask):
+    """The motion that best explains deviations of lines, [K, rows], in the rows of a mask, bool [K, rows].
+
+    motions: [K, 4, rows] -> float64 [4], the amount of each
+    """
+    matrix, target = motions.transpose(0, 2, 1)[mask], deviation[mask]
     weight, motion = np.ones(len(target)), np.zeros(len(_RIDGE))
     for _ in range(_REWEIGHTINGS if len(target) else 0):
         weighted = matrix.T * weight

@@ -1,16 +1,21 @@
 """Writes a data set as training reads it, images/NAME.png and labels/NAME.png: all of it or none, nothing replaced."""
+import collections
+import concurrent.futures
 import os
 import shutil
 
-from data import files
+import cv2
+import tqdm
+
+from data import command_line, files, prefetch
 from data.command_line import InputError
 
-FOLDERS = ('images', 'labels')
+_FOLDERS = ('images', 'labels')
 
 
 def refuse_others(outdir, names):
     """Raises InputError if outdir holds pictures other than `names`, since training would read them as well."""
-    for folder in FOLDERS:
+    for folder in _FOLDERS:
         folder = os.path.join(outdir, folder)
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
             if name.lower().endswith(files.IMAGE_EXTENSIONS) and not name.startswith('.') and name not in names:
@@ -29,7 +34,7 @@ def write_samples(outdir, samples):
     count, moves, unfinished = 0, [], []
     try:
         for name, *pictures in samples:
-            for folder, data in zip(FOLDERS, pictures):
+            for folder, data in zip(_FOLDERS, pictures):
                 target = os.path.join(outdir, folder, name)
                 if os.path.lexists(target):
                     if files.read_file(target, files.MAX_FILE_BYTES) != data:
@@ -37,9 +42,9 @@ def write_samples(outdir, samples):
                                          'it away or give another folder')
                     continue
                 if not unfinished:   # not before: without a sample nothing is touched
-                    for each in FOLDERS:
+                    for each in _FOLDERS:
                         unfinished.append(files.make_unfinished_folder(os.path.join(outdir, each)))
-                source = os.path.join(unfinished[FOLDERS.index(folder)], name)
+                source = os.path.join(unfinished[_FOLDERS.index(folder)], name)
                 files.write_file(source, data)
                 moves.append((source, target))
             count += 1
@@ -53,3 +58,40 @@ def write_samples(outdir, samples):
         for folder in unfinished:
             shutil.rmtree(folder, ignore_errors=True)
     return count
+
+
+def prepare_samples(source, outdir, prepare, items, workers, problems=()):
+    """Prepares samples in threads, writes them as write_samples does, and prints why some could not be used.
+
+    source: what the items are from, for messages
+    prepare: function of an item -> (name, photo, label, {what: number}), the first three as write_samples takes them,
+    the last to be added up; raises InputError if the item cannot be used
+    problems: lines to print before those of the items
+    -> (number of samples, {what: sum}, number of problems). Raises InputError if no item can be used.
+    """
+    sums, problems = collections.Counter(), list(problems)
+
+    def outcome(item):
+        try:
+            return prepare(item)
+        except InputError as error:
+            return error
+
+    def usable(outcomes):
+        for outcome in tqdm.tqdm(outcomes, total=len(items), unit='photo', disable=None):
+            if isinstance(outcome, InputError):
+                problems.append(str(outcome))
+                continue
+            *sample, numbers = outcome
+            sums.update(numbers)
+            yield sample
+
+    cv2.setNumThreads(1)  # the workers are the parallelism
+    # Threads are as fast as processes here: OpenCV lets go of the interpreter while it decodes and encodes.
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        written = write_samples(outdir, usable(prefetch.in_order(pool, outcome, items, 2 * workers)))
+    if not written:
+        raise InputError(f'{source}: none of {len(items)} photos can be used; the first problem: {problems[0]}')
+    for problem in problems:
+        print(command_line.printable(problem))
+    return written, sums, len(problems)

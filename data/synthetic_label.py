@@ -11,22 +11,23 @@ _MIN_POINTS = 4  # a line with fewer is left out
 def lane_labels(scene, raw_file='', with_ids=False):
     """The label of a scene as TuSimple draws it: the lines of the own lane and one or two more on each side.
 
-    Lines go on where something hides them, from the bottom, or _EDGE before the side of the photo, to _GAP below the
-    horizon. Annotators end their lines a row or two higher or lower; that noise is left out, as nothing in a photo
-    foretells it. Of a double line the label follows the one nearer to us.
+    Lines go on where something hides them, from the bottom, our bonnet, or _EDGE before the side of the photo, to _GAP
+    below the horizon. Annotators end their lines a row or two higher or lower; that noise is left out, as nothing in a
+    photo foretells it. Of a double line the label follows the one nearer to us.
 
     with_ids: number each lane as its line of the road. -> tusimple.Record, lanes from left to right, at most
     tusimple.MAX_LANES
     """
     view = synthetic_canvas.View(scene.camera, scene.road)
-    turn = view.turn()
     rows = np.array(tusimple.H_SAMPLES)
     lanes = []
     for line in sorted((line for line in scene.lines if line.labelled), key=lambda line: line.offset):
-        points = view.project(line.offset, 0.0, view.z)[view.seen] @ turn[:, :2].T + turn[:, 2]
+        points = view.in_photo(view.project(line.offset, 0.0, view.z)[view.seen])
         x, y = points[::-1, 0], np.maximum.accumulate(points[::-1, 1])
         columns = np.rint(np.interp(rows, y, x, left=-1, right=-1)).astype(int)
         hidden = (rows < y[0] + _GAP) | (rows > synthetic_canvas.HEIGHT - scene.lens.bonnet)
+        if scene.windscreen:
+            hidden |= np.maximum.accumulate(rows > scene.windscreen.bonnet_row(columns, synthetic_canvas.HEIGHT))
         outside = (columns < _EDGE) | (columns > synthetic_canvas.WIDTH - 1 - _EDGE)
         columns[outside | hidden] = tusimple.ABSENT
         if (columns >= 0).sum() >= _MIN_POINTS:

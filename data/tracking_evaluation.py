@@ -25,19 +25,19 @@ from scipy import optimize
 from data import tusimple_evaluation
 from data.command_line import InputError
 
-_MIN_SHARED = 2  # rows of a match
+MIN_SHARED = 2  # rows of a match
 
 
 class Measures(typing.NamedTuple):
     """How well the lanes of a video were tracked; NaN where there is nothing to measure."""
     frames: int
-    switches: float      # id switches per 1,000 frames
-    missed: float        # label lanes without a match, per frame
-    false: float         # predicted lanes without a match, per frame
-    median_error: float  # px, of |predicted x - true x| over all points of matched lanes
-    mean_error: float    # px
-    jitter: float        # px, root mean square of the change of predicted x - true x from frame to frame
-    accuracy: float      # TuSimple's, run_time ignored
+    switches: float         # id switches per 1,000 frames
+    missed: float           # label lanes without a match, per frame
+    false_positives: float  # predicted lanes without a match, per frame
+    median_error: float     # px, of |predicted x - true x| over all points of matched lanes
+    mean_error: float       # px
+    jitter: float           # px, root mean square of the change of predicted x - true x from frame to frame
+    accuracy: float         # TuSimple's, run_time ignored
 
 
 def evaluate(predictions, labels):
@@ -52,21 +52,21 @@ def evaluate(predictions, labels):
     successive frames. It includes that of the labels, whose x are whole pixels: 0.4 px.
     Raises InputError if the two lists do not fit together or one has no ids.
     """
-    _check(predictions, labels)
+    check(predictions, labels)
     numbered = [[dataclasses.replace(record, raw_file=str(frame)) for frame, record in enumerate(records)]
                 for records in (predictions, labels)]
     (accuracy, _, _), _ = tusimple_evaluation.score(*numbered, ignore_run_time=True)
 
     last, before = {}, {}  # by label id: the predicted id, the errors of the previous frame
-    switches = missed = false = 0
+    switches = missed = false_positives = 0
     errors, changes = [], []
     for prediction, label in zip(predictions, labels):
         rows = label.h_samples
         predicted, true = (np.reshape(record.lanes, [-1, len(rows)]) for record in (prediction, label))
         kept = [[last.get(number) == own for number in label.ids] for own in prediction.ids]
-        lanes, truths = _match(predicted, true, rows, kept)
+        lanes, truths = match(predicted, true, rows, kept)
         missed += len(true) - len(truths)
-        false += len(predicted) - len(lanes)
+        false_positives += len(predicted) - len(lanes)
         now = {}
         for lane, truth in zip(lanes, truths):
             number, own = label.ids[truth], prediction.ids[lane]
@@ -83,12 +83,12 @@ def evaluate(predictions, labels):
     errors, changes = (np.concatenate([*values, [np.nan]]) for values in (errors, changes))
     errors, changes = np.abs(errors[np.isfinite(errors)]), changes[np.isfinite(changes)]
     frames = len(labels)
-    return Measures(frames, 1000 * switches / frames, missed / frames, false / frames,
+    return Measures(frames, 1000 * switches / frames, missed / frames, false_positives / frames,
                     np.median(errors) if len(errors) else np.nan, errors.mean() if len(errors) else np.nan,
                     np.sqrt(np.square(changes).mean()) if len(changes) else np.nan, accuracy)
 
 
-def _match(predicted, true, rows, kept):
+def match(predicted, true, rows, kept):
     """Pairs the lanes of a frame: those again that were pairs, then as many as can be, at least total distance.
 
     predicted: x in px, [P, rows], true: [T, rows], negative where a lane is absent. Two lanes may be a pair if their
@@ -100,14 +100,14 @@ def _match(predicted, true, rows, kept):
     count = shared.sum(2)
     distance = (np.abs(predicted[:, None] - true) * shared).sum(2) / np.maximum(count, 1)
     thresholds = np.array([tusimple_evaluation.lane_threshold(lane, rows) for lane in true])
-    possible = (count >= _MIN_SHARED) & (distance < thresholds)
+    possible = (count >= MIN_SHARED) & (distance < thresholds)
     kept = np.reshape(kept, possible.shape)
     lanes, truths = optimize.linear_sum_assignment(np.where(possible, distance - 1e8 * kept, 1e6))
     good = possible[lanes, truths]
     return lanes[good], truths[good]
 
 
-def _check(predictions, labels):
+def check(predictions, labels):
     for records, path in ((predictions, 'predictions'), (labels, 'labels')):
         if not records:
             raise InputError(f'there are no {path}')
@@ -138,7 +138,7 @@ def main():
     for name, value in (('frames', f'{measures.frames:,}'),
                         ('id switches per 1,000 frames', f'{measures.switches:.2f}'),
                         ('missed lanes per frame', f'{measures.missed:.3f}'),
-                        ('false lanes per frame', f'{measures.false:.3f}'),
+                        ('false lanes per frame', f'{measures.false_positives:.3f}'),
                         ('error, median', f'{measures.median_error:.2f} px'),
                         ('error, mean', f'{measures.mean_error:.2f} px'),
                         ('jitter', f'{measures.jitter:.2f} px'),

@@ -5,7 +5,8 @@ A folder holds `label_data_*.json`, one JSON object per line, and the photos tha
     {"lanes": [[x, x, ...], ...], "h_samples": [y, y, ...], "raw_file": "clips/.../20.jpg"}
 
 Each lane gives its x, in pixels of the photo, at each y of h_samples, and -2 where it does not exist.
-Predictions have a `run_time` in milliseconds as well, frames of a video `ids`, one number per lane.
+Predictions have a `run_time` in milliseconds as well, and may have a `confidence`, a number from 0 to 1 per lane.
+Frames of a video have `ids`, a whole number per lane.
 Source: github.com/TuSimple/tusimple-benchmark.
 """
 
@@ -24,14 +25,14 @@ from data.command_line import InputError
 
 H_SAMPLES = range(160, 720, 10)  # the rows of the test set; part of the training set starts at 240
 ABSENT = -2  # the x of a lane in a row where it does not exist; readers take every negative x so
-LANE_WIDTH = 7  # px, as cv2.polylines counts, which rounds up: an upright lane covers 9
+_LANE_WIDTH = 7  # px, as cv2.polylines counts, which rounds up: an upright lane covers 9
 MAX_LANES = 5  # a sixth grey value, 20 + 50 * 5, would not fit a byte
-LABEL_FILES = 'label_data_*.json'
+_LABEL_FILES = 'label_data_*.json'
 PREPARED_LABELS = 'lanes.json'  # in a prepared folder: the lanes of its images/, for the official score
 
 MAX_FILE_BYTES = 2 ** 30   # the labels of all of TuSimple are 20 MB
-MAX_LINE_BYTES = 2 ** 22   # a line is 2 kB
-MAX_PATH_BYTES = 2 ** 12   # as for Linux; splitting a path of megabytes into its parts takes a minute
+_MAX_LINE_BYTES = 2 ** 22   # a line is 2 kB
+_MAX_PATH_BYTES = 2 ** 12   # as for Linux; splitting a path of megabytes into its parts takes a minute
 _LARGEST = 1e9  # px; beyond it a coordinate is a mistake, and integer arithmetic on it may overflow
 
 
@@ -45,6 +46,7 @@ class Record:
     source: 'file:line' where it was read, for messages
     run_time: ms that a prediction took; None in labels
     ids: of a frame of a video, list of int, [lanes]: the number that a lane has in all frames; elsewhere None
+    confidence: list of float from 0 to 1, [lanes], of a prediction; None where it is not known
     """
     raw_file: str
     lanes: list
@@ -52,13 +54,14 @@ class Record:
     source: str = ''
     run_time: float = None
     ids: list = None
+    confidence: list = None
 
 
 def find_label_files(folder):
     """-> the sorted paths of the label_data_*.json in folder. Raises InputError if there are none."""
-    names = fnmatch.filter(files.list_folder(folder, f'; give the one that holds {LABEL_FILES}'), LABEL_FILES)
+    names = fnmatch.filter(files.list_folder(folder, f'; give the one that holds {_LABEL_FILES}'), _LABEL_FILES)
     if not names:
-        raise InputError(f'{folder}: holds no {LABEL_FILES}; give the folder that does')
+        raise InputError(f'{folder}: holds no {_LABEL_FILES}; give the folder that does')
     return [os.path.join(folder, name) for name in names]
 
 
@@ -84,15 +87,15 @@ def read_records(json_path, need_lanes=True, need_h_samples=True):
 
 def _lines(file):
     """Yields the lines of a file as bytes; of a line that is too long the beginning, a byte more than is allowed."""
-    while line := file.readline(MAX_LINE_BYTES + 1):
+    while line := file.readline(_MAX_LINE_BYTES + 1):
         yield line
-        while len(line) > MAX_LINE_BYTES and not line.endswith(b'\n'):
-            line = file.readline(MAX_LINE_BYTES + 1)
+        while len(line) > _MAX_LINE_BYTES and not line.endswith(b'\n'):
+            line = file.readline(_MAX_LINE_BYTES + 1)
 
 
 def _parse(line, source, need_lanes, need_h_samples):
-    if len(line) > MAX_LINE_BYTES:
-        raise InputError(f'is longer than {MAX_LINE_BYTES:,} bytes; each line is one JSON object')
+    if len(line) > _MAX_LINE_BYTES:
+        raise InputError(f'is longer than {_MAX_LINE_BYTES:,} bytes; each line is one JSON object')
     try:
         values = json.loads(line.decode('utf-8-sig'))
     except (ValueError, RecursionError):  # not JSON or not UTF-8; nested beyond any sense
@@ -125,12 +128,16 @@ def _parse(line, source, need_lanes, need_h_samples):
     if ids is not None and not (isinstance(ids, list) and len(ids) == len(lanes)
                                 and all(type(number) is int and 0 <= number < 2 ** 31 for number in ids)):
         raise InputError('ids are not one whole number per lane')
-    return Record(raw_file, lanes, h_samples or [], source, run_time, ids)
+    confidence = values.get('confidence') if need_lanes else None
+    if confidence is not None and not (isinstance(confidence, list) and len(confidence) == len(lanes)
+                                       and all(_is_number(value, 1) and value >= 0 for value in confidence)):
+        raise InputError('confidence is not one number from 0 to 1 per lane')
+    return Record(raw_file, lanes, h_samples or [], source, run_time, ids, confidence)
 
 
 def _is_path(text):
     try:
-        return len(text) <= MAX_PATH_BYTES and len(text.encode()) <= MAX_PATH_BYTES and '\0' not in text
+        return len(text) <= _MAX_PATH_BYTES and len(text.encode()) <= _MAX_PATH_BYTES and '\0' not in text
     except UnicodeEncodeError:  # half a character, "\ud800"
         return False
 
@@ -178,6 +185,8 @@ def write_records(path, records, follow_links=False):
                   'raw_file': record.raw_file}
         if record.ids is not None:
             values['ids'] = list(record.ids)
+        if record.confidence is not None:
+            values['confidence'] = list(record.confidence)
         if record.run_time is not None:
             values['run_time'] = record.run_time
         lines.append(json.dumps(values, default=lambda array: array.tolist(), allow_nan=False) + '\n')
@@ -185,7 +194,7 @@ def write_records(path, records, follow_links=False):
 
 
 def draw_label(record, size):
-    """Draws the label of a photo: lane i a polyline LANE_WIDTH px thick of grey 20 + 50 i, background 0.
+    """Draws the label of a photo: lane i a polyline 7 px thick of grey 20 + 50 i, background 0.
 
     A lane goes straight from point to point, across rows where it is absent. A lane of fewer than two points is not
     drawn.
@@ -206,5 +215,5 @@ def draw_label(record, size):
         if (points > np.multiply(1.1, size)).any():
             raise InputError(f'{record.source}: lane {i} lies outside the photo of {width}x{height} px; '
                              'the label is of another size')
-        cv2.polylines(label, [np.rint(points).astype(np.int32)], False, 20 + 50 * i, LANE_WIDTH, cv2.LINE_8)
+        cv2.polylines(label, [np.rint(points).astype(np.int32)], False, 20 + 50 * i, _LANE_WIDTH, cv2.LINE_8)
     return label

@@ -1,7 +1,8 @@
-"""Scores lane predictions with the official TuSimple metric.
+"""Scores lane predictions with the official TuSimple metric, or with CULane's.
 
     python data/tusimple_evaluation.py predictions.json TUSIMPLE/val_set/label_data_0000.json
     python data/tusimple_evaluation.py predictions.json labels.json --per-image scores.csv --worst worst
+    python data/tusimple_evaluation.py predictions.json labels.json --measure culane
 
 Prints the benchmark's JSON list of Accuracy, FP and FN. Both files hold one JSON object per line; a prediction
 needs raw_file, lanes at the h_samples of its label, and run_time in ms.
@@ -9,6 +10,15 @@ needs raw_file, lanes at the h_samples of its label, and run_time in ms.
 The rules are those of the benchmark's own program (github.com/TuSimple/tusimple-benchmark, evaluate/lane.py),
 reproduced to the last digit, including its corner cases: a label lane without points counts as a lane; one
 prediction may be the best match of two lanes, so that FP can fall below 0.
+
+--measure culane prints precision, recall and F1 at an IoU above 0.5 of lanes 30 px wide, on photos scaled to a width of
+1640 px; run_time does not matter. The size of the photos is that of the first label's photo, where it lies beside the
+label file, otherwise 1280x720; --photo-size names another. data/culane.py has the rules.
+
+--precision-recall writes the precision and recall of all lanes whose confidence is not below a threshold, for each
+confidence that occurs, and prints the threshold of the best F1. By TuSimple's measure a prediction is right if it is
+0.85 accurate on a label lane, and label lanes are found as FN counts them, over the lanes of all photos together; the
+limits of run_time and of the number of lanes do not apply.
 """
 import os
 import sys
@@ -20,15 +30,14 @@ if __name__ == '__main__':
     command_line.exit_on_interrupt()   # the imports below take half a second
 
 import collections
-import csv
-import io
+import functools
 import json
-import re
 
 import cv2
 import numpy as np
+import tqdm
 
-from data import files, tusimple
+from data import evaluation_report, files, precision_recall, tusimple
 from data.command_line import InputError
 
 PIXEL_THRESHOLD = 20  # px between two vertical lanes
@@ -37,7 +46,9 @@ MAX_RUN_TIME = 200  # ms per photo
 MAX_EXTRA_LANES = 2  # predicted lanes beyond the number of label lanes
 COUNTED_LANES = 4  # of more label lanes, the worst is ignored and one miss forgiven
 
-LABEL_COLOUR, PREDICTION_COLOUR, TEXT_COLOUR = (0, 220, 0), (255, 40, 40), (255, 255, 255)  # RGB
+DEFAULT_PHOTO_SIZE = 1280, 720  # px, of TuSimple's photos
+
+COLOURS = LABEL_COLOUR, PREDICTION_COLOUR, TEXT_COLOUR = (0, 220, 0), (255, 40, 40), (255, 255, 255)  # RGB
 
 PhotoScore = collections.namedtuple(
     'PhotoScore', 'raw_file accuracy fp fn label_lanes predicted_lanes run_time')
@@ -102,6 +113,19 @@ def score_photo(pred_lanes, gt_lanes, h_samples, run_time=0):
     return total / counted, fp, missed / counted
 
 
+def count_by_confidence(prediction, label):
+    """What precision_recall.curve takes of a photo. Raises InputError if the prediction has no confidence."""
+    order = precision_recall.sort_by_confidence(prediction)
+    accuracies = lane_accuracies(prediction.lanes, label.lanes, label.h_samples)[:, order]
+    matches = np.pad(accuracies >= MATCH_ACCURACY, [(0, 0), (1, 0)])   # first, what no prediction matches
+    right = np.cumsum(matches.any(axis=0))
+    missed = len(label.lanes) - np.logical_or.accumulate(matches, axis=1).sum(axis=0)
+    if len(label.lanes) > COUNTED_LANES:
+        missed = np.maximum(missed - 1, 0)
+    counted = min(len(label.lanes), COUNTED_LANES)
+    return prediction.confidence, right, counted - np.minimum(missed, counted), counted
+
+
 def score(predictions, labels, ignore_run_time=False):
     """The mean score of photos, each of which must have exactly one prediction.
 
@@ -110,26 +134,12 @@ def score(predictions, labels, ignore_run_time=False):
     -> ((accuracy, fp, fn), rows): means over the photos, and a PhotoScore per photo in the order of the predictions.
     Raises InputError if a prediction does not fit the labels or a photo has none.
     """
-    labels_of = {}
-    for label in labels:
-        if label.raw_file in labels_of:
-            raise InputError(f'{label.source}: raw_file {label.raw_file!a} is labelled a second time')
-        labels_of[label.raw_file] = label
-    rows, waiting = [], dict(labels_of)
-    for prediction in predictions:
-        label = labels_of.get(prediction.raw_file)
-        _check(prediction, label, prediction.raw_file in waiting, ignore_run_time)
-        del waiting[prediction.raw_file]
+    rows = []
+    for prediction, label in match_photos(predictions, labels, ignore_run_time):
         values = score_photo(prediction.lanes, label.lanes, label.h_samples,
                              0 if ignore_run_time else prediction.run_time)
         rows.append(PhotoScore(label.raw_file, *values, len(label.lanes), len(prediction.lanes),
                                prediction.run_time))
-    if waiting:
-        first = next(iter(waiting.values()))
-        raise InputError(f'{first.source}: raw_file {first.raw_file!a} has no prediction '
-                         f'({len(waiting)} of {len(labels)} photos have none)')
-    if not rows:
-        raise InputError('there are no labels to score predictions by')
     means = []
     for values in zip(*((row.accuracy, row.fp, row.fn) for row in rows)):
         total = 0.
@@ -137,6 +147,28 @@ def score(predictions, labels, ignore_run_time=False):
             total += value
         means.append(total / len(rows))
     return tuple(means), rows
+
+
+def match_photos(predictions, labels, ignore_run_time=False):
+    """-> list of (prediction, label), in the order of the predictions. Arguments and errors: see score."""
+    labels_of = {}
+    for label in labels:
+        if label.raw_file in labels_of:
+            raise InputError(f'{label.source}: raw_file {label.raw_file!a} is labelled a second time')
+        labels_of[label.raw_file] = label
+    pairs, waiting = [], dict(labels_of)
+    for prediction in predictions:
+        label = labels_of.get(prediction.raw_file)
+        _check(prediction, label, prediction.raw_file in waiting, ignore_run_time)
+        del waiting[prediction.raw_file]
+        pairs.append((prediction, label))
+    if waiting:
+        first = next(iter(waiting.values()))
+        raise InputError(f'{first.source}: raw_file {first.raw_file!a} has no prediction '
+                         f'({len(waiting)} of {len(labels)} photos have none)')
+    if not pairs:
+        raise InputError('there are no labels to score predictions by')
+    return pairs
 
 
 def _check(prediction, label, is_first, ignore_run_time):
@@ -160,15 +192,6 @@ def _check(prediction, label, is_first, ignore_run_time):
 def worst_first(rows):
     """-> PhotoScores by rising accuracy, then falling fn and fp"""
     return sorted(rows, key=lambda row: (row.accuracy, -row.fn, -row.fp))
-
-
-def write_csv(path, rows):
-    """Writes PhotoScores as CSV with a header, the whole file or none of it."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(PhotoScore._fields)
-    writer.writerows(rows)
-    files.write_file(path, text.getvalue().encode(), follow_links=True)
 
 
 def draw_comparison(photo, prediction, label, row):
@@ -236,10 +259,21 @@ def parse_args(argv=None):
                          help='Folder to write the worst photos into, with both sets of lanes.')
     reports.add_argument('--worst-num', metavar='N', type=command_line.positive_int, default=20,
                          help='Number of photos that --worst draws.')
+    reports.add_argument('--precision-recall', metavar='FILE',
+                         help='CSV file to write precision and recall over the confidence of lanes into, or, if it '
+                              'ends in .png, a plot of them.')
     rules = parser.add_argument_group('rules')
     rules.add_argument('--ignore-run-time', action='store_true',
                        help='Score as if no photo had taken more than 200 ms; run_time need not be there.')
-    return parser.parse_args(argv)
+    rules.add_argument('--measure', choices=['tusimple', 'culane'], default='tusimple',
+                       help="Accuracy, FP and FN as TuSimple's program, or precision, recall and F1 as CULane's.")
+    rules.add_argument('--photo-size', nargs=2, metavar=('W', 'H'), type=command_line.positive_int,
+                       help='Size of the photos that the lanes are of, px, for --measure culane (default: that of the '
+                            "first label's photo if it is there, else 1280 720).")
+    args = parser.parse_args(argv)
+    if args.photo_size and args.measure != 'culane':
+        parser.error('--photo-size is of use with --measure culane only')
+    return args
 
 
 def read_all(path, **kwargs):
@@ -253,56 +287,81 @@ def read_all(path, **kwargs):
     return records
 
 
-def check_outputs(args, labels):
-    """Creates the output folders. Raises InputError if one is not writable or an output would overwrite an input."""
-    if args.per_image:
-        files.check_output_file('--per-image', args.per_image)
-        inputs = [args.predictions, args.labels]
-        inputs += [os.path.join(os.path.dirname(args.labels), label.raw_file) for label in labels]
-        if os.path.exists(args.per_image) and any(os.path.exists(path) and os.path.samefile(args.per_image, path)
-                                                  for path in inputs):
-            raise InputError(f'--per-image {args.per_image}: is an input itself; give another name')
-    if args.worst:
-        files.make_output_folder(args.worst)
-        # The photos of a prepared folder are called 0000.png as well.
-        folders = {os.path.dirname(os.path.join(os.path.dirname(args.labels), label.raw_file)) for label in labels}
-        for folder in folders:
-            if os.path.realpath(folder) == os.path.realpath(args.worst):
-                raise InputError(f'--worst {args.worst}: holds the photos themselves; give another folder')
+def find_photo_size(labels, labels_path):
+    """-> (width, height) of the first label's photo, DEFAULT_PHOTO_SIZE if it is not there"""
+    path = tusimple.photo_path(os.path.dirname(labels_path), labels[0])
+    return files.read_image(path).shape[1::-1] if os.path.exists(path) else DEFAULT_PHOTO_SIZE
+
+
+def score_culane(args, predictions, labels):
+    """Prints CULane's measure. -> (culane.PhotoScores, worst first; what draws a photo). Raises InputError."""
+    from data import culane   # here: SciPy takes a moment
+    size = tuple(args.photo_size or find_photo_size(labels, args.labels))
+    culane.canvas_size(size)
+    culane.check_labels(labels, size)
+    pairs = match_photos(predictions, labels, ignore_run_time=True)
+    pairs = [tuple(map(culane.without_absent, pair)) for pair in pairs]
+    ious = [culane.lane_ious(prediction.lanes, label.lanes, label.h_samples, size)
+            for prediction, label in tqdm.tqdm(pairs, unit='photo', disable=None)]
+    (precision, recall, f1), rows = culane.score(pairs, ious)
+    photos = args.precision_recall and [culane.count_by_confidence(*pair, values) for pair, values in zip(pairs, ious)]
+    print(f'{len(rows)} photos of {size[0]}x{size[1]}, {sum(row.label_lanes for row in rows)} labelled and '
+          f'{sum(row.predicted_lanes for row in rows)} predicted lanes')
+    for name, value in (('precision', precision), ('recall', recall), ('F1', f1)):
+        print(f'{name:<10}{value:.4f}')
+    if photos:
+        report_curve(args.precision_recall, photos, 'IoU above 0.5')
+    return culane.worst_first(rows), functools.partial(culane.draw_comparison, photo_size=size, colours=COLOURS)
+
+
+def score_tusimple(args, predictions, labels):
+    """Prints the benchmark's list. -> (PhotoScores, worst first; what draws a photo). Raises InputError."""
+    (accuracy, fp, fn), rows = score(predictions, labels, args.ignore_run_time)
+    photos = args.precision_recall and [count_by_confidence(*pair) for pair in match_photos(predictions, labels, True)]
+    print(json.dumps([{'name': 'Accuracy', 'value': accuracy, 'order': 'desc'},
+                      {'name': 'FP', 'value': fp, 'order': 'asc'},
+                      {'name': 'FN', 'value': fn, 'order': 'asc'}]))
+    if photos:
+        report_curve(args.precision_recall, photos, f'accuracy of {MATCH_ACCURACY}')
+    return worst_first(rows), draw_comparison
+
+
+def report_curve(path, photos, measure):
+    """Writes the curve of photos as a picture or CSV, and prints its best point. photos: see precision_recall.curve"""
+    points = precision_recall.curve(photos)
+    if path.lower().endswith('.png'):
+        files.write_file(path, precision_recall.draw_curve(points, measure), follow_links=True)
+    else:
+        evaluation_report.write_csv(path, precision_recall.Point._fields, points)
+    best = precision_recall.best_point(points)
+    print(f'best F1 {best.f1:.4f} of lanes with a confidence of {best.threshold:.4f} and above: '
+          f'precision {best.precision:.4f}, recall {best.recall:.4f}')
 
 
 def main():
     args = parse_args()
     labels = read_all(args.labels)
     predictions = read_all(args.predictions, need_h_samples=False)
-    check_outputs(args, labels)
+    photos = [os.path.join(os.path.dirname(args.labels), label.raw_file) for label in labels]
+    inputs = [args.predictions, args.labels, *photos]
+    evaluation_report.check_outputs(args.per_image, args.worst, inputs, photos)
+    if args.precision_recall:
+        evaluation_report.check_output_file('--precision-recall', args.precision_recall, inputs)
 
-    (accuracy, fp, fn), rows = score(predictions, labels, args.ignore_run_time)
-    print(json.dumps([{'name': 'Accuracy', 'value': accuracy, 'order': 'desc'},
-                      {'name': 'FP', 'value': fp, 'order': 'asc'},
-                      {'name': 'FN', 'value': fn, 'order': 'asc'}]))
-
-    rows = worst_first(rows)
+    measure = score_culane if args.measure == 'culane' else score_tusimple
+    rows, draw_photo = measure(args, predictions, labels)
     if args.per_image:
-        write_csv(args.per_image, rows)
-    status = 0
+        evaluation_report.write_csv(args.per_image, rows[0]._fields, rows)
     if args.worst:
         prediction_of = {record.raw_file: record for record in predictions}
         label_of = {record.raw_file: record for record in labels}
-        for rank, row in enumerate(rows[:args.worst_num]):
+
+        def draw(row):
             label = label_of[row.raw_file]
-            try:
-                photo = files.read_image(tusimple.photo_path(os.path.dirname(args.labels), label))
-            except InputError as error:
-                command_line.warn(f'not drawn: {error}')
-                status = 1
-                continue
-            picture = draw_comparison(photo, prediction_of[row.raw_file], label, row)
-            files.write_image(os.path.join(args.worst, f'{rank:04d}.png'), picture)
-        ours = min(len(rows), args.worst_num)
-        command_line.warn_of_others(args.worst, [name for name in os.listdir(args.worst)
-                                                 if re.fullmatch(r'\d{4,}\.png', name) and int(name[:-4]) >= ours])
-    return status
+            photo = files.read_image(tusimple.photo_path(os.path.dirname(args.labels), label))
+            return draw_photo(photo, prediction_of[row.raw_file], label, row)
+
+        return evaluation_report.draw_worst(args.worst, draw, rows[:args.worst_num])
 
 
 if __name__ == '__main__':

@@ -58,6 +58,11 @@ _BONNET = 15  # rows between the ends of lanes that end at the same object above
 
 
 def lanes(ids, image_shape, h_samples, max_lanes=5):
+    """`lanes_and_confidences` without the confidences."""
+    return lanes_and_confidences(ids, image_shape, h_samples, max_lanes)[0]
+
+
+def lanes_and_confidences(ids, image_shape, h_samples, max_lanes=5, min_confidence=0., certainty=None):
     """Lane lines of the instances of one photo.
 
     A line is the middle of an instance, x, as a smooth function of y: a smoothing spline that may bend freely at the
@@ -69,37 +74,42 @@ def lanes(ids, image_shape, h_samples, max_lanes=5):
     ids: int [h, w] of any size, 0 the background, see clustering.instance_ids
     image_shape: (width, height) of the photo
     h_samples: rows of the photo, px
-    max_lanes: number of lanes that are kept, those with pixels in most rows
-    -> list of float64 [len(h_samples)], in the order of the ids: x in px of the photo, -2 where the lane is absent
+    max_lanes: number of lanes that are kept, the most confident ones
+    min_confidence: lanes below it are left out
+    certainty: float [h, w], how sure each pixel's instance is, see clustering.pixel_confidence; by default 1
+    -> (list of float64 [len(h_samples)], in the order of the ids: x in px of the photo, -2 where the lane is absent;
+    their confidences, list of float from 0 to 1)
     """
     ids, rows = np.asarray(ids), np.asarray(h_samples, np.float64)
     if not ids.size:
-        return []
+        return [], []
     row_height = _PHOTO[1] / ids.shape[0]
-    runs = _drop_specks(_find_runs(ids), row_height)
+    runs = _drop_specks(_find_runs(ids, certainty), row_height)
     if not len(runs.lane):
-        return []
+        return [], []
     curves, weight = _fit(runs)
     joined = _join(runs, curves, weight)
     if (np.diff(joined) != 1).any():
         runs = runs._replace(lane=_renumber(joined[runs.lane]))
         curves, weight = _fit(runs)
-    selected = _select(runs, weight, row_height, max_lanes)
+    selected, confidence = _select(runs, weight, row_height, max_lanes, min_confidence)
     if not len(selected):
-        return []
+        return [], []
 
     knots = np.arange(curves.shape[1]) * _KNOT_SPACING
     scale_x, scale_y = image_shape[0] / _PHOTO[0], image_shape[1] / _PHOTO[1]
     y = (rows + 0.5) / scale_y - 0.5
     edge = _EDGE * scale_x
-    result = []
-    for curve, top, bottom in zip(curves[selected], *_find_ends(runs, curves, weight, knots, selected)):
+    found, confidences = [], []
+    for curve, sure, top, bottom in zip(curves[selected], confidence,
+                                        *_find_ends(runs, curves, weight, knots, selected)):
         x = (np.interp(y, knots, curve) + 0.5) * scale_x - 0.5
         exists = ((y >= top - _ABOVE) & (y <= bottom + _BELOW) & (rows >= 0) & (rows <= image_shape[1] - 1)
                   & (x >= edge) & (x <= image_shape[0] - 1 - edge))
         if np.count_nonzero(exists) >= min(2, len(rows)):
-            result.append(np.where(exists, x, -2.0))
-    return result
+            found.append(np.where(exists, x, -2.0))
+            confidences.append(float(sure))
+    return found, confidences
 
 
 # ---- Runs ------------------------------------------------------------------------------------------------------------
@@ -110,10 +120,11 @@ class _Runs(typing.NamedTuple):
     x: np.ndarray  # middle
     y: np.ndarray
     width: np.ndarray
+    certainty: np.ndarray  # mean over its pixels, 0 to 1
 
 
-def _find_runs(ids):
-    """ids: int [h, w] -> _Runs of all instances, row by row"""
+def _find_runs(ids, certainty=None):
+    """ids: int [h, w]; certainty: float [h, w] or None, which is 1 -> _Runs of all instances, row by row"""
     height, width = ids.shape
     padded = np.zeros([height, width + 2], ids.dtype)  # background at both ends of a row ends its runs
     padded[:, 1:-1] = ids
@@ -125,7 +136,12 @@ def _find_runs(ids):
     row = start // (width + 2)
     scale_x, scale_y = _PHOTO[0] / width, _PHOTO[1] / height
     x = (start + end) / 2 - row * (width + 2) - 1
-    return _Runs(lane, x * scale_x - 0.5, (row + 0.5) * scale_y - 0.5, (end - start) * scale_x)
+    if certainty is None:
+        sure = np.ones(len(lane))
+    else:
+        total = np.append(0, np.cumsum(np.pad(certainty, ((0, 0), (1, 1))), dtype=np.float64))
+        sure = (total[end] - total[start]) / (end - start)
+    return _Runs(lane, x * scale_x - 0.5, (row + 0.5) * scale_y - 0.5, (end - start) * scale_x, sure)
 
 
 def _drop_specks(runs, row_height):
@@ -170,7 +186,7 @@ def _fit(runs):
     distances from the runs plus those of its second differences, each over the bend that is allowed there.
     -> (curves float64 [K, knots], weight [runs], 0 for a run that is not part of its lane)
     """
-    lane, x, y, width = runs
+    lane, x, y, width, _ = runs
     num, size = lane.max() + 1, _PHOTO[1] // _KNOT_SPACING + 1
     position = np.clip(y / _KNOT_SPACING, 0, size - 1 - 1e-9)
     knot = position.astype(np.intp)
@@ -233,17 +249,26 @@ def _join(runs, curves, weight):
 
 # ---- Selection and ends ----------------------------------------------------------------------------------------------
 
-def _select(runs, weight, row_height, max_lanes):
-    """The lanes that are lines rather than specks and blobs, those with most rows. -> their numbers, sorted"""
+def _select(runs, weight, row_height, max_lanes, min_confidence):
+    """The lanes that are lines rather than specks and blobs, the most confident. -> (numbers, sorted; confidences)
+
+    A lane's confidence is the mean certainty of its runs, times the share of its rows that have pixels of it, times the
+    share of the instance's runs that are part of the line.
+    """
     part = weight > 0
     top, bottom = _extent(runs, part)
     lane_of_row = np.unique([runs.lane[part], runs.y[part]], axis=1)[0].astype(np.intp)
     filled = np.bincount(lane_of_row, minlength=len(top)) * row_height
-    pure = np.bincount(runs.lane, part) / np.bincount(runs.lane)
+    count = np.bincount(runs.lane, part)
+    pure = count / np.bincount(runs.lane)
     good = ((bottom - top >= _MIN_HEIGHT) & (filled >= np.maximum(_MIN_ROWS, _MIN_COVER * (bottom - top)))
             & (pure >= _MIN_PURE))
+    sure = np.bincount(runs.lane, part * runs.certainty) / np.maximum(count, 1)
+    confidence = sure * pure * np.clip(filled / np.maximum(bottom - top + row_height, 1), 0, 1)
+    good &= confidence >= min_confidence
     best = np.argsort(np.where(good, -filled, np.inf), kind='stable')[:max_lanes]
-    return np.sort(best[good[best]])
+    best = np.sort(best[good[best]])
+    return best, confidence[best]
 
 
 def _find_ends(runs, curves, weight, knots, selected):

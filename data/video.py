@@ -11,7 +11,7 @@ EXTENSIONS = ('.avi', '.mov', '.mp4')
 # What an MP4 file may hold, in the order in which they are tried. Browsers play H.264 and VP9; OpenCV from PyPI has no
 # encoder for H.264, and takes 0.27 s for a frame of 1280x720 in VP9, 5 ms in MPEG-4.
 CODECS = {'avc1': 'H.264', 'mp4v': 'MPEG-4; browsers need --codec vp09', 'vp09': 'VP9', 'MJPG': 'Motion JPEG'}
-DEFAULT_FPS = 25.   # of a video whose header does not say, or not plausibly
+_DEFAULT_FPS = 25.   # of a video whose header does not say, or not plausibly
 
 
 # ---- Reading ---------------------------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ def read_video(path):
             number += 1
 
     count, fps = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), capture.get(cv2.CAP_PROP_FPS)
-    return Clip(frames(), count if count > 0 else None, fps if 1 <= fps <= 240 else DEFAULT_FPS, (width, height))
+    return Clip(frames(), count if count > 0 else None, fps if 1 <= fps <= 240 else _DEFAULT_FPS, (width, height))
 
 
 # ---- Writing ---------------------------------------------------------------------------------------------------------

@@ -272,7 +272,10 @@ def training(quick):
             row('  a step fed by the queue, 2 threads, beside a constant batch', *queue_and_constant(folder))
     if importlib.util.find_spec('torch'):   # not in turn, as in `network`
         step = reference.torch_step(read_weights(), LEARNING_RATE)
-        row('  the same step by PyTorch', *in_turn([lambda: step(images, labels)], 2 if quick else 12))
+        torch_seconds, = in_turn([lambda: step(images, labels)], 2 if quick else 12)
+        row('  ours beside the same step by PyTorch', seconds, torch_seconds)
+    else:
+        print('  the same step by PyTorch: left out, torch is not installed')
 
 
 def queue_and_constant(folder):

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import gc
 import json
 import os
 import sys
@@ -16,6 +17,13 @@ sys.path.insert(0, ROOT)
 from data import command_line
 
 Outcome = collections.namedtuple('Outcome', 'status out err')
+
+
+@pytest.fixture(autouse=True, scope='session')
+def rare_garbage_collections():
+    """TensorFlow's modules are a million objects, and going through them again and again a tenth of the tests' time."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.fixture

@@ -91,9 +91,14 @@ def torch_enet(weights):
 
 
 def torch_step(weights, learning_rate):
-    """A training step of plain_enet and a new head in PyTorch, for its speed. -> function of (photos, labels)
+    """A training step of plain_enet and a new head in PyTorch, for its speed.
 
-    weights: see torch_enet. photos: uint8 [b, h, w, 3], labels: int32 [b, h, w].
+    As in training.py: statistics of the batch, spatial dropout, the discriminative loss and weight decay, gradients
+    clipped to a norm of 5, Adam. Photos and weights lie in memory channels last, and Adam is the fused one, which are
+    PyTorch's faster ways.
+
+    weights: see torch_enet
+    -> function of photos, uint8 [b, h, w, 3], and labels, int32 [b, h, w], that returns the loss
     """
     import torch
     from torch.nn import functional
@@ -102,7 +107,7 @@ def torch_step(weights, learning_rate):
     trained = [tensor.requires_grad_() for name, tensor in tensors.items() if not re.search('moving_|fullconv', name)]
     head = torch.normal(0, 0.1, [16, 3, 2, 2], requires_grad=True)
     decayed = [head] + [tensor for tensor in trained if tensor.ndim == 4]
-    optimizer = torch.optim.Adam([head, *trained], learning_rate)
+    optimizer = torch.optim.Adam([head, *trained], learning_rate, fused=True)
 
     def step(photos, labels):
         embedding = functional.conv_transpose2d(layers(torch_photos(photos), operations), head, stride=2)
@@ -116,16 +121,28 @@ def torch_step(weights, learning_rate):
 
 
 def torch_loss(embedding, labels, delta_v=0.5, delta_d=1.5):
-    """loss.discriminative_loss with weights of 1, of an embedding [b, c, h, w] and labels [b, h, w], in PyTorch."""
+    """loss.discriminative_loss with weights of 1, of an embedding [b, c, h, w] and labels [b, h, w], in PyTorch.
+
+    Sums over the pixels of each instance of the batch by index_add, a tenth of the time of a loop over the photos that
+    numbers their instances by `unique`.
+    """
     import torch
-    total = 0
-    for x, label in zip(embedding.flatten(2).transpose(1, 2), labels.flatten(1)):
-        _, ids, counts = label.unique(return_inverse=True, return_counts=True)
-        means = x.new_zeros(len(counts), x.shape[1]).index_add(0, ids, x) / counts[:, None]
-        hinge = torch.relu((x - means[ids]).norm(dim=1) - delta_v).square()
-        total = total + (x.new_zeros(len(counts)).index_add(0, ids, hinge) / counts).mean()
-        total = total + torch.relu(2 * delta_d - torch.pdist(means)).square().mean() + means.norm(dim=1).mean()
-    return total / len(labels)
+    b, c = embedding.shape[:2]
+    num_ids = int(labels.max()) + 1
+    ids = (labels.flatten(1).long() + num_ids * torch.arange(b)[:, None]).flatten()
+    x = embedding.permute(0, 2, 3, 1).reshape(-1, c)
+    counts = torch.bincount(ids, minlength=b * num_ids)
+    present = (counts > 0).view(b, num_ids)
+    counts, num_instances = counts.clamp(min=1), present.sum(1)
+    means = x.new_zeros(b * num_ids, c).index_add(0, ids, x) / counts[:, None]
+    hinge = torch.relu((x - means.index_select(0, ids)).norm(dim=1) - delta_v).square()
+    l_var = (x.new_zeros(b * num_ids).index_add(0, ids, hinge) / counts).view(b, num_ids).sum(1) / num_instances
+    means = means.view(b, num_ids, c)
+    distances = (means[:, :, None] - means[:, None]).norm(dim=3)
+    pairs = present[:, :, None] & present[:, None] & ~torch.eye(num_ids, dtype=torch.bool)
+    l_dist = (torch.relu(2 * delta_d - distances).square() * pairs).sum((1, 2)) / pairs.sum((1, 2)).clamp(min=1)
+    l_reg = (means.norm(dim=2) * present).sum(1) / num_instances
+    return (l_var + l_dist + l_reg).mean()
 
 
 def torch_photos(photos):

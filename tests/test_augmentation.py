@@ -38,12 +38,12 @@ def test_warped_label_stays_on_its_line(seed):
 
 
 def test_a_sideways_move_of_the_camera_leaves_the_horizon(monkeypatch):
-    monkeypatch.setattr(augmentation, 'FLIP', 0)
+    monkeypatch.setattr(augmentation, '_FLIP', 0)
     monkeypatch.setattr(augmentation, '_around',
-                        lambda rng, low, high, mode=0: high if high == augmentation.SWAY else 0)
+                        lambda rng, low, high, mode=0: high if high == augmentation._SWAY else 0)
     matrix = augmentation.camera_change((200, 100), np.random.default_rng(0))
     np.testing.assert_allclose(matrix @ [50, 38, 1], [50, 38, 1], atol=1e-9)
-    np.testing.assert_allclose(matrix @ [50, 88, 1], [50 + 50 * augmentation.SWAY, 88, 1], atol=1e-9)
+    np.testing.assert_allclose(matrix @ [50, 88, 1], [50 + 50 * augmentation._SWAY, 88, 1], atol=1e-9)
 
 
 def test_camera_change_mirrors_half_of_the_time():
@@ -51,7 +51,7 @@ def test_camera_change_mirrors_half_of_the_time():
     assert 70 < sum(mirrored) < 130
 
 
-@pytest.mark.parametrize('step', [step for _, step in augmentation.PHOTOMETRIC])
+@pytest.mark.parametrize('step', [step for _, step in augmentation._PHOTOMETRIC])
 def test_photometric_step_is_pure(step):
     image = photo(72, 128)
     before = image.copy()

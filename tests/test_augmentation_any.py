@@ -31,7 +31,7 @@ def test_warp_without_a_change_is_a_resize():
 @pytest.mark.parametrize('image_shape', [(200, 120), (96, 64), (240, 200)])
 @pytest.mark.parametrize('seed', range(8))
 def test_each_disc_keeps_its_colour_and_its_id(seed, image_shape, monkeypatch):
-    monkeypatch.setattr(augmentation, 'PHOTOMETRIC', ())
+    monkeypatch.setattr(augmentation, '_PHOTOMETRIC', ())
     image, label = augmentation.augment(*discs(), np.random.default_rng(seed), image_shape)
     assert set(np.unique(label)) <= {0, *COLOURS}
     edge = np.ones((9, 9), np.uint8)   # where colours mix
@@ -49,7 +49,7 @@ def test_a_disc_stays_one_disc(seed, monkeypatch):
     label[label != 7] = 0   # the disc that nothing hides
     matrix = augmentation.placement((200, 120), np.random.default_rng(seed))
     scale = np.sqrt(abs(np.linalg.det(matrix)))
-    assert augmentation.SCALE[0] <= scale <= augmentation.SCALE[1]
+    assert augmentation._SCALE[0] <= scale <= augmentation._SCALE[1]
     matrix[:2, 2] += np.subtract((100, 60), (matrix @ [150, 40, 1])[:2])   # into the middle
     displacement = augmentation.bend((200, 120), np.random.default_rng(seed))
     _, turned = augmentation.warp(image, label, matrix, displacement, (200, 120))

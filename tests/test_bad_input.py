@@ -199,7 +199,8 @@ FLAGS = {
         ('set --workers two', '--workers'), ('set --outdir', '--outdir'), ('set --size 9', '--size')],
     'synthetic': [
         ('', 'DIR'), ('new --num 0', '--num'), ('new --num x', '--num'), ('new --seed -1', '--seed'),
-        ('new --workers 0', '--workers'), ('new more', 'more'), ('new --num 2147483647', '--num')],
+        ('new --workers 0', '--workers'), ('new --scenes city', '--scenes'), ('new more', 'more'),
+        ('new --num 2147483647', '--num')],
     'evaluation': [
         ('', 'predictions'), ('predictions.json', 'labels'), (EVALUATION + '--worst-num 0', '--worst-num'),
         (EVALUATION + '--worst-num few', '--worst-num'), (EVALUATION + '--best best', '--best')],
@@ -357,8 +358,8 @@ FILES = {
         'lanes.json is a folder': ('', lambda home: (home / 'd/lanes.json').mkdir(), 'd/lanes.json: is a folder'),
         'bomb as photo': ('', all_of(*(text(f'd/images/{i}.png', PNG_BOMB) for i in range(3))), 'is 60000 x 60000'),
         'bomb as label': ('', all_of(*(text(f'd/labels/{i}.png', PNG_BOMB) for i in range(3))), 'is 60000 x 60000'),
-        'coloured labels': ('', all_of(gone('d/labels'), lambda home: shutil.copytree(home / 'in', home / 'd/labels')),
-                            'is coloured'),
+        'photos as labels': ('', all_of(gone('d/labels'), lambda home: shutil.copytree(home / 'in', home / 'd/labels')),
+                             'colours, as a photo does'),
         'labels of another size': ('', all_of(*(lambda home, i=i: cv2.imwrite(
             str(home / f'd/labels/{i}.png'), np.zeros([8, 8], np.uint8)) for i in range(3))),
                     'is 8 x 8, but its photo'),

@@ -269,12 +269,55 @@ def test_read_label_keeps_values(tmp_path, dtype):
     assert read.dtype == dtype and (read == label).all()
 
 
-def test_read_label_takes_grey_stored_as_rgb_but_no_colours(tmp_path):
-    files.write_image(str(tmp_path / 'grey.png'), np.full((3, 4, 3), 70, np.uint8))
-    assert files.read_label(str(tmp_path / 'grey.png')).tolist() == [[70] * 4] * 3
-    files.write_image(str(tmp_path / 'red.png'), np.full((3, 4, 3), (70, 0, 0), np.uint8))
-    with pytest.raises(InputError, match='red.png: is coloured'):
-        files.read_label(str(tmp_path / 'red.png'))
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+@pytest.mark.parametrize('channels', [3, 4])
+def test_read_label_takes_grey_stored_as_colours(tmp_path, dtype, channels):
+    label = np.full((3, 4, channels), np.iinfo(dtype).max - 5, dtype)
+    path = save(tmp_path / 'grey.png', encoded('.png', label))
+    assert files.read_label(path).tolist() == label[..., 0].tolist()
+
+
+@pytest.mark.parametrize('most', [1, 3, 15, 255])   # of an index: 1, 2, 4, 8 bits per pixel
+@pytest.mark.parametrize('colours', [[0, 0, 0, 255, 0, 0, 255, 0, 0], [9, 9, 9]], ids=['two of one colour', 'grey'])
+def test_read_label_takes_the_indices_of_a_palette(tmp_path, most, colours):
+    label = np.random.default_rng(0).integers(0, most + 1, (9, 13), np.uint8)
+    picture = PIL.Image.fromarray(label)
+    picture.putpalette((colours * 256)[:3 * most + 3])
+    picture.save(tmp_path / 'a.png', bits=most.bit_length(), transparency=1)
+    assert (tmp_path / 'a.png').read_bytes()[24:26] == bytes([most.bit_length(), 3])
+    read = files.read_label(str(tmp_path / 'a.png'))
+    assert read.dtype == np.uint8 and (read == label).all()
+
+
+def test_damaged_palette_labels_are_refused(tmp_path):
+    header = png_chunk(b'IHDR', struct.pack('>IIBBBBB', 40, 30, 8, 3, 0, 0, 0)) + png_chunk(b'PLTE', bytes(6))
+    for pixels in (zlib.compress(bytes(30 * 41))[:-9], zlib.compress(bytes(41 * 5)), b'no zlib', b''):
+        data = PNG_SIGNATURE + header + png_chunk(b'IDAT', pixels) + png_chunk(b'IEND', b'')
+        with pytest.raises(InputError, match='a.png: is damaged'):
+            files.read_label(save(tmp_path / 'a.png', data))
+    with pytest.raises(InputError, match='a.png: is cut off'):
+        files.read_label(save(tmp_path / 'a.png', data[:-14]))
+
+
+@pytest.mark.parametrize('extension, dtype', [('.png', np.uint8), ('.png', np.uint16), ('.bmp', np.uint8)])
+def test_each_colour_but_black_is_an_instance(tmp_path, extension, dtype):
+    top = np.iinfo(dtype).max
+    colours = np.array([[0, 0, 0], [top, 0, 0], [0, top, 0], [0, 0, top], [top, 0, 1], [7, 7, 7]], dtype)
+    label = np.random.default_rng(0).integers(0, 6, (20, 30))
+    read = files.read_label(save(tmp_path / f'a{extension}', encoded(extension, colours[label])))
+    pairs = set(zip(label.ravel().tolist(), read.ravel().tolist()))
+    assert read.shape == (20, 30) and len(pairs) == 6 and {number for _, number in pairs} == set(range(6))
+    assert (0, 0) in pairs
+
+
+def test_a_coloured_label_without_black_has_no_background(tmp_path):
+    files.write_image(str(tmp_path / 'a.png'), np.array([[[70, 0, 0], [70, 0, 0], [0, 0, 70]]], np.uint8))
+    assert files.read_label(str(tmp_path / 'a.png')).tolist() in ([[1, 1, 2]], [[2, 2, 1]])
+
+
+def test_a_photo_as_label_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r'a.png: has 2,\d\d\d colours, as a photo does'):
+        files.read_label(save(tmp_path / 'a.png', encoded('.png', photo(48, 64))))
 
 
 def test_resized_label_stays_on_its_line():

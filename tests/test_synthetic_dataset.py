@@ -246,7 +246,7 @@ def test_workers_leave_ctrl_c_to_their_parent_from_their_first_moment(tmp_path):
     assert 'Traceback' not in process.communicate()[0] and process.returncode == 0
 
 
-def out_of_memory(folder, seed, index):
+def out_of_memory(*_):
     raise MemoryError
 
 

@@ -63,7 +63,7 @@ def test_another_label_id_in_the_place_of_one_that_left_is_no_switch():
 
 def test_lanes_far_from_all_others_are_missed_and_false():
     measures = measure([{1: 119, 2: 520}, {1: 119, 2: 520, 3: 900}], [{7: 100, 8: 500}] * 2)
-    assert (measures.missed, measures.false) == (1, 1.5)   # 20 px are too far; of upright lanes
+    assert (measures.missed, measures.false_positives) == (1, 1.5)   # 20 px are too far; of upright lanes
     assert measures.median_error == measures.mean_error == 19
 
 
@@ -82,7 +82,7 @@ def test_lanes_that_share_one_row_are_no_match():
 def test_as_many_lanes_as_possible_are_matched():
     # 1 is nearest to 8, but then nothing is left for 7.
     measures = measure([{1: 110, 2: 128}], [{7: 95, 8: 112}])
-    assert (measures.missed, measures.false) == (0, 0)
+    assert (measures.missed, measures.false_positives) == (0, 0)
     assert measures.mean_error == pytest.approx((15 + 16) / 2)
 
 

@@ -30,10 +30,12 @@ import inference
 import reference
 import training
 import utils
+import visualization
 from data.command_line import InputError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NETWORK = reference.small_enet()
+SCATTER_PLOT = visualization.evaluate_scatter_plot
 SMALL = ['--image-size', '64', '32', '--batch-size', '5', '--summary-steps', '1', '--no-augment', '--workers', '1']
 
 CHILD = '''
@@ -66,6 +68,8 @@ def shrink(patch):
 def small_network():
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
+        # A fifth of such a training, by matplotlib; test_training_separates_the_lanes has it drawn.
+        patch.setattr(visualization, 'evaluate_scatter_plot', lambda *args: None)
         yield
 
 
@@ -176,7 +180,8 @@ def child(*args, cwd, text='epoch 1 ', then=None, **kwargs):
 
 # ---- What a training leaves behind -----------------------------------------------------------------------------------
 
-def test_training_separates_the_lanes(home, data, run_script, train):
+def test_training_separates_the_lanes(home, data, run_script, train, monkeypatch):
+    monkeypatch.setattr(visualization, 'evaluate_scatter_plot', SCATTER_PLOT)
     outcome = train('-s', data, '--epochs', '30', '--learning-rate', '0.01', '--pictures', '15', *SMALL)
     assert outcome.status == 0 and outcome.err == '' and 'million weights' in outcome.out
     values = {(tag, step): value for tag, step, value in curves(home / 'log')}
@@ -198,8 +203,8 @@ def test_training_separates_the_lanes(home, data, run_script, train):
 
 def test_other_kinds_of_pictures_are_scored_by_symmetric_best_dice(home, data, train):
     flags = [flag for flag in SMALL if flag != '--no-augment']
-    outcome = train('-s', data, '--kind', 'any', '--epochs', '2', '--learning-rate', '0.01', *flags)
-    assert outcome.status == 0 and outcome.out.count(', sbd ') == 2 and 'official score' not in outcome.out
+    outcome = train('-s', data, '--kind', 'any', '--epochs', '8', '--learning-rate', '0.01', *flags)
+    assert outcome.status == 0 and ', sbd ' in outcome.out and 'official score' not in outcome.out
     values = {tag: value for tag, _, value in curves(home / 'log')}
     assert 0 <= values['validation/sbd'] == values['validation/score'] <= 1 and values['validation/abs_dic'] >= 0
     assert 'validation/accuracy' not in values
@@ -351,7 +356,8 @@ def test_other_flags_are_named_and_nothing_is_touched(home, data, finished, trai
 
 def test_all_flags_are_recorded_and_those_that_matter_are_compared(home, finished):
     record = json.loads((finished / 'saved_model/resume/flags.json').read_text())
-    assert vars(training.parse_flags([])).keys() <= record.keys() and record['epochs'] == 3 and record['workers'] == 1
+    assert vars(training.parse_flags([])).keys() - {'given'} <= record.keys()
+    assert record['epochs'] == 3 and record['workers'] == 1
     names = ['a.png', os.fsdecode(b'\xff.png')]   # any name
     for name in names:
         (home / name).write_text('')

@@ -82,7 +82,7 @@ def test_tasks_without_lanes_are_read_when_lanes_are_not_needed(tmp_path):
 
 
 def test_a_line_too_long_is_passed_over_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(tusimple, 'MAX_LINE_BYTES', len(line()) + 1)
+    monkeypatch.setattr(tusimple, '_MAX_LINE_BYTES', len(line()) + 1)
     path, records, problems = read(tmp_path, line(), line(raw_file='b' * 1000), line(), line() + '  ')
     assert [record.source for record in records] == [f'{path}:1', f'{path}:3']
     assert len(problems) == 2 and problems[0].startswith(f'{path}:2: is longer than')
@@ -203,3 +203,20 @@ def test_ids_that_number_no_lanes_are_a_problem(tmp_path, ids):
         '{"raw_file": "a.jpg", "h_samples": [10], "lanes": [[1], [2]], "ids": %s}\n' % ids)
     records, problems = tusimple.read_records(str(tmp_path / 'l.json'))
     assert not records and len(problems) == 1 and 'ids' in problems[0]
+
+
+def test_confidences_are_read_as_they_were_written(tmp_path):
+    records = [tusimple.Record('a.jpg', [[1, 2], [3, 4]], [10, 20], confidence=[0.25, 1]),
+               tusimple.Record('b.jpg', [], [10, 20], confidence=[]), tusimple.Record('c.jpg', [], [10, 20])]
+    tusimple.write_records(tmp_path / 'a.json', records)
+    found, problems = tusimple.read_records(tmp_path / 'a.json')
+    assert not problems and [record.confidence for record in found] == [[0.25, 1], [], None]
+
+
+@pytest.mark.parametrize('confidence', ['[0.5]', '[0.5, 1.01]', '[0.5, -0.01]', '[0.5, NaN]', '[0.5, Infinity]',
+                                        '[0.5, true]', '[0.5, "1"]', '[0.5, null]', '0.5', '{}'])
+def test_confidences_that_are_none_are_a_problem(tmp_path, confidence):
+    (tmp_path / 'a.json').write_text(
+        '{"raw_file": "a.jpg", "h_samples": [10], "lanes": [[1], [2]], "confidence": %s}\n' % confidence)
+    records, problems = tusimple.read_records(tmp_path / 'a.json')
+    assert not records and len(problems) == 1 and 'one number from 0 to 1 per lane' in problems[0]

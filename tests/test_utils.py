@@ -100,7 +100,7 @@ def test_without_a_record_the_weights_tell_the_head(tmp_path, head, depth):
 
 
 @pytest.mark.parametrize('field, value', [
-    ('version', 2), ('version', True), ('version', None), ('version', 'new'), ('image_size', 512),
+    ('version', 3), ('version', True), ('version', None), ('version', 'new'), ('image_size', 512),
     ('image_size', [512]), ('image_size', [512, 250]), ('image_size', [-8, 8]), ('image_size', [8.0, 8]),
     ('image_size', 'ab'), ('image_size', [10 ** 30 * 8, 8]), ('normalisation', 'zero'), ('normalisation', []),
     ('head', 'instance'), ('feature_dim', 0), ('feature_dim', 3.0), ('feature_dim', True),

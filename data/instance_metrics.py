@@ -1,0 +1,92 @@
+"""How well instance ids fit a label: the measures of the leaf segmentation challenge, and AP.
+
+Per image, as Scharr et al. 2016 (Leaf segmentation in plant phenotyping: a collation study) define them:
+  BD(a, b)         mean over the instances of a of the best Dice, 2 |A and B| / (|A| + |B|), with an instance of b
+  SBD              symmetric best Dice, min(BD(prediction, label), BD(label, prediction))
+  DiC              difference in count, predicted minus labelled instances; |DiC| its absolute value
+  foreground Dice  Dice of everything that is not background
+A set of images has their means. Where the label has no instance, which the paper leaves open, SBD and foreground Dice
+are 1 if the prediction has none either, and 0 otherwise.
+
+AP is that of Cityscapes, over all images together and for one class: instances match if their IoU is above a threshold,
+AP50 is at 0.5, AP the mean over 0.5, 0.55, ..., 0.95. Cityscapes averages the precision over the recall as
+predictions of less and less confidence are accepted. Masks have no confidences, so that each prediction counts 1, and
+its program's curve has two points, (recall 0, precision 1) and (recall r, precision p): the average is r (1 + p) / 2.
+Nothing is ignored for being small. Without any label, AP is 1 if nothing is predicted, and 0 otherwise.
+"""
+
+import collections
+
+import numpy as np
+
+_IOU_TWENTIETHS = range(10, 20)  # the IoU thresholds of AP, in twentieths: 0.5 to 0.95
+
+ImageScore = collections.namedtuple(
+    'ImageScore', 'sbd dic foreground_dice label_instances predicted_instances matches')
+ImageScore.__doc__ = 'The score of one image; matches: pairs of instances with an IoU above each threshold of AP.'
+
+
+def score_image(prediction, label):
+    """The measures of one image. prediction, label: integers [h, w] from 0 to 2 ** 31 - 1, 0 is the background
+
+    -> ImageScore. Raises ValueError if the sizes differ.
+    """
+    predicted, labelled, overlap, union = overlaps(prediction, label)
+    instances = (predicted > 0) & (labelled > 0)
+    dice = np.where(instances, 2 * overlap / (union + overlap), 0)
+    best_dice = []   # of each predicted instance, of each label instance
+    for ids in (predicted, labelled):
+        values, index = np.unique(ids, return_inverse=True)
+        best = np.zeros(len(values))
+        np.maximum.at(best, index, dice)
+        best_dice.append(best[values > 0])
+    counts = [len(best) for best in best_dice]
+    foreground = overlap[predicted > 0].sum() + overlap[labelled > 0].sum()
+    # In integers, IoU > k / 20 is exact. Above 0.5, an instance has one partner at most.
+    matches = tuple(int(np.count_nonzero(instances & (20 * overlap > k * union))) for k in _IOU_TWENTIETHS)
+    return ImageScore(sbd=float(min(best.mean() for best in best_dice)) if all(counts) else float(not any(counts)),
+                      dic=counts[0] - counts[1],
+                      foreground_dice=float(2 * overlap[instances].sum() / foreground) if foreground else 1.,
+                      label_instances=counts[1], predicted_instances=counts[0], matches=matches)
+
+
+def overlaps(prediction, label):
+    """The joint histogram of two id masks, background included. Raises ValueError if their sizes differ.
+
+    prediction, label: integers [h, w] from 0 to 2 ** 31 - 1
+    -> (predicted id, label id, pixels that have both, pixels that have either), int64, for each pair that occurs
+    """
+    prediction, label = np.asarray(prediction), np.asarray(label)
+    if prediction.shape != label.shape:
+        raise ValueError(f'a prediction of {prediction.shape} does not fit its label of {label.shape}')
+    pair = (prediction.astype(np.int64) << 32 | label.astype(np.int64)).ravel()
+    # Masks are runs of equal pixels: sorting these instead of all pixels takes a twentieth of the time.
+    starts = np.flatnonzero(np.diff(pair, prepend=-1))
+    pairs, index = np.unique(pair[starts], return_inverse=True)
+    overlap = np.bincount(index, np.diff(starts, append=pair.size)).astype(np.int64)
+    predicted, labelled, union = pairs >> 32, pairs & (2 ** 32 - 1), -overlap
+    for ids in (predicted, labelled):
+        _, index = np.unique(ids, return_inverse=True)
+        union += np.bincount(index, overlap).astype(np.int64)[index]
+    return predicted, labelled, overlap, union
+
+
+def summarise(rows):
+    """The measures over a set of images. rows: list of ImageScore
+
+    -> {'sbd', 'dic', 'abs_dic', 'foreground_dice', 'ap', 'ap50'}: floats. Raises ValueError if there are no rows.
+    """
+    if not rows:
+        raise ValueError('there are no images to score')
+    dic = np.array([row.dic for row in rows], np.float64)
+    predicted, labelled = (sum(getattr(row, name) for row in rows)
+                           for name in ('predicted_instances', 'label_instances'))
+    matches = np.sum([row.matches for row in rows], axis=0)
+    if labelled:
+        average_precisions = matches / labelled * (1 + matches / max(predicted, 1)) / 2
+    else:
+        average_precisions = np.full(len(matches), float(not predicted))
+    return {'sbd': float(np.mean([row.sbd for row in rows])), 'dic': float(dic.mean()),
+            'abs_dic': float(np.abs(dic).mean()),
+            'foreground_dice': float(np.mean([row.foreground_dice for row in rows])),
+            'ap': float(average_precisions.mean()), 'ap50': float(average_precisions[0])}

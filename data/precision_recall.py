@@ -1,0 +1,67 @@
+"""The curve of precision and recall over the confidence from which on a predicted lane is accepted."""
+
+import collections
+import io
+
+import numpy as np
+
+from data.command_line import InputError
+
+MAX_STEPS = 200  # thresholds of a curve
+
+Point = collections.namedtuple('Point', 'threshold precision recall f1')
+
+
+def sort_by_confidence(prediction):
+    """-> indices of a tusimple.Record's lanes, by falling confidence. Raises InputError if it has no confidence."""
+    if prediction.confidence is None:
+        raise InputError(f'{prediction.source}: has no "confidence", a number from 0 to 1 per lane; --precision-recall '
+                         'needs it')
+    return np.argsort(-np.array(prediction.confidence, np.float64), kind='stable')
+
+
+def curve(photos):
+    """Precision, recall and F1 of the predictions whose confidence is not below a threshold, over all photos.
+
+    photos: list of (confidence [n], right [n + 1], found [n + 1], labelled): the confidences, in any order, and how
+    many of the k most confident predictions are right, k from 0 to n, how many label lanes these find, and of how many
+    -> list of Points by rising threshold: each confidence that occurs, or MAX_STEPS of them. Precision is right /
+    predicted, recall found / labelled (0 without labels).
+    Raises InputError if there are no predictions.
+    """
+    thresholds = np.unique(np.concatenate([confidence for confidence, *_ in photos]))
+    if not len(thresholds):
+        raise InputError('--precision-recall: no lane is predicted, so that there is no confidence to vary')
+    if len(thresholds) > MAX_STEPS:
+        thresholds = thresholds[np.linspace(0, len(thresholds) - 1, MAX_STEPS).round().astype(int)]
+    predicted, right, found, labelled = np.zeros([4, len(thresholds)])
+    for confidence, right_of, found_of, labelled_of in photos:
+        accepted = len(confidence) - np.searchsorted(np.sort(confidence), thresholds)
+        predicted += accepted
+        right += np.asarray(right_of)[accepted]
+        found += np.asarray(found_of)[accepted]
+        labelled += labelled_of
+    precision, recall = right / predicted, found / np.maximum(labelled, 1)
+    f1 = 2 * precision * recall / np.where(precision + recall > 0, precision + recall, 1)
+    return [Point(*values) for values in np.stack([thresholds, precision, recall, f1], 1).tolist()]
+
+
+def best_point(points):
+    """-> the Point of the highest F1, of equal ones that of the lowest threshold"""
+    return max(points, key=lambda point: point.f1)
+
+
+def draw_curve(points, measure):
+    """Draws precision over recall, with the best F1 marked. measure: what makes a lane right, str -> bytes of a PNG"""
+    from matplotlib.figure import Figure   # here: it takes half a second; without pyplot, no screen is needed
+    best = best_point(points)
+    figure = Figure(figsize=(6, 5), dpi=120, layout='constrained')
+    axes = figure.add_subplot(xlabel='recall', ylabel='precision', title=f'Lanes by confidence, {measure}')
+    axes.plot([point.recall for point in points], [point.precision for point in points], marker='.')
+    axes.plot(best.recall, best.precision, 'o', color='tab:red',
+              label=f'best F1 {best.f1:.3f}, confidence {best.threshold:.3f} and above')
+    axes.grid(alpha=0.3)
+    axes.legend(loc='lower left')
+    data = io.BytesIO()
+    figure.savefig(data, format='png')
+    return data.getvalue()

@@ -1,0 +1,255 @@
+"""data/coco_dataset_processing.py: annotations that the tests make, and the photos and labels that become of them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+import datagenerator
+from conftest import ROOT
+from data import coco_dataset_processing as processing
+
+SHAPE = (12, 16)
+
+
+def square(x, y, size):
+    return [x, y, x + size, y, x + size, y + size, x, y + size]
+
+
+def run_lengths(mask):
+    """Uncompressed: column by column, of 0s and 1s in turn."""
+    counts, last = [0], False
+    for value in mask.T.ravel().tolist():
+        if value != last:
+            counts.append(0)
+        counts[-1] += 1
+        last = value
+    return {'size': list(mask.shape), 'counts': counts}
+
+
+def compress(counts):
+    """As the comment of rleToString in COCO's maskApi.c describes it."""
+    text = ''
+    for i, count in enumerate(counts):
+        rest, more = count - (counts[i - 2] if i > 2 else 0), True
+        while more:
+            low, rest = rest & 31, rest >> 5
+            more = rest != (-1 if low & 16 else 0)
+            text += chr(low + 32 * more + 48)
+    return text
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """a.json of three photos in p/: two instances, a crowd region and none; the working folder."""
+    (tmp_path / 'p/sub').mkdir(parents=True)
+    for i, name in enumerate(('one.jpg', 'sub/two.png', 'three.png')):
+        assert cv2.imwrite(str(tmp_path / 'p' / name), np.full((*SHAPE, 3), 60 * i, np.uint8))
+    monkeypatch.chdir(tmp_path)
+    change(tmp_path, lambda values: values.update(
+        images=[{'id': 7 + i, 'file_name': name, 'width': 16, 'height': 12}
+                for i, name in enumerate(('one.jpg', 'sub/two.png', 'three.png'))],
+        categories=[{'id': 3, 'name': 'cat'}, {'id': 4, 'name': 'dog'}],
+        annotations=[{'id': 1, 'image_id': 7, 'category_id': 3, 'iscrowd': 0, 'segmentation': [square(5, 2, 3)]},
+                     {'id': 2, 'image_id': 7, 'category_id': 4, 'iscrowd': 0, 'segmentation': [square(2, 1, 9)]},
+                     {'id': 3, 'image_id': 8, 'category_id': 4, 'segmentation': [square(0, 0, 4)]},
+                     {'id': 4, 'image_id': 8, 'category_id': 4, 'iscrowd': 1,
+                      'segmentation': {'size': [12, 16], 'counts': [192]}}]))
+    return tmp_path
+
+
+def change(home, edit):
+    path = home / 'a.json'
+    values = json.loads(path.read_text()) if path.exists() else {}
+    edit(values)
+    path.write_text(json.dumps(values))
+
+
+def label(home, name):
+    return cv2.imread(str(home / f'out/labels/{name}.png'), cv2.IMREAD_UNCHANGED)
+
+
+def test_photos_and_labels_are_written(home, run_script):
+    outcome = run_script(processing, 'a.json', 'p', '-o', 'out')
+    assert outcome.status in (None, 0) and outcome.err == ''
+    assert outcome.out == ('Left out 1 crowd regions, 0 instances without a pixel of their own and 1 images without an '
+                           'instance.\nWrote 2 photos and 3 instances to out; passed over 0.\n')
+    assert sorted(os.listdir('out/images')) == sorted(os.listdir('out/labels')) == ['one.png', 'sub_two.png']
+    small, large = np.zeros((2, *SHAPE), bool)
+    small[2:5, 5:8] = large[1:10, 2:11] = True
+    assert (label(home, 'one') == np.where(small, 2, large)).all()   # the smaller one above, though listed first
+    assert cv2.imread('out/images/sub_two.png').tolist() == np.full((*SHAPE, 3), 60).tolist()
+    images, labels = datagenerator.find_samples('out')
+    assert datagenerator.load_batch(images, labels, (16, 8))[1].shape == (2, 8, 16)
+
+
+def test_paths_written_on_windows(home, run_script):
+    change(home, lambda values: values['images'][1].update(file_name='sub\\two.png'))
+    assert 'Wrote 2 photos' in run_script(processing, 'a.json', 'p', '-o', 'out').out
+    assert label(home, 'sub_two') is not None
+
+
+def test_categories(home, run_script):
+    outcome = run_script(processing, 'a.json', 'p', '-o', 'out', '--categories', 'cat')
+    assert 'Left out 0 crowd regions' in outcome.out and 'Wrote 1 photos and 1 instances' in outcome.out
+    assert np.count_nonzero(label(home, 'one')) == 9
+
+
+def test_more_than_255_instances(home, run_script):
+    def edit(values):
+        values['images'][2].update(width=40, height=30)
+        values['annotations'] = [{'image_id': 9, 'segmentation': [square(i % 40, i // 40, 1)]} for i in range(700)]
+    change(home, edit)
+    assert cv2.imwrite('p/three.png', np.zeros((30, 40, 3), np.uint8))
+    assert '700 instances' in run_script(processing, 'a.json', 'p', '-o', 'out').out
+    assert label(home, 'three').dtype == np.uint16 and len(np.unique(label(home, 'three'))) == 701
+
+
+def test_hidden_instances_are_counted(home, run_script):
+    change(home, lambda values: values['annotations'].extend(
+        {'image_id': 8, 'segmentation': [square(*place)]} for place in ((0, 0, 4), (5.6, 5.6, 0.2))))
+    outcome = run_script(processing, 'a.json', 'p', '-o', 'out')
+    assert '2 instances without a pixel of their own' in outcome.out and '3 instances to out' in outcome.out
+
+
+# ---- Segmentations ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('seed', range(20))
+def test_polygons_hold_the_pixels_whose_centre_is_inside(seed):
+    """By the angles under which the corners of a polygon are seen: they sum up to a full turn inside, to 0 outside."""
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(-4, 20, (rng.integers(3, 9), 2)) + 1e-4
+    y, x = np.mgrid[:12, :16] + 0.5
+    steps = corners[:, None, None] - np.stack([x, y], axis=-1)
+    angles = np.arctan2(steps[..., 1], steps[..., 0])
+    turns = np.roll(angles, -1, axis=0) - angles
+    windings = np.rint(((turns + np.pi) % (2 * np.pi) - np.pi).sum(0) / (2 * np.pi)).astype(int)
+    assert (processing.draw([corners.ravel().tolist()], SHAPE) == (windings % 2 == 1)).all()
+
+
+def test_neighbours_share_no_pixel_and_parts_are_joined():
+    left, right = ([[x, 0, 8.5, 0, 8.5, 12, x, 12]] for x in (0, 16))
+    assert (processing.draw(left, SHAPE) ^ processing.draw(right, SHAPE)).all()
+    assert processing.draw(left + right, SHAPE).all()
+    assert processing.draw([square(0, 0, 6), square(3, 3, 6)], SHAPE).sum() == 36 + 36 - 9
+
+
+def test_polygons_outside_have_no_pixels():
+    for x, y in ((-50, 3), (50, 3), (3, -50), (3, 50)):
+        assert not processing.draw([square(x, y, 5)], SHAPE).any()
+    assert processing.draw([square(-50, -50, 999)], SHAPE).all()
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_run_lengths_are_read_compressed_or_not(seed):
+    rng = np.random.default_rng(seed)
+    mask = rng.random((rng.integers(1, 40), rng.integers(1, 90))) < rng.choice([0, 0.01, 0.3, 0.99, 1])
+    plain = run_lengths(mask)
+    assert (processing.draw(plain, mask.shape) == mask).all()
+    assert (processing.draw({**plain, 'counts': compress(plain['counts'])}, mask.shape) == mask).all()
+
+
+# ---- Bad input -------------------------------------------------------------------------------------------------------
+
+def first(**fields):
+    return lambda values: values['annotations'][0].update(fields)
+
+
+def image(**fields):
+    return lambda values: values['images'][0].update(fields)
+
+
+BAD_PHOTOS = {
+    'no segmentation': (first(segmentation=[]), 'has no segmentation'),
+    'box alone': (lambda values: values['annotations'][0].pop('segmentation'), 'has no segmentation'),
+    'odd polygon': (first(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), 'has a polygon that is not'),
+    'words as polygon': (first(segmentation=[list('123456')]), 'has a polygon that is not'),
+    'not a number': (first(segmentation=[[1, 2, float('nan'), 4, 5, 6]]), 'has a polygon that is not'),
+    'flat polygon': (first(segmentation=[1, 2, 3, 4, 5, 6]), 'has a polygon that is not'),
+    'run lengths of another size': (first(segmentation={'size': [16, 12], 'counts': [192]}), 'do not fit the photo'),
+    'run lengths too long': (first(segmentation={'size': [12, 16], 'counts': [1, 192]}), 'do not fit the photo'),
+    'run lengths below 0': (first(segmentation={'size': [12, 16], 'counts': [-1, 193]}), 'do not fit the photo'),
+    'bytes of no meaning': (first(segmentation={'size': [12, 16], 'counts': 'é'}), 'are damaged'),
+    'endless number': (first(segmentation={'size': [12, 16], 'counts': 'o' * 99}), 'are damaged'),
+    'another size': (image(width=12, height=16), 'p/one.jpg: is 16 x 12, but annotated as 12 x 16'),
+    'no such photo': (image(file_name='absent.jpg'), 'p/absent.jpg: no such file'),
+    'nothing visible': (lambda values: [each.update(segmentation=[square(90, 90, 2)])
+                                        for each in values['annotations'][:2]], 'none of its 2 instances has a pixel'),
+}
+
+
+@pytest.mark.parametrize('edit, reason', BAD_PHOTOS.values(), ids=BAD_PHOTOS.keys())
+def test_a_photo_that_cannot_be_used_is_printed_and_passed_over(home, run_script, edit, reason):
+    change(home, edit)
+    outcome = run_script(processing, 'a.json', 'p', '-o', 'out')
+    assert outcome.status in (None, 0) and outcome.err == ''
+    problem, _, summary = outcome.out.splitlines()
+    assert problem.startswith('p/') and reason in problem
+    assert summary == 'Wrote 1 photos and 1 instances to out; passed over 1.'
+    assert os.listdir('out/labels') == ['sub_two.png']
+
+
+def text(words):
+    return lambda home: (home / 'a.json').write_text(words)
+
+
+def edited(edit):
+    return lambda home: change(home, edit)
+
+
+BAD_FILES = {
+    'missing': (lambda home: (home / 'a.json').unlink(), 'a.json: no such file'),
+    'no JSON': (text('[1, 2'), 'a.json: is not JSON'), 'nested': (text('[' * 10 ** 5), 'a.json: is not JSON'),
+    'a list': (text('[]'), 'a.json: has no list "images" of objects with id, file_name, height, width'),
+    'image without an id': (edited(lambda values: values['images'][1].pop('id')), 'has no list "images" of'),
+    'id that is a list': (edited(image(id=[])), 'has no list "images" of'),
+    'annotation without a photo': (edited(lambda values: values['annotations'][1].pop('image_id')),
+                                   'has no list "annotations" of objects with image_id'),
+    'annotation of no photo': (edited(first(image_id=99)), 'has an annotation of image 99, but no such image'),
+    'path outside': (edited(image(file_name='../one.jpg')), 'is not a path within a folder'),
+    'absolute path': (edited(image(file_name='/etc/one.jpg')), 'is not a path within a folder'),
+    'path of no characters': (edited(image(file_name='one\0.jpg')), 'is not a path within a folder'),
+    'half a character': (edited(image(file_name='\ud800.jpg')), 'is not a path within a folder'),
+    'two of a name': (edited(image(file_name='three.jpg')), 'has a second image of id 9 or for three.png'),
+    'two of an id': (edited(image(id=9)), 'has a second image of id 9 or for three.png'),
+    'no instances': (edited(lambda values: values.update(annotations=[])), 'none of 3 images has an instance'),
+    'no photos': (lambda home: [path.unlink() for path in home.glob('p/**/*.*g')],
+                  'none of 2 photos can be used; the first problem: p/one.jpg: no such file'),
+    'another picture': (lambda home: ((home / 'out/labels').mkdir(parents=True),
+                                      (home / 'out/labels/mine.png').write_text('mine')), 'is not of this data set'),
+}
+
+
+@pytest.mark.parametrize('spoil, words', BAD_FILES.values(), ids=BAD_FILES.keys())
+def test_bad_input_is_one_line_and_changes_nothing(home, run_script, spoil, words):
+    spoil(home)
+    before = {path: path.read_bytes() for path in home.rglob('*') if path.is_file()}
+    outcome = run_script(processing, 'a.json', 'p', '-o', 'out')
+    assert outcome.status == 1 and words in outcome.err and outcome.err.count('\n') == 1 and outcome.out == ''
+    assert {path: path.read_bytes() for path in home.rglob('*') if path.is_file()} == before
+
+
+def test_an_unknown_category(home, run_script):
+    outcome = run_script(processing, 'a.json', 'p', '-o', 'out', '--categories', 'cat', 'cow')
+    assert outcome.status == 1 and "a.json: has no category 'cow', but cat, dog" in outcome.err
+
+
+@pytest.mark.parametrize('args, words', [([], 'ANNOTATIONS'), (['a'], 'IMAGES'), (['a', 'p', '--workers', '0'],
+                                                                                  '--workers')])
+def test_bad_flags(run_script, args, words):
+    outcome = run_script(processing, *args)
+    assert outcome.status == 2 and words in outcome.err and outcome.err.count('\n') == 1
+
+
+def test_runs_from_any_folder_without_tensorflow(home):
+    script = os.path.join(ROOT, 'data/coco_dataset_processing.py')
+    code = ('import runpy, sys; sys.argv = sys.argv[1:]\n'
+            'try: runpy.run_path(sys.argv[0], run_name="__main__")\n'
+            'finally: print("tensorflow" in sys.modules)')
+    done = subprocess.run([sys.executable, '-c', code, script, 'a.json', 'p', '--outdir', 'out'],
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == '' and done.stdout.endswith('\nFalse\n')

@@ -1,0 +1,163 @@
+"""data/instance_metrics.py: the measures, against slow ones written from their definitions."""
+
+import cv2
+import numpy as np
+import pytest
+
+from data import instance_metrics as metrics
+
+
+# ---- The definitions, one after the other, without any thought of speed ----------------------------------------------
+
+def plain_dice(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+def plain_masks(ids):
+    return [ids == value for value in np.unique(ids) if value]
+
+
+def plain_best_dice(a, b):
+    total = 0
+    for mask in a:
+        best = 0
+        for other in b:
+            best = max(best, plain_dice(mask, other))
+        total += best
+    return total / len(a)
+
+
+def plain_average_precision(pairs, threshold):
+    """The curve of Cityscapes' program: matches with a confidence each, then the area in steps between its points."""
+    hits, confidences, missed = [], [], 0
+    for prediction, label in pairs:
+        predicted, visited = plain_masks(prediction), set()
+        for mask in plain_masks(label):
+            found = False
+            for i, other in enumerate(predicted):
+                if (mask & other).sum() / (mask | other).sum() > threshold:
+                    assert not found and i not in visited
+                    found = True
+                    visited.add(i)
+                    hits.append(1)
+                    confidences.append(1)
+            missed += not found
+        hits += [0] * (len(predicted) - len(visited))
+        confidences += [1] * (len(predicted) - len(visited))
+    precision, recall = [], []
+    for confidence in sorted(set(confidences)):
+        accepted = [hit for hit, value in zip(hits, confidences) if value >= confidence]
+        precision.append(sum(accepted) / len(accepted))
+        recall.append(sum(accepted) / (sum(hits) + missed))
+    precision.append(1)
+    recall.append(0)
+    padded = [recall[0], *recall, 0]
+    widths = [(padded[i] - padded[i + 2]) / 2 for i in range(len(recall))]
+    return sum(p * width for p, width in zip(precision, widths))
+
+
+def plain_score(pairs):
+    sbd, dic, foreground = [], [], []
+    for prediction, label in pairs:
+        a, b = plain_masks(prediction), plain_masks(label)
+        sbd.append(min(plain_best_dice(a, b), plain_best_dice(b, a)))
+        dic.append(len(a) - len(b))
+        foreground.append(plain_dice(prediction > 0, label > 0))
+    thresholds = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+    precisions = [plain_average_precision(pairs, threshold) for threshold in thresholds]
+    return {'sbd': np.mean(sbd), 'dic': np.mean(dic), 'abs_dic': np.mean(np.abs(dic)),
+            'foreground_dice': np.mean(foreground), 'ap': np.mean(precisions), 'ap50': precisions[0]}
+
+
+def random_pair(rng, shape=(40, 50)):
+    """A label of discs, and a prediction that misses, merges, moves and invents some of them."""
+    dtype = rng.choice([np.uint8, np.uint16, np.int32])
+    label, prediction = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    values = rng.choice(np.iinfo(dtype).max, 40, replace=False) + 1
+    for i in range(rng.integers(1, 12)):
+        centre, radius = rng.integers(0, 50, 2).tolist(), int(rng.integers(2, 12))
+        cv2.circle(label, centre, radius, int(values[i]), -1)
+        if rng.random() < 0.8:
+            moved = (np.array(centre) + rng.integers(-2, 3, 2)).tolist()
+            cv2.circle(prediction, moved, max(radius + int(rng.integers(-2, 3)), 0), int(rng.choice(values[:20])), -1)
+    cv2.circle(label, (25, 20), 4, int(values[0]), -1)
+    cv2.circle(prediction, rng.integers(0, 40, 2).tolist(), 3, int(values[-1]), -1)
+    return prediction.astype(dtype), label.astype(dtype)
+
+
+def score(predictions, labels):
+    return metrics.summarise([metrics.score_image(*pair) for pair in zip(predictions, labels)])
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_measures_are_those_of_the_definitions(seed):
+    rng = np.random.default_rng(seed)
+    pairs = [random_pair(rng) for _ in range(5)]
+    ours, plain = score(*zip(*pairs)), plain_score(pairs)
+    assert ours.keys() == plain.keys()
+    for name, value in plain.items():
+        assert ours[name] == pytest.approx(value, abs=1e-12), name
+    assert 0 < ours['ap'] < ours['ap50'] < 1 and 0 < ours['sbd'] < 1
+
+
+def test_noise_of_sixteen_bits_needs_no_table_of_all_pairs():
+    rng = np.random.default_rng(0)
+    prediction, label = rng.integers(0, 2 ** 16, (2, 300, 300), np.uint16)
+    row = metrics.score_image(prediction, label)
+    assert row.predicted_instances > 40_000 and 0 < row.sbd < 1
+
+
+# ---- Corners, by hand ------------------------------------------------------------------------------------------------
+
+def strip(*values):
+    return np.array([values], np.uint8)
+
+
+def test_a_split_instance_by_hand():
+    row = metrics.score_image(strip(1, 1, 1, 2, 0, 0), strip(7, 7, 7, 7, 0, 0))
+    # BD(prediction, label) = (6/7 + 2/5) / 2; BD(label, prediction) = 6/7; IoU 3/4.
+    assert row.sbd == pytest.approx((6 / 7 + 2 / 5) / 2) and row.dic == 1 and row.foreground_dice == 1
+    assert row.matches == (1,) * 5 + (0,) * 5
+    means = metrics.summarise([row])
+    assert means['ap50'] == 1 * (1 + 1 / 2) / 2 and means['ap'] == means['ap50'] / 2
+
+
+def test_one_prediction_may_be_the_best_of_two_labels():
+    row = metrics.score_image(strip(1, 1, 1, 1), strip(1, 1, 2, 2))
+    assert row.sbd == pytest.approx(2 / 3) and row.dic == -1 and row.matches == (0,) * 10
+
+
+def test_an_iou_of_exactly_the_threshold_is_no_match():
+    assert metrics.score_image(strip(1, 1), strip(1, 0)).matches[0] == 0
+    half = strip(*[1] * 20), strip(*[1] * 13 + [0] * 7)   # IoU 0.65
+    assert metrics.score_image(*half).matches == (1, 1, 1) + (0,) * 7
+
+
+def test_values_of_the_ids_mean_nothing():
+    prediction, label = random_pair(np.random.default_rng(3))
+    swapped = {value: 1 + i for i, value in enumerate(np.unique(label[label > 0])[::-1])}
+    renamed = np.vectorize(lambda value: swapped.get(value, 0))(label)
+    assert metrics.score_image(prediction, renamed) == metrics.score_image(prediction, label)
+
+
+NOTHING, ONE = strip(0, 0, 0), strip(0, 5, 5)
+
+
+@pytest.mark.parametrize('prediction, label, expected', [
+    (NOTHING, NOTHING, (1, 0, 1, 1)), (ONE, NOTHING, (0, 1, 0, 0)), (NOTHING, ONE, (0, -1, 0, 0)),
+    (ONE, ONE, (1, 0, 1, 1))])
+def test_images_without_instances(prediction, label, expected):
+    means = score([prediction], [label])
+    assert tuple(means[name] for name in ('sbd', 'dic', 'foreground_dice', 'ap')) == expected
+
+
+def test_differences_in_count_of_both_signs_do_not_cancel_in_the_absolute_mean():
+    means = score([ONE, NOTHING], [NOTHING, ONE])
+    assert (means['dic'], means['abs_dic']) == (0, 1)
+
+
+def test_what_cannot_be_scored_is_a_value_error():
+    with pytest.raises(ValueError, match='does not fit'):
+        score([strip(1, 1)], [strip(1)])
+    with pytest.raises(ValueError, match='no images'):
+        score([], [])
