@@ -3,11 +3,9 @@
     python training.py                                        on data/, from scratch or from pretrained_semantic_model/
     python training.py --semantic --outdir pretrained_semantic_model && python training.py
                                                               in the two stages of 2018: lane or not, then which lane
-    python training.py --batch-size 4 --image-size 512 256 --schedule cosine --learning-rate 3e-3 --reg 0.001 \\
-        --background-weight 6 --bandwidth 0.75
-                                                              as the shipped model, its last parts at 2e-3 and 1e-3
-    python training.py --modeldir trained_model --outdir fine_tuned
-                                                              from the shipped model
+    python training.py --recipe fast                          as the shipped model: several times as fast
+    python training.py --recipe fast --modeldir trained_model --outdir fine_tuned
+                                                              from the shipped model, with its settings
     tensorboard --logdir log                                  loss, score, photos and embeddings as they develop
 
 On more than one machine, or as here in three processes of one: a parameter server, a chief and a worker.
@@ -61,10 +59,10 @@ EMBEDDING_FLAGS = ('var', 'dist', 'reg', 'background_weight', 'foreground_weight
 RECIPES = {
     '2018': {},
     'fast': {'batch_size': 4, 'image_size': (512, 256), 'schedule': 'cosine', 'learning_rate': 3e-3, 'reg': 0.001,
-             'background_weight': 6.0, 'foreground_weight': 5.0, 'foreground_threshold': 0.3, 'bandwidth': 0.75},
+             'background_weight': 0.0, 'foreground_weight': 5.0, 'foreground_threshold': 0.3, 'bandwidth': 0.75},
     'any': {'kind': 'any', 'batch_size': 4, 'image_size': (256, 256), 'feature_dim': 4, 'coordinates': True,
             'schedule': 'cosine', 'learning_rate': 3e-3, 'reg': 0.001, 'background_weight': 0.0,
-            'foreground_weight': 1.0, 'bandwidth': 1.0},
+            'foreground_weight': 5.0, 'bandwidth': 1.5},
 }
 # What a training that starts from a model takes over from it: flags, and what its conventions call them.
 TAKEN_OVER = {'dvar': 'delta_v', 'ddist': 'delta_d', **{name: name for name in (

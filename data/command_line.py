@@ -15,6 +15,7 @@ MAX_INT, MAX_FLOAT = 2 ** 31 - 1, 1e18     # of flags: what int32 holds, and flo
 MIN_BANDWIDTH, MAX_BANDWIDTH = 1e-6, 1e6   # in units of the embedding
 # Of a model's photos and embedding. More, by a slip or in a damaged file, would take all memory.
 MAX_SIDE, MAX_MODEL_PIXELS, MAX_FEATURE_DIM = 2 ** 15, 2 ** 24, 2 ** 10
+MAX_NUM = 10 ** 6   # of pictures that a script makes; the names of 2 ** 31 would take all memory
 MAX_WORKERS = 4 * (os.cpu_count() or 1)   # threads; more only take memory
 MAX_MESSAGE = 500   # characters; the middle of a longer one is left out
 
@@ -26,6 +27,11 @@ class InputError(Exception):
 def positive_int(text):
     """argparse type: a whole number from 1 to 2 ** 31 - 1."""
     return _number(text, int, 1, MAX_INT)
+
+
+def number_of_pictures(text):
+    """argparse type: a whole number from 1 to MAX_NUM."""
+    return _number(text, int, 1, MAX_NUM)
 
 
 def non_negative_int(text):
@@ -111,7 +117,11 @@ def warn_of_others(folder, names):
 
 
 def exit_on_interrupt():
-    """Until `run`, Ctrl-C is one line and status 130. Scripts call it before imports that take a moment."""
+    """Until `run`, Ctrl-C is one line and status 130. Scripts call it before imports that take a moment.
+
+    From then on, a library for which there is not enough memory is one line too, with status 1.
+    """
+    sys.excepthook = _explain_failed_import
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _exit_at_once)
 
@@ -120,6 +130,17 @@ def _exit_at_once(number, frame):
     with contextlib.suppress(OSError):
         os.write(2, f'{_script()}: interrupted\n'.encode(errors='replace'))
     os._exit(128 + number)
+
+
+def _explain_failed_import(kind, error, trace):
+    cause = error
+    while cause.__cause__ or cause.__context__:   # NumPy's own message has a page
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, MemoryError) or isinstance(error, ImportError) and 'failed to map segment' in str(cause):
+        library = getattr(error, 'name', None) or str(cause).split(':')[0] or 'the libraries'
+        print(f'{_script()}: error: there is not enough memory to load {one_line(library)}', file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def run(main):

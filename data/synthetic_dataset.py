@@ -203,7 +203,7 @@ def parse_flags():
     parser.add_argument('folder', metavar='DIR', help='Folder to fill; made if it does not exist.')
     scenes = parser.add_argument_group('scenes')
     length = scenes.add_mutually_exclusive_group()
-    length.add_argument('--num', type=command_line.positive_int, default=1000,
+    length.add_argument('--num', type=command_line.number_of_pictures, default=1000,
                         help='How many scenes to make.')
     length.add_argument('--drive', metavar='SECONDS', type=command_line.positive_float,
                         help=f'Render a drive of that length instead, {FRAME_RATE} frames per second.')

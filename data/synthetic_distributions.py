@@ -70,6 +70,7 @@ _ONCOMING_LANES = (2, 6)  # from 2 to 5
 
 
 def sample_road(rng, camera):
+    """A freeway, or one road in some of two ways: its lanes, bends, slope and surface. -> Road"""
     lane_width = rng.normal(*_LANE_WIDTH)
     lanes_left, lanes_right = rng.choice(5, p=_LANES_LEFT), rng.choice(5, p=_LANES_RIGHT)
     bend = rng.random()
@@ -258,6 +259,7 @@ _DUSK_ZENITH, _DUSK_HORIZON = (0.6, 1.1), (0.7, 1.1)  # gain
 
 
 def sample_light(rng):
+    """Sun, sky, haze and shadows of a day, overcast, hazy or at dusk for some. -> Light"""
     kind = rng.choice(list(_WEATHER), p=list(_WEATHER.values()))
     azimuth = rng.uniform(-np.pi, np.pi)
     elevation = np.deg2rad(rng.uniform(*_ELEVATION))
@@ -297,6 +299,7 @@ _BONNET, _BONNET_CHANCE = (8, 60), 0.1  # px at the bottom
 
 
 def sample_lens(rng, light):
+    """What the camera makes of the light that falls in: exposure, colours, blur, noise, our own bonnet. -> Lens"""
     against = light.shadow > 0.2 and abs(light.azimuth) < 1.2
     return Lens(exposure=(rng.normal(_EXPOSURE_AGAINST_SUN if against else _EXPOSURE, _EXPOSURE_SPREAD)
                           * light.ambient ** 0.6),

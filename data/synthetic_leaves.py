@@ -124,7 +124,7 @@ def parse_args():
     parser = command_line.Parser(description=__doc__)
     parser.add_argument('folder', metavar='DIR', help='Folder to fill; made if it does not exist.')
     plants = parser.add_argument_group('plants')
-    plants.add_argument('--num', type=command_line.positive_int, default=500, help='How many pictures to make.')
+    plants.add_argument('--num', type=command_line.number_of_pictures, default=500, help='How many pictures to make.')
     plants.add_argument('--seed', type=command_line.non_negative_int, default=0,
                         help='Seed of everything random; another seed gives other plants.')
     return parser.parse_args()

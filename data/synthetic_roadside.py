@@ -260,6 +260,7 @@ def _lamps(rng, left, right, progress):
 
 
 def paint_pole(canvas, rng, z, offset, height, arm, tone):
+    """A street lamp or a plain pole (arm 0) at z m ahead, `offset` m to the right; height and arm in m."""
     project, width = canvas.view.project, canvas.view.camera.focal * 0.13 / z
     colour = canvas.air(np.full(3, tone) * canvas.facing(np.pi), z)
     canvas.polyline(project(offset, [0.0, height], [z, z]), colour, width)

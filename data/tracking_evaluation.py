@@ -108,6 +108,7 @@ def match(predicted, true, rows, kept):
 
 
 def check(predictions, labels):
+    """Raises InputError unless both are lists of tusimple.Record of the same frames, with an id per lane."""
     for records, path in ((predictions, 'predictions'), (labels, 'labels')):
         if not records:
             raise InputError(f'there are no {path}')

@@ -199,7 +199,8 @@ FLAGS = {
         ('set --workers two', '--workers'), ('set --outdir', '--outdir'), ('set --size 9', '--size')],
     'synthetic': [
         ('', 'DIR'), ('new --num 0', '--num'), ('new --num x', '--num'), ('new --seed -1', '--seed'),
-        ('new --workers 0', '--workers'), ('new --scenes city', '--scenes'), ('new more', 'more')],
+        ('new --workers 0', '--workers'), ('new --scenes city', '--scenes'), ('new more', 'more'),
+        ('new --num 2147483647', '--num')],
     'evaluation': [
         ('', 'predictions'), ('predictions.json', 'labels'), (EVALUATION + '--worst-num 0', '--worst-num'),
         (EVALUATION + '--worst-num few', '--worst-num'), (EVALUATION + '--best best', '--best')],

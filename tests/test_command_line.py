@@ -241,6 +241,25 @@ def test_ctrl_c_during_imports_is_one_line(tmp_path, script, module):
     assert (process.returncode, process.stderr) == (130, f'{os.path.basename(script)}: interrupted\n')
 
 
+@pytest.mark.parametrize('script', ['training.py', 'inference.py', 'data/cvppp_dataset_processing.py'])
+@pytest.mark.parametrize('failure, library', [
+    ("ImportError('libx.so: failed to map segment from shared object')", 'libx.so'), ('MemoryError', 'the libraries'),
+    ("ImportError('See the manual.\\nIt is long.') from ImportError('libx.so: failed to map segment')", 'libx.so')])
+def test_library_without_memory_for_it_is_one_line(tmp_path, script, failure, library):
+    (tmp_path / 'cv2.py').write_text(f'raise {failure}\n')
+    process = subprocess.run([sys.executable, os.path.join(ROOT, script)], capture_output=True, text=True,
+                             env={**os.environ, 'PYTHONPATH': str(tmp_path)})
+    assert process.returncode == 1 and process.stderr == (
+        f'{os.path.basename(script)}: error: there is not enough memory to load {library}\n')
+
+
+def test_other_failures_of_imports_keep_their_traceback(tmp_path):
+    (tmp_path / 'cv2.py').write_text("raise ImportError('numpy is too old')\n")
+    process = subprocess.run([sys.executable, os.path.join(ROOT, 'inference.py')], capture_output=True, text=True,
+                             env={**os.environ, 'PYTHONPATH': str(tmp_path)})
+    assert process.stderr.startswith('Traceback') and process.stderr.endswith('ImportError: numpy is too old\n')
+
+
 def test_ctrl_c_after_imports_lets_main_clean_up():
     code = """
 import os, signal

@@ -13,6 +13,7 @@ from data import quiet
 quiet.import_tensorflow()
 import tensorflow.compat.v1 as tf
 
+import clustering
 import inference
 import reference
 import utils
@@ -29,8 +30,8 @@ photos, results = np.load('photos.npz'), {}
 for folder in sys.argv[1:]:
     embed = tf.saved_model.load(folder).signatures['serving_default']
     for name, images in photos.items():
-        results[folder + name] = embed(image=images)['embedding'].numpy()
-    results[folder + name + ' float'] = embed(image=tf.cast(images, tf.float32))['embedding'].numpy()
+        for kind, values in ('', images), (' float', tf.cast(images, tf.float32)):
+            results.update({f'{folder} {output} {name}{kind}': value for output, value in embed(image=values).items()})
 np.savez('embeddings.npz', **results)
 sys.argv[1:] = ['show', '--dir', folder, '--tag_set', 'serve', '--signature_def', 'serving_default']
 saved_model_cli.main()
@@ -63,7 +64,8 @@ def random_model(folder, **conventions):
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp('model')
     utils.write_conventions(folder, random_model(folder, normalisation='signed', head_activation='none', feature_dim=4,
-                                                 batch_statistics=False, dropout_at_inference=False, bandwidth=0.3))
+                                                 batch_statistics=False, dropout_at_inference=False, bandwidth=0.3,
+                                                 foreground_weight=1.0))
     return folder
 
 
@@ -78,7 +80,8 @@ def model_of_2018(tmp_path_factory):
 @pytest.fixture
 def light_graph(monkeypatch):
     """Most of the time goes into the network, which some tests do not need."""
-    monkeypatch.setattr(inference, 'rebuild_graph', lambda sess, model, input_image, *args, **kwargs: input_image / 2)
+    monkeypatch.setattr(inference, 'rebuild_graph',
+                        lambda sess, model, input_image, *args, **kwargs: tf.tile(input_image, [1, 1, 1, 2]))
 
 
 def test_plain_tensorflow_2_returns_the_embedding_of_inference(model, model_of_2018, tmp_path, export):
@@ -97,8 +100,11 @@ def test_plain_tensorflow_2_returns_the_embedding_of_inference(model, model_of_2
             image = tf.placeholder(tf.uint8, [None, None, None, 3])
             embedding = inference.rebuild_graph(sess, str(model_dir), image, None, depth, ARCHITECTURE)
             for name, images in photos.items():
-                expected[folder + name] = sess.run(embedding, {image: images})
-        expected[folder + name + ' float'] = expected[folder + name]
+                outputs = clustering.split_output(sess.run(embedding, {image: images}), depth)
+                for output, values in zip(('embedding', 'foreground'), outputs):
+                    if values is not None:
+                        expected.update({f'{folder} {output} {name}{kind}': values for kind in ('', ' float')})
+        assert (f'{folder} foreground 0' in expected) == ('foreground float32 [?, ?, ?]' in outcome.out)
 
     shown = subprocess.run([sys.executable, '-c', CLIENT, 'ours', 'of_2018'], cwd=tmp_path, check=True,
                            capture_output=True, text=True).stdout
@@ -116,7 +122,8 @@ def test_tensorflow_lite_gives_the_embedding_of_inference_at_any_size(model, tmp
     assert export(model).status == 0
     converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / 'out'))   # to its built-in operations alone
     interpreter = tf.lite.Interpreter(model_content=converter.convert())
-    image, embedding = interpreter.get_input_details()[0]['index'], interpreter.get_output_details()[0]['index']
+    image = interpreter.get_input_details()[0]['index']
+    outputs = sorted(interpreter.get_output_details(), key=lambda output: -len(output['shape']))   # embedding first
     with tf.Graph().as_default(), tf.Session() as sess:
         image_input = tf.placeholder(tf.uint8, [None, None, None, 3])
         ours = inference.rebuild_graph(sess, str(model), image_input, None, 4, ARCHITECTURE)
@@ -126,9 +133,10 @@ def test_tensorflow_lite_gives_the_embedding_of_inference_at_any_size(model, tmp
             interpreter.allocate_tensors()
             interpreter.set_tensor(image, images.astype(np.float32))
             interpreter.invoke()
-            expected = sess.run(ours, {image_input: images})
-            assert expected.std() > 0
-            np.testing.assert_allclose(interpreter.get_tensor(embedding), expected, atol=1e-4 * np.abs(expected).max())
+            for output, expected in zip(outputs, clustering.split_output(sess.run(ours, {image_input: images}), 4)):
+                assert expected.std() > 0
+                np.testing.assert_allclose(interpreter.get_tensor(output['index']), expected,
+                                           atol=1e-4 * np.abs(expected).max())
 
 
 def test_no_prelu_looks_like_a_leaky_relu(model):

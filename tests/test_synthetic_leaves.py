@@ -47,7 +47,8 @@ def test_labels_end_where_leaves_end(index):
 
 
 @pytest.mark.parametrize('args, words', [
-    ('', 'DIR'), ('new --num 0', '--num'), ('new --num x', '--num'), ('new --seed -1', '--seed'), ('new more', 'more')])
+    ('', 'DIR'), ('new --num 0', '--num'), ('new --num x', '--num'), ('new --seed -1', '--seed'), ('new more', 'more'),
+    ('new --num 2147483647', '--num')])
 def test_bad_flags(tmp_path, monkeypatch, run_script, args, words):
     monkeypatch.chdir(tmp_path)
     outcome = run_script(synthetic_leaves, *args.split())

@@ -460,3 +460,12 @@ def test_parameters_are_counted_that_are_trained(graph):
     variable('b', np.zeros([5]))
     tf.get_variable('average', [100], trainable=False)
     assert utils.count_parameters() == 17
+
+
+@pytest.mark.parametrize('batch_size, image_size, feature_dim, gibibytes', [
+    (1, (64, 32), 3, 0.88), (1, (256, 256), 3, 0.99), (1, (256, 256), 64, 1.13), (1, (256, 256), 256, 1.79),
+    (1, (256, 256), 1024, 3.8), (1, (256, 256), 1024, 5.0), (2, (512, 512), 3, 1.84), (4, (512, 512), 3, 2.52)])
+def test_memory_is_estimated_as_trainings_took_it(batch_size, image_size, feature_dim, gibibytes):
+    """The peaks of whole trainings, of an epoch of a few photos."""
+    ratio = utils.training_memory(batch_size, image_size, feature_dim) / 2 ** 30 / gibibytes
+    assert 1 / 1.5 < ratio < 1.5
