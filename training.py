@@ -1,4 +1,4 @@
-"""Trains the network to embed the pixels of each lane together, and different lanes apart.
+"""Trains the network to embed the pixels of each lane, or other instance, together, and different ones apart.
 
     python training.py                                        on data/, from scratch or from pretrained_semantic_model/
     python training.py --semantic --outdir pretrained_semantic_model && python training.py
@@ -6,6 +6,8 @@
     python training.py --recipe fast                          as the shipped model: several times as fast
     python training.py --recipe fast --modeldir trained_model --outdir fine_tuned
                                                               from the shipped model, with its settings
+    python training.py --recipe any --srcdir leaves --outdir leaves_model --logdir leaves_log
+                                                              instances of any kind, here leaves
     tensorboard --logdir log                                  loss, score, photos and embeddings as they develop
 
 On more than one machine, or as here in three processes of one: a parameter server, a chief and a worker.
@@ -17,8 +19,11 @@ On more than one machine, or as here in three processes of one: a parameter serv
 
 All run the same command; TF_CONFIG tells each which task it is. The chief and the workers each run --batch-size photos
 per step, so n of them do what one process does with n times the --batch-size, but for batch norm, which sees the photos
-of one task. The chief validates, saves and writes to --logdir; the others only read --srcdir. Any task can be killed
-and started again.
+of one task; one process can go on with what a cluster began, and vice versa. The chief validates, saves and writes to
+--logdir; the others only read --srcdir. Any task can be killed and started again; the others wait, and say for which
+one. One more worker: stop all tasks, append its address to "worker" in every TF_CONFIG, and start all again, the new
+one with the next "index" (a fourth worker has 3). The training resumes if the photos per step, of all tasks together,
+stay what they were (lower --batch-size); otherwise it needs a new --outdir or --fresh.
 
 --outdir receives the model of the best epoch, with the conventions that inference needs, and in its folder resume/ what
 a training needs to go on: however it was stopped, the same command, without --fresh, resumes it, and the result is the

@@ -1,7 +1,7 @@
 """Makes pictures of plants with exact leaf labels, a data set to try the training with, from nothing but a seed.
 
     python data/synthetic_leaves.py leaves --num 500 --seed 1
-    python training.py --srcdir leaves
+    python training.py --recipe any --srcdir leaves --outdir leaves_model --logdir leaves_log
 
 Fills DIR/images/NNNN.png (RGB, 384x384) and DIR/labels/NNNN.png (8 bits: background 0, the leaves 1, 2, ...): rosettes
 of 4 to 20 leaves that hide parts of each other, on soil, in pots, in all kinds of light. The same seed gives the same
