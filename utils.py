@@ -48,7 +48,7 @@ HEAD = 'transfer_layer/conv2d_transpose'  # of a model, below its scope: Instanc
 CHECKPOINT_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError)
 SINCE_VERSION_2 = ('kind', 'var', 'dist', 'reg', 'background_weight', 'foreground_weight', 'foreground_threshold',
                    'coordinates')
-SPAN = 5.   # of a picture's longer side in the embedding where the coordinates' weights start, in units of 2 delta_d
+SPAN = 8.   # of a picture's longer side in the embedding where the coordinates' weights start, in units of 2 delta_d
 MOVING_AVERAGE = re.compile(r'ENet/.*/moving_(mean|variance)$')
 
 
