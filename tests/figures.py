@@ -17,7 +17,6 @@ import PIL.Image
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-import clustering
 import inference
 import visualization
 from data import command_line, files, quiet, synthetic_drive, video
@@ -37,12 +36,13 @@ def result(path):
     """A photo, its embedding as colours, and its instances. -> uint8 [HEIGHT, w, 3]"""
     quiet.import_tensorflow()
     embed, conventions = inference.load_network(os.path.join(ROOT, 'trained_model'))
-    photo = files.read_image(path)
-    embedding = embed(files.resize_image(photo, conventions.image_size)[None])[0]
-    ids = clustering.instance_ids(embedding, conventions.bandwidth,
-                                  (conventions.delta_v, conventions.delta_d))
-    colours = cv2.resize(visualization.embedding_as_colours(embedding), photo.shape[1::-1])
-    return beside([photo, colours, visualization.draw_instances(photo, ids)])
+    photo = inference.Photo(0, path, path, image=files.read_image(path))
+    photo = inference.find_lanes(inference.embed_photo(photo, embed, conventions, 'trained_model'), conventions)
+    colours = visualization.embedding_as_colours(photo.embedding)
+    if photo.foreground is not None:   # elsewhere it means nothing
+        colours = np.uint8(colours * np.sqrt(photo.foreground)[..., None])
+    return beside([photo.image, cv2.resize(colours, photo.image.shape[1::-1]),
+                   visualization.draw_instances(photo.image, photo.ids)])
 
 
 def embedding(paths):
