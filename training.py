@@ -281,46 +281,10 @@ def train(flags, data, resuming, stop, replica, architecture=None):
     import loss
     import utils
 
-    source, normalisation = find_source(flags, resuming) if replica.is_chief else None, 'signed'
-    if source:
-        recorded = utils.read_conventions(source)
-        # Weights that are taken over need photos normalised as in their own training.
-        normalisation = recorded.normalisation
-        if utils.has_record(source):
-            values = {flag: getattr(recorded, name) for flag, name in TAKEN_OVER.items()
-                      if recorded.version > 1 or name not in utils.SINCE_VERSION_2}
-            if resuming:
-                values['kind'] = recorded.kind
-            changed = take_over(flags, values, recorded.head == 'Semantic')
-            if changed:
-                print(f'as in {source}: {changed}', flush=True)
-    utils.check_memory(flags.batch_size, flags.image_size, flags.feature_dim)
-    settings = utils.settings(flags, data, replica.shard[1])
-    if resuming:
-        utils.check_settings(os.path.join(flags.outdir, RESUME), settings)
-    of_chief = replica.join({'settings': settings, 'normalisation': normalisation})
-    if of_chief is None:
+    settled = settle(flags, data, resuming, replica)
+    if settled is None:
         return stop.status()
-    if not replica.is_chief:
-        take_over(flags, {flag: of_chief['settings'][flag] for flag in TAKEN_OVER}, flags.semantic)
-        settings = utils.settings(flags, data, replica.shard[1])
-        different = utils.differences(of_chief['settings'], settings, utils.FREE_FLAGS - {'epochs'})
-        if different:
-            raise InputError(f'{replica.name}: its flags are not those of the chief ({different}); give all members '
-                             f'the same')
-    conventions = utils.Conventions(
-        image_size=flags.image_size, head='Semantic' if flags.semantic else 'Instance',
-        normalisation=of_chief['normalisation'], feature_dim=2 if flags.semantic else flags.feature_dim,
-        head_activation='none', batch_statistics=False, dropout_at_inference=False, delta_v=flags.dvar,
-        delta_d=flags.ddist, bandwidth=flags.bandwidth, kind=flags.kind, var=flags.var, dist=flags.dist, reg=flags.reg,
-        background_weight=flags.background_weight, foreground_weight=flags.foreground_weight,
-        foreground_threshold=flags.foreground_threshold, coordinates=flags.coordinates)
-    conventions.check('the flags')
-    if not (flags.semantic or flags.background_weight or flags.foreground_weight or flags.kind == 'any'):
-        raise InputError('--background-weight: at 0 nothing tells the background; give a --foreground-weight')
-    if replica.is_chief:
-        values = ' '.join(flag_text(name, getattr(flags, name)) for name in RECIPES[flags.recipe] or RECIPES['fast'])
-        print(f'recipe {flags.recipe}: {values}', flush=True)
+    source, settings, conventions = settled
 
     def loss_terms(output, labels):
         """-> {name: float32 scalar}: the loss, and its weighted terms"""
@@ -479,6 +443,60 @@ def train(flags, data, resuming, stop, replica, architecture=None):
                          f'{advice_on_rate(flags)}')
     print(f'all {flags.epochs} epochs are done; the model of the best is in {flags.outdir}')
     return 0
+
+
+def settle(flags, data, resuming, replica):
+    """Completes the flags: by what the model to start from was trained with, and those of a worker by the chief's.
+
+    -> (folder of the checkpoint to start from or None, utils.settings, utils.Conventions of the model to be), or None
+    if a signal came while a worker waited for the chief. The arguments: see `train`. Raises InputError if the flags
+    contradict each other, those of the training to resume, or the chief's.
+    """
+    import utils
+    source, normalisation = find_source(flags, resuming) if replica.is_chief else None, 'signed'
+    before = utils.read_settings(source) if resuming else None
+    if source:
+        recorded = utils.read_conventions(source)
+        normalisation = recorded.normalisation   # weights that are taken over need photos as in their own training
+        if utils.has_record(source):
+            values = {flag: getattr(recorded, name) for flag, name in TAKEN_OVER.items()
+                      if recorded.version > 1 or name not in utils.SINCE_VERSION_2}
+            if resuming:
+                values['kind'] = recorded.kind
+            changed = take_over(flags, values, recorded.head == 'Semantic')
+            if changed:
+                print(f'as in {source}: {changed}', flush=True)
+    utils.check_memory(flags.batch_size, flags.image_size, flags.feature_dim)
+    settings = utils.settings(flags, data, replica.shard[1])
+    if resuming:
+        different = utils.differences(before, settings)
+        if different:
+            raise InputError(f'{flags.outdir}: holds a training with other flags ({different}); give the same flags, '
+                             f'another --outdir, or --fresh to start over')
+    of_chief = replica.join({'settings': settings, 'normalisation': normalisation})
+    if of_chief is None:
+        return None
+    if not replica.is_chief:
+        take_over(flags, {flag: of_chief['settings'][flag] for flag in TAKEN_OVER}, flags.semantic)
+        settings = utils.settings(flags, data, replica.shard[1])
+        different = utils.differences(of_chief['settings'], settings, utils.FREE_FLAGS - {'epochs'})
+        if different:
+            raise InputError(f'{replica.name}: its flags are not those of the chief ({different}); give all members '
+                             f'the same')
+    conventions = utils.Conventions(
+        image_size=flags.image_size, head='Semantic' if flags.semantic else 'Instance',
+        normalisation=of_chief['normalisation'], feature_dim=2 if flags.semantic else flags.feature_dim,
+        head_activation='none', batch_statistics=False, dropout_at_inference=False, delta_v=flags.dvar,
+        delta_d=flags.ddist, bandwidth=flags.bandwidth, kind=flags.kind, var=flags.var, dist=flags.dist, reg=flags.reg,
+        background_weight=flags.background_weight, foreground_weight=flags.foreground_weight,
+        foreground_threshold=flags.foreground_threshold, coordinates=flags.coordinates)
+    conventions.check('the flags')
+    if not (flags.semantic or flags.background_weight or flags.foreground_weight or flags.kind == 'any'):
+        raise InputError('--background-weight: at 0 nothing tells the background; give a --foreground-weight')
+    if replica.is_chief:
+        values = ' '.join(flag_text(name, getattr(flags, name)) for name in RECIPES[flags.recipe] or RECIPES['fast'])
+        print(f'recipe {flags.recipe}: {values}', flush=True)
+    return source, settings, conventions
 
 
 def find_source(flags, resuming):

@@ -629,25 +629,20 @@ def settings(flags, data, replicas=1):
     return json.loads(json.dumps(kept))
 
 
-def check_settings(resume, given):
-    """Raises InputError if the training in `resume` had other flags or photos. given: see `settings`."""
+def read_settings(resume):
+    """-> the `settings` of the training in a folder of states. Raises InputError if its records cannot be read."""
     path = os.path.join(resume, FLAGS_FILE)
     try:
         before = json.loads(files.read_file(path, MAX_JSON_BYTES).decode('utf-8'))
         if not isinstance(before, dict):
             raise ValueError
-        # Of a training that was begun before these flags were there.
-        before = {'kind': 'road', 'foreground_weight': 0.0, 'foreground_threshold': 0.5, 'coordinates': False,
-                  **before}
     except (InputError, ValueError, RecursionError):
         raise InputError(f'{path}: cannot be read, so that the training cannot go on; start over with --fresh')
-    different = differences(before, given)
-    if different:
-        raise InputError(f'{os.path.dirname(resume)}: holds a training with other flags ({different}); give the same '
-                         f'flags, another --outdir, or --fresh to start over')
-    path = os.path.join(resume, CONVENTIONS_FILE)
-    if not os.path.exists(path):
-        raise InputError(f'{path}: is missing, so that the training cannot go on; start over with --fresh')
+    if not has_record(resume):
+        raise InputError(f'{os.path.join(resume, CONVENTIONS_FILE)}: is missing, so that the training cannot go on; '
+                         f'start over with --fresh')
+    # Of a training that was begun before these flags were there.
+    return {'kind': 'road', 'foreground_weight': 0.0, 'foreground_threshold': 0.5, 'coordinates': False, **before}
 
 
 def differences(before, now, free=FREE_FLAGS):
