@@ -64,7 +64,7 @@ EMBEDDING_FLAGS = ('var', 'dist', 'reg', 'background_weight', 'foreground_weight
 RECIPES = {
     '2018': {},
     'fast': {'batch_size': 4, 'image_size': (512, 256), 'schedule': 'cosine', 'learning_rate': 3e-3, 'reg': 0.001,
-             'background_weight': 0.0, 'foreground_weight': 5.0, 'foreground_threshold': 0.3, 'bandwidth': 0.75},
+             'background_weight': 6.0, 'bandwidth': 0.75},
     'any': {'kind': 'any', 'batch_size': 4, 'image_size': (256, 256), 'feature_dim': 4, 'coordinates': True,
             'schedule': 'cosine', 'learning_rate': 3e-3, 'reg': 0.001, 'background_weight': 0.0,
             'foreground_weight': 2.0, 'bandwidth': 1.5},
