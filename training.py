@@ -494,8 +494,9 @@ def settle(flags, data, resuming, replica):
     if not (flags.semantic or flags.background_weight or flags.foreground_weight or flags.kind == 'any'):
         raise InputError('--background-weight: at 0 nothing tells the background; give a --foreground-weight')
     if replica.is_chief:
-        values = ' '.join(flag_text(name, getattr(flags, name)) for name in RECIPES[flags.recipe] or RECIPES['fast'])
-        print(f'recipe {flags.recipe}: {values}', flush=True)
+        names = dict.fromkeys(('kind', 'batch_size', 'schedule', 'learning_rate', 'image_size',
+                               *(() if flags.semantic else TAKEN_OVER)))
+        print(f'recipe {flags.recipe}: {" ".join(flag_text(name, getattr(flags, name)) for name in names)}', flush=True)
     return source, settings, conventions
 
 
