@@ -197,8 +197,7 @@ def conv_norm(x, depth, kernel, mode, scope, norm_scope, stride=1, rate=1):
     with tf.variable_scope(scope):
         weights = weights_variable('weights', [*kernel, x.shape[-1], depth])
         biases = bias_variable(depth)
-    return batch_norm(lambda w: tf.nn.conv2d(x, w, strides=stride, padding='SAME', dilations=rate),
-                      weights, biases, mode, norm_scope)
+    return batch_norm(lambda w: dilated_conv(x, w, stride, rate, mode), weights, biases, mode, norm_scope)
 
 
 def conv_transpose_norm(x, depth, kernel, mode, name, norm_scope):
@@ -357,6 +356,29 @@ def conv_transpose_2x2(x, filters, biases):
     filters = tf.reshape(tf.transpose(filters, [3, 0, 1, 2]), [1, 1, channels, 4 * depth])
     quads = tf.nn.conv2d(x, filters, strides=1, padding='SAME')
     return tf.nn.depth_to_space(tf.nn.bias_add(quads, tf.tile(biases, [4])), 2)
+
+
+def dilated_conv(x, weights, stride, rate, mode):
+    """SAME convolution of x, float32 [b, h, w, c]; stride or rate is 1. -> float32 [b, h / stride, w / stride, depth].
+
+    Where TensorFlow has no gradient of a dilated one, a training takes `rate` x `rate` convolutions of every rate-th
+    pixel instead.
+    """
+    if rate > 1 and mode.decay is not None and not has_dilated_gradient():
+        return tf.nn.convolution(x, weights, padding='SAME', dilations=rate)
+    return tf.nn.conv2d(x, weights, strides=stride, padding='SAME', dilations=rate)
+
+
+@functools.lru_cache(None)
+def has_dilated_gradient():
+    """Whether this machine can train dilated convolutions: with oneDNN, which not every TensorFlow has, or a GPU."""
+    with tf.Graph().as_default(), tf.Session() as sess:
+        x, weights = tf.ones([1, 8, 8, 1]), tf.ones([3, 3, 1, 1])
+        try:
+            sess.run(tf.gradients(tf.nn.conv2d(x, weights, strides=1, padding='SAME', dilations=2), [x, weights]))
+        except tf.errors.OpError:
+            return False
+    return True
 
 
 def concat_prelu(x, other, scope):

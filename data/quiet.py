@@ -20,6 +20,9 @@ def import_tensorflow():
     if 'tensorflow' in sys.modules:
         return
     _keep_freed_memory()
+    # By default TensorFlow leaves it off on processors without AVX-512, where its own convolutions are slower and have
+    # no gradient when dilated.
+    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
     logging.getLogger('tensorflow').setLevel(logging.ERROR)  # deprecations, for one
     # TensorFlow imports Keras, which imports scikit-learn and matplotlib: 2.5 s and 120 MB that nothing here needs.
     # TensorFlow does without a Keras that cannot be found; once unhidden, tf.keras loads it on first use.

@@ -5,12 +5,15 @@ import threading
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from sklearn.model_selection import train_test_split
 
-import datagenerator as dg
-from data import augmentation, files
+from data import augmentation, files, quiet
 from data.command_line import InputError
+
+quiet.import_tensorflow()
+import tensorflow.compat.v1 as tf
+
+import datagenerator as dg
 
 SHAPE = (32, 16)
 

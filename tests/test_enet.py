@@ -2,7 +2,10 @@
 
 import collections
 import hashlib
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -300,6 +303,41 @@ def test_decay_is_the_share_of_the_old_average_that_stays(graph):
         sess.run(tf.get_collection(tf.GraphKeys.UPDATE_OPS))
         mean = sess.run(x).reshape(-1, 3).mean(0) @ sess.run(variables['conv/weights'])[0, 0]
         np.testing.assert_allclose(sess.run(variables['norm/moving_mean']), 90 + 0.1 * mean, rtol=1e-5)
+
+
+def test_dilated_convolutions_are_the_same_where_tensorflow_has_no_gradient_for_them(graph, monkeypatch):
+    x = tf.constant(np.random.default_rng(0).normal(size=[2, 20, 12, 8]).astype(np.float32))
+    weights = tf.constant(np.random.default_rng(1).normal(size=[3, 3, 8, 4]).astype(np.float32))
+    expected = tf.nn.conv2d(x, weights, strides=1, padding='SAME', dilations=4)
+    monkeypatch.setattr(enet, 'has_dilated_gradient', lambda: False)
+    ours = enet.dilated_conv(x, weights, 1, 4, WITHOUT_NOISE)
+    both = [[y, *tf.gradients(tf.sin(y), [x, weights])] for y in (ours, expected)]
+    monkeypatch.undo()
+    if not enet.has_dilated_gradient():
+        pytest.skip('this TensorFlow cannot compute the gradient to compare with')
+    for actual, expected in zip(*evaluate(both)):
+        assert_close(actual, expected)
+
+
+WITHOUT_ONEDNN = """
+from data import quiet
+quiet.import_tensorflow()
+import tensorflow.compat.v1 as tf
+import enet, reference
+tf.disable_v2_behavior()
+dilated = reference.small_enet()._replace(stage2_kinds=(2, 16))
+logits = enet.ENet(tf.ones([1, 32, 32, 3]), 2, None, architecture=dilated)[0]
+gradients = tf.gradients(tf.square(logits), tf.trainable_variables())
+with tf.Session() as sess:
+    sess.run(tf.global_variables_initializer())
+    sess.run([g for g in gradients if g is not None])
+"""
+
+
+def test_training_goes_without_onednn():
+    environment = {**os.environ, 'TF_ENABLE_ONEDNN_OPTS': '0', 'PYTHONPATH': os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, '-c', WITHOUT_ONEDNN], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, '')
 
 
 def test_prelu_and_its_gradient_equal_finite_differences(graph):
