@@ -27,12 +27,13 @@ def find_samples(srcdir):
     Raises InputError if a folder is missing, empty or half-written, or a picture has no partner.
     """
     if os.path.lexists(os.path.join(srcdir, files.HALF_WRITTEN)):
-        raise InputError(f'{srcdir}: is half-written; run tusimple_dataset_processing.py again')
+        raise InputError(f'{srcdir}: is half-written; run the script that makes it again')
     by_name = []
     for folder in ('images', 'labels'):
         folder = os.path.join(srcdir, folder)
         paths = collections.defaultdict(list)
-        advice = '; make images and labels with python data/tusimple_dataset_processing.py DIR'
+        advice = ('; python data/tusimple_dataset_processing.py DIR makes images and labels of TuSimple, '
+                  'data/README.md has other data')
         for path in files.list_images(folder, advice):
             if folder.endswith('labels') and path.lower().endswith(('.jpg', '.jpeg')):
                 raise InputError(f'{path}: a JPEG does not keep the grey values of a label; make it a PNG')

@@ -559,6 +559,66 @@ def run_pipeline(photos, stages, num_workers):
         yield from photos
 
 
+def make_stages(flags, masks, clip, embed, conventions, to_video):
+    """What each photo goes through, from its file to its pictures. -> stages of `run_pipeline`
+
+    masks: of list_masks, or None. clip: the video, or None. embed, conventions: of load_network. to_video: see
+    write_pictures.
+    """
+    is_road = conventions.kind == 'road'
+
+    def find(photo):
+        if not is_road:
+            return find_instances(photo, conventions, flags.bandwidth)
+        return find_lanes(photo, conventions, flags.bandwidth, flags.max_lanes, flags.min_confidence)
+
+    def write(photo):
+        return write_pictures(photo, flags, to_video, is_road)
+
+    stages = [(lambda photo: read_photo(photo, masks), NUM_READERS),
+              (lambda photo: embed_photo(photo, embed, conventions, flags.modeldir), NUM_CALLERS)]
+    if clip and is_road:
+        from data import lane_tracking   # SciPy takes most of a second to import
+        tracker = lane_tracking.LaneTracker(default_rows(clip.size[1]), clip.fps, not flags.no_smoothing)
+        return stages + [(find, flags.workers), (lambda photo: track_lanes(photo, tracker), 1), (write, flags.workers)]
+    return stages + [(lambda photo: write(find(photo)), flags.workers)]
+
+
+def collect(results, count, flags, clip, output, problems):
+    """Takes the photos as they come out of the pipeline, and frames into the video. -> list of those that are done
+
+    results: of run_pipeline. count: how many there will be, or None. clip: the video that is read, output: the
+    video.Writer, or None. problems: gets a line for each photo that cannot be read.
+    When it is interrupted, what is done goes into the JSON and the video.
+    """
+    done = []
+    try:
+        with tqdm.tqdm(total=count, unit='photo', disable=None, leave=False) as bar:
+            for photo in results:
+                if photo.error is None:
+                    if output:
+                        output.write(photo.frame)
+                    photo.frame = None
+                    if not flags.json:
+                        # A long video has a million of them.
+                        photo.lanes = photo.confidences = photo.lane_ids = photo.h_samples = None
+                    done.append(photo)
+                else:
+                    with bar.external_write_mode():
+                        command_line.warn(photo.error)
+                    problems.append(photo.error)
+                bar.update()
+    except BaseException:   # Ctrl-C as well
+        if flags.json and done and (os.path.isfile(flags.json) or not os.path.exists(flags.json)):
+            write_part(flags.json, to_records(done, bool(clip)))
+        if output and output.close():
+            command_line.warn(f'{output.path}: holds the {len(done)} frames that were done')
+        raise
+    if output:
+        output.close()
+    return done
+
+
 def main(argv=None, architecture=None):
     """The script. architecture: of the network, an enet.Architecture, by default the paper's. -> exit status"""
     flags = parse_flags(argv)
@@ -584,57 +644,16 @@ def main(argv=None, architecture=None):
 
     quiet.import_tensorflow()
     embed, conventions = load_network(flags.modeldir, architecture, functools.partial(check_model, flags))
-    is_road = conventions.kind == 'road'
     width, height = conventions.image_size
     embed(np.zeros([1, height, width, 3], np.uint8))   # the first call plans the graph; the next are timed
 
     start = time.perf_counter()
-    done = []
     output = None
     if video_path:
         output = video.Writer(video_path, clip.size, clip.fps, [flags.codec] if flags.codec else video.CODECS)
-
-    def find(photo):
-        if not is_road:
-            return find_instances(photo, conventions, flags.bandwidth)
-        return find_lanes(photo, conventions, flags.bandwidth, flags.max_lanes, flags.min_confidence)
-
-    def write(photo):
-        return write_pictures(photo, flags, bool(output), is_road)
-
-    stages = [(lambda photo: read_photo(photo, masks), NUM_READERS),
-              (lambda photo: embed_photo(photo, embed, conventions, flags.modeldir), NUM_CALLERS)]
-    if clip and is_road:
-        from data import lane_tracking   # SciPy takes most of a second to import
-        tracker = lane_tracking.LaneTracker(default_rows(clip.size[1]), clip.fps, not flags.no_smoothing)
-        stages += [(find, flags.workers), (lambda photo: track_lanes(photo, tracker), 1), (write, flags.workers)]
-    else:
-        stages += [(lambda photo: write(find(photo)), flags.workers)]
+    stages = make_stages(flags, masks, clip, embed, conventions, bool(output))
     results = run_pipeline(photos, stages, flags.workers)
-    try:
-        with tqdm.tqdm(total=clip.count if clip else len(photos), unit='photo', disable=None, leave=False) as bar:
-            for photo in results:
-                if photo.error is None:
-                    if output:
-                        output.write(photo.frame)
-                    photo.frame = None
-                    if not flags.json:
-                        # A long video has a million of them.
-                        photo.lanes = photo.confidences = photo.lane_ids = photo.h_samples = None
-                    done.append(photo)
-                else:
-                    with bar.external_write_mode():
-                        command_line.warn(photo.error)
-                    problems.append(photo.error)
-                bar.update()
-    except BaseException:   # Ctrl-C as well
-        if flags.json and done and (os.path.isfile(flags.json) or not os.path.exists(flags.json)):
-            write_part(flags.json, to_records(done, bool(clip)))
-        if output and output.close():
-            command_line.warn(f'{video_path}: holds the {len(done)} frames that were done')
-        raise
-    if output:
-        output.close()
+    done = collect(results, clip.count if clip else len(photos), flags, clip, output, problems)
     seconds = time.perf_counter() - start
 
     if clip and clip.count and len(done) < clip.count and not problems:
@@ -650,7 +669,7 @@ def main(argv=None, architecture=None):
     if done:
         if flags.json:
             tusimple.write_records(flags.json, to_records(done, bool(clip)), follow_links=True)
-        print_results(done, seconds, flags, output, is_road)
+        print_results(done, seconds, flags, output, conventions.kind == 'road')
         if flags.writes_pictures:
             warn_of_other_results(done, flags.outdir)
     return 1 if problems else 0

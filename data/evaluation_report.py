@@ -24,9 +24,14 @@ def check_outputs(per_image, worst, inputs, pictures):
         files.make_output_folder(worst)
 
 
-def check_output_file(flag, path, inputs):
-    """Makes the folder of a file that a flag names. Raises InputError as check_outputs does."""
+def check_output_file(flag, path, inputs, others=()):
+    """Makes the folder of a file that a flag names. Raises InputError as check_outputs does.
+
+    others: paths of other files that are written, or None
+    """
     files.check_output_file(flag, path)
+    if os.path.realpath(path) in [os.path.realpath(other) for other in others if other]:
+        raise InputError(f'{flag} {path}: another flag has the same file; give another name')
     if os.path.exists(path) and any(os.path.exists(other) and os.path.samefile(path, other) for other in inputs):
         raise InputError(f'{flag} {path}: is an input itself; give another name')
 

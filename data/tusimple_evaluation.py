@@ -346,7 +346,7 @@ def main():
     inputs = [args.predictions, args.labels, *photos]
     evaluation_report.check_outputs(args.per_image, args.worst, inputs, photos)
     if args.precision_recall:
-        evaluation_report.check_output_file('--precision-recall', args.precision_recall, inputs)
+        evaluation_report.check_output_file('--precision-recall', args.precision_recall, inputs, [args.per_image])
 
     measure = score_culane if args.measure == 'culane' else score_tusimple
     rows, draw_photo = measure(args, predictions, labels)

@@ -54,7 +54,7 @@ def test_find_samples_pairs_by_name(samples):
     (lambda root: os.rename(root / 'labels', root / 'truth'), 'labels: no such folder; .* data/tusimple'),
     (lambda root: [os.remove(path) for path in (root / 'images').iterdir()], 'images: holds no pictures'),
     (lambda root: os.rename(root / 'labels/0003.png', root / 'labels/0003.jpg'), '0003.jpg: a JPEG does not keep'),
-    (lambda root: save(root / files.HALF_WRITTEN, b''), 'is half-written; run tusimple_dataset_processing.py again')],
+    (lambda root: save(root / files.HALF_WRITTEN, b''), 'is half-written; run the script that makes it again')],
     ids=['no label', 'no image', 'other name', 'twice', 'no folder', 'empty', 'JPEG', 'half-written'])
 def test_find_samples_names_what_does_not_fit(tmp_path, samples, spoil, reason):
     spoil(tmp_path)

@@ -164,3 +164,11 @@ def test_the_curve_does_not_replace_an_input(files, run_script):
     outcome = run_script(evaluation, *files, '--precision-recall', files[0])
     assert outcome.status and '--precision-recall' in outcome.err and 'is an input itself' in outcome.err
     assert files[0].read_bytes() == before
+
+
+def test_the_curve_and_the_score_of_each_photo_are_two_files(files, run_script, tmp_path):
+    (tmp_path / 'link').symlink_to(tmp_path)
+    outcome = run_script(evaluation, *files, '--per-image', tmp_path / 'a.csv',
+                         '--precision-recall', tmp_path / 'link/a.csv')
+    assert outcome.status and outcome.err.count('\n') == 1 and 'another flag has the same file' in outcome.err
+    assert not (tmp_path / 'a.csv').exists()
