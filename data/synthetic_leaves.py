@@ -127,6 +127,9 @@ def parse_args():
     plants.add_argument('--num', type=command_line.number_of_pictures, default=500, help='How many pictures to make.')
     plants.add_argument('--seed', type=command_line.non_negative_int, default=0,
                         help='Seed of everything random; another seed gives other plants.')
+    work = parser.add_argument_group('work')
+    work.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
+                      help='Number of threads that paint, at most 4 per core; the files do not depend on it.')
     return parser.parse_args()
 
 
@@ -139,8 +142,8 @@ def main():
         return f'{i:04d}.png', files.encode(photo), files.encode(label)
 
     cv2.setNumThreads(1)  # the threads below are the parallelism
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        samples = prefetch.in_order(pool, sample, range(args.num), 2 * os.cpu_count())
+    with concurrent.futures.ThreadPoolExecutor(args.workers) as pool:
+        samples = prefetch.in_order(pool, sample, range(args.num), 2 * args.workers)
         prepared_set.write_samples(args.folder, tqdm.tqdm(samples, total=args.num, unit='plant', disable=None))
     print(f'Wrote {args.num} photos and their labels to {args.folder}')
 

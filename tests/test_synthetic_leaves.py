@@ -13,8 +13,8 @@ def files_of(folder):
 
 
 def test_same_seed_same_bytes_and_more_plants_continue_the_row(tmp_path, run_script):
-    for name, seed, num in (('a', 5, 3), ('b', 5, 3), ('b', 5, 4), ('c', 6, 3)):
-        outcome = run_script(synthetic_leaves, tmp_path / name, '--num', num, '--seed', seed)
+    for name, seed, num, workers in (('a', 5, 3, 1), ('b', 5, 3, 3), ('b', 5, 4, 2), ('c', 6, 3, 2)):
+        outcome = run_script(synthetic_leaves, tmp_path / name, '--num', num, '--seed', seed, '--workers', workers)
         assert outcome.status in (None, 0) and outcome.err == '' and f'Wrote {num} photos' in outcome.out
     a, b, c = (files_of(tmp_path / name) for name in 'abc')
     assert sorted(a) == [f'{folder}/000{i}.png' for folder in ('images', 'labels') for i in range(3)]
