@@ -8,6 +8,7 @@ The plain ways are those of tests/reference.py: ENet layer by layer with `max_po
 scikit-learn's MeanShift, one photo after the other. Both ways run in turn (A B A B ...). A row has the median of each,
 their ratio (above 1: ours is better) and, for the network, a floor: its convolutions alone. Results: tests/README.md.
 """
+import concurrent.futures
 import glob
 import importlib.util
 import os
@@ -26,10 +27,11 @@ sys.path[:0] = [ROOT, os.path.join(ROOT, 'tests')]
 
 import benchmark_clustering
 import datagenerator
+import inference
 import reference
 import visualization
 from benchmark_clustering import in_turn
-from data import command_line, files, quiet
+from data import command_line, files, quiet, video
 
 SIDE, BATCH = 512, 4      # of the photos and batches in the rows that name no others
 LANES, THICKNESS = 5, 4   # of the labels
@@ -325,8 +327,8 @@ def render(folder, count):
     return datagenerator.find_samples(prepared)
 
 
-def plain_frames(photos, bandwidth):
-    """-> a function that takes these photos one by one from file to picture, by the plain graph and scikit-learn"""
+def plain_colouring(bandwidth):
+    """-> function of a photo, uint8 [h, w, 3] RGB, to its picture, by the plain graph and scikit-learn"""
     import tensorflow.compat.v1 as tf
     import utils
     model = os.path.join(ROOT, 'trained_model')
@@ -340,14 +342,21 @@ def plain_frames(photos, bandwidth):
         sess = tf.Session()
         utils.restore(sess, utils.find_checkpoint(model), tf.global_variables())
 
+    def colour(photo):
+        points = sess.run(embedding, {image: cv2.resize(photo, (width, height))[None]})[0]
+        ids = reference.plain_cluster(points.reshape(-1, conventions.feature_dim), bandwidth)[1]
+        return visualization.draw_instances(photo, ids.reshape(height, width))
+    return colour
+
+
+def plain_frames(photos, bandwidth):
+    """-> a function that takes these photos one by one from file to picture"""
+    colour = plain_colouring(bandwidth)
+
     def run():
         with tempfile.TemporaryDirectory() as folder:
             for i, path in enumerate(photos):
-                photo = cv2.imread(path)
-                resized = cv2.resize(photo, (width, height))[None, ..., ::-1]
-                points = sess.run(embedding, {image: resized})[0].reshape(-1, conventions.feature_dim)
-                ids = reference.plain_cluster(points, bandwidth)[1].reshape(height, width)
-                picture = visualization.draw_instances(photo[..., ::-1], ids)
+                picture = colour(cv2.imread(path)[..., ::-1])
                 cv2.imwrite(os.path.join(folder, f'{i}.png'), picture[..., ::-1])
     return run
 
@@ -390,6 +399,71 @@ def memory_of_inference(folder, pictures):
         shutil.rmtree(photos)
 
 
+# ---- Videos ----------------------------------------------------------------------------------------------------------
+
+def make_clip(path, frames, count):
+    """Writes a video that goes through the frames forwards and backwards until it has `count`."""
+    there_and_back = frames + frames[-2:0:-1]
+    writer = video.Writer(path, frames[0].shape[1::-1], 20, ['mp4v'])
+    for i in range(count):
+        writer.write(there_and_back[i % len(there_and_back)])
+    writer.close()
+
+
+def plain_clip(path, count, bandwidth):
+    """-> a function that takes the first frames of a video one by one from video to video"""
+    colour = plain_colouring(bandwidth)
+
+    def run():
+        with tempfile.TemporaryDirectory() as folder:
+            capture = cv2.VideoCapture(path)
+            size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+            writer = cv2.VideoWriter(os.path.join(folder, 'out.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 20, size)
+            for _ in range(count):
+                writer.write(colour(capture.read()[1][..., ::-1])[..., ::-1].copy())
+            writer.release()
+    return run
+
+
+def network_alone(frames):
+    """-> a function that calls the network of inference.py on these frames, from as many threads as that does"""
+    embed, conventions = inference.load_network(os.path.join(ROOT, 'trained_model'))
+    batches = [files.resize_image(frame, conventions.image_size)[None] for frame in frames]
+
+    def run():
+        with concurrent.futures.ThreadPoolExecutor(inference.NUM_CALLERS) as pool:
+            list(pool.map(embed, batches))
+    return run
+
+
+def drive(quick):
+    """A rendered drive of 1280x720 from video to video; the floor is the network alone."""
+    import utils
+    bandwidth = utils.read_conventions(os.path.join(ROOT, 'trained_model')).bandwidth
+    many, few, of_plain = (240, 40, 2) if quick else (840, 40, 8)
+    with tempfile.TemporaryDirectory() as folder:
+        run_script('data/synthetic_dataset.py', os.path.join(folder, 'drive'), '--drive', 2, '--seed', 1)
+        frames = [files.read_image(path) for path in
+                  sorted(glob.glob(os.path.join(folder, 'drive', 'clips', '**', '*.*'), recursive=True))]
+        for count in (many, few, 5000):
+            if count != 5000 or not quick:
+                make_clip(os.path.join(folder, f'{count}.mp4'), frames, count)
+
+        def infer(count):
+            return lambda: run_script('inference.py', '--indir', os.path.join(folder, f'{count}.mp4'),
+                                      '--outdir', os.path.join(folder, 'results'))
+        infer(few)()   # the first start reads its libraries from the disk
+        long, short, plain, alone = in_turn(
+            [infer(many), infer(few), plain_clip(os.path.join(folder, f'{few}.mp4'), of_plain, bandwidth),
+             network_alone(frames)], 1 if quick else 3, warm_up=0)
+        row('frames per second of a video through inference.py', (many - few) / (long - short), of_plain / plain,
+            len(frames) / alone, unit='/s')
+        for count in () if quick else (few, 5000):
+            row(f'  peak memory, {count:,} frames', unit='MB', ours=peak_memory(
+                'inference.py', '--indir', os.path.join(folder, f'{count}.mp4'),
+                '--outdir', os.path.join(folder, 'results')))
+
+
 # ---- Data sets -------------------------------------------------------------------------------------------------------
 
 def data(quick):
@@ -430,7 +504,7 @@ def clusters(quick):
         row(name, seconds, plain, floor)
 
 
-SECTIONS = {section.__name__: section for section in (network, clusters, frame, training, data, growth)}
+SECTIONS = {section.__name__: section for section in (network, clusters, frame, drive, training, data, growth)}
 
 
 def main(argv=None):
