@@ -6,7 +6,8 @@ import pytest
 
 from conftest import ROOT
 
-PAGES = ['README.md', 'data/README.md', 'tests/README.md', 'trained_model/README.md', '.github/CONTRIBUTING.md']
+PAGES = ['README.md', 'data/README.md', 'tests/README.md', 'trained_model/README.md', 'trained_model/leaves/README.md',
+         '.github/CONTRIBUTING.md']
 
 
 def read(path):
