@@ -591,7 +591,7 @@ def split_output(output, feature_dim):
     """
     if output.shape[-1] == feature_dim:
         return output, None
-    return output[..., :feature_dim], 1 / (1 + np.exp(-output[..., feature_dim]))
+    return output[..., :feature_dim], 0.5 + 0.5 * np.tanh(0.5 * output[..., feature_dim])   # does not overflow
 
 
 def pixel_confidence(embedding, ids, delta_v, probability=None):
@@ -665,7 +665,7 @@ def get_instance_masks(prediction, bandwidth, margins=None, foreground=None):
     """The instances of every embedding of a batch in colours, the background black.
 
     prediction: float [b, h, w, feature_dim]
-    bandwidth, margins: see instance_ids; foreground: bool [b, h, w] or None, see there
+    bandwidth, margins: see instance_ids; foreground: None, or for each of the batch what is described there
     -> list of b uint8 [h, w, 3], RGB
     """
     import visualization  # not above: that one needs OpenCV

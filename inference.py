@@ -62,7 +62,8 @@ class Photo:
     given: np.ndarray = None       # uint8 [h, w], 1 in the foreground that --foreground names
     embedding: np.ndarray = None   # float32 [h', w', feature_dim], at the size of the network
     foreground: np.ndarray = None  # float32 [h', w'], probability of being foreground, of a model that tells it
-    ids: np.ndarray = None         # int [h', w']: 0 is background, lanes 1, 2, ... from left to right or by track
+    # int [h', w']: 0 is background; lanes 1, 2, ... from left to right or by track, other instances by size
+    ids: np.ndarray = None
     num_found: int = None          # lanes, or other instances
     lanes: list = None             # [num_lanes][len(h_samples)] x in px
     confidences: list = None       # [num_lanes] 0 to 1
@@ -101,7 +102,7 @@ def parse_flags(argv):
     group.add_argument('--max-lanes', type=command_line.positive_int, default=5, metavar='N',
                        help='Number of lanes that are kept per photo: the longest, weighted by their confidence.')
     group.add_argument('--foreground', metavar='DIR',
-                       help='Folder of masks with the names of the photos, PNG, JPEG or BMP of any size, where '
+                       help='Folder of masks with the names of the photos, PNG or BMP of any size, where '
                             'everything above 0 is foreground, such as id masks: all of it is divided into instances, '
                             'and nothing else. A model without a background of its own needs it.')
     group.add_argument('--min-confidence', type=command_line.share, default=0.,
@@ -121,8 +122,9 @@ def parse_flags(argv):
     group.add_argument('--no-pictures', action='store_true', help='Write neither cluster_NNNN.png nor a video.')
     group.add_argument('--masks', action='store_true',
                        help='Write mask_NNNN.png, the instance ids at the size of the photo: 0 is background, '
-                            'lanes count 1, 2, ... from left to right, other instances from the largest to the '
-                            'smallest; 8 bits per pixel, 16 for more than 255 instances.')
+                            'lanes count 1, 2, ... from left to right (in a video they have their lasting ids), other '
+                            'instances from the largest to the smallest; 8 bits per pixel, 16 for more than 255 '
+                            'instances.')
     group.add_argument('--scatter', action='store_true',
                        help='Write the embedding: scatter_NNNN.png, its pixels as points coloured by '
                             'instance, and embedding_NNNN.png, its first three dimensions as colours.')
@@ -136,7 +138,8 @@ def parse_flags(argv):
                        help='Write the network as a SavedModel into a new folder, for TensorFlow Serving, '
                             'tf.saved_model.load and converters, and do nothing else: no photo is read. Its '
                             'signature serving_default maps `image`, float32 [b, h, w, 3], RGB 0..255, any multiples '
-                            'of 8 in size, to `embedding`, float32 [b, h, w, feature_dim]. The folder holds '
+                            'of 8 in size, to `embedding`, float32 [b, h, w, feature_dim], and, of a model with a '
+                            'foreground head, to `foreground`, float32 [b, h, w], its probability. The folder holds '
                             'conventions.json as well.')
     group = parser.add_argument_group('speed')
     group.add_argument('--workers', type=functools.partial(command_line.workers, least=0),
@@ -148,8 +151,8 @@ def parse_flags(argv):
     if flags.workers is None:
         flags.workers = 0 if flags.json else min(os.cpu_count() or 1, 8)
     if flags.export:
-        for name in ('json', 'bandwidth', 'foreground', 'draw_lanes', 'frames', 'no_smoothing', 'codec', 'masks',
-                     'scatter', 'no_pictures'):
+        for name in ('json', 'bandwidth', 'max_lanes', 'min_confidence', 'foreground', 'draw_lanes', 'frames',
+                     'no_smoothing', 'codec', 'masks', 'scatter', 'no_pictures'):
             if getattr(flags, name) != parser.get_default(name):
                 parser.error(f'argument --{name.replace("_", "-")}: is about photos, and --export reads none')
     if flags.no_pictures and not (flags.json or flags.masks or flags.scatter):
@@ -260,6 +263,8 @@ def read_mask(photo, masks):
     found = masks.get(name, [])
     if not found:
         raise InputError(f'{photo.path}: --foreground holds no mask of that name, such as {name}.png')
+    if found[0].lower().endswith(('.jpg', '.jpeg')):
+        raise InputError(f'{found[0]}: a JPEG is not 0 where the mask was; make it a PNG')
     if len(found) > 1:
         raise InputError(f'{photo.path}: --foreground holds two masks of that name, {found[0]} and {found[1]}')
     return files.resize_label((files.read_label(found[0]) > 0).astype(np.uint8), photo.image.shape[1::-1])
@@ -402,16 +407,15 @@ def default_rows(height):
 def track_lanes(photo, tracker):
     """Gives the lanes of the next frame of a video their ids, and smooths them. -> photo
 
-    tracker: lane_tracking.LaneTracker. In photo.ids, lanes have these ids, and instances that are no lanes none.
+    tracker: lane_tracking.LaneTracker. In photo.ids, instances have the id of their lane, and none if they are no lane.
     """
     if photo.error is None:
         start = time.perf_counter()
-        instances = photo.lane_ids
+        over = visualization.lanes_over(photo.lanes, photo.h_samples, photo.ids, photo.image.shape[1::-1])
+        over[photo.lane_ids] = range(len(photo.lanes))
         ids, lines = tracker.update(photo.lanes)
         photo.lane_ids, photo.lanes = ids.tolist(), list(lines)
-        table = np.zeros(photo.ids.max(initial=0) + 1, np.int32)
-        table[instances] = photo.lane_ids
-        photo.ids = table[photo.ids]
+        photo.ids = np.append(ids, 0).astype(np.int32)[over][photo.ids]
         photo.lanes_ms += 1000 * (time.perf_counter() - start)
     return photo
 
@@ -631,6 +635,9 @@ def main(argv=None, architecture=None):
         return 0
 
     photos, problems, clip = find_photos(flags.indir)
+    for name in ('frames', 'codec', 'no_smoothing'):
+        if getattr(flags, name) and not clip:
+            raise InputError(f'--{name.replace("_", "-")}: is about a video, and {flags.indir} is none; leave it out')
     if clip and flags.foreground:
         raise InputError(f'--foreground {flags.foreground}: goes by the names of photos, and {flags.indir} is a video')
     masks = list_masks(flags.foreground, photos) if flags.foreground else None

@@ -34,6 +34,7 @@ from data import command_line
 if __name__ == '__main__':
     command_line.exit_on_interrupt()   # the imports below take half a second
 
+import argparse
 import collections
 import concurrent.futures
 import contextlib
@@ -130,7 +131,7 @@ def parse_flags(argv=None):
                          metavar=('W', 'H'), help='Width and height that photos are resized to, in px; multiples of 8.')
     network.add_argument('--feature-dim', type=command_line.positive_int, default=3,
                          help='Number of dimensions of the embedding.')
-    network.add_argument('--coordinates', action='store_true',
+    network.add_argument('--coordinates', action=argparse.BooleanOptionalAction, default=False,
                          help='Make the place of a pixel part of its embedding, so that instances that look alike, as '
                               'the leaves of a plant do, come apart. Then give --background-weight 0, as a background '
                               'that is everywhere cannot be one instance.')
@@ -194,7 +195,7 @@ def parse_flags(argv=None):
             *flags.image_size, command_line.MAX_SIDE, command_line.MAX_MODEL_PIXELS))
     if flags.feature_dim > command_line.MAX_FEATURE_DIM:
         parser.error(f'argument --feature-dim: {flags.feature_dim} is more than {command_line.MAX_FEATURE_DIM:,}')
-    if flags.var == flags.dist == flags.reg == 0:
+    if flags.var == flags.dist == flags.reg == flags.foreground_weight == 0:
         parser.error('arguments --var, --dist, --reg: all are 0, which leaves nothing to learn')
     if flags.dvar >= flags.ddist:
         parser.error(f'argument --dvar: {flags.dvar} is not below the {flags.ddist} of --ddist, which leaves no room '
@@ -211,7 +212,7 @@ def parse_flags(argv=None):
 def flag_text(name, value):
     """A flag as on the command line. -> str"""
     if isinstance(value, bool):
-        return f'--{name}' if value else f'no --{name}'
+        return f'--{name}' if value else f'--no-{name}'
     values = value if isinstance(value, (tuple, list)) else [value]
     return ' '.join([f'--{name.replace("_", "-")}', *(f'{each:g}' if isinstance(each, float) else str(each)
                                                      for each in values)])
@@ -236,7 +237,10 @@ def lane_records(srcdir, image_paths):
         command_line.warn(problems[0])
     records = {os.path.basename(record.raw_file): record for record in records}
     chosen = [records.get(os.path.basename(image_path)) for image_path in image_paths]
-    return None if None in chosen else chosen
+    if None in chosen:
+        command_line.warn(f'{path}: does not have {image_paths[chosen.index(None)]}; there is no official score')
+        return None
+    return chosen
 
 
 def check_folders(flags):
@@ -458,7 +462,8 @@ def settle(flags, data, resuming, replica):
     if source:
         recorded = utils.read_conventions(source)
         normalisation = recorded.normalisation   # weights that are taken over need photos as in their own training
-        if utils.has_record(source):
+        # The settings for lanes are none for other pictures.
+        if utils.has_record(source) and (resuming or recorded.kind == flags.kind):
             values = {flag: getattr(recorded, name) for flag, name in TAKEN_OVER.items()
                       if recorded.version > 1 or name not in utils.SINCE_VERSION_2}
             if resuming:
@@ -491,6 +496,9 @@ def settle(flags, data, resuming, replica):
         background_weight=flags.background_weight, foreground_weight=flags.foreground_weight,
         foreground_threshold=flags.foreground_threshold, coordinates=flags.coordinates)
     conventions.check('the flags')
+    if flags.coordinates and flags.background_weight:
+        raise InputError('--coordinates: with them the background, which is everywhere, cannot be one instance; give '
+                         '--background-weight 0')
     if not (flags.semantic or flags.background_weight or flags.foreground_weight or flags.kind == 'any'):
         raise InputError('--background-weight: at 0 nothing tells the background; give a --foreground-weight')
     if replica.is_chief:
@@ -734,13 +742,17 @@ def can_be_clustered(output, label, flags):
     own, background = own[:-1], own[-1]
     points = embedding.reshape(-1, flags.feature_dim)
     means = np.stack([np.bincount(own, column, len(counts)) / counts for column in points.T], axis=1)
-    distances = np.stack([np.square(points - mean).sum(1) for mean in means.astype(np.float32)], axis=1)
     is_background, foreground = label == 0, find_foreground(probability, label, flags)
     clustered = ~is_background
+    nearest, least = np.zeros(len(points), int), np.full(len(points), np.inf, np.float32)
+    for number, mean in enumerate(means.astype(np.float32)):
+        distance = np.square(points - mean).sum(1)
+        if number == background and foreground is not None:
+            distance = np.where(foreground, np.inf, -1)
+        nearest, least = np.where(distance < least, number, nearest), np.minimum(distance, least)
     if foreground is not None:   # what else it misses costs no time, and its instances are missed in the score
-        distances[:, background] = np.where(foreground, np.inf, -1)
         clustered &= foreground
-    right = distances.argmin(1) == own
+    right = nearest == own
     return all(not part.any() or right[part].mean() > 0.5 for part in (is_background, clustered))
 
 
@@ -767,10 +779,12 @@ def find_instances(output, flags, label):
 
 def write_pictures(predict, summaries, flags, data, events, epoch, step):
     """TensorBoard's pictures and histograms; in --logdir two validation photos, the first also as a scatter plot."""
-    images, labels = datagenerator.get_validation_batch(flags.srcdir, flags.image_size, 2)
+    image_paths, label_paths = (paths[:2] for paths in data.valid)
+    images, labels = datagenerator.load_batch(image_paths, label_paths, flags.image_size)
     output, _ = predict(images, labels)
-    if not np.isfinite(output).all():
-        raise InputError(f'{data.valid[0][0]}: the output of the network is not finite')
+    for path, embedding in zip(image_paths, output):
+        if not np.isfinite(embedding).all():
+            raise InputError(f'{path}: the output of the network is not finite')
     for summary in predict(images, labels, summaries):
         events.add(summary, step)
     if flags.semantic:

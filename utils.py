@@ -157,7 +157,11 @@ def _conventions_of_2018(checkpoint):
                       for name in shapes if MOVING_AVERAGE.match(name))
     except CHECKPOINT_ERRORS as error:
         raise InputError(f'{checkpoint}: is damaged ({_first_line(error)})')
-    head = 'Semantic' if f'Semantic/{HEAD}/biases' in shapes else 'Instance'
+    heads = [name for name in ('Semantic', 'Instance') if f'{name}/{HEAD}/biases' in shapes] or ['Instance']
+    if len(heads) > 1:
+        raise InputError(f'{checkpoint}: has a foreground head, so it is no model of 2018, and the {CONVENTIONS_FILE} '
+                         f'that was written beside it is missing')
+    head = heads[0]
     depth = (shapes.get(f'{head}/{HEAD}/biases') or [Conventions.feature_dim])[0]
     return Conventions(head=head, feature_dim=depth, batch_statistics=not updated)
 

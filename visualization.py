@@ -129,12 +129,35 @@ def instances_under(lanes, h_samples, ids, size):
 
     lanes, h_samples: as for draw_lanes; ids: integers [h', w']; size: (width, height) of the photo
     """
-    found, scale = [], np.divide(ids.shape[::-1], size)
-    for lane in lanes:
+    return [int(counts[1:].argmax()) + 1 for counts in _points_on_instances(lanes, h_samples, ids, size)]
+
+
+def lanes_over(lanes, h_samples, ids, size):
+    """The lane of each instance, by number: that with most points on it, on at least half of its rows in h_samples.
+
+    Two instances above and below a vehicle may be one lane. The arguments: see instances_under
+    -> int [number of instances + 1], the index of the lane, or -1, as for the background
+    """
+    counts = _points_on_instances(lanes, h_samples, ids, size)
+    if not len(counts):
+        return np.full(counts.shape[1], -1)
+    rows = np.clip((np.asarray(h_samples) + 0.5) * ids.shape[0] / size[1], 0, ids.shape[0] - 1).astype(int)
+    present = np.zeros([len(rows), counts.shape[1]], bool)
+    present[np.arange(len(rows))[:, None], ids[rows]] = True
+    over = np.where(2 * counts.max(axis=0) >= np.maximum(present.sum(axis=0), 1), counts.argmax(axis=0), -1)
+    over[0] = -1
+    return over
+
+
+def _points_on_instances(lanes, h_samples, ids, size):
+    """How many points of each lane lie on each instance. -> int [num_lanes, number of instances + 1], at least 2"""
+    scale, num = np.divide(ids.shape[::-1], size), max(ids.max(initial=0), 1) + 1
+    counts = np.zeros([len(lanes), num], int)
+    for lane, count in zip(lanes, counts):
         points = np.stack([lane, h_samples], axis=1)[np.asarray(lane) >= 0]
         x, y = np.clip((points + 0.5) * scale, 0, np.subtract(ids.shape[::-1], 1)).astype(int).T
-        found.append(int(np.bincount(ids[y, x], minlength=2)[1:].argmax()) + 1)
-    return found
+        count += np.bincount(ids[y, x], minlength=num)
+    return counts
 
 
 def draw_lanes(photo, lanes, h_samples, numbers):

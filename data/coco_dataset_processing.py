@@ -66,10 +66,11 @@ def read_annotations(path, folder, categories=None):
         images[image['id']] = (name, os.path.join(folder, *parts.parts), [image['height'], image['width']], [])
     annotations = entries(path, values, 'annotations', image_id=(int, str))
     if categories:
-        ids = {entry['name']: entry['id'] for entry in entries(path, values, 'categories', id=(int, str), name=str)}
-        if unknown := set(categories) - ids.keys():
-            raise InputError(f'{path}: has no category {min(unknown)!a}, but {", ".join(sorted(ids))}')
-        wanted = [ids[name] for name in categories]
+        found = entries(path, values, 'categories', id=(int, str), name=str)
+        names_found = {entry['name'] for entry in found}
+        if unknown := set(categories) - names_found:
+            raise InputError(f'{path}: has no category {min(unknown)!a}, but {", ".join(sorted(names_found))}')
+        wanted = {entry['id'] for entry in found if entry['name'] in categories}   # two may have one name
         annotations = [annotation for annotation in annotations if annotation.get('category_id') in wanted]
     for annotation in annotations:
         if annotation['image_id'] not in images:

@@ -51,7 +51,11 @@ def find_plants(folder):
     """
     plants, problems = [], []
     inner = [os.path.join(folder, name) for name in files.list_folder(folder)]
+    seen = set()
     for source in [folder] + [path for path in inner if os.path.isdir(path)]:
+        if os.path.realpath(source) in seen:   # a link to another of them
+            continue
+        seen.add(os.path.realpath(source))
         names = set(files.list_folder(source))
         prefix = os.path.basename(os.path.realpath(source))
         for plant in sorted({name.removesuffix(end) for end in (PHOTO, LABEL) for name in names if name.endswith(end)}):

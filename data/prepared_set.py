@@ -7,14 +7,17 @@ import shutil
 import cv2
 import tqdm
 
-from data import command_line, files, prefetch
+from data import command_line, files, prefetch, tusimple
 from data.command_line import InputError
 
 _FOLDERS = ('images', 'labels')
 
 
 def refuse_others(outdir, names):
-    """Raises InputError if outdir holds pictures other than `names`, since training would read them as well."""
+    """Raises InputError if outdir holds what training would read as well: pictures other than `names`, or lanes."""
+    lanes = os.path.join(outdir, tusimple.PREPARED_LABELS)
+    if os.path.lexists(lanes):
+        raise InputError(f'{lanes}: holds the lanes of other photos; move it away or give another folder')
     for folder in _FOLDERS:
         folder = os.path.join(outdir, folder)
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
@@ -29,11 +32,14 @@ def write_samples(outdir, samples):
     A run that is stopped while it moves the files leaves a folder that training refuses; another completes it.
     samples: iterable of (name, photo, label), the latter two as the bytes of a PNG
     -> number of samples
-    Raises InputError if a file is there already and differs.
+    Raises InputError if a file is there already and differs, or if two samples have one name.
     """
-    count, moves, unfinished = 0, [], []
+    count, moves, unfinished, names = 0, [], [], set()
     try:
         for name, *pictures in samples:
+            if name in names:
+                raise InputError(f'{os.path.join(outdir, _FOLDERS[0], name)}: two samples would have this name')
+            names.add(name)
             for folder, data in zip(_FOLDERS, pictures):
                 target = os.path.join(outdir, folder, name)
                 if os.path.lexists(target):

@@ -4,7 +4,7 @@
     python training.py --recipe any --srcdir leaves --outdir leaves_model --logdir leaves_log
 
 Fills DIR/images/NNNN.png (RGB, 384x384) and DIR/labels/NNNN.png (8 bits: background 0, the leaves 1, 2, ...): rosettes
-of 4 to 20 leaves that hide parts of each other, on soil, in pots, in all kinds of light. The same seed gives the same
+of up to 20 leaves that hide parts of each other, on soil, in pots, in all kinds of light. The same seed gives the same
 bytes, and plant i is the same for any --num. Nothing is replaced or deleted: a folder with other pictures is refused.
 """
 

@@ -422,6 +422,10 @@ def test_output_is_split_into_embedding_and_probability():
     assert embedding.tolist() == [[[1, 2]]] and probability == pytest.approx(0.75)
 
 
+def test_odds_that_float32_cannot_hold_are_certain(recwarn):
+    assert clustering.split_output(np.float32([[0, -200], [0, 200]]), 1)[1].tolist() == [0, 1] and not recwarn.list
+
+
 def test_pixels_near_the_mean_of_their_instance_are_sure():
     embedding, ids = np.zeros([1, 6, 1]), np.int32([[0, 1, 1, 1, 1, 2]])
     embedding[0, :, 0] = 9, 0, 0, 0, 4, 9   # the mean of the first instance is 1

@@ -99,6 +99,12 @@ def test_categories(home, run_script):
     assert np.count_nonzero(label(home, 'one')) == 9
 
 
+def test_two_categories_of_one_name_are_both_taken(home, run_script):
+    change(home, lambda values: values['categories'][1].update(name='cat'))
+    assert 'Wrote 2 photos and 3 instances' in run_script(processing, 'a.json', 'p', '-o', 'out', '--categories',
+                                                          'cat').out
+
+
 def test_more_than_255_instances(home, run_script):
     def edit(values):
         values['images'][2].update(width=40, height=30)

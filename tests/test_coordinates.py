@@ -170,6 +170,19 @@ def test_training_with_coordinates_goes_on_and_hands_them_on(discs, train, tmp_p
     assert json.loads((tmp_path / 'next/conventions.json').read_text())['coordinates'] is True
 
 
+def test_background_that_is_everywhere_is_no_instance(discs, train):
+    outcome = train('-s', discs, '--coordinates')
+    assert outcome.status == 1 and '--coordinates: ' in outcome.err and '--background-weight 0' in outcome.err
+
+
+def test_settings_of_a_model_of_other_pictures_are_not_taken_over(discs, train, tmp_path):
+    assert train('-s', discs, '-o', 'whole', '--coordinates', '--epochs', '1', *FLAGS).status == 0
+    outcome = train('-s', discs, '-m', 'whole', '-o', 'next', '--kind', 'road', '--epochs', '1', *FLAGS,
+                    '--background-weight', '1', '--image-size', '32', '32')
+    assert outcome.status == 0 and 'as in' not in outcome.out.replace('start as in', '')
+    assert json.loads((tmp_path / 'next/conventions.json').read_text())['coordinates'] is False
+
+
 def test_semantic_training_has_no_coordinates(discs, train):
     outcome = train('-s', discs, '--semantic', '--coordinates')
     assert outcome.status == 2 and '--coordinates: is about an embedding' in outcome.err

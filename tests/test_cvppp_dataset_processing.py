@@ -158,6 +158,25 @@ def test_pictures_of_others_are_refused_and_nothing_is_touched(plants, tmp_path,
     assert files_of(tmp_path / 'out') == {name: b'mine'}
 
 
+def test_lanes_of_others_are_refused(plants, tmp_path, run_script):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/lanes.json').write_text('mine')
+    failure(run_script(processing, plants, '-o', tmp_path / 'out'), 'lanes.json: holds the lanes of other photos')
+    assert files_of(tmp_path / 'out') == {'lanes.json': b'mine'}
+
+
+def test_a_folder_and_a_link_to_it_are_read_once(plants, tmp_path, run_script):
+    (plants / 'latest').symlink_to('A1')
+    assert 'Wrote 3 photos' in run_script(processing, plants, '-o', tmp_path / 'out').out
+
+
+def test_two_plants_of_one_name_are_refused(plants, tmp_path, run_script):
+    write_plant(tmp_path / 'other/A1', 'plant001')
+    (plants / 'more').symlink_to(tmp_path / 'other/A1')
+    failure(run_script(processing, plants, '-o', tmp_path / 'out'), 'A1_plant001.png: two samples')
+    assert not list((tmp_path / 'out').rglob('*.png'))
+
+
 def test_other_files_stay(plants, tmp_path, run_script):
     (tmp_path / 'out/images').mkdir(parents=True)
     (tmp_path / 'out/images/notes.txt').write_text('mine')

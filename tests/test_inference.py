@@ -173,6 +173,17 @@ def test_lanes_of_a_video_keep_their_ids_and_colours(colour_network, run_script,
     assert red < 60 < 100 < green   # as in the frames before, the second colour
 
 
+def test_both_parts_of_a_lane_behind_a_vehicle_have_its_id():
+    ids = np.zeros([72, 128], np.int32)
+    ids[10:30, 40:43], ids[45:, 40:43], ids[10:, 100:103], ids[60:62, :9] = 3, 1, 2, 4
+    photo = inference.Photo(0, 'a', 'a', h_samples=list(range(100, 720, 10)), image=np.zeros([720, 1280, 3], np.uint8),
+                            ids=ids.copy(), lanes=[np.full(62, 415.), np.full(62, 1015.)], lane_ids=[1, 2])
+    tracker = types.SimpleNamespace(update=lambda lanes: (np.array([7, 5]), lanes))
+    tracked = inference.track_lanes(photo, tracker)
+    np.testing.assert_array_equal(tracked.ids, np.array([0, 7, 5, 7, 0])[ids])
+    assert tracked.lane_ids == [7, 5]
+
+
 def test_photos_of_a_folder_are_not_tracked(colour_network, run_script, tmp_path):
     for i in range(2):
         write(tmp_path / f'in/{i}.png', road('red', 'blue'))
@@ -726,10 +737,10 @@ def test_video_of_any_kind_has_instances_and_no_lanes(any_network, run_script, t
                                    '--no-smoothing'])
 def test_flags_about_lanes_are_refused_for_any_kind(any_network, run_script, tmp_path, monkeypatch, flags):
     monkeypatch.chdir(tmp_path)
-    write(tmp_path / 'in/a.png', discs())
-    outcome = run_script(inference, '-m', 'model', '-i', 'in', '-o', 'out', *flags.split())
+    write_video(tmp_path / 'discs.avi', [discs()])
+    outcome = run_script(inference, '-m', 'model', '-i', 'discs.avi', '-o', 'out', *flags.split())
     assert outcome.status == 1 and f'error: {flags.split()[0]}: is about lanes' in one_line(outcome.err)
-    assert contents(tmp_path).keys() == {'in/a.png'}
+    assert contents(tmp_path).keys() == {'discs.avi'}
 
 
 # ---- A foreground that is given --------------------------------------------------------------------------------------
@@ -778,6 +789,21 @@ def test_photos_without_a_mask_are_named_and_the_others_done(any_network, run_sc
     a, b, c = outcome.err.splitlines()
     assert 'in/a.png: --foreground holds no mask of that name' in a and 'fg/b.png: is not a PNG' in b
     assert 'in/c.png: --foreground holds two masks' in c
+
+
+def test_foreground_as_a_jpeg_is_refused_whose_background_is_not_0(any_network, run_script, tmp_path):
+    write(tmp_path / 'in/a.png', discs())
+    write(tmp_path / 'fg/a.jpg', discs())
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--foreground', tmp_path / 'fg')
+    assert outcome.status == 1 and 'fg/a.jpg: a JPEG is not 0' in one_line(outcome.err)
+
+
+@pytest.mark.parametrize('flags', [['--frames'], ['--codec', 'MJPG'], ['--no-smoothing']])
+def test_flags_about_videos_are_refused_for_photos(run_script, tmp_path, flags):
+    write(tmp_path / 'in/a.png', discs())
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', *flags)
+    assert outcome.status == 1 and f'{flags[0]}: is about a video' in one_line(outcome.err)
+    assert not (tmp_path / 'out').exists()
 
 
 def test_model_without_a_background_needs_the_foreground(any_network, run_script, tmp_path):

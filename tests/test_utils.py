@@ -139,6 +139,13 @@ def test_record_that_lacks_a_value_is_not_completed_from_2018(small_model):
         utils.read_conventions(small_model)
 
 
+def test_model_with_a_foreground_head_is_none_of_2018(tmp_path):
+    model = save_checkpoint(tmp_path / 'model', {f'{head}/{HEAD}/biases': np.zeros(3, np.float32)
+                                                 for head in ('Instance', 'Semantic')})
+    with pytest.raises(InputError, match='conventions.json .* is missing'):
+        utils.read_conventions(model)
+
+
 def test_failed_write_leaves_the_old_record(small_model, monkeypatch):
     utils.write_conventions(small_model, OURS)
     before = contents(small_model)

@@ -106,6 +106,15 @@ def test_lane_has_the_colour_of_the_instance_under_it():
     assert tuple(picture[400, 488]) == visualization.colour(2)
 
 
+def test_instances_above_and_below_a_vehicle_belong_to_the_lane_over_both():
+    ids = np.zeros([60, 40], int)
+    ids[:20, 10], ids[40:, 10], ids[:, 30], ids[:30, 20] = 5, 2, 3, 4
+    lanes = [[30.5 * 16] * 30, [10.5 * 16] * 30, [20.5 * 16] * 6 + [-2] * 24]   # the last over two fifths of 4
+    h_samples = list(range(16, 960, 32))
+    assert visualization.lanes_over(lanes, h_samples, ids, (640, 960)).tolist() == [-1, -1, 1, 0, -1, 1]
+    assert visualization.lanes_over([], h_samples, ids, (640, 960)).tolist() == [-1] * 6
+
+
 def test_title_in_any_script_causes_no_warning(recwarn):
     visualization.scatter_plot(np.zeros([2, 2, 2], np.float32), np.zeros([2, 2], int), '\u9053\u8def.jpg')
     assert not list(recwarn)
