@@ -68,7 +68,7 @@ RECIPES = {
              'background_weight': 6.0, 'bandwidth': 0.75},
     'any': {'kind': 'any', 'batch_size': 4, 'image_size': (256, 256), 'feature_dim': 4, 'coordinates': True,
             'schedule': 'cosine', 'learning_rate': 3e-3, 'reg': 0.001, 'background_weight': 0.0,
-            'foreground_weight': 2.0, 'bandwidth': 1.5},
+            'foreground_weight': 2.0, 'bandwidth': 1.0},
 }
 # What a training that starts from a model takes over from it: flags, and what its conventions call them.
 TAKEN_OVER = {'dvar': 'delta_v', 'ddist': 'delta_d', **{name: name for name in (
