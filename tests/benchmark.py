@@ -429,6 +429,7 @@ def network_alone(frames):
     """-> a function that calls the network of inference.py on these frames, from as many threads as that does"""
     embed, conventions = inference.load_network(os.path.join(ROOT, 'trained_model'))
     batches = [files.resize_image(frame, conventions.image_size)[None] for frame in frames]
+    embed(batches[0])   # plans the graph
 
     def run():
         with concurrent.futures.ThreadPoolExecutor(inference.NUM_CALLERS) as pool:
