@@ -195,7 +195,7 @@ def parse_flags(argv=None):
             *flags.image_size, command_line.MAX_SIDE, command_line.MAX_MODEL_PIXELS))
     if flags.feature_dim > command_line.MAX_FEATURE_DIM:
         parser.error(f'argument --feature-dim: {flags.feature_dim} is more than {command_line.MAX_FEATURE_DIM:,}')
-    if flags.var == flags.dist == flags.reg == flags.foreground_weight == 0:
+    if flags.var == flags.dist == flags.reg == 0:
         parser.error('arguments --var, --dist, --reg: all are 0, which leaves nothing to learn')
     if flags.dvar >= flags.ddist:
         parser.error(f'argument --dvar: {flags.dvar} is not below the {flags.ddist} of --ddist, which leaves no room '

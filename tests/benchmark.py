@@ -446,9 +446,8 @@ def drive(quick):
         run_script('data/synthetic_dataset.py', os.path.join(folder, 'drive'), '--drive', 2, '--seed', 1)
         frames = [files.read_image(path) for path in
                   sorted(glob.glob(os.path.join(folder, 'drive', 'clips', '**', '*.*'), recursive=True))]
-        for count in (many, few, 5000):
-            if count != 5000 or not quick:
-                make_clip(os.path.join(folder, f'{count}.mp4'), frames, count)
+        for count in (many, few) if quick else (many, few, 5000):
+            make_clip(os.path.join(folder, f'{count}.mp4'), frames, count)
 
         def infer(count):
             return lambda: run_script('inference.py', '--indir', os.path.join(folder, f'{count}.mp4'),
