@@ -192,6 +192,7 @@ FLAGS = {
         ('--workers 1.5', '--workers'), ('--colour red', '--colour'), ('photo.jpg', 'photo.jpg'),
         ('--no-pictures', '--no-pictures'), ('--export m --json p.json', '--json'), ('--export m --masks', '--masks'),
         ('--export m --bandwidth 2', '--bandwidth'),
+        ('--export m --max-lanes 3', '--max-lanes'), ('--export m --min-confidence 0.5', '--min-confidence'),
         ('--export=', '--export'), ('--json=', '--json'),
         ('--no-pictures --masks --draw-lanes', '--draw-lanes'), ('--export', '--export')],
     'processing': [

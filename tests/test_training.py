@@ -521,6 +521,17 @@ def test_other_photos_of_the_same_names_and_a_lost_score_are_noticed(home, data,
         assert outcome.status == 1 and 'other photos' in outcome.err
 
 
+def test_a_photo_without_lanes_is_named_and_there_is_no_score(home, capsys):
+    folder = draw(home / 'd', 3)
+    lines = (folder / 'lanes.json').read_text().splitlines(keepends=True)
+    (folder / 'lanes.json').write_text(''.join(lines[:1] + lines[2:]))
+    paths = [str(folder / f'images/{i:04d}.png') for i in range(3)]
+    assert [record.raw_file for record in training.lane_records(str(folder), paths[::2])] == [
+        'images/0000.png', 'images/0002.png']
+    assert training.lane_records(str(folder), paths) is None
+    assert f'lanes.json: does not have {paths[1]}; there is no official score' in capsys.readouterr().err
+
+
 def test_files_of_others_in_outdir_stay(home, data, train):
     os.mkdir('o')
     for name in ('experiment.meta', '.draft.tmp'):
