@@ -100,7 +100,7 @@ def parse_flags(argv):
     group.add_argument('--bandwidth', type=command_line.bandwidth,
                        help='Bandwidth of mean shift, a distance in embedding space (default: that of the model).')
     group.add_argument('--max-lanes', type=command_line.positive_int, default=5, metavar='N',
-                       help='Number of lanes that are kept per photo: the longest, weighted by their confidence.')
+                       help='Number of lanes that are kept per photo: those of the highest confidence.')
     group.add_argument('--foreground', metavar='DIR',
                        help='Folder of masks with the names of the photos, PNG or BMP of any size, where '
                             'everything above 0 is foreground, such as id masks: all of it is divided into instances, '

@@ -5,7 +5,7 @@
     runs       every row of an instance is cut into runs of pixels; pieces a few rows tall are dropped
     fit        a smoothing spline x(y) through the middles of the runs of each instance, robust against outliers
     join       instances that continue each other, above and below a vehicle, become one lane, which is fitted again
-    select     the tallest lanes that consist of a line rather than a blob
+    select     the most confident lanes that consist of a line rather than a blob
     ends       where a lane begins and ends as an annotator would have it; between, x is read off the spline
 """
 
@@ -43,6 +43,7 @@ _MIN_HEIGHT = 50  # rows: of 13,795 lanes in the labels 0.2 % are shorter
 _MIN_ROWS = 35  # rows with pixels of the lane
 _MIN_COVER = 0.3  # share of the lane's rows with pixels of it
 _MIN_PURE = 0.4  # share of an instance's runs that are part of its line; less is a blob
+_LONG = 150.0  # rows with pixels of a lane: three times as many, and longer ones are hardly surer
 
 # Ends
 # Rows beyond a lane's outermost pixels that still belong to it: ends are rounded to the rows of a coarser grid.
@@ -74,7 +75,7 @@ def lanes_and_confidences(ids, image_shape, h_samples, max_lanes=5, min_confiden
     ids: int [h, w] of any size, 0 the background, see clustering.instance_ids
     image_shape: (width, height) of the photo
     h_samples: rows of the photo, px
-    max_lanes: number of lanes that are kept: those with most rows with pixels, each row weighted by the confidence
+    max_lanes: number of lanes that are kept: those of the highest confidence
     min_confidence: lanes below it are left out
     certainty: float [h, w], how sure each pixel's instance is, see clustering.pixel_confidence; by default 1
     -> (list of float64 [len(h_samples)], in the order of the ids: x in px of the photo, -2 where the lane is absent;
@@ -252,8 +253,9 @@ def _join(runs, curves, weight):
 def _select(runs, weight, row_height, max_lanes, min_confidence):
     """The lanes that are lines rather than specks and blobs, see `lanes`. -> (their numbers, sorted; confidences)
 
-    A lane's confidence is the mean certainty of its runs, times the share of its rows that have pixels of it, times the
-    share of the instance's runs that are part of the line.
+    A lane's confidence is the mean certainty of its runs, times the mean weight that all the instance's runs have in the
+    fit (narrow ones on the line 1, others less), times the share of its rows that have pixels of it, times
+    1 - exp(-rows / _LONG), since most lines that are none are short.
     """
     part = weight > 0
     top, bottom = _extent(runs, part)
@@ -264,9 +266,11 @@ def _select(runs, weight, row_height, max_lanes, min_confidence):
     good = ((bottom - top >= _MIN_HEIGHT) & (filled >= np.maximum(_MIN_ROWS, _MIN_COVER * (bottom - top)))
             & (pure >= _MIN_PURE))
     sure = np.bincount(runs.lane, part * runs.certainty) / np.maximum(count, 1)
-    confidence = sure * pure * np.clip(filled / np.maximum(bottom - top + row_height, 1), 0, 1)
+    narrow = np.bincount(runs.lane, weight) / np.bincount(runs.lane)
+    confidence = (sure * narrow * np.clip(filled / np.maximum(bottom - top + row_height, 1), 0, 1)
+                  * (1 - np.exp(-filled / _LONG)))
     good &= confidence >= min_confidence
-    best = np.argsort(np.where(good, -confidence * filled, np.inf), kind='stable')[:max_lanes]
+    best = np.argsort(np.where(good, -confidence, np.inf), kind='stable')[:max_lanes]
     best = np.sort(best[good[best]])
     return best, confidence[best]
 
