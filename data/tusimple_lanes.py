@@ -253,8 +253,8 @@ def _join(runs, curves, weight):
 def _select(runs, weight, row_height, max_lanes, min_confidence):
     """The lanes that are lines rather than specks and blobs, see `lanes`. -> (their numbers, sorted; confidences)
 
-    A lane's confidence is the mean certainty of its runs, times the mean weight that all the instance's runs have in the
-    fit (narrow ones on the line 1, others less), times the share of its rows that have pixels of it, times
+    A lane's confidence is the mean certainty of its runs, times the root of the mean weight that all the instance's runs
+    have in the fit (narrow ones on the line 1, others less), times the share of its rows that have pixels of it, times
     1 - exp(-rows / _LONG), since most lines that are none are short.
     """
     part = weight > 0
@@ -266,7 +266,7 @@ def _select(runs, weight, row_height, max_lanes, min_confidence):
     good = ((bottom - top >= _MIN_HEIGHT) & (filled >= np.maximum(_MIN_ROWS, _MIN_COVER * (bottom - top)))
             & (pure >= _MIN_PURE))
     sure = np.bincount(runs.lane, part * runs.certainty) / np.maximum(count, 1)
-    narrow = np.bincount(runs.lane, weight) / np.bincount(runs.lane)
+    narrow = np.sqrt(np.bincount(runs.lane, weight) / np.bincount(runs.lane))
     confidence = (sure * narrow * np.clip(filled / np.maximum(bottom - top + row_height, 1), 0, 1)
                   * (1 - np.exp(-filled / _LONG)))
     good &= confidence >= min_confidence
