@@ -401,6 +401,15 @@ def test_speck_of_a_given_foreground_belongs_to_the_nearest_instance():
     assert ids.max() == 2 and (ids[10:12, 10:14] == ids[0, 90]).all() and ids[0, 90] != ids[0, 50]
 
 
+def test_instance_of_a_given_foreground_may_be_smaller_than_a_speck_elsewhere():
+    embedding, foreground = np.zeros([200, 200, 2], np.float32), np.zeros([200, 200], bool)
+    embedding[:, 50:53], embedding[10:15, 10:15] = (3, 0), (0, 3)
+    foreground[:, 50:53] = foreground[10:15, 10:15] = True
+    assert clustering.instance_ids(embedding, 0.5, (0.5, 1.5)).max() == 1
+    ids = clustering.instance_ids(embedding, 0.5, (0.5, 1.5), foreground)
+    assert ids.max() == 2 and (ids > 0).sum() == foreground.sum()
+
+
 @pytest.mark.parametrize('share', [0, 1])
 def test_foreground_without_clusters_has_no_instances(share):
     embedding = np.random.default_rng(0).normal(0, 30, [128, 256, 3]).astype(np.float32)
