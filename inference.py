@@ -407,14 +407,18 @@ def default_rows(height):
 def track_lanes(photo, tracker):
     """Gives the lanes of the next frame of a video their ids, and smooths them. -> photo
 
-    tracker: lane_tracking.LaneTracker. In photo.ids, instances have the id of their lane, and none if they are no lane.
+    tracker: lane_tracking.LaneTracker, whose lines without an id are left out. In photo.ids, instances have the id of
+    their lane, and none if they are no lane.
     """
     if photo.error is None:
         start = time.perf_counter()
         over = visualization.lanes_over(photo.lanes, photo.h_samples, photo.ids, photo.image.shape[1::-1])
         over[photo.lane_ids] = range(len(photo.lanes))
         ids, lines = tracker.update(photo.lanes)
-        photo.lane_ids, photo.lanes = ids.tolist(), list(lines)
+        kept = np.flatnonzero(ids)
+        photo.lane_ids, photo.lanes = ids[kept].tolist(), list(np.asarray(lines)[kept])
+        photo.confidences = [photo.confidences[i] for i in kept]
+        photo.num_found = len(kept)
         photo.ids = np.append(ids, 0).astype(np.int32)[over][photo.ids]
         photo.lanes_ms += 1000 * (time.perf_counter() - start)
     return photo

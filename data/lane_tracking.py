@@ -1,7 +1,7 @@
 """Lanes that keep their ids from frame to frame of a video, and lines that do not jitter. NumPy and SciPy.
 
     tracker = LaneTracker(h_samples, frame_rate)
-    ids, lines = tracker.update(lanes)   # once per frame; lanes as tusimple_lanes.lanes returns them
+    ids, lines = tracker.update(lanes)   # once per frame; lanes as tusimple_lanes.lanes returns them; id 0: none yet
 
 What moves lanes in the image is mostly the camera, and it moves all of them together: by its position across the road,
 its yaw, the curvature of the road and its pitch. So this common motion is estimated first. It averages the noise of all
@@ -10,7 +10,8 @@ strongly. A filter per lane or per row would have to choose between the two: to 
 several px in every lane change. Lanes that are not detected for a moment move along with the others.
 
     predict   all lanes move on with the velocity of the common motion
-    match     lanes to tracks by the distance of the lines, gated: optimize.linear_sum_assignment
+    match     lanes to tracks by the distance of the lines, gated: optimize.linear_sum_assignment; a new track has to be
+              matched a few times until it has an id, since what is seen for a frame or two is mostly no lane
     correct   the common motion, by an alpha-beta filter with the gains of Benedict and Bordner, Synthesis of an Optimal
               Set of Radar Track-While-Scan Smoothing Equations, 1962; each lane's deviation, by an exponential average
 """
@@ -41,22 +42,25 @@ _REWEIGHTINGS = 4  # of the fit
 class LaneTracker:
     """The tracks of a video's lanes: ids, lines and their common motion."""
 
-    def __init__(self, h_samples, frame_rate, smoothing=True, max_gap=0.5):
+    def __init__(self, h_samples, frame_rate, smoothing=True, max_gap=0.5, min_time=0.1):
         """A tracker that knows no lanes yet.
 
         h_samples: rows of the lines, px, ascending
         frame_rate: frames per second
         smoothing: whether update returns filtered lines; the ids are the same
         max_gap: seconds for which a lane that is not detected keeps its id
+        min_time: seconds for which a new lane is detected before it has an id; at the very start at once
         """
         self.rows, self.smoothing = np.asarray(h_samples, np.float64), smoothing
         self.frame_rate, self.max_unseen = frame_rate, round(max_gap * frame_rate)
+        self.min_seen, self.frames = round(min_time * frame_rate), 0
         self.common_gain, self.lane_gain = (1 - np.exp(-1 / (seconds * frame_rate))
                                             for seconds in (_COMMON_TIME, _LANE_TIME))
-        self.next_id = 1
+        self.last_id = 0
         self.velocity = np.zeros(len(_RIDGE))  # of the common motion, per frame
-        self.ids = np.zeros(0, int)  # of the tracks
+        self.ids = np.zeros(0, int)  # of the tracks, 0 as long as they have none
         self.age = np.zeros(0, int)  # frames since a track's first detection
+        self.seen = np.zeros(0, int)  # frames in which a track was detected
         self.x = np.zeros([0, len(self.rows)])  # px
         self.unseen = np.zeros([0, len(self.rows)], int)  # frames since a row was last detected
 
@@ -65,7 +69,8 @@ class LaneTracker:
 
         lanes: list of float [len(h_samples)], x in px, negative where a lane is absent
         -> (ids int [len(lanes)], lines float64 [len(lanes), len(h_samples)]), in the order of the lanes. Ids count from
-        1; none is used again. Lines are present in the rows in which the lanes are, and -2 elsewhere.
+        1, and none is used again; 0 is a line that is no lane yet, see min_time. Lines are present in the rows in which
+        the lanes are, and -2 elsewhere.
         Raises ValueError for lanes with another number of rows.
         """
         lanes = np.asarray(lanes, np.float64).reshape(len(lanes), len(self.rows))
@@ -101,23 +106,40 @@ class LaneTracker:
         self.unseen += 1
         self.unseen[tracks] *= ~present[found]
         self.age += 1
-        ids, lines = np.zeros(len(lanes), int), np.where(present, lanes, -2)
-        ids[found] = self.ids[tracks]
+        self.seen[tracks] += 1
+        lines = np.where(present, lanes, -2)
         if self.smoothing:
             lines[found] = np.where(present[found], np.maximum(self.x[tracks], 0), -2)
-        self._begin_and_end(ids, lanes, present)
+        new = np.setdiff1d(np.arange(len(lanes)), found)
+        place = np.zeros(len(lanes), int)  # of each lane's track
+        place[found] = tracks
+        place[new] = len(self.ids) + np.arange(len(new))
+        self._begin(lanes[new], present[new])
+        self._number(place)
+        ids = self.ids[place]
+        self._end()
         return ids, lines
 
-    def _begin_and_end(self, ids, lanes, present):
-        """Gives lanes without an id a new track, and ends the tracks that were not detected for too long."""
-        new = np.flatnonzero(ids == 0)
-        ids[new] = self.next_id + np.arange(len(new))
-        self.next_id += len(new)
+    def _begin(self, lanes, present):
+        """Adds a track for each of these lanes."""
+        count = len(lanes)
+        self.ids = np.append(self.ids, np.zeros(count, int))
+        self.age, self.seen = (np.append(values, np.ones(count, int)) for values in (self.age, self.seen))
+        self.x = np.concatenate([self.x, lanes])
+        self.unseen = np.concatenate([self.unseen, np.where(present, 0, self.max_unseen + 1)])
+
+    def _number(self, tracks):
+        """Gives those of these tracks an id that have none and have been seen often enough."""
+        due = tracks[(self.ids[tracks] == 0) & ((self.seen[tracks] > self.min_seen) | (self.frames <= self.min_seen))]
+        self.ids[due] = self.last_id + 1 + np.arange(len(due))
+        self.last_id += len(due)
+        self.frames += 1
+
+    def _end(self):
+        """Removes the tracks that were not detected for too long."""
         keep = (self.unseen <= self.max_unseen).any(1)
-        self.ids = np.concatenate([self.ids[keep], ids[new]])
-        self.age = np.concatenate([self.age[keep], np.ones(len(new), int)])
-        self.x = np.concatenate([self.x[keep], lanes[new]])
-        self.unseen = np.concatenate([self.unseen[keep], np.where(present[new], 0, self.max_unseen + 1)])
+        self.ids, self.age, self.seen, self.x, self.unseen = (
+            values[keep] for values in (self.ids, self.age, self.seen, self.x, self.unseen))
 
 
 def _match(x, recent, lanes, present, below_horizon, young):

@@ -253,9 +253,9 @@ def _join(runs, curves, weight):
 def _select(runs, weight, row_height, max_lanes, min_confidence):
     """The lanes that are lines rather than specks and blobs, see `lanes`. -> (their numbers, sorted; confidences)
 
-    A lane's confidence is the mean certainty of its runs, times the root of the mean weight that all the instance's runs
-    have in the fit (narrow ones on the line 1, others less), times the share of its rows that have pixels of it, times
-    1 - exp(-rows / _LONG), since most lines that are none are short.
+    A lane's confidence is the mean certainty of its runs, times the root of the mean weight that all runs of its
+    instance have in the fit (narrow ones on the line 1, others less), times the share of its rows that have pixels of
+    it, times 1 - exp(-rows / _LONG), since most lines that are no lanes are short.
     """
     part = weight > 0
     top, bottom = _extent(runs, part)

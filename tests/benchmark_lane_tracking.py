@@ -70,6 +70,8 @@ def measure(frames, frame_rate=30, smoothing=True):
     for frame, (lanes, truth) in enumerate(frames):
         ids, lines = tracker.update(list(lanes.values()))
         for (number, lane), own, line in zip(lanes.items(), ids, lines, strict=True):
+            if not own:
+                continue
             before, seen = last.get(number, (own, frame))
             switches += own != before and frame - seen <= 0.5 * frame_rate
             last[number] = own, frame

@@ -14,9 +14,9 @@ def road(*offsets, shift=0.0, bend=0.0):
     return [np.where((ROWS >= FAR) & (x >= 0) & (x <= 1279), x, -2) for x in lines]
 
 
-def run(frames, frame_rate=30, **kwargs):
+def run(frames, frame_rate=30, min_time=0, **kwargs):
     """-> list of ids, as lists, and list of lines, per frame."""
-    tracker = LaneTracker(ROWS, frame_rate, **kwargs)
+    tracker = LaneTracker(ROWS, frame_rate, min_time=min_time, **kwargs)
     results = [tracker.update(lanes) for lanes in frames]
     return [ids.tolist() for ids, _ in results], [lines for _, lines in results]
 
@@ -146,6 +146,20 @@ def test_line_that_is_detected_twice_goes_on_as_the_older_track():
     twin = np.where(line >= 0, line + 8, -2)
     ids, _ = run([[line]] * 20 + [[twin, line]] * 2 + [[twin]] * 5)
     assert ids[20:] == [[2, 1]] * 2 + [[1]] * 5
+
+
+@pytest.mark.parametrize('frame_rate', [10, 30])
+def test_line_has_no_id_until_it_was_detected_for_a_tenth_of_a_second(frame_rate):
+    one, both = road(-0.5), road(0.5, -0.5)
+    wait = round(0.1 * frame_rate)
+    ids, _ = run([one] * 20 + [both] * wait + [one] * frame_rate + [both] * (wait + 2), frame_rate, min_time=0.1)
+    assert ids[20:20 + wait] == [[0, 1]] * wait
+    assert ids[-2 - wait:] == [[0, 1]] * wait + [[2, 1]] * 2
+
+
+def test_lanes_of_the_first_frame_have_ids_at_once():
+    ids, _ = run([road(-0.5, 0.5)] * 2, min_time=0.1)
+    assert ids == [[1, 2]] * 2
 
 
 def test_frame_without_lanes_has_no_ids():
