@@ -15,7 +15,7 @@ out, the others are done, and the exit status is 1.
 
 A video becomes one video of the same size and frame rate, without sound, with its lanes coloured and their lines
 drawn. A lane keeps its number and its colour from frame to frame, through gaps of half a second; a line that is seen
-for less than a tenth of a second is left out. A run that is stopped leaves the frames that were done.
+for less than a fifth of a second is left out. A run that is stopped leaves the frames that were done.
 
 A model that was trained with --kind any finds instances, not lanes: they are outlined as well as coloured, the largest
 has the first colour, and in a video each frame has colours of its own.

@@ -42,7 +42,7 @@ _REWEIGHTINGS = 4  # of the fit
 class LaneTracker:
     """The tracks of a video's lanes: ids, lines and their common motion."""
 
-    def __init__(self, h_samples, frame_rate, smoothing=True, max_gap=0.5, min_time=0.1):
+    def __init__(self, h_samples, frame_rate, smoothing=True, max_gap=0.5, min_time=0.2):
         """A tracker that knows no lanes yet.
 
         h_samples: rows of the lines, px, ascending

@@ -149,16 +149,16 @@ def test_line_that_is_detected_twice_goes_on_as_the_older_track():
 
 
 @pytest.mark.parametrize('frame_rate', [10, 30])
-def test_line_has_no_id_until_it_was_detected_for_a_tenth_of_a_second(frame_rate):
+def test_line_has_no_id_until_it_was_detected_for_a_fifth_of_a_second(frame_rate):
     one, both = road(-0.5), road(0.5, -0.5)
-    wait = round(0.1 * frame_rate)
-    ids, _ = run([one] * 20 + [both] * wait + [one] * frame_rate + [both] * (wait + 2), frame_rate, min_time=0.1)
+    wait = round(0.2 * frame_rate)
+    ids, _ = run([one] * 20 + [both] * wait + [one] * frame_rate + [both] * (wait + 2), frame_rate, min_time=0.2)
     assert ids[20:20 + wait] == [[0, 1]] * wait
     assert ids[-2 - wait:] == [[0, 1]] * wait + [[2, 1]] * 2
 
 
 def test_lanes_of_the_first_frame_have_ids_at_once():
-    ids, _ = run([road(-0.5, 0.5)] * 2, min_time=0.1)
+    ids, _ = run([road(-0.5, 0.5)] * 2, min_time=0.2)
     assert ids == [[1, 2]] * 2
 
 
