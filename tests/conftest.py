@@ -5,6 +5,7 @@ import functools
 import gc
 import json
 import os
+import signal
 import sys
 
 import cv2
@@ -24,6 +25,12 @@ def rare_garbage_collections():
     """TensorFlow's modules are a million objects, and going through them again and again a tenth of the tests' time."""
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
+
+
+@pytest.fixture(autouse=True, scope='session')
+def ctrl_c_is_heeded():
+    """In the background of a shell it is ignored, here and by all scripts that the tests start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
