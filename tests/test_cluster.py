@@ -80,7 +80,7 @@ class Members:
         self.processes[job].wait()
 
     def statuses(self):
-        return {job: self.processes[job].wait(120) for job in self.processes}
+        return {job: self.processes[job].wait(300) for job in self.processes}
 
 
 @pytest.fixture
