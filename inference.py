@@ -416,7 +416,7 @@ def track_lanes(photo, tracker):
         over[photo.lane_ids] = range(len(photo.lanes))
         ids, lines = tracker.update(photo.lanes)
         kept = np.flatnonzero(ids)
-        photo.lane_ids, photo.lanes = ids[kept].tolist(), list(np.asarray(lines)[kept])
+        photo.lane_ids, photo.lanes = ids[kept].tolist(), list(lines[kept])
         photo.confidences = [photo.confidences[i] for i in kept]
         photo.num_found = len(kept)
         photo.ids = np.append(ids, 0).astype(np.int32)[over][photo.ids]

@@ -1,7 +1,7 @@
 """Lanes that keep their ids from frame to frame of a video, and lines that do not jitter. NumPy and SciPy.
 
     tracker = LaneTracker(h_samples, frame_rate)
-    ids, lines = tracker.update(lanes)   # once per frame; lanes as tusimple_lanes.lanes returns them; id 0: none yet
+    ids, lines = tracker.update(lanes)   # once per frame; lanes as tusimple_lanes.lanes returns them; 0: no id yet
 
 What moves lanes in the image is mostly the camera, and it moves all of them together: by its position across the road,
 its yaw, the curvature of the road and its pitch. So this common motion is estimated first. It averages the noise of all
@@ -10,8 +10,8 @@ strongly. A filter per lane or per row would have to choose between the two: to 
 several px in every lane change. Lanes that are not detected for a moment move along with the others.
 
     predict   all lanes move on with the velocity of the common motion
-    match     lanes to tracks by the distance of the lines, gated: optimize.linear_sum_assignment; a new track has to be
-              matched a few times until it has an id, since what is seen for a frame or two is mostly no lane
+    match     lanes to tracks by the distance of the lines, gated: optimize.linear_sum_assignment; a new track gets its
+              id after a few matches, since what is seen for only a frame or two is rarely a lane
     correct   the common motion, by an alpha-beta filter with the gains of Benedict and Bordner, Synthesis of an Optimal
               Set of Radar Track-While-Scan Smoothing Equations, 1962; each lane's deviation, by an exponential average
 """
@@ -49,11 +49,12 @@ class LaneTracker:
         frame_rate: frames per second
         smoothing: whether update returns filtered lines; the ids are the same
         max_gap: seconds for which a lane that is not detected keeps its id
-        min_time: seconds for which a new lane is detected before it has an id; at the very start at once
+        min_time: seconds for which a new lane has to be detected before it gets an id; the first ones get it at once
         """
         self.rows, self.smoothing = np.asarray(h_samples, np.float64), smoothing
         self.frame_rate, self.max_unseen = frame_rate, round(max_gap * frame_rate)
-        self.min_seen, self.frames = round(min_time * frame_rate), 0
+        self.min_seen = round(min_time * frame_rate)
+        self.frames = 0  # before this one
         self.common_gain, self.lane_gain = (1 - np.exp(-1 / (seconds * frame_rate))
                                             for seconds in (_COMMON_TIME, _LANE_TIME))
         self.last_id = 0
@@ -69,7 +70,7 @@ class LaneTracker:
 
         lanes: list of float [len(h_samples)], x in px, negative where a lane is absent
         -> (ids int [len(lanes)], lines float64 [len(lanes), len(h_samples)]), in the order of the lanes. Ids count from
-        1, and none is used again; 0 is a line that is no lane yet, see min_time. Lines are present in the rows in which
+        1, and none is used again; 0 is a line that has no id yet, see min_time. Lines are present in the rows in which
         the lanes are, and -2 elsewhere.
         Raises ValueError for lanes with another number of rows.
         """
@@ -118,10 +119,11 @@ class LaneTracker:
         self._number(place)
         ids = self.ids[place]
         self._end()
+        self.frames += 1
         return ids, lines
 
     def _begin(self, lanes, present):
-        """Adds a track for each of these lanes."""
+        """Adds a track per lane. lanes: x in px, float64 [L, rows]; present: bool [L, rows], where they have points"""
         count = len(lanes)
         self.ids = np.append(self.ids, np.zeros(count, int))
         self.age, self.seen = (np.append(values, np.ones(count, int)) for values in (self.age, self.seen))
@@ -129,11 +131,10 @@ class LaneTracker:
         self.unseen = np.concatenate([self.unseen, np.where(present, 0, self.max_unseen + 1)])
 
     def _number(self, tracks):
-        """Gives those of these tracks an id that have none and have been seen often enough."""
+        """Gives an id to those of these tracks, int [L], that have none and have been seen often enough."""
         due = tracks[(self.ids[tracks] == 0) & ((self.seen[tracks] > self.min_seen) | (self.frames <= self.min_seen))]
         self.ids[due] = self.last_id + 1 + np.arange(len(due))
         self.last_id += len(due)
-        self.frames += 1
 
     def _end(self):
         """Removes the tracks that were not detected for too long."""

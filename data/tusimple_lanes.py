@@ -43,7 +43,7 @@ _MIN_HEIGHT = 50  # rows: of 13,795 lanes in the labels 0.2 % are shorter
 _MIN_ROWS = 35  # rows with pixels of the lane
 _MIN_COVER = 0.3  # share of the lane's rows with pixels of it
 _MIN_PURE = 0.4  # share of an instance's runs that are part of its line; less is a blob
-_LONG = 150.0  # rows with pixels of a lane: three times as many, and longer ones are hardly surer
+_LONG = 150.0  # rows with pixels of a lane: with more than three times as many, its confidence hardly grows
 
 # Ends
 # Rows beyond a lane's outermost pixels that still belong to it: ends are rounded to the rows of a coarser grid.
@@ -255,7 +255,7 @@ def _select(runs, weight, row_height, max_lanes, min_confidence):
 
     A lane's confidence is the mean certainty of its runs, times the root of the mean weight that all runs of its
     instance have in the fit (narrow ones on the line 1, others less), times the share of its rows that have pixels of
-    it, times 1 - exp(-rows / _LONG), since most lines that are no lanes are short.
+    it, times 1 - exp(-rows / _LONG), since most false lanes are short.
     """
     part = weight > 0
     top, bottom = _extent(runs, part)
@@ -266,8 +266,8 @@ def _select(runs, weight, row_height, max_lanes, min_confidence):
     good = ((bottom - top >= _MIN_HEIGHT) & (filled >= np.maximum(_MIN_ROWS, _MIN_COVER * (bottom - top)))
             & (pure >= _MIN_PURE))
     sure = np.bincount(runs.lane, part * runs.certainty) / np.maximum(count, 1)
-    narrow = np.sqrt(np.bincount(runs.lane, weight) / np.bincount(runs.lane))
-    confidence = (sure * narrow * np.clip(filled / np.maximum(bottom - top + row_height, 1), 0, 1)
+    fit = np.sqrt(np.bincount(runs.lane, weight) / np.bincount(runs.lane))
+    confidence = (sure * fit * np.clip(filled / np.maximum(bottom - top + row_height, 1), 0, 1)
                   * (1 - np.exp(-filled / _LONG)))
     good &= confidence >= min_confidence
     best = np.argsort(np.where(good, -confidence, np.inf), kind='stable')[:max_lanes]

@@ -179,7 +179,7 @@ def test_both_parts_of_a_lane_behind_a_vehicle_have_its_id():
     photo = inference.Photo(0, 'a', 'a', h_samples=list(range(100, 720, 10)), image=np.zeros([720, 1280, 3], np.uint8),
                             ids=ids.copy(), lanes=[np.full(62, 415.), np.full(62, 1015.)], lane_ids=[1, 2],
                             confidences=[0.5, 0.7])
-    tracker = types.SimpleNamespace(update=lambda lanes: (np.array([7, 5]), lanes))
+    tracker = types.SimpleNamespace(update=lambda lanes: (np.array([7, 5]), np.array(lanes)))
     tracked = inference.track_lanes(photo, tracker)
     np.testing.assert_array_equal(tracked.ids, np.array([0, 7, 5, 7, 0])[ids])
     assert tracked.lane_ids == [7, 5] and tracked.confidences == [0.5, 0.7]
@@ -191,7 +191,8 @@ def test_line_without_an_id_is_not_shown():
     photo = inference.Photo(0, 'a', 'a', h_samples=list(range(100, 720, 10)), image=np.zeros([720, 1280, 3], np.uint8),
                             ids=ids.copy(), lanes=[np.full(62, 415.), np.full(62, 1015.)], lane_ids=[1, 2],
                             confidences=[0.5, 0.7])
-    tracked = inference.track_lanes(photo, types.SimpleNamespace(update=lambda lanes: (np.array([0, 5]), lanes)))
+    tracker = types.SimpleNamespace(update=lambda lanes: (np.array([0, 5]), np.array(lanes)))
+    tracked = inference.track_lanes(photo, tracker)
     np.testing.assert_array_equal(tracked.ids, np.array([0, 0, 5])[ids])
     assert tracked.lane_ids == [5] and tracked.confidences == [0.7] and tracked.num_found == 1
     np.testing.assert_array_equal(tracked.lanes, [np.full(62, 1015.)])
