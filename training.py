@@ -12,10 +12,10 @@
 
 On more than one machine, or as here in three processes of one: a parameter server, a chief and a worker.
 
-    member() { TF_CONFIG='{"cluster": {"ps": ["127.0.0.1:4000"], "chief": ["127.0.0.1:4001"],
-                                       "worker": ["127.0.0.1:4002"]},
-                           "task": {"type": "'$1'", "index": 0}}' python training.py --batch-size 2; }
-    member ps & member worker & member chief
+    task() { TF_CONFIG='{"cluster": {"ps": ["127.0.0.1:4000"], "chief": ["127.0.0.1:4001"],
+                                     "worker": ["127.0.0.1:4002"]},
+                         "task": {"type": "'$1'", "index": 0}}' python training.py --batch-size 2; }
+    task ps & task worker & task chief
 
 All run the same command; TF_CONFIG tells each which task it is. The chief and the workers each run --batch-size photos
 per step, so n of them do what one process does with n times the --batch-size, but for batch norm, which sees the photos
@@ -486,7 +486,7 @@ def settle(flags, data, resuming, replica):
         settings = utils.settings(flags, data, replica.shard[1])
         different = utils.differences(of_chief['settings'], settings, utils.FREE_FLAGS - {'epochs'})
         if different:
-            raise InputError(f'{replica.name}: its flags are not those of the chief ({different}); give all members '
+            raise InputError(f'{replica.name}: its flags are not those of the chief ({different}); give all tasks '
                              f'the same')
     conventions = utils.Conventions(
         image_size=flags.image_size, head='Semantic' if flags.semantic else 'Instance',
@@ -808,14 +808,14 @@ def write_pictures(predict, summaries, flags, data, events, epoch, step):
 
 # ---- The script ------------------------------------------------------------------------------------------------------
 
-def run_replica(flags, data, resuming, member, stop, architecture):
+def run_replica(flags, data, resuming, task, stop, architecture):
     """Runs the chief or a worker of a cluster to the end; it joins again when the chief or a server is restarted.
 
-    member: utils.Member. The others: see `train`. -> exit status
+    task: utils.Task. The others: see `train`. -> exit status
     """
     import utils
     status = 1
-    replica = utils.Replica(member)
+    replica = utils.Replica(task)
     try:
         while True:
             try:
@@ -823,21 +823,21 @@ def run_replica(flags, data, resuming, member, stop, architecture):
                 return status
             except (utils.Restarted, *utils.GONE) as error:
                 reason = error if isinstance(error, utils.Restarted) else 'the connection to the others was lost'
-                command_line.warn(f'{member.name}: {reason}; it joins again')
+                command_line.warn(f'{task.name}: {reason}; it joins again')
                 resuming = replica.is_chief and bool(utils.checkpoints(os.path.join(flags.outdir, RESUME)))
     finally:
-        member.leave('stopped' if status else 'done')
+        task.leave('stopped' if status else 'done')
 
 
 def main(argv=None, architecture=None):
     """The script. architecture: of the network, an enet.Architecture, by default the paper's. -> exit status"""
     flags = parse_flags(argv)
-    task = None
+    config = None
     if os.environ.get('TF_CONFIG'):
         quiet.import_tensorflow()
         import utils
-        task = utils.read_tf_config(os.environ['TF_CONFIG'])
-    job = task.job if task else 'chief'
+        config = utils.read_tf_config(os.environ['TF_CONFIG'])
+    job = config.job if config else 'chief'
     data = find_data(flags.srcdir, flags.validation_photos) if job != 'ps' else None
     resuming = check_folders(flags) if job == 'chief' else False
     if data and not flags.kind:
@@ -852,12 +852,12 @@ def main(argv=None, architecture=None):
         stop = stack.enter_context(utils.StopSignal())
         if job == 'chief':
             stack.enter_context(utils.lock_folder(flags.outdir, os.path.join(flags.outdir, RESUME)))
-        if not task:
+        if not config:
             return train(flags, data, resuming, stop, utils.SingleProcess(), architecture)
-        member = utils.Member(*task, stop, lambda line: print(f'training.py: {line}', file=sys.stderr, flush=True))
+        task = utils.Task(*config, stop, lambda line: print(f'training.py: {line}', file=sys.stderr, flush=True))
         if job == 'ps':
-            return member.serve()
-        return run_replica(flags, data, resuming, member, stop, architecture)
+            return task.serve()
+        return run_replica(flags, data, resuming, task, stop, architecture)
 
 
 if __name__ == '__main__':

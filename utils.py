@@ -852,7 +852,7 @@ def _reason(error):
 # killed holds nothing that the others need; and whoever waits can say for whom.
 
 POLL = 0.01        # seconds between two looks at whether the others are ready
-PATIENCE = 10.     # seconds of waiting before a member says whom it waits for,
+PATIENCE = 10.     # seconds of waiting before a task says for which it waits,
 REMINDER = 60.     # and then says it again
 LINGER = 20.       # seconds that a parameter server stays at most when the others should be leaving
 ANSWER = 3.        # seconds in which a server answers a new connection
@@ -861,8 +861,8 @@ GONE = (tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExce
         tf.errors.FailedPreconditionError, tf.errors.NotFoundError, tf.errors.UnavailableError)
 
 
-Task = collections.namedtuple('Task', ['jobs', 'job', 'index'])
-Task.__doc__ = """A process of a cluster. jobs: {'ps', 'chief' or 'worker': ['host:port']}; job, index: which it is."""
+ClusterConfig = collections.namedtuple('ClusterConfig', ['jobs', 'job', 'index'])
+ClusterConfig.__doc__ = """jobs: {'ps', 'chief' or 'worker': ['host:port']}; job, index: this process's own."""
 
 
 class Restarted(Exception):
@@ -870,7 +870,7 @@ class Restarted(Exception):
 
 
 def read_tf_config(text):
-    """What the environment variable TF_CONFIG says. -> Task, or None if there is no cluster. Raises InputError."""
+    """What the environment variable TF_CONFIG says. -> ClusterConfig, None without a cluster. Raises InputError."""
     if not text:
         return None
     try:
@@ -899,15 +899,15 @@ def read_tf_config(text):
     parts = [address.lower().rpartition(':') for address in addresses]
     if len({(host, int(port)) for host, _, port in parts}) < len(parts):
         raise InputError('TF_CONFIG: has an address twice')
-    return Task(jobs, job, index)
+    return ClusterConfig(jobs, job, index)
 
 
 class SingleProcess:
     """Where a training runs: in this process. Its methods are those of `Replica`."""
     is_chief, shard = True, (0, 1)
 
-    def join(self, terms):
-        return terms
+    def join(self, record):
+        return record
 
     def placement(self):
         return contextlib.nullcontext()
@@ -928,8 +928,8 @@ class SingleProcess:
         return sess.run([local, taken, shared])
 
 
-class Member:
-    """This process in a cluster: tf.train.Server, and what all members know of each other.
+class Task:
+    """This process in a cluster: tf.train.Server, and what all tasks know of each other.
 
     jobs: {'ps' or 'chief' or 'worker': ['host:port']}; job, index: which of them this process is. stop: set when a
     signal has come. log: is called with a line about whom is waited for. Raises InputError if the server cannot start.
@@ -970,7 +970,7 @@ class Member:
         return None
 
     def silent(self, names):
-        """-> which of these members cannot be reached. Raises InputError if another member answers for one."""
+        """-> which of these tasks cannot be reached. Raises InputError if another one answers in its place."""
         found = []
         for name in names:
             host, port = self.addresses[name].rsplit(':', 1)
@@ -985,9 +985,9 @@ class Member:
         return found
 
     def _identify(self, name):
-        """-> whether a TensorFlow server answers at a member's address.
+        """-> whether a TensorFlow server answers at a task's address.
 
-        Raises InputError if it is another member's: with different TF_CONFIGs they would wait for each other.
+        Raises InputError if it is another task's: with different TF_CONFIGs they would wait for each other.
         """
         address = self.addresses[name]
         config = tf.ConfigProto(device_filters=['/job:nobody'], operation_timeout_in_ms=5000)
@@ -998,7 +998,7 @@ class Member:
             return False
         found = _name(*re.match(r'/job:(\w+)/replica:\d+/task:(\d+)', device).groups())
         if found != name:
-            raise InputError(f'TF_CONFIG: at {address} is {found}, not {name}; give all members the same "cluster"')
+            raise InputError(f'TF_CONFIG: at {address} is {found}, not {name}; give all tasks the same "cluster"')
         self._identified.add(name)
         return True
 
@@ -1078,41 +1078,41 @@ class Replica:
     left there is out of the way; a worker that finds another container announced joins that one.
     """
 
-    def __init__(self, member):
-        self.member, self.name, self.is_chief = member, member.name, member.name == 'chief'
-        self._index, self._count = member.replicas.index(member.name), len(member.replicas)
+    def __init__(self, task):
+        self.task, self.name, self.is_chief = task, task.name, task.name == 'chief'
+        self._index, self._count = task.replicas.index(task.name), len(task.replicas)
         self.shard = self._index, self._count
         self._container = None
 
-    def join(self, terms):
-        """The chief withdraws what is announced; a worker waits for an announcement. -> its terms, None if stopped.
+    def join(self, record):
+        """The chief withdraws what is announced; a worker waits for an announcement. -> its record, None if stopped.
 
-        terms: what a worker compares with its own, for JSON.
+        record: of its settings, a dict for JSON, which a worker compares with its own.
         """
-        member = self.member
+        task = self.task
         if self.is_chief:
-            member.leave('back')
-            self._container, self._terms = f'training-{time.time_ns()}', terms
-            done = member.wait(lambda: member.run(lambda: _announcement('{}')) is not None, 'starts',
-                               lambda: member.silent(member.servers) or member.servers, poll=0.2)
-            return terms if done else None
+            task.leave('back')
+            self._container, self._record = f'training-{time.time_ns()}', record
+            done = task.wait(lambda: task.run(lambda: _announcement('{}')) is not None, 'starts',
+                             lambda: task.silent(task.servers) or task.servers, poll=0.2)
+            return record if done else None
 
         def announced():
-            text = member.run(_announcement)
+            text = task.run(_announcement)
             return text and json.loads(text)
-        found = member.wait(announced, 'joins', lambda: member.silent(member.servers) or ['chief'], poll=0.2)
+        found = task.wait(announced, 'joins', lambda: task.silent(task.servers) or ['chief'], poll=0.2)
         if not found:
             return None
-        member.leave('back')
-        self._container, self._terms = found['container'], found['terms']
-        return self._terms
+        task.leave('back')
+        self._container, self._record = found['container'], found['record']
+        return self._record
 
     def announce(self, sess):
         """The chief calls it once the variables have their values, for workers to join."""
         if self.is_chief:
             sess.run(self._start)
-            text = json.dumps({'container': self._container, 'terms': self._terms})
-            if self.member.run(lambda: _announcement(text)) is None:
+            text = json.dumps({'container': self._container, 'record': self._record})
+            if self.task.run(lambda: _announcement(text)) is None:
                 raise Restarted('a parameter server does not answer')
 
     def placement(self):
@@ -1120,19 +1120,19 @@ class Replica:
         stack = contextlib.ExitStack()
         stack.enter_context(tf.container(self._container))
         stack.enter_context(tf.device(tf.train.replica_device_setter(
-            cluster=self.member.spec, worker_device=self.member.device)))
+            cluster=self.task.spec, worker_device=self.task.device)))
         return stack
 
     def session(self):
         """-> tf.Session that sees the parameter servers and itself alone, and so outlives other replicas"""
-        return tf.Session(self.member.target, config=tf.ConfigProto(device_filters=['/job:ps', self.member.device]))
+        return tf.Session(self.task.target, config=tf.ConfigProto(device_filters=['/job:ps', self.task.device]))
 
     def mean(self, values):
         """A structure of float32 tensors of each replica -> their means over all, which only the chief runs."""
         self._step = tf.train.get_global_step()
         means, pushes = [], []
         for i, tensor in enumerate(tf.nest.flatten(values)):
-            with tf.device(f'/job:ps/task:{i % len(self.member.servers)}'):
+            with tf.device(f'/job:ps/task:{i % len(self.task.servers)}'):
                 accumulator = tf.ConditionalAccumulator(tensor.dtype, tensor.shape, shared_name=f'mean_{i}')
             pushes.append(accumulator.apply_grad(tensor, self._step))
             means.append(tf.identity(accumulator.take_grad(self._count)))
@@ -1161,10 +1161,10 @@ class Replica:
         update, all that depends on `mean`; a worker has None of their values. -> None if a signal comes while this
         replica waits. Raises Restarted.
         """
-        member = self.member
+        task = self.task
 
         def missing():
-            return [name for name, at in zip(member.replicas, sess.run(self._handed_in)) if at <= step]
+            return [name for name, at in zip(task.replicas, sess.run(self._handed_in)) if at <= step]
 
         def updated():
             now, announced, *result = sess.run(self._state)
@@ -1177,9 +1177,9 @@ class Replica:
             values = sess.run([local, self._hand_in] if handed_in[self._index] <= step else [local])[0]
             purpose = f'step {step + 1}'
             if self.is_chief:
-                ready = member.wait(lambda: not missing(), purpose, missing)
+                ready = task.wait(lambda: not missing(), purpose, missing)
                 return (values, *sess.run([taken, shared])) if ready else None
-            result = member.wait(updated, purpose, lambda: missing() or ['chief'])
+            result = task.wait(updated, purpose, lambda: missing() or ['chief'])
             return (values, *result, None) if result else None
         except GONE:
             raise Restarted('the connection to a parameter server was lost')

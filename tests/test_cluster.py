@@ -24,25 +24,25 @@ from test_training import SMALL, assert_same, curves, draw, home, last_state, sh
 from test_training import small_network  # noqa: F401
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-MEMBER = '''
+TASK = '''
 import sys
 sys.path[:0] = [{root!r}, {root!r} + '/tests']
 import pytest
 import test_cluster
 sys.argv[0] = 'training.py'
-test_cluster.shrink_member(pytest.MonkeyPatch())
+test_cluster.shrink_task(pytest.MonkeyPatch())
 test_cluster.command_line.run(test_cluster.training.main)
 '''
 
 
-def shrink_member(patch):
+def shrink_task(patch):
     shrink(patch)
     patch.setattr(enet, 'noise_of_step', lambda seed: None)
     patch.setattr(training, 'write_pictures', lambda *args: None)
     patch.setattr(utils, 'PATIENCE', 0.)
 
 
-class Members:
+class Cluster:
     """Starts the processes of a cluster, called chief, worker, ps, and ps1; what they print is in NAME.log."""
 
     def __init__(self, folder, *args, servers=1):
@@ -61,14 +61,14 @@ class Members:
             task = {'cluster': self.jobs, 'task': {'type': job, 'index': int(name != job)}}
             with open(self.folder / f'{name}.log', 'a') as log:
                 self.processes[name] = subprocess.Popen(
-                    [sys.executable, '-c', MEMBER.format(root=ROOT), *map(str, self.args)], cwd=self.folder,
+                    [sys.executable, '-c', TASK.format(root=ROOT), *map(str, self.args)], cwd=self.folder,
                     env={**os.environ, 'TF_CONFIG': json.dumps(task)}, stdout=log, stderr=log)
 
     def log(self, job):
         return (self.folder / f'{job}.log').read_text()
 
     def until(self, job, text):
-        """Waits until a member has printed that. Fails if the process ends before."""
+        """Waits until a task has printed that. Fails if the process ends before."""
         while text not in self.log(job):
             try:
                 pytest.fail(f'{job} ended with {self.processes[job].wait(0.05)}: {self.log(job)}')
@@ -84,12 +84,12 @@ class Members:
 
 
 @pytest.fixture
-def members(home):
-    """start(*flags, servers=1) -> Members, killed at the end if need be."""
+def start_cluster(home):
+    """start(*flags, servers=1) -> Cluster, killed at the end if need be."""
     started = []
 
     def start(*args, **kwargs):
-        started.append(Members(home, *args, **kwargs))
+        started.append(Cluster(home, *args, **kwargs))
         return started[-1]
     yield start
     for one in started:
@@ -115,8 +115,8 @@ def flags(data, epochs, batch):
     return ['-s', data, '--epochs', epochs, *SMALL, '--batch-size', batch, '--seed', 1]
 
 
-def test_two_halves_of_a_batch_are_one_process_with_all_of_it(home, members, data, run_script, monkeypatch):
-    cluster = members(*flags(data, 2, 3), servers=2)
+def test_two_halves_of_a_batch_are_one_process_with_all_of_it(home, start_cluster, data, run_script, monkeypatch):
+    cluster = start_cluster(*flags(data, 2, 3), servers=2)
     cluster.start('worker', 'ps', 'ps1', 'chief')
     monkeypatch.setattr(enet, 'noise_of_step', lambda seed: None)
     monkeypatch.setattr(training, 'write_pictures', lambda *args: None)
@@ -144,8 +144,8 @@ def test_two_halves_of_a_batch_are_one_process_with_all_of_it(home, members, dat
     assert outcome.status == 0 and 'goes on after step 6' in outcome.out
 
 
-def test_killed_members_join_again(home, members, data):
-    cluster = members(*flags(data, 6, 3), '--save-minutes', '1e-9')
+def test_killed_tasks_join_again(home, start_cluster, data):
+    cluster = start_cluster(*flags(data, 6, 3), '--save-minutes', '1e-9')
     cluster.start('ps')
     cluster.until('ps', 'waits for chief at 127.0.0.1:')
     cluster.start('chief')
@@ -185,7 +185,7 @@ def test_bad_tf_config(home, data, run_script, monkeypatch, text, problem):
     assert 'TF_CONFIG' in outcome.err and problem in outcome.err and not os.listdir(home)
 
 
-def test_no_cluster_without_another_member():
+def test_no_cluster_without_another_task():
     assert utils.read_tf_config('{"cluster": {"chief": ["a:1"]}, "task": {"type": "chief", "index": 0}}') is None
 
 

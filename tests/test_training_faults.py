@@ -152,7 +152,7 @@ def port():
         return free.getsockname()[1]
 
 
-def as_member(monkeypatch, cluster, job, index=0):
+def as_task(monkeypatch, cluster, job, index=0):
     monkeypatch.setenv('TF_CONFIG', json.dumps({'cluster': cluster, 'task': {'type': job, 'index': index}}))
 
 
@@ -165,17 +165,17 @@ def test_address_that_is_none_is_one_line(home, data, train, monkeypatch, addres
 
 @pytest.mark.parametrize('twin', ['127.0.0.1:04711', '127.0.0.1:4711'])
 def test_one_address_in_two_spellings_is_one_line(home, data, train, monkeypatch, twin):
-    as_member(monkeypatch, {'chief': ['127.0.0.1:4711'], 'ps': [twin]}, 'chief')
+    as_task(monkeypatch, {'chief': ['127.0.0.1:4711'], 'ps': [twin]}, 'chief')
     one_line(train('-s', data, *TRAIN), 'TF_CONFIG', 'address twice')
 
 
-def test_member_in_the_place_of_another_is_named(home, data, train, monkeypatch, port):
+def test_task_in_the_place_of_another_is_named(home, data, train, monkeypatch, port):
     """The chief's TF_CONFIG has the addresses of ps and worker the wrong way round."""
     worker = tf.train.Server({'worker': [f'127.0.0.1:{port}']}, 'worker', 0)
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         chief = free.getsockname()[1]
-    as_member(monkeypatch, {'chief': [f'127.0.0.1:{chief}'], 'ps': [f'127.0.0.1:{port}'], 'worker': ['127.0.0.1:1']},
+    as_task(monkeypatch, {'chief': [f'127.0.0.1:{chief}'], 'ps': [f'127.0.0.1:{port}'], 'worker': ['127.0.0.1:1']},
               'chief')
     outcome = train('-s', data, *TRAIN)
     one_line(outcome, f'TF_CONFIG: at 127.0.0.1:{port} is worker 0, not ps 0')
@@ -186,7 +186,7 @@ def test_address_of_another_machine_is_one_line(home, data, train, monkeypatch, 
     def unreachable(address, timeout):
         raise OSError('no route to host')
     monkeypatch.setattr(socket, 'create_connection', unreachable)
-    as_member(monkeypatch, {'chief': [f'elsewhere:{port}'], 'ps': ['127.0.0.1:1']}, 'chief')
+    as_task(monkeypatch, {'chief': [f'elsewhere:{port}'], 'ps': ['127.0.0.1:1']}, 'chief')
     one_line(train('-s', data, *TRAIN), f'chief cannot be reached at elsewhere:{port}')
 
 
@@ -195,7 +195,7 @@ def test_what_is_no_tensorflow_server_is_found_silent(monkeypatch, greeting):
     """A session that connects to it would wait for minutes, deaf to signals."""
     monkeypatch.setattr(utils, 'ANSWER', 0.1)
     monkeypatch.setattr(tf, 'Session', lambda *_, **__: pytest.fail('a session waits for it'))
-    member = object.__new__(utils.Member)
+    task = object.__new__(utils.Task)
     with socket.create_server(('127.0.0.1', 0)) as server:
         connections = []
 
@@ -204,19 +204,19 @@ def test_what_is_no_tensorflow_server_is_found_silent(monkeypatch, greeting):
             connections[0].sendall(greeting)
         thread = threading.Thread(target=accept)
         thread.start()
-        member.addresses, member._identified = {'ps 0': '127.0.0.1:{}'.format(server.getsockname()[1])}, set()
-        assert member.silent(['ps 0']) == ['ps 0']
+        task.addresses, task._identified = {'ps 0': '127.0.0.1:{}'.format(server.getsockname()[1])}, set()
+        assert task.silent(['ps 0']) == ['ps 0']
         thread.join()
     connections[0].close()
 
 
 def test_wait_names_who_is_waited_for(monkeypatch):
     monkeypatch.setattr(utils, 'PATIENCE', 0.)
-    member, lines = object.__new__(utils.Member), []
-    member.name, member.addresses, member._log = 'chief', {'worker 0': 'a:1', 'worker 1': 'b:2'}, lines.append
-    member.stop = utils.StopSignal()
+    task, lines = object.__new__(utils.Task), []
+    task.name, task.addresses, task._log = 'chief', {'worker 0': 'a:1', 'worker 1': 'b:2'}, lines.append
+    task.stop = utils.StopSignal()
     answers = iter([None, None, 'ready'])
-    assert member.wait(lambda: next(answers), 'step 7', lambda: ['worker 1'], poll=0) == 'ready'
+    assert task.wait(lambda: next(answers), 'step 7', lambda: ['worker 1'], poll=0) == 'ready'
     assert lines == ['chief: step 7: waits for worker 1 at b:2']
     with pytest.raises(InputError, match='GiB'):
         utils.check_memory(10 ** 9, (512, 512), 3)
