@@ -176,7 +176,7 @@ def test_task_in_the_place_of_another_is_named(home, data, train, monkeypatch, p
         free.bind(('127.0.0.1', 0))
         chief = free.getsockname()[1]
     as_task(monkeypatch, {'chief': [f'127.0.0.1:{chief}'], 'ps': [f'127.0.0.1:{port}'], 'worker': ['127.0.0.1:1']},
-              'chief')
+            'chief')
     outcome = train('-s', data, *TRAIN)
     one_line(outcome, f'TF_CONFIG: at 127.0.0.1:{port} is worker 0, not ps 0')
     del worker
