@@ -15,8 +15,9 @@ import uuid
 import cv2
 import numpy as np
 
-from data import augmentation, files, prefetch
-from data.command_line import InputError
+from data.common import files, prefetch
+from data.lanes import road_augmentation
+from data.common.command_line import InputError
 
 
 # ---- Samples ---------------------------------------------------------------------------------------------------------
@@ -140,7 +141,7 @@ class BatchQueue:
     OVERSAMPLING = 1.5   # photos are kept at this many times image_shape, so that warps stay sharp
 
     def __init__(self, image_paths, label_paths, batch_size, image_shape, seed=0, workers=2, capacity=8,
-                 augment=augmentation.augment,
+                 augment=road_augmentation.augment,
                  shard=(0, 1), cache_bytes=2 ** 30):
         if not len(image_paths) or len(image_paths) != len(label_paths):
             raise ValueError(f'{len(image_paths)} images and {len(label_paths)} labels make no data set')

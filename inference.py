@@ -20,7 +20,7 @@ for less than a fifth of a second is left out. A run that is stopped leaves the 
 A model that was trained with --kind any finds instances, not lanes: they are outlined as well as coloured, the largest
 has the first colour, and in a video each frame has colours of its own.
 """
-from data import command_line
+from data.common import command_line
 
 if __name__ == '__main__':
     command_line.exit_on_interrupt()   # the imports below take half a second
@@ -39,8 +39,9 @@ import tqdm
 
 import clustering
 import visualization
-from data import files, prefetch, quiet, tusimple, tusimple_lanes, video
-from data.command_line import InputError
+from data.common import files, prefetch, quiet, video
+from data.lanes import lines, tusimple
+from data.common.command_line import InputError
 
 # TensorFlow takes seconds to import. What needs it, enet.py and utils.py included, is imported in the functions below
 # that build the network, so that --help and a wrong flag or photo need not wait.
@@ -382,7 +383,7 @@ def shrink_mask(mask, size):
 def find_lanes(photo, conventions, bandwidth=None, max_lanes=5, min_confidence=0.):
     """find_instances, and sets photo.lanes, a line through each of the instances that are lanes. -> photo
 
-    max_lanes, min_confidence: which lanes are kept, see tusimple_lanes.lanes_and_confidences
+    max_lanes, min_confidence: which lanes are kept, see lines.lanes_and_confidences
     """
     find_instances(photo, conventions, bandwidth)
     if photo.error is None:
@@ -391,7 +392,7 @@ def find_lanes(photo, conventions, bandwidth=None, max_lanes=5, min_confidence=0
             photo.h_samples = default_rows(height)
         start = time.perf_counter()
         certainty = clustering.pixel_confidence(photo.embedding, photo.ids, conventions.delta_v, photo.foreground)
-        photo.lanes, photo.confidences = tusimple_lanes.lanes_and_confidences(
+        photo.lanes, photo.confidences = lines.lanes_and_confidences(
             photo.ids, (width, height), photo.h_samples, max_lanes, min_confidence, certainty)
         photo.num_found = len(photo.lanes)
         photo.lanes_ms = 1000 * (time.perf_counter() - start)
@@ -407,7 +408,7 @@ def default_rows(height):
 def track_lanes(photo, tracker):
     """Gives the lanes of the next frame of a video their ids, and smooths them. -> photo
 
-    tracker: lane_tracking.LaneTracker, whose lines without an id are left out. In photo.ids, instances have the id of
+    tracker: tracking.LaneTracker, whose lines without an id are left out. In photo.ids, instances have the id of
     their lane, and none if they are no lane.
     """
     if photo.error is None:
@@ -586,8 +587,8 @@ def make_stages(flags, masks, clip, embed, conventions, to_video):
     stages = [(lambda photo: read_photo(photo, masks), NUM_READERS),
               (lambda photo: embed_photo(photo, embed, conventions, flags.modeldir), NUM_CALLERS)]
     if clip and is_road:
-        from data import lane_tracking   # SciPy takes most of a second to import
-        tracker = lane_tracking.LaneTracker(default_rows(clip.size[1]), clip.fps, not flags.no_smoothing)
+        from data.lanes import tracking  # SciPy takes most of a second to import
+        tracker = tracking.LaneTracker(default_rows(clip.size[1]), clip.fps, not flags.no_smoothing)
         return stages + [(find, flags.workers), (lambda photo: track_lanes(photo, tracker), 1), (write, flags.workers)]
     return stages + [(lambda photo: write(find(photo)), flags.workers)]
 

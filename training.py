@@ -29,7 +29,7 @@ stay what they were (lower --batch-size); otherwise it needs a new --outdir or -
 a training needs to go on: however it was stopped, the same command, without --fresh, resumes it, and the result is the
 same.
 """
-from data import command_line
+from data.common import command_line
 
 if __name__ == '__main__':
     command_line.exit_on_interrupt()   # the imports below take half a second
@@ -51,9 +51,10 @@ import tqdm
 import clustering
 import datagenerator
 import visualization
-from data import (augmentation, augmentation_any, files, instance_metrics, prefetch, quiet, tusimple,
-                  tusimple_evaluation, tusimple_lanes)
-from data.command_line import InputError
+from data import tusimple_evaluation
+from data.common import augmentation, files, instance_metrics, prefetch, quiet
+from data.lanes import lines, road_augmentation, tusimple
+from data.common.command_line import InputError
 
 DEFAULT_MODELDIR = 'pretrained_semantic_model'
 RESUME = 'resume'             # folder of training states within --outdir
@@ -74,7 +75,7 @@ RECIPES = {
 TAKEN_OVER = {'dvar': 'delta_v', 'ddist': 'delta_d', **{name: name for name in (
     'image_size', 'feature_dim', 'bandwidth', 'var', 'dist', 'reg', 'background_weight', 'foreground_weight',
     'foreground_threshold', 'coordinates')}}
-AUGMENTATION = {'road': augmentation.augment, 'any': augmentation_any.augment}
+AUGMENTATION = {'road': road_augmentation.augment, 'any': augmentation.augment}
 TERMS = ('var', 'dist', 'reg', 'foreground')   # of the loss, of those that there are
 MAX_SKIPPED = 3               # steps in a row whose loss or gradient is not finite
 
@@ -710,7 +711,7 @@ def validate(predict, flags, data, stop):
                     scores.append(instance_metrics.score_image(ids, label))
                 else:
                     record = data.records[len(terms) - 1]
-                    lanes = [lane.tolist() for lane in tusimple_lanes.lanes(ids, size, record.h_samples)]
+                    lanes = [lane.tolist() for lane in lines.lanes(ids, size, record.h_samples)]
                     predictions.append(tusimple.Record(record.raw_file, lanes, record.h_samples))
     result = {name: float(np.mean([values[name] for values in terms])) for name in terms[0]}
     result['score'] = -result['total']

@@ -30,8 +30,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import enet
-from data import command_line, files, quiet
-from data.command_line import InputError
+from data.common import command_line, files, quiet
+from data.common.command_line import InputError
 
 tf.disable_v2_behavior()
 

@@ -11,7 +11,7 @@ import warnings
 import cv2
 import numpy as np
 
-from data import files
+from data.common import files
 
 _BACKGROUND_GREY = 150  # of background pixels in scatter plots
 _POINTS_PER_LABEL = 4000  # in scatter plots

@@ -17,15 +17,15 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data import command_line
+from data.common import command_line
 
 if __name__ == '__main__':
     command_line.exit_on_interrupt()   # the imports below take half a second
 
 import numpy as np
 
-from data import files, prepared_set
-from data.command_line import InputError
+from data.common import files, prepared_set
+from data.common.command_line import InputError
 
 PHOTO, LABEL = '_rgb.png', '_label.png'  # after the name of a plant
 

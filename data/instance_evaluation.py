@@ -16,7 +16,7 @@ import re
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data import command_line
+from data.common import command_line
 
 if __name__ == '__main__':
     command_line.exit_on_interrupt()   # the imports below take half a second
@@ -25,8 +25,8 @@ import cv2
 import numpy as np
 import tqdm
 
-from data import evaluation_report, files, instance_metrics, prefetch
-from data.command_line import InputError
+from data.common import evaluation_report, files, instance_metrics, prefetch
+from data.common.command_line import InputError
 
 MASK_NAME = re.compile(r'mask_(\d{4,})\.png')  # of inference.py --masks
 MATCHED_COLOUR, MISSED_COLOUR, TEXT_COLOUR = (0, 230, 0), (255, 40, 40), (255, 255, 255)  # RGB

@@ -25,7 +25,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
-from data import command_line
+from data.common import command_line
 
 if __name__ == '__main__':
     command_line.exit_on_interrupt()   # the imports below take half a second
@@ -40,19 +40,20 @@ import cv2
 import numpy as np
 import tqdm
 
-from data import files, tusimple, video
-from data.synthetic_anywhere import sample_any_scene
-from data.synthetic_camera import photograph
-from data.synthetic_canvas import HEIGHT, NEAREST, WIDTH, Canvas
-from data.synthetic_city import paint_pavements, street_things
-from data.synthetic_distributions import sample_scene
-from data.synthetic_drive import FRAME_RATE, Drive, frames_of
-from data.synthetic_ground import paint_ground
-from data.synthetic_label import lane_labels
-from data.synthetic_night import lamp_glows, mirror
-from data.synthetic_roadside import paint_banks, roadside
-from data.synthetic_sky import paint_horizon, paint_sky
-from data.synthetic_vehicles import vehicle_painters
+from data.common import files, video
+from data.lanes import tusimple
+from data.synthetic.anywhere import sample_any_scene
+from data.synthetic.camera import photograph
+from data.synthetic.canvas import HEIGHT, NEAREST, WIDTH, Canvas
+from data.synthetic.city import paint_pavements, street_things
+from data.synthetic.distributions import sample_scene
+from data.synthetic.drive import FRAME_RATE, Drive, frames_of
+from data.synthetic.ground import paint_ground
+from data.synthetic.label import lane_labels
+from data.synthetic.night import lamp_glows, mirror
+from data.synthetic.roadside import paint_banks, roadside
+from data.synthetic.sky import paint_horizon, paint_sky
+from data.synthetic.vehicles import vehicle_painters
 
 LABEL_FILE, VIDEO_FILE = 'label_data_synthetic.json', 'drive.mp4'
 MAX_DRIVE = 600  # s; all that lies on the road of a drive is drawn anew for each frame

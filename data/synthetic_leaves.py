@@ -13,7 +13,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data import command_line
+from data.common import command_line
 
 if __name__ == '__main__':
     command_line.exit_on_interrupt()   # the imports below take half a second
@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import tqdm
 
-from data import files, prefetch, prepared_set
+from data.common import files, prefetch, prepared_set
 
 SIZE = 384          # px, width and height
 MIN_VISIBLE = 60    # px of a leaf; one that is hidden more than that does not grow

@@ -14,7 +14,7 @@ import sys
 import typing
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data import command_line
+from data.common import command_line
 
 if __name__ == '__main__':
     command_line.exit_on_interrupt()   # the imports below take half a second
@@ -23,7 +23,7 @@ import numpy as np
 from scipy import optimize
 
 from data import tusimple_evaluation
-from data.command_line import InputError
+from data.common.command_line import InputError
 
 MIN_SHARED = 2  # rows of a match
 

@@ -15,7 +15,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data import command_line
+from data.common import command_line
 
 if __name__ == '__main__':
     command_line.exit_on_interrupt()   # the imports below take half a second
@@ -28,8 +28,9 @@ import cv2
 import numpy as np
 import tqdm
 
-from data import files, prefetch, tusimple
-from data.command_line import InputError
+from data.common import files, prefetch
+from data.lanes import tusimple
+from data.common.command_line import InputError
 
 FOLDERS = ('images', 'labels')  # in each, while files are made, a folder from which they are moved by a mere rename
 

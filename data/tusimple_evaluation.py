@@ -13,7 +13,7 @@ prediction may be the best match of two lanes, so that FP can fall below 0.
 
 --measure culane prints precision, recall and F1 at an IoU above 0.5 of lanes 30 px wide, on photos scaled to a width of
 1640 px; run_time does not matter. The size of the photos is that of the first label's photo, where it lies beside the
-label file, otherwise 1280x720; --photo-size names another. data/culane.py has the rules.
+label file, otherwise 1280x720; --photo-size names another. data/lanes/culane.py has the rules.
 
 --precision-recall writes the precision and recall of all lanes whose confidence is not below a threshold, for each
 confidence that occurs, and prints the threshold of the best F1. By TuSimple's measure a prediction is right if it is
@@ -24,7 +24,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data import command_line
+from data.common import command_line
 
 if __name__ == '__main__':
     command_line.exit_on_interrupt()   # the imports below take half a second
@@ -37,8 +37,9 @@ import cv2
 import numpy as np
 import tqdm
 
-from data import evaluation_report, files, precision_recall, tusimple
-from data.command_line import InputError
+from data.common import evaluation_report, files, precision_recall
+from data.lanes import tusimple
+from data.common.command_line import InputError
 
 PIXEL_THRESHOLD = 20  # px between two vertical lanes
 MATCH_ACCURACY = 0.85  # a label lane whose best prediction is less accurate is missed
@@ -295,7 +296,7 @@ def find_photo_size(labels, labels_path):
 
 def score_culane(args, predictions, labels):
     """Prints CULane's measure. -> (culane.PhotoScores, worst first; what draws a photo). Raises InputError."""
-    from data import culane   # here: SciPy takes a moment
+    from data.lanes import culane  # here: SciPy takes a moment
     size = tuple(args.photo_size or find_photo_size(labels, args.labels))
     culane.canvas_size(size)
     culane.check_labels(labels, size)

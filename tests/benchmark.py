@@ -31,7 +31,7 @@ import inference
 import reference
 import visualization
 from benchmark_clustering import in_turn
-from data import command_line, files, quiet, video
+from data.common import command_line, files, quiet, video
 
 SIDE, BATCH = 512, 4      # of the photos and batches in the rows that name no others
 LANES, THICKNESS = 5, 4   # of the labels

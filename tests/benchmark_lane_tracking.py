@@ -1,4 +1,4 @@
-"""Measures data/lane_tracking.py on drives that it generates: id switches, and jitter before and after smoothing.
+"""Measures data/lanes/tracking.py on drives that it generates: id switches, and jitter before and after smoothing.
 
     python tests/benchmark_lane_tracking.py
 """
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.lane_tracking import LaneTracker
+from data.lanes.tracking import LaneTracker
 
 ROWS = np.arange(160, 720, 10.)
 HORIZON, FAR = 240, 265  # rows

@@ -15,7 +15,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from data import command_line
+from data.common import command_line
 
 Outcome = collections.namedtuple('Outcome', 'status out err')
 

@@ -19,7 +19,8 @@ sys.path.insert(0, ROOT)
 
 import inference
 import visualization
-from data import command_line, files, quiet, synthetic_drive, video
+from data.common import command_line, files, quiet, video
+from data.synthetic import drive
 
 FIGURES = os.path.join(ROOT, 'inference_test', 'figures')
 HEIGHT = 270  # px of a row of pictures
@@ -54,7 +55,7 @@ def embedding(paths):
 
 def write_clip(paths):
     """Frames of a drive as inference_test/drive.mp4."""
-    writer = video.Writer(os.path.join(ROOT, 'inference_test', 'drive.mp4'), CLIP_SIZE, synthetic_drive.FRAME_RATE)
+    writer = video.Writer(os.path.join(ROOT, 'inference_test', 'drive.mp4'), CLIP_SIZE, drive.FRAME_RATE)
     for path in paths:
         writer.write(cv2.resize(files.read_image(path), CLIP_SIZE, interpolation=cv2.INTER_AREA))
     writer.close()

@@ -32,7 +32,7 @@ def child(phase_path, full, argv):
     """training.py in this process, which notes its phase."""
     import pytest
     import test_training
-    from data import command_line
+    from data.common import command_line
     training, utils = test_training.training, test_training.utils
     with open(phase_path, 'r+b') as file:
         phase = mmap.mmap(file.fileno(), 1)

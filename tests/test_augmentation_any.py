@@ -1,10 +1,10 @@
-"""data/augmentation_any.py: image and label stay together, and whatever lies outside is background."""
+"""data/common/augmentation.py: image and label stay together, and whatever lies outside is background."""
 import cv2
 import numpy as np
 import pytest
 
-from data import augmentation_any as augmentation
-from data import files
+from data.common import augmentation as augmentation
+from data.common import files
 
 BACKGROUND = (40, 60, 50)
 COLOURS = {300: (250, 30, 20), 2: (20, 240, 30), 7: (30, 20, 250), 65535: (240, 230, 20)}

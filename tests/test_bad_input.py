@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from data import quiet, synthetic_dataset, tusimple, tusimple_dataset_processing, tusimple_evaluation
+from data import synthetic_dataset, tusimple_dataset_processing, tusimple_evaluation
+from data.common import quiet
+from data.lanes import tusimple
 
 quiet.import_tensorflow()
 import tensorflow.compat.v1 as tf

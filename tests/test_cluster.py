@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import pytest
 
-from data import command_line, quiet  # noqa: F401
+from data.common import command_line, quiet  # noqa: F401
 
 quiet.import_tensorflow()
 

@@ -1,4 +1,4 @@
-"""data/command_line.py: flag types, one-line complaints and exit statuses."""
+"""data/common/command_line.py: flag types, one-line complaints and exit statuses."""
 
 import argparse
 import ast
@@ -17,7 +17,8 @@ import pytest
 import inference
 import training
 from conftest import ROOT
-from data import command_line, cvppp_dataset_processing, tusimple_dataset_processing
+from data import cvppp_dataset_processing, tusimple_dataset_processing
+from data.common import command_line
 
 
 @pytest.mark.parametrize('kind, text, value', [
@@ -165,7 +166,7 @@ def python(code):
 def test_sigterm_cleans_up_and_ends_with_143(tmp_path):
     code = f'''
 import signal
-from data import command_line
+from data.common import command_line
 def main():
     try:
         print('ready', flush=True)
@@ -184,7 +185,7 @@ command_line.run(main)
 # Prints while its file is open, once as libraries do.
 PRINTER = """
 import contextlib, os, sys
-from data import command_line
+from data.common import command_line
 def main():
     with open(sys.argv[1], 'w') as file:
         for _ in range(3):
@@ -263,7 +264,7 @@ def test_other_failures_of_imports_keep_their_traceback(tmp_path):
 def test_ctrl_c_after_imports_lets_main_clean_up():
     code = """
 import os, signal
-from data import command_line
+from data.common import command_line
 command_line.exit_on_interrupt()
 def main():
     try:

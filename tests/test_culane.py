@@ -1,4 +1,4 @@
-"""data/culane.py: IoUs and hits against a slow and literal computation, hand-made cases, and --measure culane."""
+"""data/lanes/culane.py: IoUs and hits against a slow and literal computation, hand-made cases, and --measure culane."""
 
 import csv
 import itertools
@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from data import culane, tusimple
+from data.lanes import culane, tusimple
 from data import tusimple_evaluation as evaluation
-from data.command_line import InputError
+from data.common.command_line import InputError
 
 SIZE = 1640, 590
 ROWS = list(range(0, 600, 10))

@@ -1,4 +1,4 @@
-"""data/cvppp_dataset_processing.py and data/prepared_set.py: from folders of plants to photos and labels."""
+"""data/cvppp_dataset_processing.py and data/common/prepared_set.py: from folders of plants to photos and labels."""
 
 import os
 import subprocess
@@ -12,8 +12,8 @@ import pytest
 import datagenerator
 from conftest import ROOT
 from data import cvppp_dataset_processing as processing
-from data import files
-from data.command_line import InputError
+from data.common import files
+from data.common.command_line import InputError
 
 
 def files_of(folder):

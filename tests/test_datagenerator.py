@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
-from data import augmentation, files, quiet
-from data.command_line import InputError
+from data.common import files, quiet
+from data.lanes import road_augmentation
+from data.common.command_line import InputError
 
 quiet.import_tensorflow()
 import tensorflow.compat.v1 as tf
@@ -178,7 +179,7 @@ def expected_batches(samples, count, batch_size, seed, start_step, shard, augmen
             if augment:
                 ratio = min(1, 1.5 * max(SHAPE[0] / 64, SHAPE[1] / 36))
                 kept = round(64 * ratio), round(36 * ratio)
-                image, label = augmentation.augment(
+                image, label = road_augmentation.augment(
                     files.resize_image(image, kept), files.resize_label(label, kept),
                     np.random.default_rng([seed, epoch, position]), SHAPE)
             else:

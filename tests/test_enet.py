@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from data import quiet
+from data.common import quiet
 
 quiet.import_tensorflow()
 import tensorflow.compat.v1 as tf
@@ -320,7 +320,7 @@ def test_dilated_convolutions_are_the_same_where_tensorflow_has_no_gradient_for_
 
 
 WITHOUT_ONEDNN = """
-from data import quiet
+from data.common import quiet
 quiet.import_tensorflow()
 import tensorflow.compat.v1 as tf
 import enet, reference

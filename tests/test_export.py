@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from data import quiet
+from data.common import quiet
 
 quiet.import_tensorflow()
 import tensorflow.compat.v1 as tf

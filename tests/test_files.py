@@ -1,4 +1,4 @@
-"""data/files.py: pictures read and refused, files written whole or not at all, folders made and listed."""
+"""data/common/files.py: pictures read and refused, files written whole or not at all, folders made and listed."""
 import os
 import re
 import stat
@@ -10,8 +10,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from data import files
-from data.command_line import InputError
+from data.common import files
+from data.common.command_line import InputError
 
 SHAPE = (32, 16)
 PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'

@@ -21,8 +21,8 @@ import pytest
 import clustering
 import inference
 import visualization
-from data import quiet, video
-from data.command_line import InputError
+from data.common import quiet, video
+from data.common.command_line import InputError
 
 SHAPE = (128, 72)
 LINES = {'red': ((10, 71), (50, 10), (255, 0, 0)), 'blue': ((110, 71), (70, 10), (0, 0, 255))}

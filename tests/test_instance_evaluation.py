@@ -1,4 +1,4 @@
-"""data/instance_evaluation.py and data/evaluation_report.py: pairs of masks, the table, what is written of them."""
+"""data/instance_evaluation.py and its report: pairs of masks, the table, the files that it writes."""
 
 import csv
 import os

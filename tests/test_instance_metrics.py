@@ -1,10 +1,10 @@
-"""data/instance_metrics.py: the measures, against slow ones written from their definitions."""
+"""data/common/instance_metrics.py: the measures, against slow ones written from their definitions."""
 
 import cv2
 import numpy as np
 import pytest
 
-from data import instance_metrics as metrics
+from data.common import instance_metrics as metrics
 
 
 # ---- The definitions, one after the other, without any thought of speed ----------------------------------------------

@@ -1,10 +1,10 @@
-"""Tests of data/lane_tracking.py: ids and lines on drives whose truth is known."""
+"""Tests of data/lanes/tracking.py: ids and lines on drives whose truth is known."""
 
 import numpy as np
 import pytest
 
 from benchmark_lane_tracking import FAR, HORIZON, ROWS, drive, measure
-from data.lane_tracking import LaneTracker
+from data.lanes.tracking import LaneTracker
 
 
 def road(*offsets, shift=0.0, bend=0.0):

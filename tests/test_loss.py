@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from data import quiet
+from data.common import quiet
 
 quiet.import_tensorflow()
 import tensorflow.compat.v1 as tf

@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from data import culane, precision_recall, tusimple
+from data.common import precision_recall
+from data.lanes import culane, tusimple
 from data import tusimple_evaluation as evaluation
-from data.command_line import InputError
+from data.common.command_line import InputError
 
 SIZE = 400, 300
 ROWS = list(range(0, 300, 15))  # 20: 17 right ones are 0.85

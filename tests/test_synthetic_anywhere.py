@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from test_synthetic_dataset import files, plain_scene
 
-from data import synthetic_dataset, synthetic_night, tusimple
-from data.synthetic_anywhere import sample_any_scene
-from data.synthetic_canvas import View
-from data.synthetic_city import RAILS
-from data.synthetic_label import lane_labels
-from data.synthetic_markings import ARROWS, MARKINGS, SYMBOLS, symbol
-from data.synthetic_scene import Marking, Night, Side, Vehicle, Windscreen
+from data import synthetic_dataset
+from data.lanes import tusimple
+from data.synthetic import night
+from data.synthetic.anywhere import sample_any_scene
+from data.synthetic.canvas import View
+from data.synthetic.city import RAILS
+from data.synthetic.label import lane_labels
+from data.synthetic.markings import ARROWS, MARKINGS, SYMBOLS, symbol
+from data.synthetic.scene import Marking, Night, Side, Vehicle, Windscreen
 
 
 @pytest.fixture(scope='module')
@@ -272,7 +274,7 @@ def test_lamps_of_vehicles_glow_only_where_they_are_on():
     vehicles = [[Vehicle('sedan', 0.0, 12.0, (60, 60, 60), True, lights, 1.0)] for lights in (False, True)]
     off, on = (paint(at_night(vehicles=each)) for each in vehicles)
     assert changed(on, off).sum() > 300
-    assert not synthetic_night.lamp_glows(at_night(vehicles=vehicles[0]))
+    assert not night.lamp_glows(at_night(vehicles=vehicles[0]))
 
 
 def test_a_wet_road_mirrors_what_is_above_it_and_hides_no_vehicle():

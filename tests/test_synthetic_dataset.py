@@ -12,12 +12,15 @@ import cv2
 import numpy as np
 import pytest
 
-from data import synthetic_dataset, synthetic_drive, tusimple, video
-from data.synthetic_canvas import View
-from data.synthetic_distributions import sample_scene
-from data.synthetic_label import lane_labels
-from data.synthetic_scene import Camera, Line, Vehicle
-from data.synthetic_vehicles import VEHICLES
+from data import synthetic_dataset
+from data.common import video
+from data.lanes import tusimple
+from data.synthetic import drive as drives
+from data.synthetic.canvas import View
+from data.synthetic.distributions import sample_scene
+from data.synthetic.label import lane_labels
+from data.synthetic.scene import Camera, Line, Vehicle
+from data.synthetic.vehicles import VEHICLES
 
 # Of the 3,626 training label lines of TuSimple, as `statistics` measures them: quantiles 0.1, 0.25, 0.5,
 # 0.75, 0.9, and how far, in px, a sample of ours may lie from each.
@@ -275,7 +278,7 @@ SECONDS = 12.0
 @pytest.fixture(scope='module', params=[0, 3])
 def drive(request):
     """A drive with a change of lane, to the left and to the right."""
-    drive = synthetic_drive.Drive(request.param, SECONDS)
+    drive = drives.Drive(request.param, SECONDS)
     assert drive.changes
     return drive
 
@@ -299,7 +302,7 @@ def test_the_video_of_a_drive_shows_its_photos_in_order(run_script, tmp_path):
     assert not run(run_script, tmp_path, '--drive', 0.15, '--seed', 5, '--workers', 1, '--video').status
     clip = video.read_video(str(tmp_path / synthetic_dataset.VIDEO_FILE))
     frames = list(clip.frames)
-    assert clip.fps == synthetic_drive.FRAME_RATE and len(frames) == 3
+    assert clip.fps == drives.FRAME_RATE and len(frames) == 3
     photos = [cv2.imread(str(path))[..., ::-1] for path in sorted(tmp_path.rglob('*.jpg'))]
     distances = [[np.abs(frame.astype(float) - photo).mean() for photo in photos] for frame in frames]
     assert np.argmin(distances, axis=1).tolist() == [0, 1, 2] and np.diag(distances).max() < 10
@@ -322,7 +325,7 @@ def test_a_drive_that_cannot_be_is_one_line(flags, run_script, tmp_path):
 def test_a_line_of_a_drive_keeps_its_id_and_moves_smoothly(drive):
     below = np.array(tusimple.H_SAMPLES) >= 320  # where lanes are much farther apart than lines move
     seen, before = set(), {}
-    for frame in range(synthetic_drive.frames_of(SECONDS)):
+    for frame in range(drives.frames_of(SECONDS)):
         record = lane_labels(drive.scene_at(frame), with_ids=True)
         ids, lanes = record.ids, list(zip(record.ids, record.lanes))
         assert ids == sorted(set(ids)) and 2 <= len(ids) <= 4
@@ -336,7 +339,7 @@ def test_a_line_of_a_drive_keeps_its_id_and_moves_smoothly(drive):
 
 
 def test_nobody_runs_into_anybody(drive):
-    for frame in range(0, synthetic_drive.frames_of(SECONDS), 5):
+    for frame in range(0, drives.frames_of(SECONDS), 5):
         scene = drive.scene_at(frame)
         vehicles = [(vehicle.distance, vehicle.offset, VEHICLES[vehicle.kind].length) for vehicle in scene.vehicles]
         vehicles.append((-4.0, scene.road.aside, 4.0))
@@ -347,7 +350,7 @@ def test_nobody_runs_into_anybody(drive):
 
 @pytest.mark.parametrize('seed', [1, 8])
 def test_the_road_flows_past_from_frame_to_frame(seed):
-    drive, patches = synthetic_drive.Drive(seed, SECONDS), []
+    drive, patches = drives.Drive(seed, SECONDS), []
     start = drive.scene_at(40)
     # A piece of road before the car, m
     place, offset = np.meshgrid(start.progress.travelled + np.arange(14, 26, 0.03),

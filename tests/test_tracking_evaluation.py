@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from data import tracking_evaluation, tusimple
-from data.command_line import InputError
+from data import tracking_evaluation
+from data.lanes import tusimple
+from data.common.command_line import InputError
 
 ROWS = list(range(400, 600, 10))
 

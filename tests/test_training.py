@@ -21,7 +21,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data import quiet, tusimple
+from data.common import quiet
+from data.lanes import tusimple
 
 quiet.import_tensorflow()
 import tensorflow.compat.v1 as tf
@@ -32,7 +33,7 @@ import reference
 import training
 import utils
 import visualization
-from data.command_line import InputError
+from data.common.command_line import InputError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NETWORK = reference.small_enet()
@@ -45,7 +46,7 @@ import sys
 sys.path[:0] = [{root!r}, {root!r} + '/tests']
 import pytest
 import test_training
-from data import command_line
+from data.common import command_line
 sys.argv[0] = 'training.py'
 test_training.quicken(pytest.MonkeyPatch())
 command_line.run(functools.partial(test_training.training.main, architecture=test_training.NETWORK))

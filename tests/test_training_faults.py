@@ -12,13 +12,13 @@ import time
 
 import pytest
 
-from data import quiet
+from data.common import quiet
 
 quiet.import_tensorflow()
 import tensorflow.compat.v1 as tf
 
 import utils
-from data.command_line import InputError
+from data.common.command_line import InputError
 from test_training import (SMALL, assert_same, contents, curves, data, finished, home, last_state,  # noqa: F401
                            small_network, train)
 

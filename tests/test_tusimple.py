@@ -1,12 +1,12 @@
-"""data/tusimple.py: reading, writing and drawing labels in the TuSimple layout."""
+"""data/lanes/tusimple.py: reading, writing and drawing labels in the TuSimple layout."""
 
 import json
 
 import numpy as np
 import pytest
 
-from data import tusimple
-from data.command_line import InputError
+from data.lanes import tusimple
+from data.common.command_line import InputError
 
 GOOD = {'lanes': [[10, 20.5], [-2, 30]], 'h_samples': [160, 170], 'raw_file': 'clips/ä/20.jpg'}
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from data import tusimple
+from data.lanes import tusimple
 from data import tusimple_dataset_processing as processing
 import datagenerator
-from data import files
-from data.command_line import InputError
+from data.common import files
+from data.common.command_line import InputError
 
 
 def files_of(folder):

@@ -13,9 +13,9 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from conftest import ROOT
-from data import tusimple
+from data.lanes import tusimple
 from data import tusimple_evaluation as evaluation
-from data.command_line import InputError
+from data.common.command_line import InputError
 
 
 # ---- The rules, one after the other, without any thought of speed ----------------------------------------------------

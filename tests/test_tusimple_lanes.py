@@ -1,10 +1,10 @@
-"""data/tusimple_lanes.py: lanes against the lines that the instances were drawn from."""
+"""data/lanes/lines.py: lanes against the lines that the instances were drawn from."""
 
 import cv2
 import numpy as np
 import pytest
 
-from data import tusimple_lanes
+from data.lanes import lines
 
 PHOTO = 1280, 720
 H_SAMPLES = list(range(160, 720, 10))
@@ -40,13 +40,13 @@ def assert_lanes(found, expected, tolerance=12, ends=0):
 @pytest.mark.parametrize('bend', [-1, 0, 1])
 def test_lanes_of_clean_instances_are_the_lines_they_were_drawn_from(bend, size):
     expected = road(bend)
-    assert_lanes(tusimple_lanes.lanes(draw(expected, size), PHOTO, H_SAMPLES), expected, ends=1)
+    assert_lanes(lines.lanes(draw(expected, size), PHOTO, H_SAMPLES), expected, ends=1)
 
 
 def test_lanes_scale_with_the_photo():
     ids = draw(road())
-    large = tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES)
-    small = tusimple_lanes.lanes(ids, (640, 360), [y / 2 - 0.25 for y in H_SAMPLES])  # of pixel centres
+    large = lines.lanes(ids, PHOTO, H_SAMPLES)
+    small = lines.lanes(ids, (640, 360), [y / 2 - 0.25 for y in H_SAMPLES])  # of pixel centres
     for one, other in zip(large, small, strict=True):
         assert ((one >= 0) == (other >= 0)).mean() > 0.97
         both = (one >= 0) & (other >= 0)
@@ -56,7 +56,7 @@ def test_lanes_scale_with_the_photo():
 def test_lanes_go_on_behind_a_vehicle():
     ids = draw(road())
     ids[140:200, 120:400] = 0
-    assert_lanes(tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES), road(), ends=1)
+    assert_lanes(lines.lanes(ids, PHOTO, H_SAMPLES), road(), ends=1)
 
 
 def test_ragged_edges_specks_and_an_attached_vehicle_bend_no_lane():
@@ -66,14 +66,14 @@ def test_ragged_edges_specks_and_an_attached_vehicle_bend_no_lane():
     for x, y in rng.integers([0, 90], [512, 256], size=(12, 2)):
         cv2.circle(ids, (int(x), int(y)), 2, int(rng.integers(1, 7)), -1)
     ids[170:200, 330:380] = 3
-    assert_lanes(tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES), road(), ends=4)
+    assert_lanes(lines.lanes(ids, PHOTO, H_SAMPLES), road(), ends=4)
 
 
 def test_specks_and_blobs_are_not_lanes():
     ids = draw(road())
     ids[100:108, 20:28] = 5
     ids[110:170, 400:480] = 6
-    found = tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES)
+    found = lines.lanes(ids, PHOTO, H_SAMPLES)
     # One lane is behind the blob.
     assert_lanes([*found[:2], found[-1]], [*road()[:2], road()[3]], ends=1)
     assert len(found) <= 4
@@ -82,8 +82,8 @@ def test_specks_and_blobs_are_not_lanes():
 def test_speck_in_the_sky_bends_no_lane():
     ids = draw(road(1))
     ids[2:8, 20:34] = 7
-    clean_lanes = tusimple_lanes.lanes(draw(road(1)), PHOTO, H_SAMPLES)
-    for line, clean in zip(tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES), clean_lanes, strict=True):
+    clean_lanes = lines.lanes(draw(road(1)), PHOTO, H_SAMPLES)
+    for line, clean in zip(lines.lanes(ids, PHOTO, H_SAMPLES), clean_lanes, strict=True):
         both = (line >= 0) & (clean >= 0)
         assert ((line >= 0) == (clean >= 0)).mean() > 0.97 and np.abs(line - clean)[both].max() < 6
 
@@ -91,13 +91,13 @@ def test_speck_in_the_sky_bends_no_lane():
 @pytest.mark.parametrize('size', [(96, 48), (112, 56)])
 def test_rows_of_small_embeddings_are_one_piece(size):
     expected = road()[1:3]
-    assert_lanes(tusimple_lanes.lanes(draw(expected, size), PHOTO, H_SAMPLES), expected, tolerance=40, ends=4)
+    assert_lanes(lines.lanes(draw(expected, size), PHOTO, H_SAMPLES), expected, tolerance=40, ends=4)
 
 
 def test_lane_is_absent_outside_the_photo():
     ids = np.zeros([360, 640], np.uint8)
     cv2.line(ids, (320, 125), (150, 359), 1, 3)
-    line, = tusimple_lanes.lanes(ids, PHOTO, [-50, 600, 719, 720, 722])
+    line, = lines.lanes(ids, PHOTO, [-50, 600, 719, 720, 722])
     np.testing.assert_array_equal(line >= 0, [False, True, True, False, False])
 
 
@@ -106,13 +106,13 @@ def test_lanes_end_a_few_px_before_the_side_of_the_photo_as_labels_do(photo):
     ids = np.zeros([360, 640], np.uint8)
     cv2.line(ids, (320, 125), (639, 300), 1, 3)
     rows = np.arange(photo[1])
-    line, = tusimple_lanes.lanes(ids, photo, rows)
+    line, = lines.lanes(ids, photo, rows)
     x = np.interp(rows, rows[line >= 0], line[line >= 0])
     assert 0.985 * photo[0] < x.max() < 0.997 * photo[0]
 
 
 def test_a_single_row_has_all_lanes():
-    assert [line > 0 for line in tusimple_lanes.lanes(draw(road()), PHOTO, [400])] == [[True]] * 4
+    assert [line > 0 for line in lines.lanes(draw(road()), PHOTO, [400])] == [[True]] * 4
 
 
 def points(*ends):
@@ -125,7 +125,7 @@ def points(*ends):
 def test_two_lanes_that_meet_a_third_one_above_stay_two():
     lines = [points((630, 290), (200, 719)), points((650, 290), (1080, 719))]
     above = points((640, 240), (640, 280))
-    found = tusimple_lanes.lanes(draw([*lines, above]), PHOTO, H_SAMPLES)
+    found = lines.lanes(draw([*lines, above]), PHOTO, H_SAMPLES)
     assert len(found) == 2
     for line, target in zip(found, lines):
         near = np.array(H_SAMPLES) > 320
@@ -134,7 +134,7 @@ def test_two_lanes_that_meet_a_third_one_above_stay_two():
 
 def test_lane_that_forks_is_joined_with_the_branch_that_fits_best():
     stem, left, right = points((640, 440), (600, 710)), points((646, 420), (670, 280)), points((660, 420), (720, 280))
-    found = tusimple_lanes.lanes(draw([stem, left, right]), PHOTO, H_SAMPLES)
+    found = lines.lanes(draw([stem, left, right]), PHOTO, H_SAMPLES)
     assert len(found) == 2
     both = np.maximum(stem, left)
     assert min(np.abs(line - both)[both >= 0].max() for line in found) < 15
@@ -144,26 +144,26 @@ def test_two_halves_of_a_lane_are_joined():
     ids = draw(road())
     ids[150:165] = 0
     ids[165:][ids[165:] == 2] = 9
-    assert_lanes(tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES), road(), ends=1)
+    assert_lanes(lines.lanes(ids, PHOTO, H_SAMPLES), road(), ends=1)
 
 
 def test_lanes_that_meet_at_the_horizon_stay_two():
     y = np.array(H_SAMPLES, float)
     lines = [np.where(y >= 250, 640 + side * (y - 250), -2.0) for side in (-0.7, 0.7)]
-    assert_lanes(tusimple_lanes.lanes(draw(lines), PHOTO, H_SAMPLES), lines, ends=1)
+    assert_lanes(lines.lanes(draw(lines), PHOTO, H_SAMPLES), lines, ends=1)
 
 
 @pytest.mark.parametrize('end, expected', [([640, 640], [640, 640]), ([640, 560], [710, 710])])
 def test_lanes_end_at_our_own_cars_bonnet_but_are_extended_behind_different_objects(end, expected):
     ids = draw([np.where(np.array(H_SAMPLES) <= row, line, -2) for row, line in zip(end, road()[1:3])])
-    for line, row in zip(tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES), expected, strict=True):
+    for line, row in zip(lines.lanes(ids, PHOTO, H_SAMPLES), expected, strict=True):
         assert abs(max(y for x, y in zip(line, H_SAMPLES) if x >= 0) - row) <= 10
 
 
 def test_lanes_begin_at_much_the_same_row_except_one_that_begins_far_below():
     starts = [300, 300, 330, 450]
     ids = draw([np.where(np.array(H_SAMPLES) >= row, line, -2) for row, line in zip(starts, road()[[1, 0, 2, 3]])])
-    found = [min(y for x, y in zip(line, H_SAMPLES) if x >= 0) for line in tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES)]
+    found = [min(y for x, y in zip(line, H_SAMPLES) if x >= 0) for line in lines.lanes(ids, PHOTO, H_SAMPLES)]
     assert max(found[:3]) - min(found[:3]) <= 10
     assert found[3] >= 440
 
@@ -173,50 +173,50 @@ def test_lane_that_stops_shortly_before_the_border_is_extended_and_one_that_ends
     ids = draw(expected)
     ids[235:][ids[235:] == 1] = 0  # 59 px short
     ids[160:][ids[160:] == 2] = 0  # ends at row 450
-    first, second = tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES)
+    first, second = lines.lanes(ids, PHOTO, H_SAMPLES)
     assert_lanes([first], expected[:1], ends=1)
     assert max(y for x, y in zip(second, H_SAMPLES) if x >= 0) in (440, 450)
 
 
 def test_max_lanes_keeps_the_lanes_with_most_rows():
     lines = [np.where(np.array(H_SAMPLES) >= 500 - 30 * i, 100.0 + 150 * i, -2) for i in range(7)]
-    found = tusimple_lanes.lanes(draw(lines), PHOTO, H_SAMPLES, max_lanes=3)
+    found = lines.lanes(draw(lines), PHOTO, H_SAMPLES, max_lanes=3)
     assert [round(max(line) / 150 - 100 / 150) for line in found] == [4, 5, 6]
 
 
 def test_no_instances_have_no_lanes():
     for shape in ([256, 512], [0, 9], [9, 0]):
-        assert tusimple_lanes.lanes(np.zeros(shape, np.int32), PHOTO, H_SAMPLES) == []
+        assert lines.lanes(np.zeros(shape, np.int32), PHOTO, H_SAMPLES) == []
 
 
 def test_lanes_of_noise_are_inside_the_photo():
     noise = cv2.GaussianBlur(np.random.default_rng(9).normal(size=[64, 64]), (0, 0), 4)
     ids = np.maximum(np.rint(6 * noise / noise.std()), 0).astype(np.int32)
-    for line in tusimple_lanes.lanes(ids, PHOTO, H_SAMPLES):
+    for line in lines.lanes(ids, PHOTO, H_SAMPLES):
         assert ((line == -2) | ((line >= 0) & (line <= 1279))).all()
 
 
 def test_lane_with_gaps_or_unsure_pixels_is_less_confident():
     ids = draw(road())
-    _, whole = tusimple_lanes.lanes_and_confidences(ids, PHOTO, H_SAMPLES)
+    _, whole = lines.lanes_and_confidences(ids, PHOTO, H_SAMPLES)
     assert len(whole) == 4 and min(whole) > 0.75
     gaps = ids.copy()
     gaps[130:160][gaps[130:160] == 2] = 0
-    _, confidences = tusimple_lanes.lanes_and_confidences(gaps, PHOTO, H_SAMPLES)
+    _, confidences = lines.lanes_and_confidences(gaps, PHOTO, H_SAMPLES)
     assert confidences[1] < whole[1] - 0.1 and confidences[0] == pytest.approx(whole[0])
     certainty = np.where(ids == 3, 0.5, 1.0)
-    _, confidences = tusimple_lanes.lanes_and_confidences(ids, PHOTO, H_SAMPLES, certainty=certainty)
+    _, confidences = lines.lanes_and_confidences(ids, PHOTO, H_SAMPLES, certainty=certainty)
     assert confidences[2] == pytest.approx(whole[2] / 2) and confidences[3] == pytest.approx(whole[3])
 
 
 def test_short_or_broad_lane_is_less_confident():
     ids = draw(road())
-    _, whole = tusimple_lanes.lanes_and_confidences(ids, PHOTO, H_SAMPLES)
+    _, whole = lines.lanes_and_confidences(ids, PHOTO, H_SAMPLES)
     short = ids.copy()
     short[140:][short[140:] == 2] = 0
     broad = np.where(cv2.dilate(np.uint8(ids == 3), np.ones([1, 9])) > 0, 3, ids)
-    _, of_short = tusimple_lanes.lanes_and_confidences(short, PHOTO, H_SAMPLES)
-    _, of_broad = tusimple_lanes.lanes_and_confidences(broad, PHOTO, H_SAMPLES)
+    _, of_short = lines.lanes_and_confidences(short, PHOTO, H_SAMPLES)
+    _, of_broad = lines.lanes_and_confidences(broad, PHOTO, H_SAMPLES)
     assert of_short[1] < whole[1] - 0.2 and of_short[2] == pytest.approx(whole[2])
     assert of_broad[2] < whole[2] - 0.2 and of_broad[1] == pytest.approx(whole[1])
 
@@ -224,14 +224,14 @@ def test_short_or_broad_lane_is_less_confident():
 def test_lanes_below_the_threshold_are_left_out():
     ids = draw(road())
     certainty = np.choose(ids, [0, 0.3, 0.9, 0.8, 0.4])
-    everything, confidences = tusimple_lanes.lanes_and_confidences(ids, PHOTO, H_SAMPLES, certainty=certainty)
-    sure, _ = tusimple_lanes.lanes_and_confidences(ids, PHOTO, H_SAMPLES, min_confidence=0.6, certainty=certainty)
+    everything, confidences = lines.lanes_and_confidences(ids, PHOTO, H_SAMPLES, certainty=certainty)
+    sure, _ = lines.lanes_and_confidences(ids, PHOTO, H_SAMPLES, min_confidence=0.6, certainty=certainty)
     assert len(everything) == len(confidences) == 4 and len(sure) == 2
 
 
 def test_the_most_confident_lanes_are_kept():
     ids = draw(road())
     certainty = np.choose(ids, [0, 0.3, 0.9, 0.8, 0.4])
-    _, everything = tusimple_lanes.lanes_and_confidences(ids, PHOTO, H_SAMPLES, certainty=certainty)
-    _, confidences = tusimple_lanes.lanes_and_confidences(ids, PHOTO, H_SAMPLES, 3, certainty=certainty)
+    _, everything = lines.lanes_and_confidences(ids, PHOTO, H_SAMPLES, certainty=certainty)
+    _, confidences = lines.lanes_and_confidences(ids, PHOTO, H_SAMPLES, 3, certainty=certainty)
     assert min(everything) == everything[0] and confidences == everything[1:]

@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from data import quiet
-from data.command_line import InputError
+from data.common import quiet
+from data.common.command_line import InputError
 
 quiet.import_tensorflow()
 import tensorflow.compat.v1 as tf

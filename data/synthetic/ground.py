@@ -6,10 +6,10 @@ road is a product of an across and an along part, both with exact pixel coverage
 import cv2
 import numpy as np
 
-from data.synthetic_canvas import FARTHEST, cloud_tile, look_up, mixture, noise_tile, sixteenths, speck_tile, wandering
-from data.synthetic_markings import crossings, paint_markings
-from data.synthetic_night import road_light
-from data.synthetic_vehicles import VEHICLES
+from data.synthetic.canvas import FARTHEST, cloud_tile, look_up, mixture, noise_tile, sixteenths, speck_tile, wandering
+from data.synthetic.markings import crossings, paint_markings
+from data.synthetic.night import road_light
+from data.synthetic.vehicles import VEHICLES
 
 # ---- Distributions: (low, high) of uniform ones, chances, and means of Poisson ones ----------------------------------
 

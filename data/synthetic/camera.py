@@ -4,9 +4,9 @@ import functools
 import cv2
 import numpy as np
 
-from data.synthetic_canvas import HEIGHT, MARGIN, WIDTH, clipped, lens_gain, noise_tile, sixteenths
-from data.synthetic_vehicles import PAINTS
-from data.synthetic_windscreen import look_through, paint_bonnet, write_caption
+from data.synthetic.canvas import HEIGHT, MARGIN, WIDTH, clipped, lens_gain, noise_tile, sixteenths
+from data.synthetic.vehicles import PAINTS
+from data.synthetic.windscreen import look_through, paint_bonnet, write_caption
 
 
 def photograph(canvas, rng):

@@ -2,7 +2,7 @@
 import cv2
 import numpy as np
 
-from data.synthetic_canvas import clipped, cloud_tile, look_up, wandering
+from data.synthetic.canvas import clipped, cloud_tile, look_up, wandering
 
 _HORIZON_LAYERS = (  # distance m, (low, high) of the height m, chance; from far to near
     (8000, (150, 420), 0.35), (2500, (25, 110), 0.45), (900, (4, 16), 0.9), (500, (2, 11), 0.7))

@@ -6,7 +6,7 @@ Photos are uint8 [HEIGHT, WIDTH, 3] RGB, changed in place or returned anew; plac
 import cv2
 import numpy as np
 
-from data.synthetic_canvas import HEIGHT, WIDTH, clipped, cloud_tile, look_up, noise_tile, sixteenths, speck_tile
+from data.synthetic.canvas import HEIGHT, WIDTH, clipped, cloud_tile, look_up, noise_tile, sixteenths, speck_tile
 
 _SHRINK = 4  # px of the photo per entry of the layer: what lies on the windscreen is out of focus
 _BONNET_SEAM = 6  # px, the dark gap at the bonnet's edge

@@ -8,7 +8,7 @@ import functools
 import cv2
 import numpy as np
 
-from data.synthetic_canvas import NEAREST, cloud_tile, mixture, noise_tile, wandering
+from data.synthetic.canvas import NEAREST, cloud_tile, mixture, noise_tile, wandering
 
 _CHUNKS = np.concatenate([np.arange(2, 20, 1.5), np.geomspace(20, 500, 30)])  # m: where pieces of long things meet
 _DRIVE_CHUNK, _DRIVE_REACH = 5.0, 500.0  # m: in a drive they are all of one length; how far they are painted

@@ -1,24 +1,24 @@
 """The distributions of `--scenes any`: beside TuSimple's freeways other cameras, city streets, traffic jams, night,
 rain and dirty windscreens.
 
-Units and the ways of writing are those of data/synthetic_distributions.py, whose scenes are part of the mix.
+Units and the ways of writing are those of data/synthetic/distributions.py, whose scenes are part of the mix.
 """
 import dataclasses
 
 import numpy as np
 
-from data.synthetic_canvas import HEIGHT, MARGIN, NEAREST, WIDTH, mixture
-from data.synthetic_distributions import (sample_labelled, sample_lens, sample_light, sample_lines, sample_road,
+from data.synthetic.canvas import HEIGHT, MARGIN, NEAREST, WIDTH, mixture
+from data.synthetic.distributions import (sample_labelled, sample_lens, sample_light, sample_lines, sample_road,
                                           sample_scene, sample_vehicles)
-from data.synthetic_scene import Camera, Light, Night, Scene, Windscreen
-from data.synthetic_streets import sample_street, sample_traffic, tunnel_sides, with_lights
+from data.synthetic.scene import Camera, Light, Night, Scene, Windscreen
+from data.synthetic.streets import sample_street, sample_traffic, tunnel_sides, with_lights
 
 _PLACES = {'TuSimple': 0.43, 'freeway': 0.17, 'street': 0.40}  # shares
 _JAM_CHANCE, _TUNNEL_CHANCE = 0.3, 0.08  # of a freeway
 
 
 def sample_any_scene(rng):
-    """Draws a scene: a freeway as data/synthetic_distributions.py has it, or of another kind. -> Scene"""
+    """Draws a scene: a freeway as data/synthetic/distributions.py has it, or of another kind. -> Scene"""
     place = rng.choice(list(_PLACES), p=list(_PLACES.values()))
     if place == 'TuSimple':
         return sample_scene(rng)

@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-from data.synthetic_canvas import NEAREST, cloud_tile, differing, look_up, shade
+from data.synthetic.canvas import NEAREST, cloud_tile, differing, look_up, shade
 
 
 @dataclasses.dataclass

@@ -20,8 +20,8 @@ import sys
 import cv2
 import numpy as np
 
-from data import files
-from data.command_line import InputError
+from data.common import files
+from data.common.command_line import InputError
 
 H_SAMPLES = range(160, 720, 10)  # the rows of the test set; part of the training set starts at 240
 ABSENT = -2  # the x of a lane in a row where it does not exist; readers take every negative x so

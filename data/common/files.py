@@ -17,7 +17,7 @@ import zlib
 import cv2
 import numpy as np
 
-from data.command_line import InputError
+from data.common.command_line import InputError
 
 HALF_WRITTEN = '.unfinished'  # a file beside images/ and labels/: what is in them does not belong together yet
 UNFINISHED = '.unfinished-'   # with random characters, the name of what is not in its place yet

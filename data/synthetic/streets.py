@@ -1,16 +1,16 @@
 """The distributions of city streets: their lanes, lines, borders, traffic and what else is painted on them.
 
-Units and the ways of writing are those of data/synthetic_distributions.py.
+Units and the ways of writing are those of data/synthetic/distributions.py.
 """
 import dataclasses
 
 import numpy as np
 
-from data.synthetic_canvas import mixture
-from data.synthetic_distributions import sample_road, sample_vehicle
-from data.synthetic_markings import ARROWS, SYMBOLS
-from data.synthetic_scene import Line, Marking, Side
-from data.synthetic_vehicles import VEHICLES
+from data.synthetic.canvas import mixture
+from data.synthetic.distributions import sample_road, sample_vehicle
+from data.synthetic.markings import ARROWS, SYMBOLS
+from data.synthetic.scene import Line, Marking, Side
+from data.synthetic.vehicles import VEHICLES
 
 # ---- Road ------------------------------------------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ def sample_street(rng, camera, nearest, night):
 
 # ---- Lines -----------------------------------------------------------------------------------------------------------
 
-_PATTERNS = [  # as in data/synthetic_distributions.py
+_PATTERNS = [  # as in data/synthetic/distributions.py
     ([(0, 2.0)], 6.0, .22), ([(0, 4.0)], 10.0, .2), ([(0, 3.0)], 9.0, .15), ([(0, 6.0)], 15.0, .18),
     ([(0, 3.0)], 12.0, .15), ([(0, 1.0)], 3.0, .1)]
 _WEARS, _WEAR_SHARES = ((0, 0.25), (0.2, 0.6), (0.5, 0.8)), [0.5, 0.35, 0.15]

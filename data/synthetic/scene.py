@@ -209,7 +209,7 @@ class Side:
 
     side: -1 for what lies to the left of its kerb, 1 to the right; kerb: its offset m; height m, colour [3]
     second_colour [3]: of every other kerbstone; width m, shade: of the pavement or the median
-    rail: a key of synthetic_city.RAILS, or 'none'; rail_colour [3]; rail_place: m from the kerb
+    rail: a key of city.RAILS, or 'none'; rail_colour [3]; rail_place: m from the kerb
     front: what stands beyond the pavement, of 'buildings', 'wall', 'hedge', 'woods', 'open'
     tree_step m: between trees on the pavement, 0 for none; white_trunks: painted so
     people: how many walk there
@@ -232,7 +232,7 @@ class Side:
 
 @dataclasses.dataclass
 class Marking:
-    """Paint on the road that is no lane line. kind: a key of synthetic_markings.MARKINGS; number: which of its shapes
+    """Paint on the road that is no lane line. kind: a key of markings.MARKINGS; number: which of its shapes
 
     left, right: offsets m; start, end: distances m; wear: as of a Line
     """

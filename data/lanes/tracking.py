@@ -1,7 +1,7 @@
 """Lanes that keep their ids from frame to frame of a video, and lines that do not jitter. NumPy and SciPy.
 
     tracker = LaneTracker(h_samples, frame_rate)
-    ids, lines = tracker.update(lanes)   # once per frame; lanes as tusimple_lanes.lanes returns them; 0: no id yet
+    ids, lines = tracker.update(lanes)   # once per frame; lanes as lines.lanes returns them; 0: no id yet
 
 What moves lanes in the image is mostly the camera, and it moves all of them together: by its position across the road,
 its yaw, the curvature of the road and its pitch. So this common motion is estimated first. It averages the noise of all

@@ -1,7 +1,8 @@
 """From a scene to its label: the lines of the road, projected as TuSimple's annotators drew them."""
 import numpy as np
 
-from data import synthetic_canvas, tusimple
+from data.lanes import tusimple
+from data.synthetic import canvas
 
 _GAP = 20  # px below the vanishing row where labels begin; the median of TuSimple's
 _EDGE = 5  # px before the sides of the photo where labels end; of TuSimple's half have a point there
@@ -18,17 +19,17 @@ def lane_labels(scene, raw_file='', with_ids=False):
     with_ids: number each lane as its line of the road. -> tusimple.Record, lanes from left to right, at most
     tusimple.MAX_LANES
     """
-    view = synthetic_canvas.View(scene.camera, scene.road)
+    view = canvas.View(scene.camera, scene.road)
     rows = np.array(tusimple.H_SAMPLES)
     lanes = []
     for line in sorted((line for line in scene.lines if line.labelled), key=lambda line: line.offset):
         points = view.in_photo(view.project(line.offset, 0.0, view.z)[view.seen])
         x, y = points[::-1, 0], np.maximum.accumulate(points[::-1, 1])
         columns = np.rint(np.interp(rows, y, x, left=-1, right=-1)).astype(int)
-        hidden = (rows < y[0] + _GAP) | (rows > synthetic_canvas.HEIGHT - scene.lens.bonnet)
+        hidden = (rows < y[0] + _GAP) | (rows > canvas.HEIGHT - scene.lens.bonnet)
         if scene.windscreen:
-            hidden |= np.maximum.accumulate(rows > scene.windscreen.bonnet_row(columns, synthetic_canvas.HEIGHT))
-        outside = (columns < _EDGE) | (columns > synthetic_canvas.WIDTH - 1 - _EDGE)
+            hidden |= np.maximum.accumulate(rows > scene.windscreen.bonnet_row(columns, canvas.HEIGHT))
+        outside = (columns < _EDGE) | (columns > canvas.WIDTH - 1 - _EDGE)
         columns[outside | hidden] = tusimple.ABSENT
         if (columns >= 0).sum() >= _MIN_POINTS:
             lanes.append((line.number, columns.tolist()))

@@ -4,8 +4,8 @@ import functools
 import cv2
 import numpy as np
 
-from data.synthetic_canvas import NEAREST, cloud_tile, differing
-from data.synthetic_vehicles import VEHICLES
+from data.synthetic.canvas import NEAREST, cloud_tile, differing
+from data.synthetic.vehicles import VEHICLES
 
 _BEAM_COLOUR = np.array([1.0, 0.97, 0.9])
 _BEAM_START, _BEAM_FALL = 4.5, 22.0  # m before the car

@@ -7,8 +7,8 @@ import functools
 import cv2
 import numpy as np
 
-from data.synthetic_canvas import NEAREST, clipped, mixture, sixteenths
-from data.synthetic_roadside import gantry, paint_pole, paint_tree, signs
+from data.synthetic.canvas import NEAREST, clipped, mixture, sixteenths
+from data.synthetic.roadside import gantry, paint_pole, paint_tree, signs
 
 _PIECES = np.concatenate([[0.6, 1.2], np.arange(2, 20, 1.5), np.geomspace(20, 260, 22)])  # m: joints of long things
 _KERB_TOP = 0.18  # m, how wide a kerbstone is

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 
-from data.command_line import InputError
+from data.common.command_line import InputError
 
 
 def import_tensorflow():

@@ -1,7 +1,7 @@
 """Work done ahead by threads or processes, its results in order: the one bounded prefetch."""
 import collections
 
-from data.command_line import InputError
+from data.common.command_line import InputError
 
 
 def in_order(pool, function, items, ahead):

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from scipy import optimize
 
-from data import files, precision_recall
-from data.command_line import InputError
+from data.common import files, precision_recall
+from data.common.command_line import InputError
 
 CANVAS_WIDTH = 1640  # px, of CULane's photos
 LANE_WIDTH = 30  # px of the canvas

@@ -5,8 +5,8 @@ import io
 import os
 import re
 
-from data import command_line, files
-from data.command_line import InputError
+from data.common import command_line, files
+from data.common.command_line import InputError
 
 
 def check_outputs(per_image, worst, inputs, pictures):

@@ -1,13 +1,13 @@
 """Random variations of a picture of any kind and its label: flipped, turned, scaled, moved, bent, in other light.
 
 For pictures that have no up and down of their own, such as plants or cells from above; for road photos there is
-data/augmentation.py. Pictures are uint8 RGB [h, w, 3], labels uint8 or uint16 [h, w]; image_shape is (width, height),
-as in OpenCV.
+data/lanes/road_augmentation.py. Pictures are uint8 RGB [h, w, 3], labels uint8 or uint16 [h, w]; image_shape is (width,
+height), as in OpenCV.
 """
 import cv2
 import numpy as np
 
-from data.augmentation import blur, colour_temperature, jpeg, noise, saturation, tone
+from data.lanes.road_augmentation import blur, colour_temperature, jpeg, noise, saturation, tone
 
 _FLIP = 0.5            # probability, for each direction
 _SCALE = (0.7, 1.4)    # as a ratio; log-uniform

@@ -5,7 +5,7 @@ import typing
 
 import cv2
 
-from data.command_line import InputError
+from data.common.command_line import InputError
 
 EXTENSIONS = ('.avi', '.mov', '.mp4')
 # What an MP4 file may hold, in the order in which they are tried. Browsers play H.264 and VP9; OpenCV from PyPI has no

@@ -7,9 +7,9 @@ Tuned against the 3,626 training label lines of TuSimple; tests/test_synthetic_d
 """
 import numpy as np
 
-from data.synthetic_canvas import mixture
-from data.synthetic_scene import Camera, Lens, Light, Line, Road, Scene, Vehicle
-from data.synthetic_vehicles import PAINTS, VEHICLES
+from data.synthetic.canvas import mixture
+from data.synthetic.scene import Camera, Lens, Light, Line, Road, Scene, Vehicle
+from data.synthetic.vehicles import PAINTS, VEHICLES
 
 
 def sample_scene(rng):

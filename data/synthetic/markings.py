@@ -1,13 +1,13 @@
 """Paint on the road that is no lane line: crossings, stop lines, arrows, words, bus lanes, hatched areas.
 
-None of it is labelled. A painter takes (ground: of synthetic_ground, marking: synthetic_scene.Marking).
+None of it is labelled. A painter takes (ground: of synthetic_ground, marking: scene.Marking).
 """
 import functools
 
 import cv2
 import numpy as np
 
-from data.synthetic_canvas import look_up
+from data.synthetic.canvas import look_up
 
 _SYMBOL = 64, 128  # entries across and along
 _BAR, _BAR_STEP = 0.45, 0.95  # m, of a crossing

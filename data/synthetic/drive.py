@@ -8,10 +8,10 @@ import dataclasses
 
 import numpy as np
 
-from data.synthetic_canvas import FARTHEST
-from data.synthetic_distributions import sample_scene, sample_vehicle
-from data.synthetic_scene import Progress, Road, Vehicle
-from data.synthetic_vehicles import VEHICLES
+from data.synthetic.canvas import FARTHEST
+from data.synthetic.distributions import sample_scene, sample_vehicle
+from data.synthetic.scene import Progress, Road, Vehicle
+from data.synthetic.vehicles import VEHICLES
 
 FRAME_RATE = 20  # per second
 

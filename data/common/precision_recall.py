@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 
-from data.command_line import InputError
+from data.common.command_line import InputError
 
 MAX_STEPS = 200  # thresholds of a curve
 

@@ -7,8 +7,9 @@ import shutil
 import cv2
 import tqdm
 
-from data import command_line, files, prefetch, tusimple
-from data.command_line import InputError
+from data.common import command_line, files, prefetch
+from data.lanes import tusimple
+from data.common.command_line import InputError
 
 _FOLDERS = ('images', 'labels')
 

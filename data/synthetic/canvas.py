@@ -18,7 +18,7 @@ NEAREST, FARTHEST = 2.0, 1500.0  # m along the road
 class View:
     """The camera over the road: where things come to lie in the picture, in px, roll left aside.
 
-    camera: synthetic_scene.Camera; road: synthetic_scene.Road
+    camera: scene.Camera; road: scene.Road
     z [n]: distances m; skyline [n]: the row px of the road's surface, or of the crest that hides it; seen: bool [n]
     vanishing: the row px where the road ends
     """
