@@ -15,7 +15,7 @@ import uuid
 import cv2
 import numpy as np
 
-from data.common import files, prefetch
+from data.common import files, pictures, prefetch
 from data.lanes import road_augmentation
 from data.common.command_line import InputError
 
@@ -35,7 +35,7 @@ def find_samples(srcdir):
         paths = collections.defaultdict(list)
         advice = ('; python data/tusimple_dataset_processing.py DIR makes images and labels of TuSimple, '
                   'data/README.md has other data')
-        for path in files.list_images(folder, advice):
+        for path in pictures.list_images(folder, advice):
             if folder.endswith('labels') and path.lower().endswith(('.jpg', '.jpeg')):
                 raise InputError(f'{path}: a JPEG does not keep the grey values of a label; make it a PNG')
             paths[os.path.splitext(os.path.basename(path))[0]].append(path)
@@ -71,7 +71,7 @@ def split(image_paths, label_paths, seed=42):
 
 def read_sample(image_path, label_path):
     """-> (image uint8 [h, w, 3] RGB, label uint8 or uint16 [h, w]). Raises InputError, also if their sizes differ."""
-    image, label = files.read_image(image_path), files.read_label(label_path)
+    image, label = pictures.read_image(image_path), pictures.read_label(label_path)
     if image.shape[:2] != label.shape:
         raise InputError(f'{label_path}: is {label.shape[1]} x {label.shape[0]}, '
                          f'but its photo {image_path} is {image.shape[1]} x {image.shape[0]}')
@@ -95,8 +95,8 @@ def get_batches_fn(batch_size, image_shape, image_paths, label_paths, seed=None,
     order = np.arange(len(image_paths)) if seed is None else np.random.default_rng(seed).permutation(len(image_paths))
     for start in range(0, len(order), batch_size):
         samples = [read_sample(image_paths[i], label_paths[i]) for i in order[start:start + batch_size]]
-        images = np.stack([files.resize_image(image, image_shape) for image, _ in samples])
-        labels = np.stack([files.resize_label(label, image_shape) for _, label in samples], dtype=np.int32)
+        images = np.stack([pictures.resize_image(image, image_shape) for image, _ in samples])
+        labels = np.stack([pictures.resize_label(label, image_shape) for _, label in samples], dtype=np.int32)
         yield (images, labels, [label.shape[::-1] for _, label in samples]) if with_sizes else (images, labels)
 
 
@@ -240,7 +240,7 @@ class BatchQueue:
                 height, width = label.shape
                 ratio = min(1, self.OVERSAMPLING * max(size[0] / width, size[1] / height))
                 size = round(width * ratio), round(height * ratio)
-            sample = files.resize_image(image, size), files.resize_label(label, size)
+            sample = pictures.resize_image(image, size), pictures.resize_label(label, size)
             cost = sum(array.nbytes for array in sample)
             with self._cache_lock:
                 if cost <= self._cache_left and index not in self._cache:

@@ -39,7 +39,7 @@ import tqdm
 
 import clustering
 import visualization
-from data.common import files, prefetch, quiet, video
+from data.common import files, pictures, prefetch, quiet, video
 from data.lanes import lines, tusimple
 from data.common.command_line import InputError
 
@@ -178,7 +178,7 @@ def find_photos(indir):
     """
     name, extension = os.path.basename(indir), os.path.splitext(indir)[1].lower()
     if os.path.isdir(indir):
-        paths = files.list_images(indir)
+        paths = pictures.list_images(indir)
         return [Photo(number, os.path.basename(path), path) for number, path in enumerate(paths)], [], None
     try:
         os.stat(indir)
@@ -238,7 +238,7 @@ def list_masks(folder, photos):
         if other is not photo:
             raise InputError(f'{photo.path}: has the same name as {other.path}, and --foreground goes by the names')
     masks = {}
-    for path in files.list_images(folder):
+    for path in pictures.list_images(folder):
         masks.setdefault(base_name(path), []).append(path)
     return masks
 
@@ -250,7 +250,7 @@ def read_photo(photo, masks=None):
     """
     if photo.image is None and photo.error is None:   # frames of a video have one or the other
         try:
-            photo.image = files.read_image(photo.path)
+            photo.image = pictures.read_image(photo.path)
             if masks is not None:
                 photo.given = read_mask(photo, masks)
         except InputError as error:
@@ -268,7 +268,7 @@ def read_mask(photo, masks):
         raise InputError(f'{found[0]}: a JPEG is not 0 where the mask was; make it a PNG')
     if len(found) > 1:
         raise InputError(f'{photo.path}: --foreground holds two masks of that name, {found[0]} and {found[1]}')
-    return files.resize_label((files.read_label(found[0]) > 0).astype(np.uint8), photo.image.shape[1::-1])
+    return pictures.resize_label((pictures.read_label(found[0]) > 0).astype(np.uint8), photo.image.shape[1::-1])
 
 
 # ---- From photos to embeddings ---------------------------------------------------------------------------------------
@@ -333,7 +333,7 @@ def load_network(checkpoint_dir, architecture=None, check=lambda conventions: No
 def embed_photo(photo, embed, conventions, modeldir):
     """Sets photo.embedding and photo.foreground. Raises InputError, naming the model, if it is not finite. -> photo"""
     if photo.error is None:
-        batch = files.resize_image(photo.image, conventions.image_size)[np.newaxis]
+        batch = pictures.resize_image(photo.image, conventions.image_size)[np.newaxis]
         start = time.perf_counter()
         output = embed(batch)[0]
         photo.network_ms = 1000 * (time.perf_counter() - start)
@@ -373,7 +373,7 @@ def shrink_mask(mask, size):
 
     If all of it lies between the pixels that are taken, those around it.
     """
-    small = files.resize_label(mask, size) > 0
+    small = pictures.resize_label(mask, size) > 0
     if not small.any():
         y, x = np.nonzero(mask)
         small[y * size[1] // mask.shape[0], x * size[0] // mask.shape[1]] = True
@@ -471,7 +471,7 @@ def write_pictures(photo, flags, to_video, is_road=True):
     to_video: sets photo.frame instead of writing cluster_NNNN.png; is_road: whether the instances are lanes
     """
     def write(kind, picture):
-        files.write_image(os.path.join(flags.outdir, f'{kind}_{photo.number:04d}.png'), picture)
+        pictures.write_image(os.path.join(flags.outdir, f'{kind}_{photo.number:04d}.png'), picture)
 
     if photo.error is None:
         ids = photo.ids
@@ -487,7 +487,7 @@ def write_pictures(photo, flags, to_video, is_road=True):
                 write('cluster', picture)
         if flags.masks:
             dtype = np.uint8 if ids.max(initial=0) <= 255 else np.uint16
-            write('mask', files.resize_label(ids.astype(dtype), photo.image.shape[1::-1]))
+            write('mask', pictures.resize_label(ids.astype(dtype), photo.image.shape[1::-1]))
         if flags.scatter:
             name = command_line.printable(photo.raw_file).replace('$', r'\$')   # matplotlib takes $ for mathematics
             write('scatter', visualization.scatter_plot(photo.embedding, photo.ids, f'{name}: {ids.max()} instances'))

@@ -52,7 +52,7 @@ import clustering
 import datagenerator
 import visualization
 from data import tusimple_evaluation
-from data.common import augmentation, files, instance_metrics, prefetch, quiet
+from data.common import augmentation, files, instance_metrics, pictures, prefetch, quiet
 from data.lanes import lines, road_augmentation, tusimple
 from data.common.command_line import InputError
 
@@ -799,7 +799,7 @@ def write_pictures(predict, summaries, flags, data, events, epoch, step):
     overviews = []
     for i, sample in enumerate(zip(images, labels, output, masks)):
         overview = visualization.overview(*sample)
-        files.write_image(os.path.join(flags.logdir, f'clusters_epoch{epoch:04d}_{i}.png'), overview)
+        pictures.write_image(os.path.join(flags.logdir, f'clusters_epoch{epoch:04d}_{i}.png'), overview)
         overviews.append(cv2.imencode('.png', overview[..., ::-1])[1].tobytes())
     events.add_pictures('clusters', overviews, step)
     if not flags.semantic:

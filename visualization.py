@@ -11,7 +11,7 @@ import warnings
 import cv2
 import numpy as np
 
-from data.common import files
+from data.common import pictures
 
 _BACKGROUND_GREY = 150  # of background pixels in scatter plots
 _POINTS_PER_LABEL = 4000  # in scatter plots
@@ -93,7 +93,7 @@ def fit_to_foreground(ids, foreground):
     foreground: uint8 [h, w], 0 or 1
     """
     dtype = np.uint16 if ids.max(initial=0) < 2 ** 16 else np.int32
-    ids = files.resize_label(ids.astype(dtype), foreground.shape[::-1]) * foreground
+    ids = pictures.resize_label(ids.astype(dtype), foreground.shape[::-1]) * foreground
     if ids.any():
         _, nearest = cv2.distanceTransformWithLabels((ids == 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5,
                                                      labelType=cv2.DIST_LABEL_PIXEL)
@@ -202,7 +202,7 @@ def overview(photo, label, embedding, mask):
     """
     height, width = photo.shape[:2]
     panels = [photo, draw_instances(photo, number_instances(label)),
-              files.resize_image(embedding_as_colours(embedding), (width, height)),
+              pictures.resize_image(embedding_as_colours(embedding), (width, height)),
               draw_mask(photo, mask)]
     picture = np.full([2 * height + 4, 2 * width + 4, 3], 255, np.uint8)
     for panel, y, x in zip(panels, (0, 0, height + 4, height + 4), (0, width + 4, 0, width + 4)):
@@ -279,5 +279,5 @@ def evaluate_scatter_plot(log_dir, valid_pred, valid_label, feature_dim, param_s
     embedding = np.reshape(valid_pred, (-1, *label.shape, feature_dim))[0]
     name = f'scatter_{param_string}_{step:06d}.png'.replace(os.sep, '_')
     path = os.path.join(log_dir, name)
-    files.write_image(path, scatter_plot(embedding, label, f'{param_string}  step {step:,}'))
+    pictures.write_image(path, scatter_plot(embedding, label, f'{param_string}  step {step:,}'))
     return path

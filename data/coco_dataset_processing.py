@@ -24,7 +24,7 @@ if __name__ == '__main__':
 
 import numpy as np
 
-from data.common import files, prepared_set
+from data.common import files, pictures, prepared_set
 from data.common.command_line import InputError
 
 MAX_FILE_BYTES = 2 ** 31 - 1   # the largest file of COCO has 470 MB
@@ -150,7 +150,7 @@ def uncompress(text):
 def prepare(image):
     """-> (name, photo as the bytes of a PNG, label likewise, {'instances', 'hidden': numbers}). Raises InputError."""
     name, path, size, annotations = image
-    photo = files.read_image(path)
+    photo = pictures.read_image(path)
     shape = photo.shape[:2]
     if size != list(shape):
         raise InputError(f'{path}: is {shape[1]} x {shape[0]}, but annotated as {size[1]!a} x {size[0]!a}')
@@ -164,7 +164,8 @@ def prepare(image):
     visible = np.unique(label[label > 0]).size
     if not visible:
         raise InputError(f'{path}: none of its {len(instances)} instances has a pixel')
-    return name, files.encode(photo), files.encode(label), {'instances': visible, 'hidden': len(instances) - visible}
+    counts = {'instances': visible, 'hidden': len(instances) - visible}
+    return name, pictures.encode(photo), pictures.encode(label), counts
 
 
 def main():

@@ -24,7 +24,7 @@ if __name__ == '__main__':
 
 import numpy as np
 
-from data.common import files, prepared_set
+from data.common import files, pictures, prepared_set
 from data.common.command_line import InputError
 
 PHOTO, LABEL = '_rgb.png', '_label.png'  # after the name of a plant
@@ -77,11 +77,11 @@ def find_plants(folder):
 def prepare(plant):
     """-> (name, photo as the bytes of a PNG, label likewise, {'leaves': number}). Raises InputError."""
     name, photo_path, label_path = plant
-    photo, label = files.read_image(photo_path), files.read_label(label_path)
+    photo, label = pictures.read_image(photo_path), pictures.read_label(label_path)
     if photo.shape[:2] != label.shape:
         raise InputError(f'{label_path}: is {label.shape[1]} x {label.shape[0]}, but its photo is '
                          f'{photo.shape[1]} x {photo.shape[0]}')
-    return name, files.encode(photo), files.encode(label), {'leaves': np.unique(label[label > 0]).size}
+    return name, pictures.encode(photo), pictures.encode(label), {'leaves': np.unique(label[label > 0]).size}
 
 
 def main():

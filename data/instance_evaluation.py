@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 import tqdm
 
-from data.common import evaluation_report, files, instance_metrics, prefetch
+from data.common import evaluation_report, instance_metrics, pictures, prefetch
 from data.common.command_line import InputError
 
 MASK_NAME = re.compile(r'mask_(\d{4,})\.png')  # of inference.py --masks
@@ -39,7 +39,7 @@ def match_masks(predicted_dir, labels_dir):
 
     Raises InputError if a folder cannot be used or a mask has no partner.
     """
-    predictions, labels = files.list_images(predicted_dir), files.list_images(labels_dir)
+    predictions, labels = pictures.list_images(predicted_dir), pictures.list_images(labels_dir)
     masks = {int(name[1]): path for path in predictions if (name := MASK_NAME.fullmatch(os.path.basename(path)))}
     if masks and not any(MASK_NAME.fullmatch(os.path.basename(path)) for path in labels):
         for number, label in enumerate(labels):
@@ -73,7 +73,7 @@ def by_name(paths):
 
 def find_photos(images_dir, pairs):
     """-> for each pair, the path of the photo with the label's name. Raises InputError if one has none."""
-    photos = {stem(path): path for path in files.list_images(images_dir)}
+    photos = {stem(path): path for path in pictures.list_images(images_dir)}
     for _, label in pairs:
         if stem(label) not in photos:
             raise InputError(f'{label}: has no photo of its name in {images_dir}')
@@ -86,7 +86,7 @@ def stem(path):
 
 def read_pair(pair):
     """-> (prediction, label), uint8 or uint16 [h, w]. Raises InputError, also if their sizes differ."""
-    prediction, label = (files.read_label(path) for path in pair)
+    prediction, label = (pictures.read_label(path) for path in pair)
     if prediction.shape != label.shape:
         raise InputError(f'{pair[0]}: is {prediction.shape[1]} x {prediction.shape[0]}, but its label {pair[1]} is '
                          f'{label.shape[1]} x {label.shape[0]}')
@@ -133,7 +133,7 @@ def draw_comparison(photo, prediction, label, name, row):
     -> uint8 [h + 64, 2 w or more, 3]
     """
     height, width = label.shape
-    photo = np.zeros([height, width, 3], np.uint8) if photo is None else files.resize_image(photo, (width, height))
+    photo = np.zeros([height, width, 3], np.uint8) if photo is None else pictures.resize_image(photo, (width, height))
     predicted, labelled, overlap, union = instance_metrics.overlaps(prediction, label)
     matched = (predicted > 0) & (labelled > 0) & (2 * overlap > union)
     kernel = np.ones((3, 3), np.uint8)
@@ -168,7 +168,7 @@ def draw(each):
     -> picture, see draw_comparison. Raises InputError if a file cannot be read.
     """
     pair, photo, row = each
-    return draw_comparison(photo and files.read_image(photo), *read_pair(pair), stem(pair[1]), row)
+    return draw_comparison(photo and pictures.read_image(photo), *read_pair(pair), stem(pair[1]), row)
 
 
 # ---- The script ------------------------------------------------------------------------------------------------------

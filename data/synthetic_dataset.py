@@ -40,7 +40,7 @@ import cv2
 import numpy as np
 import tqdm
 
-from data.common import files, video
+from data.common import files, pictures, video
 from data.lanes import tusimple
 from data.synthetic.anywhere import sample_any_scene
 from data.synthetic.camera import photograph
@@ -144,7 +144,7 @@ def write_video(path, photos):
     """Makes a video of the photos of a drive, given by their paths."""
     writer = video.Writer(path, (WIDTH, HEIGHT), FRAME_RATE)
     for photo in tqdm.tqdm(photos, unit='frame', desc=VIDEO_FILE, disable=None):
-        writer.write(files.read_image(photo))
+        writer.write(pictures.read_image(photo))
     writer.close()
 
 

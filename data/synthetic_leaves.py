@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import tqdm
 
-from data.common import files, prefetch, prepared_set
+from data.common import pictures, prefetch, prepared_set
 
 SIZE = 384          # px, width and height
 MIN_VISIBLE = 60    # px of a leaf; one that is hidden more than that does not grow
@@ -139,7 +139,7 @@ def main():
 
     def sample(i):
         photo, label = make_plant(args.seed, i)
-        return f'{i:04d}.png', files.encode(photo), files.encode(label)
+        return f'{i:04d}.png', pictures.encode(photo), pictures.encode(label)
 
     cv2.setNumThreads(1)  # the threads below are the parallelism
     with concurrent.futures.ThreadPoolExecutor(args.workers) as pool:

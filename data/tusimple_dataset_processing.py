@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 import tqdm
 
-from data.common import files, prefetch
+from data.common import files, pictures, prefetch
 from data.lanes import tusimple
 from data.common.command_line import InputError
 
@@ -54,12 +54,12 @@ def prepare(record, folder):
     """
     path = tusimple.photo_path(folder, record)
     try:
-        photo = files.read_image(path)
+        photo = pictures.read_image(path)
     except InputError as error:
         raise InputError(f'{record.source}: {error}') from None
     label = tusimple.draw_label(record, (photo.shape[1], photo.shape[0]))
     num_lanes = np.unique(label[label > 0]).size
-    return files.encode(photo), files.encode(label), num_lanes
+    return pictures.encode(photo), pictures.encode(label), num_lanes
 
 
 def outcomes(records, folder, workers):

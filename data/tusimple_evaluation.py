@@ -37,7 +37,7 @@ import cv2
 import numpy as np
 import tqdm
 
-from data.common import evaluation_report, files, precision_recall
+from data.common import evaluation_report, files, pictures, precision_recall
 from data.lanes import tusimple
 from data.common.command_line import InputError
 
@@ -291,7 +291,7 @@ def read_all(path, **kwargs):
 def find_photo_size(labels, labels_path):
     """-> (width, height) of the first label's photo, DEFAULT_PHOTO_SIZE if it is not there"""
     path = tusimple.photo_path(os.path.dirname(labels_path), labels[0])
-    return files.read_image(path).shape[1::-1] if os.path.exists(path) else DEFAULT_PHOTO_SIZE
+    return pictures.read_image(path).shape[1::-1] if os.path.exists(path) else DEFAULT_PHOTO_SIZE
 
 
 def score_culane(args, predictions, labels):
@@ -359,7 +359,7 @@ def main():
 
         def draw(row):
             label = label_of[row.raw_file]
-            photo = files.read_image(tusimple.photo_path(os.path.dirname(args.labels), label))
+            photo = pictures.read_image(tusimple.photo_path(os.path.dirname(args.labels), label))
             return draw_photo(photo, prediction_of[row.raw_file], label, row)
 
         return evaluation_report.draw_worst(args.worst, draw, rows[:args.worst_num])

@@ -31,7 +31,7 @@ import inference
 import reference
 import visualization
 from benchmark_clustering import in_turn
-from data.common import command_line, files, quiet, video
+from data.common import command_line, pictures, quiet, video
 
 SIDE, BATCH = 512, 4      # of the photos and batches in the rows that name no others
 LANES, THICKNESS = 5, 4   # of the labels
@@ -428,7 +428,7 @@ def plain_clip(path, count, bandwidth):
 def network_alone(frames):
     """-> a function that calls the network of inference.py on these frames, from as many threads as that does"""
     embed, conventions = inference.load_network(os.path.join(ROOT, 'trained_model'))
-    batches = [files.resize_image(frame, conventions.image_size)[None] for frame in frames]
+    batches = [pictures.resize_image(frame, conventions.image_size)[None] for frame in frames]
     embed(batches[0])   # plans the graph
 
     def run():
@@ -444,7 +444,7 @@ def drive(quick):
     many, few, of_plain = (240, 40, 2) if quick else (840, 40, 8)
     with tempfile.TemporaryDirectory() as folder:
         run_script('data/synthetic_dataset.py', os.path.join(folder, 'drive'), '--drive', 2, '--seed', 1)
-        frames = [files.read_image(path) for path in
+        frames = [pictures.read_image(path) for path in
                   sorted(glob.glob(os.path.join(folder, 'drive', 'clips', '**', '*.*'), recursive=True))]
         for count in (many, few) if quick else (many, few, 5000):
             make_clip(os.path.join(folder, f'{count}.mp4'), frames, count)
@@ -474,9 +474,9 @@ def data(quick):
         prepared = run_script('data/tusimple_dataset_processing.py', folder, '--outdir', outdir)
         row('scenes rendered per second, with start-up', count / rendered, unit='/s')
         row('photos prepared per second, with start-up', count / prepared, unit='/s')
-        photo = files.read_image(datagenerator.find_samples(outdir)[0][0])
+        photo = pictures.read_image(datagenerator.find_samples(outdir)[0][0])
     levels = {f'at level {level}': [cv2.IMWRITE_PNG_COMPRESSION, level] for level in (1, 3, 6, 9)}
-    for name, parameters in {'as we do': files.PNG_PARAMETERS, **levels}.items():
+    for name, parameters in {'as we do': pictures.PNG_PARAMETERS, **levels}.items():
         data = cv2.imencode('.png', photo, parameters)[1]
         writing, reading = in_turn([lambda: cv2.imencode('.png', photo, parameters),
                                     lambda: cv2.imdecode(data, cv2.IMREAD_COLOR)], 3)

@@ -19,7 +19,7 @@ sys.path.insert(0, ROOT)
 
 import inference
 import visualization
-from data.common import command_line, files, quiet, video
+from data.common import command_line, files, pictures, quiet, video
 from data.synthetic import drive
 
 FIGURES = os.path.join(ROOT, 'inference_test', 'figures')
@@ -37,7 +37,7 @@ def result(path):
     """A photo, its embedding as colours, and its instances. -> uint8 [HEIGHT, w, 3]"""
     quiet.import_tensorflow()
     embed, conventions = inference.load_network(os.path.join(ROOT, 'trained_model'))
-    photo = inference.Photo(0, path, path, image=files.read_image(path))
+    photo = inference.Photo(0, path, path, image=pictures.read_image(path))
     photo = inference.find_lanes(inference.embed_photo(photo, embed, conventions, 'trained_model'), conventions)
     colours = visualization.embedding_as_colours(photo.embedding)
     if photo.foreground is not None:   # elsewhere it means nothing
@@ -48,7 +48,7 @@ def result(path):
 
 def embedding(paths):
     """Plots of one size, one below the other, 1080 px wide. -> uint8 [h, 1080, 3]"""
-    pictures = [files.read_image(path) for path in paths]
+    pictures = [pictures.read_image(path) for path in paths]
     height = round(1080 * pictures[0].shape[0] / pictures[0].shape[1])
     return np.vstack([beside([picture], height) for picture in pictures])
 
@@ -57,7 +57,7 @@ def write_clip(paths):
     """Frames of a drive as inference_test/drive.mp4."""
     writer = video.Writer(os.path.join(ROOT, 'inference_test', 'drive.mp4'), CLIP_SIZE, drive.FRAME_RATE)
     for path in paths:
-        writer.write(cv2.resize(files.read_image(path), CLIP_SIZE, interpolation=cv2.INTER_AREA))
+        writer.write(cv2.resize(pictures.read_image(path), CLIP_SIZE, interpolation=cv2.INTER_AREA))
     writer.close()
 
 
@@ -82,7 +82,7 @@ def main():
         write_moving_picture(flags.pictures[0])
     else:
         picture = result(flags.pictures[0]) if flags.figure == 'result' else embedding(flags.pictures)
-        files.write_image(os.path.join(FIGURES, flags.figure + '.png'), picture)
+        pictures.write_image(os.path.join(FIGURES, flags.figure + '.png'), picture)
 
 
 if __name__ == '__main__':

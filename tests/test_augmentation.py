@@ -3,7 +3,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.common import files
+from data.common import pictures
 from data.lanes import road_augmentation
 
 
@@ -24,8 +24,8 @@ def lane_photo():
 def test_warp_without_a_change_is_a_resize():
     image, label = photo(90, 160), lane_photo()[1][:90, :160].copy()
     warped, warped_label = road_augmentation.warp(image, label, np.eye(3), (64, 32))
-    assert np.abs(warped.astype(int) - files.resize_image(image, (64, 32))).max() <= 1
-    assert (warped_label == files.resize_label(label, (64, 32))).all()
+    assert np.abs(warped.astype(int) - pictures.resize_image(image, (64, 32))).max() <= 1
+    assert (warped_label == pictures.resize_label(label, (64, 32))).all()
 
 
 @pytest.mark.parametrize('seed', range(5))

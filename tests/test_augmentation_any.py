@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data.common import augmentation as augmentation
-from data.common import files
+from data.common import pictures
 
 BACKGROUND = (40, 60, 50)
 COLOURS = {300: (250, 30, 20), 2: (20, 240, 30), 7: (30, 20, 250), 65535: (240, 230, 20)}
@@ -24,8 +24,8 @@ def test_warp_without_a_change_is_a_resize():
     same, same_label = augmentation.warp(image, label, np.eye(3), None, (160, 90))
     assert (same == image).all() and (same_label == label).all()
     small, small_label = augmentation.warp(image, label, np.eye(3), np.zeros((32, 64, 2), np.float32), (64, 32))
-    assert np.abs(small.astype(int) - files.resize_image(image, (64, 32))).max() <= 4   # remap counts in 1 / 32 px
-    assert (small_label == files.resize_label(label, (64, 32))).all()
+    assert np.abs(small.astype(int) - pictures.resize_image(image, (64, 32))).max() <= 4   # remap counts in 1 / 32 px
+    assert (small_label == pictures.resize_label(label, (64, 32))).all()
 
 
 @pytest.mark.parametrize('image_shape', [(200, 120), (96, 64), (240, 200)])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
-from data.common import files, quiet
+from data.common import files, pictures, quiet
 from data.lanes import road_augmentation
 from data.common.command_line import InputError
 
@@ -34,8 +34,8 @@ def make_samples(folder, count):
     for name in ('images', 'labels'):
         (folder / name).mkdir()
     for i in range(count):
-        files.write_image(str(folder / 'images' / f'{i:04d}.png'), np.full((36, 64, 3), 10 * i + 5, np.uint8))
-        files.write_image(str(folder / 'labels' / f'{i:04d}.png'), np.full((36, 64), i + 1, np.uint8))
+        pictures.write_image(str(folder / 'images' / f'{i:04d}.png'), np.full((36, 64, 3), 10 * i + 5, np.uint8))
+        pictures.write_image(str(folder / 'labels' / f'{i:04d}.png'), np.full((36, 64), i + 1, np.uint8))
     return dg.find_samples(str(folder))
 
 
@@ -100,7 +100,7 @@ def test_get_batches_fn_is_one_epoch_in_order_or_shuffled_by_a_seed(samples, see
 
 def test_get_batches_fn_tells_the_sizes_of_the_photos(samples):
     for path in (samples[0][1], samples[1][1]):
-        files.write_image(path, np.zeros((20, 40), np.uint8))
+        pictures.write_image(path, np.zeros((20, 40), np.uint8))
     sizes = [sizes for _, _, sizes in dg.get_batches_fn(3, SHAPE, *samples, with_sizes=True)]
     assert sizes == [[(64, 36), (40, 20), (64, 36)], [(64, 36)] * 3, [(64, 36)]]
 
@@ -120,7 +120,7 @@ def test_get_validation_batch_takes_the_first_of_them(tmp_path):
 
 
 def test_label_of_another_size_is_named(samples):
-    files.write_image(samples[1][2], np.zeros((36, 60), np.uint8))
+    pictures.write_image(samples[1][2], np.zeros((36, 60), np.uint8))
     with pytest.raises(InputError, match='labels/0002.png: is 60 x 36, but its photo .*0002.png is 64 x 36'):
         dg.load_batch(*samples, SHAPE)
 
@@ -180,10 +180,10 @@ def expected_batches(samples, count, batch_size, seed, start_step, shard, augmen
                 ratio = min(1, 1.5 * max(SHAPE[0] / 64, SHAPE[1] / 36))
                 kept = round(64 * ratio), round(36 * ratio)
                 image, label = road_augmentation.augment(
-                    files.resize_image(image, kept), files.resize_label(label, kept),
+                    pictures.resize_image(image, kept), pictures.resize_label(label, kept),
                     np.random.default_rng([seed, epoch, position]), SHAPE)
             else:
-                image, label = files.resize_image(image, SHAPE), files.resize_label(label, SHAPE)
+                image, label = pictures.resize_image(image, SHAPE), pictures.resize_label(label, SHAPE)
             images.append(image)
             labels.append(label)
             paths.append(os.fsencode(samples[0][number]))

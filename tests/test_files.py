@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from data.common import files
+from data.common import files, pictures
 from data.common.command_line import InputError
 
 SHAPE = (32, 16)
@@ -42,7 +42,7 @@ def encoded(extension, array, parameters=()):
 def test_read_image_is_rgb(tmp_path, extension, tolerance):
     image = photo()
     path = save(tmp_path / f'a{extension}', encoded(extension, image[..., ::-1]))
-    read = files.read_image(path)
+    read = pictures.read_image(path)
     assert read.dtype == np.uint8 and read.shape == image.shape
     assert np.abs(read.astype(int) - image).mean() <= tolerance
 
@@ -54,7 +54,7 @@ def test_read_image_is_rgb(tmp_path, extension, tolerance):
     (np.full((4, 6, 4), 77, np.uint8), 77),
     (np.full((1, 1, 3), 77, np.uint8), 77)], ids=['grey', 'grey16', 'rgb16', 'rgba', '1x1'])
 def test_unusual_pixel_formats_work(tmp_path, stored, expected):
-    read = files.read_image(save(tmp_path / 'a.png', encoded('.png', stored)))
+    read = pictures.read_image(save(tmp_path / 'a.png', encoded('.png', stored)))
     assert read.dtype == np.uint8 and read.shape == stored.shape[:2] + (3,) and (read == expected).all()
 
 
@@ -62,14 +62,14 @@ def test_palette_image_works(tmp_path):
     header = struct.pack('>IIBBBBB', 2, 1, 8, 3, 0, 0, 0)
     data = (PNG_SIGNATURE + png_chunk(b'IHDR', header) + png_chunk(b'PLTE', bytes([1, 2, 3, 40, 50, 60]))
             + png_chunk(b'IDAT', zlib.compress(bytes([0, 1, 0]))) + png_chunk(b'IEND', b''))
-    assert files.read_image(save(tmp_path / 'a.png', data)).tolist() == [[[40, 50, 60], [1, 2, 3]]]
+    assert pictures.read_image(save(tmp_path / 'a.png', data)).tolist() == [[[40, 50, 60], [1, 2, 3]]]
 
 
 def test_exif_turns_a_photo_upright(tmp_path):
     data = encoded('.jpg', photo(32, 64))
     exif = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'
     data = data[:2] + b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif + data[2:]
-    assert files.read_image(save(tmp_path / 'a.jpg', data)).shape == (64, 32, 3)
+    assert pictures.read_image(save(tmp_path / 'a.jpg', data)).shape == (64, 32, 3)
 
 
 @pytest.mark.parametrize('extension', ['.png', '.jpg', '.bmp'])
@@ -78,7 +78,7 @@ def test_cut_off_files_are_refused(tmp_path, extension, left):
     data = encoded(extension, photo(128, 128))
     path = save(tmp_path / f'cut{extension}', data[:int(len(data) * left)])
     with pytest.raises(InputError, match='cut'):
-        files.read_image(path)
+        pictures.read_image(path)
 
 
 def test_cut_off_jpeg_with_a_thumbnail_is_refused(tmp_path):
@@ -86,9 +86,9 @@ def test_cut_off_jpeg_with_a_thumbnail_is_refused(tmp_path):
     thumbnail = encoded('.jpg', photo(8, 8))
     data = encoded('.jpg', photo(128, 128))
     data = data[:2] + b'\xff\xe1' + struct.pack('>H', len(thumbnail) + 2) + thumbnail + data[2:]
-    assert files.read_image(save(tmp_path / 'whole.jpg', data)).shape == (128, 128, 3)
+    assert pictures.read_image(save(tmp_path / 'whole.jpg', data)).shape == (128, 128, 3)
     with pytest.raises(InputError, match='cut off'):
-        files.read_image(save(tmp_path / 'cut.jpg', data[:-40]))
+        pictures.read_image(save(tmp_path / 'cut.jpg', data[:-40]))
 
 
 JPEGS = {'of one scan': [], 'of many scans': [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
@@ -102,7 +102,7 @@ def test_jpegs_are_read_as_opencv_reads_them(tmp_path, parameters, grey, capfd):
         image = photo(*size, seed)
         data = cv2.imencode('.jpg', image[..., 0] if grey else image, parameters)[1].tobytes()
         expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        assert (files.read_image(save(tmp_path / 'a.jpg', data)) == expected[..., ::-1]).all()
+        assert (pictures.read_image(save(tmp_path / 'a.jpg', data)) == expected[..., ::-1]).all()
     assert capfd.readouterr() == ('', '')
 
 
@@ -114,7 +114,7 @@ def test_cut_off_jpeg_with_an_end_marker_is_refused_silently(tmp_path, parameter
     data = cv2.imencode('.jpg', image[..., 0] if grey else image, parameters)[1].tobytes()
     data = data[:int(left * len(data))].rstrip(b'\xff') + b'\xff\xd9'
     with pytest.raises(InputError, match='a.jpg: is (cut off|damaged)'):
-        files.read_image(save(tmp_path / 'a.jpg', data))
+        pictures.read_image(save(tmp_path / 'a.jpg', data))
     assert capfd.readouterr() == ('', '')
 
 
@@ -129,9 +129,9 @@ def test_jpeg_that_is_cut_within_one_of_its_scans_is_refused_silently(tmp_path, 
     for cut in cuts + list(range(len(data) - 20, len(data) - 3)):
         path = save(tmp_path / 'a.jpg', data[:cut].rstrip(b'\xff') + b'\xff\xd9')
         with pytest.raises(InputError, match='a.jpg: is (cut off|damaged)'):
-            files.read_image(path)
+            pictures.read_image(path)
     with pytest.raises(InputError, match='a.jpg: is cut off'):   # within the second scan, which others follow
-        files.read_image(save(tmp_path / 'a.jpg', data[:scans[1] + 50] + data[data.index(b'\xff\xc4', scans[1]):]))
+        pictures.read_image(save(tmp_path / 'a.jpg', data[:scans[1] + 50] + data[data.index(b'\xff\xc4', scans[1]):]))
     assert capfd.readouterr() == ('', '')
 
 
@@ -144,7 +144,7 @@ def test_damaged_jpeg_prints_nothing(tmp_path, kind, capfd):
         place = rng.integers(sound.index(b'\xff\xda') + 14, len(sound) - 20)
         data[place:place + 16] = bytes(16)
         try:
-            assert files.read_image(save(tmp_path / 'a.jpg', bytes(data))).shape == (200, 200, 3)
+            assert pictures.read_image(save(tmp_path / 'a.jpg', bytes(data))).shape == (200, 200, 3)
         except InputError as error:
             assert 'a.jpg: is ' in str(error)
     assert capfd.readouterr() == ('', '')
@@ -159,7 +159,7 @@ def test_jpegs_are_turned_as_opencv_turns_them(tmp_path, kind, order):
             f'{order}IHHHIHHI', 8, 1, 0x112, 3, 1, orientation, 0, 0)
         turned = data[:2] + b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif + data[2:]
         expected = cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-        read = files.read_image(save(tmp_path / 'a.jpg', turned))
+        read = pictures.read_image(save(tmp_path / 'a.jpg', turned))
         assert read.shape == expected.shape and (read == expected).all(), orientation
 
 
@@ -168,7 +168,7 @@ def test_jpegs_of_printing_inks_are_read_as_opencv_reads_them(tmp_path, kind):
     inks = np.random.default_rng(0).integers(0, 256, (40, 50, 4), np.uint8)
     PIL.Image.fromarray(inks, 'CMYK').save(tmp_path / 'a.jpg', **kind)
     expected = cv2.imread(str(tmp_path / 'a.jpg'))
-    assert (files.read_image(str(tmp_path / 'a.jpg')) == expected[..., ::-1]).all()
+    assert (pictures.read_image(str(tmp_path / 'a.jpg')) == expected[..., ::-1]).all()
 
 
 @pytest.mark.parametrize('header, reason', [
@@ -180,24 +180,24 @@ def test_png_that_libpng_would_complain_of_is_refused_silently(tmp_path, header,
     data = (PNG_SIGNATURE + png_chunk(b'IHDR', struct.pack('>IIBBBBB', *header))
             + png_chunk(b'IDAT', zlib.compress(bytes(99))) + png_chunk(b'IEND', b''))
     with pytest.raises(InputError, match=f'a.png: .*{reason}'):
-        files.read_image(save(tmp_path / 'a.png', data))
+        pictures.read_image(save(tmp_path / 'a.png', data))
     assert capfd.readouterr() == ('', '')
 
 
 @pytest.mark.parametrize('extension', ['.png', '.jpg', '.bmp'])
 def test_trailing_bytes_are_passed_over(tmp_path, extension):
     data = encoded(extension, photo())
-    assert files.read_image(save(tmp_path / f'a{extension}', data + b'more')).shape == (36, 64, 3)
+    assert pictures.read_image(save(tmp_path / f'a{extension}', data + b'more')).shape == (36, 64, 3)
 
 
 def test_png_with_a_flipped_bit_is_refused_silently(tmp_path, capfd):
     data = bytearray(encoded('.png', photo(128, 128)))
     data[len(data) // 2] ^= 1
     with pytest.raises(InputError, match='flipped.png: is damaged'):
-        files.read_image(save(tmp_path / 'flipped.png', bytes(data)))
+        pictures.read_image(save(tmp_path / 'flipped.png', bytes(data)))
     data = encoded('.bmp', photo())
     with pytest.raises(InputError, match='odd.bmp'):
-        files.read_image(save(tmp_path / 'odd.bmp', data[:28] + b'\x63' + data[29:]))
+        pictures.read_image(save(tmp_path / 'odd.bmp', data[:28] + b'\x63' + data[29:]))
     assert capfd.readouterr() == ('', '')
 
 
@@ -222,7 +222,7 @@ def bomb_bmp():
 def test_bomb_is_refused_by_its_header(tmp_path, make, monkeypatch):
     monkeypatch.setattr(cv2, 'imdecode', lambda *_: pytest.fail('was decoded'))
     with pytest.raises(InputError, match='bomb.png: is .* by its header'):
-        files.read_image(save(tmp_path / 'bomb.png', make()))
+        pictures.read_image(save(tmp_path / 'bomb.png', make()))
 
 
 @pytest.mark.parametrize('data, reason', [
@@ -230,7 +230,7 @@ def test_bomb_is_refused_by_its_header(tmp_path, make, monkeypatch):
     (b'\xff\xd8\xff', 'cut off'), (b'\xff\xd8\xff\xe0\0\0' + bytes(60), 'broken'), (PNG_SIGNATURE, 'cut off'),
     (b'\xff\xd8\xff\xda\0\2\xff\xd9', 'header is missing'), (b'BM', 'is not a PNG'),
     (b'BM' + bytes(60), 'gives no size'), (PNG_SIGNATURE + png_chunk(b'IEND', b''), 'header is missing')])
-@pytest.mark.parametrize('read', [files.read_image, files.read_label])
+@pytest.mark.parametrize('read', [pictures.read_image, pictures.read_label])
 def test_what_is_no_picture_is_refused(tmp_path, read, data, reason):
     path = save(tmp_path / 'a.jpg', data)
     with pytest.raises(InputError) as error:
@@ -241,9 +241,9 @@ def test_what_is_no_picture_is_refused(tmp_path, read, data, reason):
 
 def test_missing_file_and_folder_are_refused(tmp_path):
     with pytest.raises(InputError, match='gone.png: no such file'):
-        files.read_image(str(tmp_path / 'gone.png'))
+        pictures.read_image(str(tmp_path / 'gone.png'))
     with pytest.raises(InputError, match='is a folder'):
-        files.read_image(str(tmp_path))
+        pictures.read_image(str(tmp_path))
 
 
 @pytest.mark.parametrize('make, reason', [
@@ -264,8 +264,8 @@ def test_read_file_takes_regular_files_within_the_limit(tmp_path, make, reason):
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
 def test_read_label_keeps_values(tmp_path, dtype):
     label = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (9, 7)).astype(dtype)
-    files.write_image(str(tmp_path / 'a.png'), label)
-    read = files.read_label(str(tmp_path / 'a.png'))
+    pictures.write_image(str(tmp_path / 'a.png'), label)
+    read = pictures.read_label(str(tmp_path / 'a.png'))
     assert read.dtype == dtype and (read == label).all()
 
 
@@ -274,7 +274,7 @@ def test_read_label_keeps_values(tmp_path, dtype):
 def test_read_label_takes_grey_stored_as_colours(tmp_path, dtype, channels):
     label = np.full((3, 4, channels), np.iinfo(dtype).max - 5, dtype)
     path = save(tmp_path / 'grey.png', encoded('.png', label))
-    assert files.read_label(path).tolist() == label[..., 0].tolist()
+    assert pictures.read_label(path).tolist() == label[..., 0].tolist()
 
 
 @pytest.mark.parametrize('most', [1, 3, 15, 255])   # of an index: 1, 2, 4, 8 bits per pixel
@@ -285,7 +285,7 @@ def test_read_label_takes_the_indices_of_a_palette(tmp_path, most, colours):
     picture.putpalette((colours * 256)[:3 * most + 3])
     picture.save(tmp_path / 'a.png', bits=most.bit_length(), transparency=1)
     assert (tmp_path / 'a.png').read_bytes()[24:26] == bytes([most.bit_length(), 3])
-    read = files.read_label(str(tmp_path / 'a.png'))
+    read = pictures.read_label(str(tmp_path / 'a.png'))
     assert read.dtype == np.uint8 and (read == label).all()
 
 
@@ -294,9 +294,9 @@ def test_damaged_palette_labels_are_refused(tmp_path):
     for pixels in (zlib.compress(bytes(30 * 41))[:-9], zlib.compress(bytes(41 * 5)), b'no zlib', b''):
         data = PNG_SIGNATURE + header + png_chunk(b'IDAT', pixels) + png_chunk(b'IEND', b'')
         with pytest.raises(InputError, match='a.png: is damaged'):
-            files.read_label(save(tmp_path / 'a.png', data))
+            pictures.read_label(save(tmp_path / 'a.png', data))
     with pytest.raises(InputError, match='a.png: is cut off'):
-        files.read_label(save(tmp_path / 'a.png', data[:-14]))
+        pictures.read_label(save(tmp_path / 'a.png', data[:-14]))
 
 
 @pytest.mark.parametrize('extension, dtype', [('.png', np.uint8), ('.png', np.uint16), ('.bmp', np.uint8)])
@@ -304,27 +304,27 @@ def test_each_colour_but_black_is_an_instance(tmp_path, extension, dtype):
     top = np.iinfo(dtype).max
     colours = np.array([[0, 0, 0], [top, 0, 0], [0, top, 0], [0, 0, top], [top, 0, 1], [7, 7, 7]], dtype)
     label = np.random.default_rng(0).integers(0, 6, (20, 30))
-    read = files.read_label(save(tmp_path / f'a{extension}', encoded(extension, colours[label])))
+    read = pictures.read_label(save(tmp_path / f'a{extension}', encoded(extension, colours[label])))
     pairs = set(zip(label.ravel().tolist(), read.ravel().tolist()))
     assert read.shape == (20, 30) and len(pairs) == 6 and {number for _, number in pairs} == set(range(6))
     assert (0, 0) in pairs
 
 
 def test_a_coloured_label_without_black_has_no_background(tmp_path):
-    files.write_image(str(tmp_path / 'a.png'), np.array([[[70, 0, 0], [70, 0, 0], [0, 0, 70]]], np.uint8))
-    assert files.read_label(str(tmp_path / 'a.png')).tolist() in ([[1, 1, 2]], [[2, 2, 1]])
+    pictures.write_image(str(tmp_path / 'a.png'), np.array([[[70, 0, 0], [70, 0, 0], [0, 0, 70]]], np.uint8))
+    assert pictures.read_label(str(tmp_path / 'a.png')).tolist() in ([[1, 1, 2]], [[2, 2, 1]])
 
 
 def test_a_photo_as_label_is_refused(tmp_path):
     with pytest.raises(InputError, match=r'a.png: has 2,\d\d\d colours, as a photo does'):
-        files.read_label(save(tmp_path / 'a.png', encoded('.png', photo(48, 64))))
+        pictures.read_label(save(tmp_path / 'a.png', encoded('.png', photo(48, 64))))
 
 
 def test_resized_label_stays_on_its_line():
     """Lines two pixels wide at the small size: photo and label must meet within half a pixel."""
     image, label = np.zeros((90, 160, 3), np.uint8), np.zeros((90, 160), np.uint8)
     image[:, 61:71], label[:, 61:71] = 255, 9
-    small, small_label = files.resize_image(image, SHAPE), files.resize_label(label, SHAPE)
+    small, small_label = pictures.resize_image(image, SHAPE), pictures.resize_label(label, SHAPE)
     assert small.shape == (16, 32, 3) and set(np.unique(small_label)) == {0, 9}
     assert ((small[..., 0] > 127) == (small_label == 9)).all()
 
@@ -333,7 +333,7 @@ def test_resized_label_stays_on_its_line():
 
 def test_write_image_round_trip(tmp_path):
     for array in (photo(), photo()[..., 0], photo()[..., 0].astype(np.uint16) * 257):
-        files.write_image(str(tmp_path / 'a.png'), array)
+        pictures.write_image(str(tmp_path / 'a.png'), array)
         assert (cv2.imread(str(tmp_path / 'a.png'), cv2.IMREAD_UNCHANGED) ==
                 (array[..., ::-1] if array.ndim == 3 else array)).all()
     assert os.listdir(tmp_path) == ['a.png']
@@ -432,9 +432,9 @@ def test_list_images(tmp_path):
     for name in ('b.JPG', 'a.png', 'c.Bmp', 'd.jpeg', '.e.png', 'f.txt'):
         save(tmp_path / name, b'x')
     (tmp_path / 'g.png').mkdir()
-    names = [os.path.basename(path) for path in files.list_images(str(tmp_path))]
+    names = [os.path.basename(path) for path in pictures.list_images(str(tmp_path))]
     assert names == ['a.png', 'b.JPG', 'c.Bmp', 'd.jpeg']
     for path, reason in ((tmp_path / 'g.png', 'holds no pictures'), (tmp_path / 'no', 'no such folder'),
                          (tmp_path / 'f.txt', 'is not a folder')):
         with pytest.raises(InputError, match=f'{path.name}: {reason}'):
-            files.list_images(str(path))
+            pictures.list_images(str(path))

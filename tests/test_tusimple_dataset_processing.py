@@ -14,7 +14,7 @@ from conftest import ROOT
 from data.lanes import tusimple
 from data import tusimple_dataset_processing as processing
 import datagenerator
-from data.common import files
+from data.common import files, pictures
 from data.common.command_line import InputError
 
 
@@ -48,8 +48,8 @@ def test_photos_labels_and_lanes_have_the_same_numbers(tusimple_folder, tmp_path
     assert problems == [] and len(prepared) == 3
     for i, (original, record) in enumerate(zip(originals, prepared)):
         assert (record.lanes, record.h_samples) == (original.lanes, original.h_samples)
-        photo = files.read_image(str(tusimple_folder / original.raw_file))
-        assert (files.read_image(str(out / record.raw_file)) == photo).all()
+        photo = pictures.read_image(str(tusimple_folder / original.raw_file))
+        assert (pictures.read_image(str(out / record.raw_file)) == photo).all()
         label = cv2.imread(str(out / f'labels/000{i}.png'), cv2.IMREAD_UNCHANGED)
         assert label.dtype == np.uint8 and (label == tusimple.draw_label(original, (128, 72))).all()
 
@@ -190,7 +190,7 @@ def no_memory_for_opencv(*_):
 
 
 @pytest.mark.parametrize('owner, name, fail', [
-    (threading.Thread, 'start', no_thread), (files, 'encode', no_memory), (files, 'encode', no_memory_for_opencv),
+    (threading.Thread, 'start', no_thread), (pictures, 'encode', no_memory), (files, 'encode', no_memory_for_opencv),
     (cv2, 'imdecode', no_memory_for_opencv)], ids=['no thread', 'no memory', 'none to encode', 'none to decode'])
 def test_too_many_workers_are_named_and_nothing_is_written(tusimple_folder, tmp_path, run_script, monkeypatch, owner,
                                                            name, fail):

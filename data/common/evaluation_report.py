@@ -5,7 +5,7 @@ import io
 import os
 import re
 
-from data.common import command_line, files
+from data.common import command_line, files, pictures
 from data.common.command_line import InputError
 
 
@@ -60,7 +60,7 @@ def draw_worst(folder, draw, items):
             command_line.warn(f'not drawn: {error}')
             status = 1
             continue
-        files.write_image(os.path.join(folder, f'{rank:04d}.png'), picture)
+        pictures.write_image(os.path.join(folder, f'{rank:04d}.png'), picture)
     command_line.warn_of_others(folder, [name for name in os.listdir(folder) if re.fullmatch(r'\d{4,}\.png', name)
                                          and int(name[:-4]) >= len(items)])
     return status

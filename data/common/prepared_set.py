@@ -7,7 +7,7 @@ import shutil
 import cv2
 import tqdm
 
-from data.common import command_line, files, prefetch
+from data.common import command_line, files, pictures, prefetch
 from data.lanes import tusimple
 from data.common.command_line import InputError
 
@@ -22,7 +22,7 @@ def refuse_others(outdir, names):
     for folder in _FOLDERS:
         folder = os.path.join(outdir, folder)
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-            if name.lower().endswith(files.IMAGE_EXTENSIONS) and not name.startswith('.') and name not in names:
+            if name.lower().endswith(pictures.IMAGE_EXTENSIONS) and not name.startswith('.') and name not in names:
                 raise InputError(f'{os.path.join(folder, name)}: is not of this data set, and training would read it '
                                  'as well; move it away or give another folder')
 
@@ -44,7 +44,7 @@ def write_samples(outdir, samples):
             for folder, data in zip(_FOLDERS, pictures):
                 target = os.path.join(outdir, folder, name)
                 if os.path.lexists(target):
-                    if files.read_file(target, files.MAX_FILE_BYTES) != data:
+                    if files.read_file(target, pictures.MAX_FILE_BYTES) != data:
                         raise InputError(f'{target}: is there already, and differs from what would be written; move '
                                          'it away or give another folder')
                     continue

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from scipy import optimize
 
-from data.common import files, precision_recall
+from data.common import pictures, precision_recall
 from data.common.command_line import InputError
 
 CANVAS_WIDTH = 1640  # px, of CULane's photos
@@ -134,7 +134,7 @@ def draw_comparison(photo, prediction, label, row, photo_size, colours):
     -> uint8 [canvas height + 64, CANVAS_WIDTH, 3]
     """
     ious = lane_ious(prediction.lanes, label.lanes, label.h_samples, photo_size)
-    picture = files.resize_image(photo, canvas_size(photo_size))
+    picture = pictures.resize_image(photo, canvas_size(photo_size))
     text = []
     for lanes, hits, colour in zip((label.lanes, prediction.lanes), find_hits(ious), colours):
         for i, lane in enumerate(lanes):

@@ -7,7 +7,7 @@ import statistics
 import cv2
 import numpy as np
 
-from data.common.files import resize_image
+from data.common.pictures import resize_image
 
 # Each step is a pure function of a uint8 RGB image and a np.random.Generator. Ranges that are not called uniform are
 # triangular, with the mode where nothing changes: most pictures stay close to those of a camera.
