@@ -1,7 +1,6 @@
 """Make road scenes with lane labels, in the layout of the TuSimple lane data set, from nothing but a seed.
 
     python data/synthetic_dataset.py synthetic --num 2000 --seed 1
-    python data/synthetic_dataset.py anywhere --scenes any --num 2000 --seed 1
     python data/synthetic_dataset.py drive --drive 10 --seed 1 --video
     python data/tusimple_dataset_processing.py synthetic
 
@@ -10,15 +9,12 @@ file is an unfinished one. Run again, the script replaces what it wrote before; 
 another name is refused. The same seed gives the same bytes whatever --workers is, and scene i is the same for any
 --num.
 
---scenes any adds city streets, other cameras, our own bonnet, dirty windscreens, jams, night and rain to the freeways
-that are rendered otherwise. Photos of other cameras come resized to 1280x720.
-
 --drive renders what a moving car films instead: clips/synthetic_drive/NNNNNN.jpg, 20 frames per second, labelled in
 order. Beside "lanes" each of its label lines has "ids", one number per lane, the same for a line of the road in every
 frame. The same drive needs the same SECONDS too. --video adds drive.mp4, a video of these frames.
 
 How a scene comes about: everything that is true of the world (camera, road, lines, vehicles, light) is drawn, the lines
-are projected into the label, and the photo is painted. The camera is a pinhole, with distortion for wide lenses, over a
+are projected into the label, and the photo is painted. The camera is a pinhole, over a
 road that bends like a clothoid and rises or falls. Colours are display values 0..255, not linear light.
 """
 import os
@@ -42,15 +38,12 @@ import tqdm
 
 from data.common import files, pictures, video
 from data.lanes import tusimple
-from data.synthetic.anywhere import sample_any_scene
 from data.synthetic.camera import photograph
 from data.synthetic.canvas import HEIGHT, NEAREST, WIDTH, Canvas
-from data.synthetic.city import paint_pavements, street_things
 from data.synthetic.distributions import sample_scene
 from data.synthetic.drive import FRAME_RATE, Drive, frames_of
 from data.synthetic.ground import paint_ground
 from data.synthetic.label import lane_labels
-from data.synthetic.night import lamp_glows, mirror
 from data.synthetic.roadside import paint_banks, roadside
 from data.synthetic.sky import paint_horizon, paint_sky
 from data.synthetic.vehicles import vehicle_painters
@@ -61,16 +54,11 @@ MAX_DRIVE = 600  # s; all that lies on the road of a drive is drawn anew for eac
 
 # ---- Scenes ----------------------------------------------------------------------------------------------------------
 
-SAMPLERS = {'freeway': sample_scene, 'any': sample_any_scene}
-
-
-def make_scene(seed, index, scenes='freeway'):
-    """Scene number index of a seed. scenes: a key of SAMPLERS
-
-    -> (photo uint8 [720, 1280, 3] RGB, JPEG quality, tusimple.Record)
+def make_scene(seed, index):
+    """Scene number index of a seed. -> (photo uint8 [720, 1280, 3] RGB, JPEG quality, tusimple.Record)
     """
     rng = np.random.default_rng([seed, index])
-    scene = SAMPLERS[scenes](rng)
+    scene = sample_scene(rng)
     record = lane_labels(scene, f'clips/synthetic/{index:06d}/20.jpg')
     return render(scene, lambda *part: rng), scene.lens.quality, record
 
@@ -102,27 +90,19 @@ def render(scene, stream):
     paint_sky(canvas, stream(SKY))
     paint_horizon(canvas, stream(HORIZON))
     paint_ground(canvas, stream(GROUND))
-    dry = canvas.pixels.copy() if scene.light.wet else None
-    if scene.sides:
-        paint_pavements(canvas, stream(BANKS))
-        beside = street_things(canvas, stream(ROADSIDE))
-    else:
-        banks = paint_banks(canvas, stream(BANKS))
-        beside = roadside(canvas, banks, stream(ROADSIDE))
-    things = vehicle_painters(scene) + beside + lamp_glows(scene)
+    banks = paint_banks(canvas, stream(BANKS))
+    things = vehicle_painters(scene) + roadside(canvas, banks, stream(ROADSIDE))
     before_us = [(z, number, paint) for number, (z, paint) in enumerate(things) if z >= NEAREST]
     for _, number, paint in sorted(before_us, key=lambda thing: -thing[0]):
         paint(canvas, stream(THING, number))
-    if scene.light.wet:
-        mirror(canvas, dry)
     return photograph(canvas, stream(CAMERA))
 
 
 # ---- Files -----------------------------------------------------------------------------------------------------------
 
-def write_scene(folder, seed, scenes, index):
+def write_scene(folder, seed, index):
     """Makes a scene and writes its photo; runs in a worker process. -> its tusimple.Record"""
-    photo, quality, record = make_scene(seed, index, scenes)
+    photo, quality, record = make_scene(seed, index)
     write_photo(os.path.join(folder, record.raw_file), photo, quality)
     return record
 
@@ -208,9 +188,6 @@ def parse_flags():
                         help='How many scenes to make.')
     length.add_argument('--drive', metavar='SECONDS', type=command_line.positive_float,
                         help=f'Render a drive of that length instead, {FRAME_RATE} frames per second.')
-    scenes.add_argument('--scenes', choices=list(SAMPLERS), default='freeway',
-                        help='freeway: roads and a camera like TuSimple\'s. any: these, and city streets, other '
-                             'cameras, our own bonnet, dirty windscreens, traffic jams, night and rain.')
     scenes.add_argument('--video', action='store_true',
                         help=f'Write the frames of a drive as {VIDEO_FILE} as well.')
     scenes.add_argument('--seed', type=command_line.non_negative_int, default=0,
@@ -221,8 +198,6 @@ def parse_flags():
     flags = parser.parse_args()
     if flags.drive and flags.drive > MAX_DRIVE:
         parser.error(f'argument --drive: {flags.drive:g} is more than {MAX_DRIVE} seconds')
-    if flags.drive and flags.scenes != 'freeway':
-        parser.error(f'argument --scenes: a drive is on a freeway; leave --scenes {flags.scenes} or --drive out')
     if flags.video and not flags.drive:
         parser.error('argument --video: is of a drive; give --drive SECONDS too')
     return flags
@@ -241,7 +216,7 @@ def main():
         write = functools.partial(write_frame, flags.folder, flags.seed, flags.drive)
     else:
         unit, num = 'scene', flags.num
-        write = functools.partial(write_scene, flags.folder, flags.seed, flags.scenes)
+        write = functools.partial(write_scene, flags.folder, flags.seed)
     records = write_all(write, num, flags.workers, unit)
     if flags.video:
         write_video(video_path, [tusimple.photo_path(flags.folder, record) for record in records])

@@ -33,7 +33,7 @@ class View:
 
     def row(self, z, height=0.0):
         """Row px of a point `height` m over the road at distance z m."""
-        return self.camera.horizon + self.camera.tall * (self.camera.height - self.road.rise(z) - height) / z
+        return self.camera.horizon + self.camera.focal * (self.camera.height - self.road.rise(z) - height) / z
 
     def column(self, z, offset):
         """Column px of a point `offset` m to the right of the camera's path at distance z m."""
@@ -50,28 +50,14 @@ class View:
 
     def turn(self):
         """The camera's roll, about the middle of the photo. -> float64 [2, 3], as cv2.warpAffine takes it"""
-        c, s, stretch = np.cos(self.camera.roll), np.sin(self.camera.roll), self.camera.stretch
-        left, down = s / stretch, s * stretch
+        c, s = np.cos(self.camera.roll), np.sin(self.camera.roll)
         x, y = WIDTH / 2, HEIGHT / 2
-        return np.array([[c, -left, x - c * x + left * y], [down, c, y - down * x - c * y]])
+        return np.array([[c, -s, x - c * x + s * y], [s, c, y - s * x - c * y]])
 
     def in_photo(self, points):
-        """Where points [n, 2] px of the picture come to lie in the photo: turned by the roll, bent by the lens."""
+        """Where points [n, 2] px of the picture come to lie in the photo, turned by the roll."""
         turn = self.turn()
-        points = points @ turn[:, :2].T + turn[:, 2]
-        if self.camera.distortion:
-            far = np.linspace(0, 20, 20001)  # of the photo's half diagonal, as the lens shows it
-            middle = np.array([WIDTH / 2, HEIGHT / 2])
-            aside = (points - middle) / np.hypot(*middle)
-            reach = np.hypot(*aside.T)
-            shown = np.interp(reach, far * lens_gain(far, self.camera.distortion), far)
-            points = middle + (points - middle) * (shown / np.maximum(reach, 1e-9))[:, None]
-        return points
-
-
-def lens_gain(far, distortion):
-    """How much farther from the middle a point lies without the lens. far: 1 at the photo's corners -> like far"""
-    return (1 + distortion * far ** 2) / (1 + distortion)
+        return points @ turn[:, :2].T + turn[:, 2]
 
 
 # ---- Painting --------------------------------------------------------------------------------------------------------
@@ -93,9 +79,8 @@ class Canvas:
 
     def air(self, colour, z):
         """A colour as the light and the haze over the distance z m leave it. -> float64 [3]"""
-        seen, night = np.exp(-z / self.light.haze), self.light.night
-        ambient = self.light.ambient + (0.4 * night.beam * np.exp(-z / 25) if night else 0.0)
-        return np.asarray(colour) * ambient * seen + self.light.horizon * (1 - seen)
+        seen = np.exp(-z / self.light.haze)
+        return np.asarray(colour) * self.light.ambient * seen + self.light.horizon * (1 - seen)
 
     def facing(self, azimuth):
         """Brightness 0..1 of an upright face whose normal points to azimuth rad (0: away from us, pi: to us)."""
@@ -106,7 +91,7 @@ class Canvas:
         """Where the sun stands. -> (x, y) px"""
         camera, light = self.view.camera, self.light
         return (camera.centre + camera.focal * np.tan(np.clip(light.azimuth, -1.45, 1.45)),
-                camera.horizon - camera.tall * np.tan(light.elevation))
+                camera.horizon - camera.focal * np.tan(light.elevation))
 
     def polygon(self, points, colour):
         """Fills a polygon [n, 2] px with antialiased edges."""

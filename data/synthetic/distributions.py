@@ -15,10 +15,10 @@ from data.synthetic.vehicles import PAINTS, VEHICLES
 def sample_scene(rng):
     """Draws a scene. rng: np.random.Generator -> Scene"""
     camera = _sample_camera(rng)
-    road = sample_road(rng, camera)
-    light = sample_light(rng)
-    lines = sample_lines(rng, road, sample_labelled(rng, road))
-    return Scene(camera, road, lines, sample_vehicles(rng, road), light, sample_lens(rng, light))
+    road = _sample_road(rng, camera)
+    light = _sample_light(rng)
+    lines = _sample_lines(rng, road, _sample_labelled(rng, road))
+    return Scene(camera, road, lines, _sample_vehicles(rng, road), light, _sample_lens(rng, light))
 
 
 # ---- Camera ----------------------------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ _ONCOMING_SHOULDER = (1.2, 2.2)  # times our left one
 _ONCOMING_LANES = (2, 6)  # from 2 to 5
 
 
-def sample_road(rng, camera):
+def _sample_road(rng, camera):
     """A freeway, or one road in some of two ways: its lanes, bends, slope and surface. -> Road"""
     lane_width = rng.normal(*_LANE_WIDTH)
     lanes_left, lanes_right = rng.choice(5, p=_LANES_LEFT), rng.choice(5, p=_LANES_RIGHT)
@@ -130,7 +130,7 @@ def _line_offsets(road):
     return np.arange(road.left, road.right + 0.1, road.lane_width)
 
 
-def sample_labelled(rng, road):
+def _sample_labelled(rng, road):
     """The numbers, from the left, of the lines that the label shows. -> set"""
     own = int(np.searchsorted(_line_offsets(road), 0)) - 1  # the line at the left of our lane
     labelled = {own - 1, own, own + 1, own + 2}
@@ -139,7 +139,7 @@ def sample_labelled(rng, road):
     return labelled
 
 
-def sample_lines(rng, road, labelled):
+def _sample_lines(rng, road, labelled):
     """All lines of the own carriageway from left to right, then those of the opposite one. labelled: set of numbers."""
     offsets = _line_offsets(road)
     raised = rng.random() < (_CONCRETE_DOTS_CHANCE if road.concrete else _DOTS_CHANCE)
@@ -210,10 +210,10 @@ _LIGHTS_CHANCE = 0.12
 _VEHICLE_SIZE = (0.94, 1.06)  # times the usual size of its kind
 
 
-def sample_vehicle(rng, offset, distance, oncoming, trucks, kinds=_KIND_SHARES):
-    """Draws a vehicle of a lane. offset: of the lane's middle m; trucks: times their usual share in kinds -> Vehicle"""
-    shares = np.array([share * (trucks if kind in _TRUCKS else 1) for kind, share in kinds.items()])
-    kind = list(kinds)[rng.choice(len(shares), p=shares / shares.sum())]
+def sample_vehicle(rng, offset, distance, oncoming, trucks):
+    """Draws a vehicle of a lane. offset: of the lane's middle m; trucks: times their usual share -> Vehicle"""
+    shares = np.array([share * (trucks if kind in _TRUCKS else 1) for kind, share in _KIND_SHARES.items()])
+    kind = list(_KIND_SHARES)[rng.choice(len(shares), p=shares / shares.sum())]
     paint = np.array(_choose(rng, PAINTS)[0]) * rng.uniform(*_PAINT_GAIN)
     if kind in _TRUCKS and rng.random() < _WHITE_TRUCK_CHANCE:
         paint = np.array([225, 225, 222]) * rng.uniform(*_WHITE_TRUCK_GAIN)
@@ -221,7 +221,7 @@ def sample_vehicle(rng, offset, distance, oncoming, trucks, kinds=_KIND_SHARES):
                    bool(rng.random() < _LIGHTS_CHANCE), rng.uniform(*_VEHICLE_SIZE))
 
 
-def sample_vehicles(rng, road):
+def _sample_vehicles(rng, road):
     """Traffic lane by lane, sorted from far to near; the own lane is free for some metres ahead."""
     density = rng.choice(_DENSITIES, p=_DENSITY_SHARES)
     vehicles = []
@@ -258,7 +258,7 @@ _OVERCAST_GREY, _HAZE_GREY = (165, 245), (190, 235)
 _DUSK_ZENITH, _DUSK_HORIZON = (0.6, 1.1), (0.7, 1.1)  # gain
 
 
-def sample_light(rng):
+def _sample_light(rng):
     """Sun, sky, haze and shadows of a day, overcast, hazy or at dusk for some. -> Light"""
     kind = rng.choice(list(_WEATHER), p=list(_WEATHER.values()))
     azimuth = rng.uniform(-np.pi, np.pi)
@@ -295,11 +295,11 @@ _BLURS, _BLUR_SHARES = ((0, 0.6), (0.5, 1.4)), [.75, .25]  # px, sigma
 _MOTIONS, _MOTION_SHARES = (0, (1, 4)), [.8, .2]  # px along the columns
 _NOISE, _DUSK_NOISE = (0.6, 3.0), 2.2  # deviation; times that
 _JPEG_QUALITY = (55, 97)
-_BONNET, _BONNET_CHANCE = (8, 60), 0.1  # px at the bottom
+_HOOD, _HOOD_CHANCE = (8, 60), 0.1  # px at the bottom
 
 
-def sample_lens(rng, light):
-    """What the camera makes of the light that falls in: exposure, colours, blur, noise, our own bonnet. -> Lens"""
+def _sample_lens(rng, light):
+    """What the camera makes of the light that falls in: exposure, colours, blur, noise, our own hood. -> Lens"""
     against = light.shadow > 0.2 and abs(light.azimuth) < 1.2
     return Lens(exposure=(rng.normal(_EXPOSURE_AGAINST_SUN if against else _EXPOSURE, _EXPOSURE_SPREAD)
                           * light.ambient ** 0.6),
@@ -309,4 +309,4 @@ def sample_lens(rng, light):
                 motion=mixture(rng, *_MOTIONS, p=_MOTION_SHARES),
                 noise=rng.uniform(*_NOISE) * (_DUSK_NOISE if light.dusk else 1), glare=rng.uniform(*_GLARE),
                 quality=int(rng.integers(*_JPEG_QUALITY)),
-                bonnet=rng.uniform(*_BONNET) if rng.random() < _BONNET_CHANCE else 0.0)
+                hood=rng.uniform(*_HOOD) if rng.random() < _HOOD_CHANCE else 0.0)

@@ -132,8 +132,8 @@ class Drive:
         rng = np.random.default_rng([seed, 0])  # so that the road is that of scene 0
         self.seconds = seconds
         scene = sample_scene(rng)
-        # No bonnet: its colour is drawn for each photo.
-        self.scene = dataclasses.replace(scene, lens=dataclasses.replace(scene.lens, bonnet=0.0))
+        # No hood: its colour is drawn for each photo.
+        self.scene = dataclasses.replace(scene, lens=dataclasses.replace(scene.lens, hood=0.0))
         self.road, self.lines = scene.road, scene.lines
         self.speed = rng.uniform(*_TWO_WAY_SPEED if self.road.two_way else _SPEED)
         self.speed_period = rng.uniform(*_SPEED_PERIOD)

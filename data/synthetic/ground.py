@@ -7,8 +7,6 @@ import cv2
 import numpy as np
 
 from data.synthetic.canvas import FARTHEST, cloud_tile, look_up, mixture, noise_tile, sixteenths, speck_tile, wandering
-from data.synthetic.markings import crossings, paint_markings
-from data.synthetic.night import road_light
 from data.synthetic.vehicles import VEHICLES
 
 # ---- Distributions: (low, high) of uniform ones, chances, and means of Poisson ones ----------------------------------
@@ -52,15 +50,11 @@ def paint_ground(canvas, rng):
     _paint_cracks(ground, rng)
     for line in canvas.scene.lines:
         _paint_line(ground, line)
-    paint_markings(ground, canvas.scene.markings)
     seen = np.exp(-ground.z / canvas.light.haze).astype(np.float32)[:, None]
     bright = _grain(ground, rng)
     bright *= _sheen(ground)
     bright *= _shadows(ground, rng)
-    if canvas.light.night:
-        bright = (bright * seen)[..., None] * road_light(ground)
-    else:
-        bright = cv2.merge([bright * (seen * np.float32(canvas.light.ambient))] * 3)
+    bright = cv2.merge([bright * (seen * np.float32(canvas.light.ambient))] * 3)
     pixels = cv2.multiply(ground.pixels, bright)
     pixels += (1 - seen)[..., None] * canvas.light.horizon.astype(np.float32)
     canvas.pixels[ground.first:] = cv2.convertScaleAbs(pixels)
@@ -72,7 +66,6 @@ class _Ground:
     first: the first of these rows; z [rows]: distance along the road; place [rows]: the same from a drive's start
     far, near [rows]: places of the upper and lower edge
     long, wide [rows]: what one pixel covers along and across
-    interrupted: share [rows] in which crossings take the lines' place, 0 without any
     across [rows, columns]: offset from the camera's path; pixels [rows, columns, 3]
     """
 
@@ -89,7 +82,6 @@ class _Ground:
         self.middle = view.column(self.z, 0.0)
         columns = np.arange(canvas.width)
         self.across = ((columns[None] - self.middle[:, None]) * self.wide[:, None]).astype(np.float32)
-        self.interrupted = sum(self.between(*place) for place in crossings(canvas.scene))
         self.pixels = _surface_colours(self.road, self.across, rng)
 
     def columns(self, offset):
@@ -231,13 +223,13 @@ def _paint_line(ground, line):
         light, rng = ground.light, np.random.default_rng(own)
         metre = (ground.place + line.phase - line.pattern[0][0] + 0.5).astype(int) % 2001
         middle = middle + rng.normal(0, 0.025, 2001)[metre]
-        there = (rng.random(2001)[metre] > 0.3 * line.wear) * (1 - ground.interrupted)  # some are lost
+        there = rng.random(2001)[metre] > 0.3 * line.wear  # some are lost
         along = there * ground.along(line.pattern, line.period, line.phase, 0.009)
         edge = there * ground.along([(start - 0.03, 0.06) for start, _ in line.pattern], line.period, line.phase, 0.004)
         ground.span(middle - 0.055, middle + 0.055, line.colour, along, 0.4 * line.wear, line.offset)
         ground.span(middle - 0.06, middle + 0.06, 1 - 0.75 * light.shadow * max(0.3, np.cos(light.azimuth)), edge)
         return
-    along = (ground.along(line.pattern, line.period, line.phase) if line.pattern else 1.0) * (1 - ground.interrupted)
+    along = ground.along(line.pattern, line.period, line.phase) if line.pattern else 1.0
     left, right = middle - line.width / 2, middle + line.width / 2
     if line.wear > 0.02:  # old paint leaves a paler or darker ghost
         ground.span(left, right, 1.0 + 0.12 * (0.5 - line.wear), along)

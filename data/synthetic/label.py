@@ -12,7 +12,7 @@ _MIN_POINTS = 4  # a line with fewer is left out
 def lane_labels(scene, raw_file='', with_ids=False):
     """The label of a scene as TuSimple draws it: the lines of the own lane and one or two more on each side.
 
-    Lines go on where something hides them, from the bottom, our bonnet, or _EDGE before the side of the photo, to _GAP
+    Lines go on where something hides them, from the bottom, our hood, or _EDGE before the side of the photo, to _GAP
     below the horizon. Annotators end their lines a row or two higher or lower; that noise is left out, as nothing in a
     photo foretells it. Of a double line the label follows the one nearer to us.
 
@@ -26,9 +26,7 @@ def lane_labels(scene, raw_file='', with_ids=False):
         points = view.in_photo(view.project(line.offset, 0.0, view.z)[view.seen])
         x, y = points[::-1, 0], np.maximum.accumulate(points[::-1, 1])
         columns = np.rint(np.interp(rows, y, x, left=-1, right=-1)).astype(int)
-        hidden = (rows < y[0] + _GAP) | (rows > canvas.HEIGHT - scene.lens.bonnet)
-        if scene.windscreen:
-            hidden |= np.maximum.accumulate(rows > scene.windscreen.bonnet_row(columns, canvas.HEIGHT))
+        hidden = (rows < y[0] + _GAP) | (rows > canvas.HEIGHT - scene.lens.hood)
         outside = (columns < _EDGE) | (columns > canvas.WIDTH - 1 - _EDGE)
         columns[outside | hidden] = tusimple.ABSENT
         if (columns >= 0).sum() >= _MIN_POINTS:

@@ -55,11 +55,11 @@ def roadside(canvas, banks, rng):
     things = []
     for bank in banks:
         things += _trees(rng, bank, progress)
-    things += _lamps(rng, left, right, progress) + _wires(rng, left, right, progress) + signs(rng, right, progress)
+    things += _lamps(rng, left, right, progress) + _wires(rng, left, right, progress) + _signs(rng, right, progress)
     if rng.random() < _BRIDGES_CHANCE:
         things += [_bridge(rng, left, right, road.outer, progress) for _ in range(rng.integers(*_BRIDGES))]
     if rng.random() < _GANTRY_CHANCE:
-        things.append(gantry(rng, left, right, progress))
+        things.append(_gantry(rng, left, right, progress))
     return things + pieces
 
 
@@ -163,19 +163,19 @@ def _trees(rng, bank, progress):
         base = np.interp(z, bank.z, bank.crest) * up if bank.rise else 0.0
         height = tall * rng.uniform(*_TREE_SIZE)
         colour = bank.green * 0.72 * rng.uniform(*_TREE_GAIN) + rng.normal(0, 4, 3)
-        things.append((z, functools.partial(paint_tree, offset=bank.edge + bank.side * away, height=height, z=z,
+        things.append((z, functools.partial(_paint_tree, offset=bank.edge + bank.side * away, height=height, z=z,
                                             colour=colour, base=base)))
     return things
 
 
-def paint_tree(canvas, rng, offset, height, z, colour, base, sprites=range(_TREE_SPRITES)):
-    """Paints a tree that stands `base` m over the road. sprites: the numbers of those to choose from"""
+def _paint_tree(canvas, rng, offset, height, z, colour, base):
+    """Paints a tree that stands `base` m over the road."""
     x, y = canvas.view.project(offset, base, z)
-    tall = canvas.view.camera.tall * height / z
+    tall = canvas.view.camera.focal * height / z
     if tall < 3 or tall > 1100:
         return
-    sprites = (_tree_sprite if tall > 80 else _small_tree_sprite)(sprites[rng.integers(len(sprites))])
-    size = (max(2, int(tall * rng.uniform(0.7, 1.1) / canvas.view.camera.stretch)), int(tall))
+    sprites = (_tree_sprite if tall > 80 else _small_tree_sprite)(rng.integers(_TREE_SPRITES))
+    size = (max(2, int(tall * rng.uniform(0.7, 1.1))), int(tall))
     left, top = int(x - size[0] / 2), int(y - tall)
     x0, x1, y0, y1 = max(left, 0), min(left + size[0], canvas.width), max(top, 0), min(top + size[1], canvas.height)
     if x0 >= x1 or y0 >= y1:
@@ -253,13 +253,13 @@ def _lamps(rng, left, right, progress):
         arm, height, tone = mixture(rng, *_LAMP_ARMS), rng.uniform(*_LAMP_HEIGHT), rng.uniform(*_LAMP_TONE)
         for side, edge in ((-1, left - 1), (1, right + 1.5)):
             if rng.random() < _LAMPS_SIDE_CHANCE:
-                things += [(z, functools.partial(paint_pole, z=z, offset=edge, height=height, arm=-side * arm,
+                things += [(z, functools.partial(_paint_pole, z=z, offset=edge, height=height, arm=-side * arm,
                                                  tone=tone))
                            for z in np.arange(phase, 350 + progress.length, step) - progress.travelled]
     return things
 
 
-def paint_pole(canvas, rng, z, offset, height, arm, tone):
+def _paint_pole(canvas, rng, z, offset, height, arm, tone):
     """A street lamp or a plain pole (arm 0) at z m ahead, `offset` m to the right; height and arm in m."""
     project, width = canvas.view.project, canvas.view.camera.focal * 0.13 / z
     colour = canvas.air(np.full(3, tone) * canvas.facing(np.pi), z)
@@ -283,11 +283,11 @@ def _wires(rng, left, right, progress):
             for a, b in zip(spots[spots > NEAREST], spots[spots > NEAREST][1:]):
                 sag = height - drop - 1.2 * 4 * t * (1 - t)
                 canvas.polyline(canvas.view.project(offset, sag, a + (b - a) * t), canvas.air(np.full(3, 60.0), a), 1)
-    pole = functools.partial(paint_pole, offset=offset, height=height, arm=0, tone=70.0)
+    pole = functools.partial(_paint_pole, offset=offset, height=height, arm=0, tone=70.0)
     return [(max(spots[0], NEAREST), paint)] + [(z, functools.partial(pole, z=z)) for z in spots]
 
 
-def signs(rng, right, progress):
+def _signs(rng, right, progress):
     """Road signs at the right of the offset right m. -> list of (distance, painter)"""
     things = []
     for _ in range(rng.poisson(_SIGNS * progress.times(*_SIGN_DISTANCE))):
@@ -342,7 +342,7 @@ def _bridge(rng, left, right, outer, progress):
     return z, paint
 
 
-def gantry(rng, left, right, progress):
+def _gantry(rng, left, right, progress):
     """Signs over the lanes on a truss, from offset left to right m. -> (distance, painter)"""
     z = progress.somewhere(rng, *_GANTRY_DISTANCE) - progress.travelled
     clear = rng.uniform(*_GANTRY_CLEARANCE)

@@ -10,22 +10,12 @@ import numpy as np
 @dataclasses.dataclass
 class Camera:
     """A pinhole: focal length px, height m, (centre, horizon) px where a straight flat road vanishes, roll rad.
-
-    stretch: px per row of the scene's picture, times that per column: not 1 where a photo of another aspect was resized
-    distortion: of a wide lens, 0 none; the middle of the picture is magnified (1 + distortion) times
     """
     focal: float
     height: float
     centre: float
     horizon: float
     roll: float
-    stretch: float = 1.0
-    distortion: float = 0.0
-
-    @property
-    def tall(self):
-        """The focal length along the columns px."""
-        return self.focal * self.stretch
 
 
 @dataclasses.dataclass
@@ -117,27 +107,10 @@ class Vehicle:
 
 
 @dataclasses.dataclass
-class Night:
-    """Light that lamps give. beam: brightness of our headlights on the road before us, of daylight
-
-    lamps: offsets m of the rows of street lamps; lamp_step, lamp_phase m: where they stand; lamp_height m
-    lamp_colour [3]; lamp_glow: brightness of the road under a lamp, of daylight
-    """
-    beam: float
-    lamps: tuple
-    lamp_step: float
-    lamp_phase: float
-    lamp_height: float
-    lamp_colour: np.ndarray
-    lamp_glow: float
-
-
-@dataclasses.dataclass
 class Light:
     """azimuth of the sun, rad to the right of straight ahead; elevation rad; shadow: 0 soft .. 1 black.
 
     zenith, horizon: colours of the sky; haze: visibility in m; ambient: brightness of everything
-    wet: how much the road mirrors what is above it, 0..1
     """
     azimuth: float
     elevation: float
@@ -148,13 +121,11 @@ class Light:
     ambient: float
     clouds: float
     dusk: bool
-    night: Night = None
-    wet: float = 0.0
 
 
 @dataclasses.dataclass
 class Lens:
-    """What the camera makes of the scene. exposure: the mean brightness that its automatics aim at; bonnet: height px.
+    """What the camera makes of the scene. exposure: the mean brightness that its automatics aim at; hood: height px.
 
     blur: sigma px; motion: blur along the columns px; noise: deviation; quality: of the JPEG, 0..100
     """
@@ -168,82 +139,7 @@ class Lens:
     noise: float
     glare: float
     quality: int
-    bonnet: float
-
-
-@dataclasses.dataclass
-class Windscreen:
-    """What is between the camera and the road. Strengths are 0..1, 0 for none.
-
-    bonnet: height px of our own bonnet where it is highest, bonnet_middle the column px of that place; bonnet_reach px:
-    how far to either side it goes down to the lower border; bonnet_power: 2 for round ones, more for angular ones
-    bonnet_colour [3]; bonnet_shine: how much it mirrors the sky
-    dirt: of dust and smudges; streaks: of rain or of a wiper; haze: of stray light; reflection: of the dashboard
-    wiper: (x, y, x, y, width) px of a wiper's blade, or None; corners: how much of the corners a mount hides
-    caption: what a camera writes into its photo, caption_place its (x, y) px
-    """
-    bonnet: float = 0.0
-    bonnet_middle: float = 640.0
-    bonnet_reach: float = 900.0
-    bonnet_power: float = 2.0
-    bonnet_colour: tuple = (30, 30, 30)
-    bonnet_shine: float = 0.0
-    dirt: float = 0.0
-    streaks: float = 0.0
-    haze: float = 0.0
-    reflection: float = 0.0
-    wiper: tuple = None
-    corners: float = 0.0
-    caption: str = ''
-    caption_place: tuple = (0, 0)
-
-    def bonnet_row(self, columns, height):
-        """The row px of the bonnet's edge in columns px of a photo `height` px high, beyond it where there is none."""
-        aside = np.abs((np.asarray(columns, float) - self.bonnet_middle) / self.bonnet_reach)
-        return height - self.bonnet * (1 - aside ** self.bonnet_power)
-
-
-@dataclasses.dataclass
-class Side:
-    """What borders a street at one side, or is its median: from the kerb outwards.
-
-    side: -1 for what lies to the left of its kerb, 1 to the right; kerb: its offset m; height m, colour [3]
-    second_colour [3]: of every other kerbstone; width m, shade: of the pavement or the median
-    rail: a key of city.RAILS, or 'none'; rail_colour [3]; rail_place: m from the kerb
-    front: what stands beyond the pavement, of 'buildings', 'wall', 'hedge', 'woods', 'open'
-    tree_step m: between trees on the pavement, 0 for none; white_trunks: painted so
-    people: how many walk there
-    """
-    side: int
-    kerb: float
-    height: float
-    colour: np.ndarray
-    second_colour: np.ndarray
-    width: float
-    shade: float
-    rail: str
-    rail_colour: np.ndarray
-    rail_place: float
-    front: str
-    tree_step: float
-    white_trunks: bool
-    people: int
-
-
-@dataclasses.dataclass
-class Marking:
-    """Paint on the road that is no lane line. kind: a key of markings.MARKINGS; number: which of its shapes
-
-    left, right: offsets m; start, end: distances m; wear: as of a Line
-    """
-    kind: str
-    left: float
-    right: float
-    start: float
-    end: float
-    colour: tuple
-    wear: float
-    number: int = 0
+    hood: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,7 +165,6 @@ class Progress:
 
 @dataclasses.dataclass
 class Scene:
-    """sides: Sides of a street, from left to right, none of a freeway; markings: Markings; windscreen: None if clean"""
     camera: Camera
     road: Road
     lines: list
@@ -277,7 +172,4 @@ class Scene:
     light: Light
     lens: Lens
     progress: Progress = Progress()
-    sides: tuple = ()
-    markings: tuple = ()
-    windscreen: Windscreen = None
 

@@ -48,7 +48,7 @@ def paint_horizon(canvas, rng):
             rough = np.maximum(rough, 0.1) * (1 + 0.22 * wandering(rng, around, 16))
         rough = np.interp(columns, np.arange(around), rough)
         if rng.random() < chance:
-            top = view.vanishing + 2 - view.camera.tall / z * tall * np.clip(rough, 0.03, None)
+            top = view.vanishing + 2 - view.camera.focal / z * tall * np.clip(rough, 0.03, None)
             colour = canvas.air(_HORIZON_COLOUR * (green if z > 1000 else 0.5 * green), min(z, 0.9 * canvas.light.haze))
             bottom = view.vanishing + 12
             outline = np.stack([np.arange(width), top], 1)

@@ -86,7 +86,7 @@ class _Body:
         scale = camera.focal / np.maximum(self.vehicle.distance + c, NEAREST)
         points = np.empty([len(a), 2])
         points[:, 0] = camera.centre + (self.x + self.turn * c + a) * scale
-        points[:, 1] = camera.horizon + (camera.height - self.y - self.climb * c - b) * scale * camera.stretch
+        points[:, 1] = camera.horizon + (camera.height - self.y - self.climb * c - b) * scale
         return points
 
     def fill(self, points, colour):
@@ -160,7 +160,7 @@ def _paint_vehicle(canvas, rng, vehicle):
     middle, size = view.column(z, vehicle.offset), view.camera.focal / z
     left, right = (int(np.clip(middle + side * size * 3, 0, canvas.width)) for side in (-1, 1))
     top, bottom = (int(np.clip(view.row(z, up), 0, canvas.height)) for up in (shape.height * 1.1, -0.3))
-    tall = view.camera.tall * shape.height / z
+    tall = view.camera.focal * shape.height / z
     before = canvas.pixels[top:bottom, left:right].copy() if tall > _UNEVEN else None
     if -1500 < middle < canvas.width + 1500 or canvas.scene.progress.length:  # in a drive we may be beside it
         body = _Body(canvas, vehicle)
@@ -267,7 +267,7 @@ def _paint_end(body, colour):
             plate(-half * .55, half * .55, low + .35 * (top - low), low + .62 * (top - low), _GRILLE)
             lamp_height = (low + .5 * (top - low), low + .75 * (top - low))
         plate(-.26, .26, low + .38 * (top - low), low + .55 * (top - low), _NUMBER_PLATE * light * 0.85)
-    light_on = body.canvas.light.dusk and not body.canvas.light.night and vehicle.size > 0.97
+    light_on = body.canvas.light.dusk and vehicle.size > 0.97
     if vehicle.lights or light_on:
         lamp = (_HEADLAMP_ON if oncoming else _REAR_LAMP_ON) / max(ambient, 0.3)
     else:
