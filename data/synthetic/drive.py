@@ -17,21 +17,14 @@ FRAME_RATE = 20  # per second
 
 # ---- Distributions: (low, high) of uniform ones ----------------------------------------------------------------------
 
-_SPEED, _TWO_WAY_SPEED = (22, 33), (14, 25)  # m/s
-_SPEED_SWING, _SPEED_PERIOD = 0.03, (10, 25)  # share, amplitude; s
 _STRAIGHT, _FIRST_STRAIGHT, _ARC, _CLOTHOID = (80, 400), (10, 150), (60, 250), (60, 120)  # m, parts of the road
 _BEND = (0.0002, 0.0013)  # curvature of the arcs 1/m, to either side
-_HILL, _HILL_STEP = 3e-5, (100, 300)  # vertical curvature 1/m, deviation; its corners m apart
-_FIRST_CHANGE, _CHANGE_PAUSE, _CHANGE_TIME = (1, 6), (4, 14), (3.5, 6)  # lane changes s
+_HILL_STEP = (100, 300)  # vertical curvature 1/m, deviation; its corners m apart
+_CHANGE_TIME = (3.5, 6)  # lane changes s
 _SWAY = ((0.12, 9.0), (0.04, 3.7))  # (amplitude m, period s) of the car in its lane
 _PITCH = ((0.8, 0.9), (0.5, 0.37))  # (amplitude px, period s) of the car on its springs
-_DENSITY = (0.15, 1.1)  # of traffic
-_GAP, _LEAST_GAP = 35, 8  # m between vehicles of a lane, mean of an exponential distribution, and least
-_OTHER_SPEED, _LANE_SPEED = 1.5, 0.8  # m/s: deviation from ours; faster per lane to the left
-_OTHER_CHANGE = 0.2  # chance of a lane change
-_AHEAD, _BEHIND = 600, 30  # m of traffic around us
+_GAP = 35  # m between vehicles of a lane, mean of an exponential distribution, and least
 _OWN_ROOM, _ROOM = (4.0, 14.0), (8.0, 8.0)  # m kept free behind and before us, and another
-_BESIDE = 2.6  # m between the middles of vehicles that are beside each other
 
 
 # ---- The road --------------------------------------------------------------------------------------------------------
@@ -53,7 +46,7 @@ class _Course:
             end = places[-1] + rng.uniform(*_STRAIGHT)
         self.direction, self.lateral = self._integrals(np.interp(self.places, places, curvatures))
         corners = -50 + np.cumsum(rng.uniform(*_HILL_STEP, len(self.places) // _HILL_STEP[0] + 2))
-        hills = np.interp(self.places, corners, rng.normal(0, _HILL, len(corners)))
+        hills = np.interp(self.places, corners, rng.normal(0, 3e-5, len(corners)))
         self.climb, self.height = self._integrals(hills)
 
     def _integrals(self, values):
@@ -135,21 +128,20 @@ class Drive:
         # No hood: its colour is drawn for each photo.
         self.scene = dataclasses.replace(scene, lens=dataclasses.replace(scene.lens, hood=0.0))
         self.road, self.lines = scene.road, scene.lines
-        self.speed = rng.uniform(*_TWO_WAY_SPEED if self.road.two_way else _SPEED)
-        self.speed_period = rng.uniform(*_SPEED_PERIOD)
+        self.speed = rng.uniform(*(14, 25) if self.road.two_way else (22, 33))
+        self.speed_period = rng.uniform(10, 25)
         self.phases = rng.uniform(0, 2 * np.pi, 4)
         self.length = float(self._travelled(seconds))
         self.course = _Course(rng, self.length)
-        middles = self.road.left + (np.arange(self.road.lanes) + 0.5) * self.road.lane_width
-        self.lane = int(np.argmin(np.abs(middles)))
+        self.lane = int(np.argmin(np.abs(self.road.middles)))
         self.changes = self._own_changes(rng)
         near = self.course.direction[(self.course.places >= 0) & (self.course.places <= self.length)]
         self.turns = (float(near.min()) - 0.1, float(near.max()) + 0.1)
-        self.traffic = self._traffic(rng, middles)
+        self.traffic = self._traffic(rng)
 
     def _travelled(self, t):
         w = 2 * np.pi / self.speed_period
-        return self.speed * (t + _SPEED_SWING / w * (1 - np.cos(w * t)))
+        return self.speed * (t + 0.03 / w * (1 - np.cos(w * t)))
 
     def _aside(self, t):
         sway = sum(size * (np.sin(2 * np.pi * t / period + phase) - np.sin(phase))
@@ -158,7 +150,7 @@ class Drive:
 
     def _own_changes(self, rng):
         first = 1 if self.road.two_way else 0  # the lane at the left of it is for those who come towards us
-        changes, lane, t = [], self.lane, rng.uniform(*_FIRST_CHANGE)
+        changes, lane, t = [], self.lane, rng.uniform(1, 6)
         while t < self.seconds:
             ways = [way for way in (-1, 1) if first <= lane + way < self.road.lanes]
             if not ways:
@@ -166,29 +158,27 @@ class Drive:
             way = rng.choice(ways)
             changes.append(_LaneChange(t, rng.uniform(*_CHANGE_TIME), way * self.road.lane_width))
             lane += way
-            t += changes[-1].duration + rng.uniform(*_CHANGE_PAUSE)
+            t += changes[-1].duration + rng.uniform(4, 14)
         return changes
 
-    def _traffic(self, rng, middles):
+    def _traffic(self, rng):
         """Vehicles of all lanes that nobody ever touches. -> list of _Travellers"""
         t = np.arange(0, self.seconds + 0.25, 0.25)
         # [vehicles, times] of those there are so far, at first ourselves
         places, offsets, lengths = self._travelled(t)[None], self._aside(t)[None], np.array([4.5])
         behind, before = np.array([_OWN_ROOM[0] + 4.5]), np.array([_OWN_ROOM[1] - 4.5])
-        travellers, density = [], rng.uniform(*_DENSITY)
-        lanes = [(offset, self.road.two_way and lane == 0, (len(middles) - 1 - lane) * _LANE_SPEED, True)
+        middles, travellers, density = self.road.middles, [], rng.uniform(0.15, 1.1)
+        lanes = [(offset, self.road.two_way and lane == 0, (len(middles) - 1 - lane) * 0.8, True)
                  for lane, offset in enumerate(middles)]
-        if self.road.oncoming:
-            inner, count = self.road.oncoming
-            lanes += [(inner - (lane + 0.5) * self.road.lane_width, True, 0.0, False) for lane in range(count)]
+        lanes += [(offset, True, 0.0, False) for offset in self.road.oncoming_middles]
         for offset, oncoming, faster, own_side in lanes:
-            speed = (self.speed + faster + rng.normal(0, _OTHER_SPEED)) * (-1 if oncoming else 1)
+            speed = (self.speed + faster + rng.normal(0, 1.5)) * (-1 if oncoming else 1)
             gained = (speed - self.speed) * self.seconds  # m on us during the drive
-            place = -_BEHIND - max(gained, 0.0) + rng.exponential(_GAP / density)
-            while place < _AHEAD - min(gained, 0.0):
+            place = -30 - max(gained, 0.0) + rng.exponential(_GAP / density)
+            while place < 600 - min(gained, 0.0):
                 vehicle = sample_vehicle(rng, offset, 0.0, oncoming, 1.0)
                 changes = []
-                if rng.random() < _OTHER_CHANGE and own_side and not self.road.two_way:
+                if rng.random() < 0.2 and own_side and not self.road.two_way:
                     way = rng.choice([-1, 1]) * self.road.lane_width
                     change = _LaneChange(rng.uniform(0, self.seconds), rng.uniform(*_CHANGE_TIME), way)
                     if middles[0] - 0.1 <= offset + way <= middles[-1] + 0.1:
@@ -196,7 +186,7 @@ class Drive:
                 traveller = _Traveller(vehicle, place, speed, changes)
                 length = VEHICLES[vehicle.kind].length * vehicle.size
                 own_places, own_offsets = (np.broadcast_to(value, t.shape) for value in traveller.at(t))
-                beside = np.abs(own_offsets - offsets) < _BESIDE
+                beside = np.abs(own_offsets - offsets) < 2.6
                 apart = own_places - places  # from the rear of one to the rear of the other
                 touching = beside & (apart < (lengths + before)[:, None]) & (apart > -(length + behind)[:, None])
                 if not touching.any():
@@ -204,7 +194,7 @@ class Drive:
                     places, offsets = np.vstack([places, own_places]), np.vstack([offsets, own_offsets])
                     lengths = np.append(lengths, length)
                     behind, before = np.append(behind, _ROOM[0]), np.append(before, _ROOM[1])
-                place += length + _LEAST_GAP + rng.exponential(_GAP / density)
+                place += length + 8 + rng.exponential(_GAP / density)
         return travellers
 
     # ---- A frame -----------------------------------------------------------------------------------------------------

@@ -16,28 +16,10 @@ _DRIVE_CHUNK, _DRIVE_REACH = 5.0, 500.0  # m: in a drive they are all of one len
 # ---- Distributions: (low, high) of uniform ones, m unless another unit is said; chances and shares -------------------
 
 _BANK_COLOURS = [[88, 104, 58], [70, 92, 52], [112, 112, 70], [60, 76, 50], [100, 100, 62]]
-_BANK_GAIN, _BANK_FOOT, _BANK_ROUGHNESS = (0.6, 1.05), (1, 8), (2, 5)  # brightness; m; px
-_BANK_RISES, _BANK_RISE_SHARES = (0, (1, 5), (5, 25)), [.42, .32, .26]
 _BARRIERS = {'none': .34, 'jersey': .22, 'rail': .24, 'wall': .1, 'fence': .1}  # shares
-_JERSEY_CHANCE = 0.65  # between two carriageways
-_JERSEY_HEIGHT, _WALL_HEIGHT, _RAIL_HEIGHT, _FENCE_HEIGHT = (0.8, 1.1), (2.5, 5), 0.75, 1.8
-_BARRIER_SHADE = (95, 185)
-_BARRIER_STARTS_CHANCE, _BARRIER_START, _BARRIER_ENDS = 0.15, (30, 120), (500, (60, 300))
-_TREES, _TREES_SHARES = [0, 6, 25, 70], [.14, .26, .35, .25]  # on each bank
-_TREE_HEIGHT, _TREE_SIZE, _TREE_GAIN = (4, 14), (0.35, 1.25), (0.6, 1.15)  # times that; brightness
-_TREE_SPRITES = 24
-_NEAR_TREE_CHANCE, _NEAR_TREE, _TREE_ASIDE = 0.3, (20, 120), 9  # mean of an exponential distribution
-_LAMPS_CHANCE, _LAMPS_SIDE_CHANCE, _LAMP_STEP, _LAMP_PHASE = 0.45, 0.6, (25, 60), (8, 50)
-_LAMP_ARMS, _LAMP_HEIGHT, _LAMP_TONE = (0, (2, 4)), (8, 13), (60, 150)
-_WIRES_CHANCE, _WIRES_OFFSET, _WIRES_HEIGHT, _WIRES_START = 0.3, (4, 20), (9, 14), (15, 40)
-_SIGNS, _SIGN_DISTANCE, _SIGN_OFFSET = 0.8, (18, 150), (1.2, 4)  # how many, mean
+_RAIL_HEIGHT = 0.75
+_SIGN_DISTANCE = (18, 150)  # how many, mean
 _SIGN_KINDS = [(0.75, 0.9, 2.1, (225, 225, 225)), (3.5, 2.2, 2.2, (20, 95, 70)), (0.9, 0.9, 2.0, (235, 140, 30))]
-_BRIDGES_CHANCE, _BRIDGES = 0.22, (1, 3)  # one or two
-_BRIDGE_DISTANCE, _BRIDGE_DEPTH, _BRIDGE_CLEARANCE, _BRIDGE_THICKNESS = (35, 320), (8, 22), (5.0, 7.0), (0.9, 2.0)
-_BRIDGE_SLANT, _BRIDGE_SHADE, _RAILING_CHANCE, _PIER_CHANCE = 0.12, (80, 150), 0.6, 0.8  # deviation; brightness
-_GANTRY_CHANCE, _GANTRY_DISTANCE, _GANTRY_CLEARANCE, _GANTRY_PANELS = 0.3, (30, 250), (5.5, 6.5), (1, 4)  # 1 to 3
-_GANTRY_COLOURS, _GANTRY_BLUE_SHARE, _GANTRY_GAIN = [(18, 88, 62), (22, 60, 120)], 0.25, (0.6, 1.1)
-_GANTRY_WHOLE_CHANCE, _GANTRY_HALF, _PANEL_WIDTH = 0.7, (6, 10), (2.5, 5.5)
 
 
 def roadside(canvas, banks, rng):
@@ -47,7 +29,7 @@ def roadside(canvas, banks, rng):
     """
     view, road, progress = canvas.view, canvas.scene.road, canvas.scene.progress
     left, right = road.edges
-    between = road.oncoming and rng.random() < _JERSEY_CHANCE
+    between = road.oncoming and rng.random() < 0.65
     pieces = _barrier(rng, view, progress, left - 0.2, -1, 'jersey' if between else None)
     if road.oncoming:
         pieces += _barrier(rng, view, progress, road.outer - 1, -1)
@@ -56,9 +38,9 @@ def roadside(canvas, banks, rng):
     for bank in banks:
         things += _trees(rng, bank, progress)
     things += _lamps(rng, left, right, progress) + _wires(rng, left, right, progress) + _signs(rng, right, progress)
-    if rng.random() < _BRIDGES_CHANCE:
-        things += [_bridge(rng, left, right, road.outer, progress) for _ in range(rng.integers(*_BRIDGES))]
-    if rng.random() < _GANTRY_CHANCE:
+    if rng.random() < 0.22:
+        things += [_bridge(rng, left, right, road.outer, progress) for _ in range(rng.integers(1, 3))]
+    if rng.random() < 0.3:
         things.append(_gantry(rng, left, right, progress))
     return things + pieces
 
@@ -105,13 +87,13 @@ def paint_banks(canvas, rng):
     z, pieces = _chunks(canvas.scene.progress)
     for side, edge in ((-1, road.outer - 2), (1, road.edges[1] + 1.5)):
         green = np.array(rng.choice(_BANK_COLOURS))
-        rise = mixture(rng, *_BANK_RISES, p=_BANK_RISE_SHARES)
+        rise = mixture(rng, 0, (1, 5), (5, 25), p=[.42, .32, .26])
         crest = rise * np.clip(0.7 + 0.35 * wandering(rng, len(z), 12), 0.1, None)
-        banks.append(_Bank(side, edge, rng.uniform(*_BANK_FOOT), rise, z, pieces, crest,
-                           green * rng.uniform(*_BANK_GAIN)))
+        banks.append(_Bank(side, edge, rng.uniform(1, 8), rise, z, pieces, crest,
+                           green * rng.uniform(0.6, 1.05)))
         if rise:
             banks[-1].paint(canvas)
-    canvas.roughen(before, rng, rng.uniform(*_BANK_ROUGHNESS), 0.16)
+    canvas.roughen(before, rng, rng.uniform(2, 5), 0.16)
     return banks
 
 
@@ -120,13 +102,13 @@ def _barrier(rng, view, progress, offset, side, kind=None):
     kind = kind or rng.choice(list(_BARRIERS), p=list(_BARRIERS.values()))
     z, pieces = _chunks(progress)
     start, end = 0, 500
-    if rng.random() < _BARRIER_STARTS_CHANCE:
-        start = rng.uniform(*_BARRIER_START)
+    if rng.random() < 0.15:
+        start = rng.uniform(30, 120)
     else:
-        end = mixture(rng, *_BARRIER_ENDS)
-    shade, tint = rng.uniform(*_BARRIER_SHADE), np.array([1, 0.99, 0.95])
+        end = mixture(rng, 500, (60, 300))
+    shade, tint = rng.uniform(95, 185), np.array([1, 0.99, 0.95])
     stains = wandering(rng, len(z), 8) * 0.03
-    jersey, wall = rng.uniform(*_JERSEY_HEIGHT), rng.uniform(*_WALL_HEIGHT)
+    jersey, wall = rng.uniform(0.8, 1.1), rng.uniform(2.5, 5)
     faces = {  # (height, away from the road) of its lower and upper edge, grey, whether it is upright
         'jersey': [((jersey, .22), (jersey, .42), 1.1, 0), ((0.3, .14), (jersey, .22), 1, 1),
                    ((0, 0), (0.3, .14), 0.9, 1)],
@@ -134,7 +116,7 @@ def _barrier(rng, view, progress, offset, side, kind=None):
         'rail': [((0.45, 0), (0.6, 0), 0.75, 1), ((0.6, 0), (_RAIL_HEIGHT, 0), 1.05, 1)],
         'fence': [((h, 0), (h + 0.04, 0), 0.7, 1) for h in (0.6, 1.2, 1.8)], 'none': []}[kind]
     edges = [[view.project(offset + side * lean, high, z) for high, lean in pair] for *pair, _, _ in faces]
-    post = {'rail': _RAIL_HEIGHT, 'fence': _FENCE_HEIGHT}.get(kind)
+    post = {'rail': _RAIL_HEIGHT, 'fence': 1.8}.get(kind)
 
     def piece(canvas, rng, i):
         colour = shade * tint * (1 + stains[i])
@@ -153,16 +135,16 @@ def _barrier(rng, view, progress, offset, side, kind=None):
 def _trees(rng, bank, progress):
     """Trees and bushes on and before a bank."""
     things = []
-    count, tall = rng.choice(_TREES, p=_TREES_SHARES), rng.uniform(*_TREE_HEIGHT)
+    count, tall = rng.choice([0, 6, 25, 70], p=[.14, .26, .35, .25]), rng.uniform(4, 14)
     for _ in range(int(count * progress.times(0, 500))):
-        z = rng.uniform(*_NEAR_TREE) if rng.random() < _NEAR_TREE_CHANCE else 500 * rng.random() ** 0.7 + 25
+        z = rng.uniform(20, 120) if rng.random() < 0.3 else 500 * rng.random() ** 0.7 + 25
         if progress.length:
             z = rng.uniform(0, progress.length + 500) - progress.travelled
-        away = bank.foot + rng.exponential(_TREE_ASIDE) + 1.5
+        away = bank.foot + rng.exponential(9) + 1.5
         up = min(1, max(0.0, (away - bank.foot) / (bank.rise * 2.2 + 0.1)))  # share of the bank's rise
         base = np.interp(z, bank.z, bank.crest) * up if bank.rise else 0.0
-        height = tall * rng.uniform(*_TREE_SIZE)
-        colour = bank.green * 0.72 * rng.uniform(*_TREE_GAIN) + rng.normal(0, 4, 3)
+        height = tall * rng.uniform(0.35, 1.25)
+        colour = bank.green * 0.72 * rng.uniform(0.6, 1.15) + rng.normal(0, 4, 3)
         things.append((z, functools.partial(_paint_tree, offset=bank.edge + bank.side * away, height=height, z=z,
                                             colour=colour, base=base)))
     return things
@@ -174,7 +156,7 @@ def _paint_tree(canvas, rng, offset, height, z, colour, base):
     tall = canvas.view.camera.focal * height / z
     if tall < 3 or tall > 1100:
         return
-    sprites = (_tree_sprite if tall > 80 else _small_tree_sprite)(rng.integers(_TREE_SPRITES))
+    sprites = (_tree_sprite if tall > 80 else _small_tree_sprite)(rng.integers(24))
     size = (max(2, int(tall * rng.uniform(0.7, 1.1))), int(tall))
     left, top = int(x - size[0] / 2), int(y - tall)
     x0, x1, y0, y1 = max(left, 0), min(left + size[0], canvas.width), max(top, 0), min(top + size[1], canvas.height)
@@ -248,11 +230,11 @@ def _small_tree_sprite(number):
 def _lamps(rng, left, right, progress):
     """Street lights at both sides."""
     things = []
-    if rng.random() < _LAMPS_CHANCE:
-        step, phase = rng.uniform(*_LAMP_STEP), rng.uniform(*_LAMP_PHASE)
-        arm, height, tone = mixture(rng, *_LAMP_ARMS), rng.uniform(*_LAMP_HEIGHT), rng.uniform(*_LAMP_TONE)
+    if rng.random() < 0.45:
+        step, phase = rng.uniform(25, 60), rng.uniform(8, 50)
+        arm, height, tone = mixture(rng, 0, (2, 4)), rng.uniform(8, 13), rng.uniform(60, 150)
         for side, edge in ((-1, left - 1), (1, right + 1.5)):
-            if rng.random() < _LAMPS_SIDE_CHANCE:
+            if rng.random() < 0.6:
                 things += [(z, functools.partial(_paint_pole, z=z, offset=edge, height=height, arm=-side * arm,
                                                  tone=tone))
                            for z in np.arange(phase, 350 + progress.length, step) - progress.travelled]
@@ -272,10 +254,10 @@ def _paint_pole(canvas, rng, z, offset, height, arm, tone):
 
 def _wires(rng, left, right, progress):
     """Posts with wires at one side."""
-    if rng.random() >= _WIRES_CHANCE:
+    if rng.random() >= 0.3:
         return []
-    offset, height = rng.choice([left - 15, right + rng.uniform(*_WIRES_OFFSET)]), rng.uniform(*_WIRES_HEIGHT)
-    spots = np.arange(rng.uniform(*_WIRES_START), 320 + progress.length, 42) - progress.travelled
+    offset, height = rng.choice([left - 15, right + rng.uniform(4, 20)]), rng.uniform(9, 14)
+    spots = np.arange(rng.uniform(15, 40), 320 + progress.length, 42) - progress.travelled
 
     def paint(canvas, rng):
         for drop in (0, 0.8):
@@ -290,10 +272,10 @@ def _wires(rng, left, right, progress):
 def _signs(rng, right, progress):
     """Road signs at the right of the offset right m. -> list of (distance, painter)"""
     things = []
-    for _ in range(rng.poisson(_SIGNS * progress.times(*_SIGN_DISTANCE))):
+    for _ in range(rng.poisson(0.8 * progress.times(*_SIGN_DISTANCE))):
         wide, tall, base, colour = _SIGN_KINDS[rng.choice(len(_SIGN_KINDS))]
         z = progress.somewhere(rng, *_SIGN_DISTANCE) - progress.travelled
-        things.append((z, functools.partial(_paint_sign, z=z, offset=right + rng.uniform(*_SIGN_OFFSET) + wide / 2,
+        things.append((z, functools.partial(_paint_sign, z=z, offset=right + rng.uniform(1.2, 4) + wide / 2,
                                             wide=wide, tall=tall, base=base, colour=colour)))
     return things
 
@@ -312,12 +294,12 @@ def _paint_sign(canvas, rng, z, offset, wide, tall, base, colour):
 
 def _bridge(rng, left, right, outer, progress):
     """A bridge across the road: deck, parapet, piers."""
-    z = progress.somewhere(rng, *_BRIDGE_DISTANCE) - progress.travelled
-    deep, clear = rng.uniform(*_BRIDGE_DEPTH), rng.uniform(*_BRIDGE_CLEARANCE)
-    thick, slant, shade = rng.uniform(*_BRIDGE_THICKNESS), rng.normal(0, _BRIDGE_SLANT), rng.uniform(*_BRIDGE_SHADE)
-    railing = rng.random() < _RAILING_CHANCE
+    z = progress.somewhere(rng, 35, 320) - progress.travelled
+    deep, clear = rng.uniform(8, 22), rng.uniform(5.0, 7.0)
+    thick, slant, shade = rng.uniform(0.9, 2.0), rng.normal(0, 0.12), rng.uniform(80, 150)
+    railing = rng.random() < 0.6
     ends = np.array([outer - 50, right + 50])
-    piers = [x for x in (left - 0.8, outer - 2.5, right + 2.5) if rng.random() < _PIER_CHANCE]
+    piers = [x for x in (left - 0.8, outer - 2.5, right + 2.5) if rng.random() < 0.8]
 
     def paint(canvas, rng):
         project, colour = canvas.view.project, np.array([1.0, 0.98, 0.94]) * shade * canvas.facing(np.pi)
@@ -344,15 +326,15 @@ def _bridge(rng, left, right, outer, progress):
 
 def _gantry(rng, left, right, progress):
     """Signs over the lanes on a truss, from offset left to right m. -> (distance, painter)"""
-    z = progress.somewhere(rng, *_GANTRY_DISTANCE) - progress.travelled
-    clear = rng.uniform(*_GANTRY_CLEARANCE)
-    panels = rng.integers(*_GANTRY_PANELS)
-    colour = np.array(_GANTRY_COLOURS[int(rng.random() < _GANTRY_BLUE_SHARE)], float) * rng.uniform(*_GANTRY_GAIN)
+    z = progress.somewhere(rng, 30, 250) - progress.travelled
+    clear = rng.uniform(5.5, 6.5)
+    panels = rng.integers(1, 4)
+    colour = np.array([(18, 88, 62), (22, 60, 120)][int(rng.random() < 0.25)], float) * rng.uniform(0.6, 1.1)
     start, end = left - 1.5, right + 1.5
-    if rng.random() >= _GANTRY_WHOLE_CHANCE:
-        start = end - rng.uniform(*_GANTRY_HALF)
+    if rng.random() >= 0.7:
+        start = end - rng.uniform(6, 10)
     places = np.sort(rng.uniform(start + 2, right - 2, panels))
-    widths, bars = rng.uniform(*_PANEL_WIDTH, panels), rng.random([panels, 3, 2])
+    widths, bars = rng.uniform(2.5, 5.5, panels), rng.random([panels, 3, 2])
 
     def paint(canvas, rng):
         project, pixel = canvas.view.project, canvas.view.camera.focal / z

@@ -64,6 +64,22 @@ class Road:
         return int(round((self.right - self.left) / self.lane_width))
 
     @property
+    def line_offsets(self):
+        """Offsets m of the lines of the own carriageway, from the left; of a double line the middle."""
+        return np.arange(self.left, self.right + 0.1, self.lane_width)
+
+    @property
+    def middles(self):
+        """Offsets m of the middles of its lanes, from the left."""
+        return self.left + (np.arange(self.lanes) + 0.5) * self.lane_width
+
+    @property
+    def oncoming_middles(self):
+        """Offsets m of the middles of the lanes of the opposite carriageway, from the right."""
+        inner, count = self.oncoming or (0, 0)
+        return inner - (np.arange(count) + 0.5) * self.lane_width
+
+    @property
     def edges(self):
         """Offsets m of the left and the right edge of the own carriageway, shoulders included."""
         return self.left - self.shoulders[0], self.right + self.shoulders[1]
@@ -157,6 +173,11 @@ class Progress:
     def somewhere(self, rng, start, end):
         """A random place where a single photo has one from start to end m ahead. -> m from the start of the drive"""
         return rng.uniform(start, end + self.length)
+
+    def places(self, rng, mean, start, end):
+        """Yields places as somewhere() does, of a single photo `mean` in the mean."""
+        for _ in range(rng.poisson(mean * self.times(start, end))):
+            yield self.somewhere(rng, start, end)
 
     def times(self, start, end):
         """How many times as many such places a drive has as a single photo."""

@@ -7,7 +7,6 @@ from data.synthetic.canvas import clipped, cloud_tile, look_up, wandering
 _HORIZON_LAYERS = (  # distance m, (low, high) of the height m, chance; from far to near
     (8000, (150, 420), 0.35), (2500, (25, 110), 0.45), (900, (4, 16), 0.9), (500, (2, 11), 0.7))
 _HORIZON_COLOUR = np.array([75, 88, 62])
-_HORIZON_BRIGHTNESS = (0.6, 1.1)
 
 
 def paint_sky(canvas, rng):
@@ -40,7 +39,7 @@ def paint_horizon(canvas, rng):
     around = width + most - least + 2 * (most > least)  # px, all that comes into the picture during a drive
     columns = np.arange(width) + canvas.panned - least
     before = canvas.pixels.copy()
-    green = rng.uniform(*_HORIZON_BRIGHTNESS)
+    green = rng.uniform(0.6, 1.1)
     # Every height is drawn before the first outline.
     for z, tall, chance in [(z, rng.uniform(*heights), chance) for z, heights, chance in _HORIZON_LAYERS]:
         rough = 0.5 + 0.35 * wandering(rng, around, 400 if z > 1000 else 150)
