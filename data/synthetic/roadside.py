@@ -4,6 +4,7 @@ What stands is a list of (distance m, painter(canvas, rng)), painted from far to
 """
 import dataclasses
 import functools
+import itertools
 
 import cv2
 import numpy as np
@@ -12,13 +13,8 @@ from data.synthetic.canvas import NEAREST, cloud_tile, mixture, noise_tile, wand
 
 _CHUNKS = np.concatenate([np.arange(2, 20, 1.5), np.geomspace(20, 500, 30)])  # m: where pieces of long things meet
 _DRIVE_CHUNK, _DRIVE_REACH = 5.0, 500.0  # m: in a drive they are all of one length; how far they are painted
-
-# ---- Distributions: (low, high) of uniform ones, m unless another unit is said; chances and shares -------------------
-
 _BANK_COLOURS = [[88, 104, 58], [70, 92, 52], [112, 112, 70], [60, 76, 50], [100, 100, 62]]
 _BARRIERS = {'none': .34, 'jersey': .22, 'rail': .24, 'wall': .1, 'fence': .1}  # shares
-_RAIL_HEIGHT = 0.75
-_SIGN_DISTANCE = (18, 150)  # how many, mean
 _SIGN_KINDS = [(0.75, 0.9, 2.1, (225, 225, 225)), (3.5, 2.2, 2.2, (20, 95, 70)), (0.9, 0.9, 2.0, (235, 140, 30))]
 
 
@@ -27,22 +23,30 @@ def roadside(canvas, banks, rng):
 
     -> list of (distance, painter), pieces of barriers last; during a drive all the others keep their numbers in it
     """
-    view, road, progress = canvas.view, canvas.scene.road, canvas.scene.progress
+    road, progress = canvas.scene.road, canvas.scene.progress
     left, right = road.edges
-    between = road.oncoming and rng.random() < 0.65
-    pieces = _barrier(rng, view, progress, left - 0.2, -1, 'jersey' if between else None)
+    median = 'jersey' if road.oncoming and rng.random() < 0.65 else None
+    pieces = _barrier(rng, canvas, left - 0.2, -1, median)
     if road.oncoming:
-        pieces += _barrier(rng, view, progress, road.outer - 1, -1)
-    pieces += _barrier(rng, view, progress, right + 0.2, 1)
-    things = []
-    for bank in banks:
-        things += _trees(rng, bank, progress)
+        pieces += _barrier(rng, canvas, road.outer - 1, -1)
+    pieces += _barrier(rng, canvas, right + 0.2, 1)
+    things = [tree for bank in banks for tree in _trees(rng, bank, progress)]
     things += _lamps(rng, left, right, progress) + _wires(rng, left, right, progress) + _signs(rng, right, progress)
     if rng.random() < 0.22:
         things += [_bridge(rng, left, right, road.outer, progress) for _ in range(rng.integers(1, 3))]
     if rng.random() < 0.3:
         things.append(_gantry(rng, left, right, progress))
     return things + pieces
+
+
+def _beam(canvas, offset, height, z, tone, width=0.0):
+    """Paints a line through places (offset, height) m, z m away: width m wide, at least one pixel. tone: 0..255"""
+    canvas.polyline(canvas.view.project(offset, height, z), canvas.air(tone, z), canvas.view.camera.focal * width / z)
+
+
+def _board(canvas, left, right, low, high, z, colour):
+    """Paints an upright rectangle from offset left to right and from low to high m over the road, z m away."""
+    canvas.polygon(canvas.view.project([left, right, right, left], [low, low, high, high], z), canvas.air(colour, z))
 
 
 def _chunks(progress):
@@ -76,8 +80,8 @@ class _Bank:
                                      self.z) for step in (0, 0.35, 0.7, 1.0)]
         for i in reversed(self.pieces):
             for k, (low, high) in enumerate(zip(edges, edges[1:])):
-                canvas.strip(low[i:i + 2], high[i:i + 2],
-                             canvas.air(self.green * (0.85 + 0.1 * k) * light, self.z[i]))
+                tone = self.green * (0.85 + 0.1 * k) * light
+                canvas.strip(low[i:i + 2], high[i:i + 2], canvas.air(tone, self.z[i]))
 
 
 def paint_banks(canvas, rng):
@@ -89,17 +93,17 @@ def paint_banks(canvas, rng):
         green = np.array(rng.choice(_BANK_COLOURS))
         rise = mixture(rng, 0, (1, 5), (5, 25), p=[.42, .32, .26])
         crest = rise * np.clip(0.7 + 0.35 * wandering(rng, len(z), 12), 0.1, None)
-        banks.append(_Bank(side, edge, rng.uniform(1, 8), rise, z, pieces, crest,
-                           green * rng.uniform(0.6, 1.05)))
+        banks.append(_Bank(side, edge, rng.uniform(1, 8), rise, z, pieces, crest, green * rng.uniform(0.6, 1.05)))
         if rise:
             banks[-1].paint(canvas)
     canvas.roughen(before, rng, rng.uniform(2, 5), 0.16)
     return banks
 
 
-def _barrier(rng, view, progress, offset, side, kind=None):
+def _barrier(rng, canvas, offset, side, kind=None):
     """A concrete or steel barrier or a wall along the road, in pieces so that it hides and is hidden rightly."""
     kind = kind or rng.choice(list(_BARRIERS), p=list(_BARRIERS.values()))
+    progress = canvas.scene.progress
     z, pieces = _chunks(progress)
     start, end = 0, 500
     if rng.random() < 0.15:
@@ -113,10 +117,10 @@ def _barrier(rng, view, progress, offset, side, kind=None):
         'jersey': [((jersey, .22), (jersey, .42), 1.1, 0), ((0.3, .14), (jersey, .22), 1, 1),
                    ((0, 0), (0.3, .14), 0.9, 1)],
         'wall': [((0, 0), (wall, 0), 0.9, 1), ((wall, 0), (wall + .15, 0), 1.1, 0)],
-        'rail': [((0.45, 0), (0.6, 0), 0.75, 1), ((0.6, 0), (_RAIL_HEIGHT, 0), 1.05, 1)],
+        'rail': [((0.45, 0), (0.6, 0), 0.75, 1), ((0.6, 0), (0.75, 0), 1.05, 1)],
         'fence': [((h, 0), (h + 0.04, 0), 0.7, 1) for h in (0.6, 1.2, 1.8)], 'none': []}[kind]
-    edges = [[view.project(offset + side * lean, high, z) for high, lean in pair] for *pair, _, _ in faces]
-    post = {'rail': _RAIL_HEIGHT, 'fence': 1.8}.get(kind)
+    edges = [[canvas.view.project(offset + side * lean, high, z) for high, lean in pair] for *pair, _, _ in faces]
+    post = {'rail': 0.75, 'fence': 1.8}.get(kind)
 
     def piece(canvas, rng, i):
         colour = shade * tint * (1 + stains[i])
@@ -124,8 +128,7 @@ def _barrier(rng, view, progress, offset, side, kind=None):
             tone = colour * gain * (canvas.facing(-side * np.pi / 2) if upright else 1)
             canvas.strip(low[i:i + 2], high[i:i + 2], canvas.air(tone, max(z[i], NEAREST)))
         if post and z[i] >= NEAREST:
-            canvas.polyline(canvas.view.project(offset, [0.0, post], z[[i, i]]),
-                            canvas.air(np.full(3, 75.0), z[i]), canvas.view.camera.focal * 0.1 / z[i])
+            _beam(canvas, offset, [0.0, post], z[i], 75.0, 0.1)
     first, last = start - progress.travelled, end + progress.length - progress.travelled
     return [(max(z[i], NEAREST) + 0.5, functools.partial(piece, i=i)) for i in pieces if faces and first <= z[i] < last]
 
@@ -228,28 +231,23 @@ def _small_tree_sprite(number):
 # ---- Poles, wires, signs ---------------------------------------------------------------------------------------------
 
 def _lamps(rng, left, right, progress):
-    """Street lights at both sides."""
-    things = []
-    if rng.random() < 0.45:
-        step, phase = rng.uniform(25, 60), rng.uniform(8, 50)
-        arm, height, tone = mixture(rng, 0, (2, 4)), rng.uniform(8, 13), rng.uniform(60, 150)
-        for side, edge in ((-1, left - 1), (1, right + 1.5)):
-            if rng.random() < 0.6:
-                things += [(z, functools.partial(_paint_pole, z=z, offset=edge, height=height, arm=-side * arm,
-                                                 tone=tone))
-                           for z in np.arange(phase, 350 + progress.length, step) - progress.travelled]
-    return things
+    """Street lights on both sides."""
+    if rng.random() >= 0.45:
+        return []
+    step, phase = rng.uniform(25, 60), rng.uniform(8, 50)
+    arm, height, tone = mixture(rng, 0, (2, 4)), rng.uniform(8, 13), rng.uniform(60, 150)
+    sides = [(side, edge) for side, edge in ((-1, left - 1), (1, right + 1.5)) if rng.random() < 0.6]
+    return [(z, functools.partial(_paint_pole, z=z, offset=edge, height=height, arm=-side * arm, tone=tone))
+            for side, edge in sides for z in np.arange(phase, 350 + progress.length, step) - progress.travelled]
 
 
 def _paint_pole(canvas, rng, z, offset, height, arm, tone):
-    """A street lamp or a plain pole (arm 0) at z m ahead, `offset` m to the right; height and arm in m."""
-    project, width = canvas.view.project, canvas.view.camera.focal * 0.13 / z
-    colour = canvas.air(np.full(3, tone) * canvas.facing(np.pi), z)
-    canvas.polyline(project(offset, [0.0, height], [z, z]), colour, width)
+    """A street lamp or a plain pole (arm 0) z m ahead, `offset` m to the right; height and arm in m."""
+    tone = tone * canvas.facing(np.pi)
+    _beam(canvas, offset, [0.0, height], z, tone, 0.13)
     if arm:
-        canvas.polyline(project([offset, offset + arm * 0.6, offset + arm], [height, height + 0.9, height + 1.0],
-                                [z] * 3), colour, width * 0.7)
-        canvas.polyline(project([offset + arm, offset + arm * 1.25], height + 1.0, [z, z]), colour, width * 1.6)
+        _beam(canvas, [offset, offset + arm * 0.6, offset + arm], [height, height + 0.9, height + 1.0], z, tone, 0.091)
+        _beam(canvas, [offset + arm, offset + arm * 1.25], height + 1.0, z, tone, 0.208)
 
 
 def _wires(rng, left, right, progress):
@@ -264,30 +262,27 @@ def _wires(rng, left, right, progress):
             t = np.linspace(0, 1, 9)
             for a, b in zip(spots[spots > NEAREST], spots[spots > NEAREST][1:]):
                 sag = height - drop - 1.2 * 4 * t * (1 - t)
-                canvas.polyline(canvas.view.project(offset, sag, a + (b - a) * t), canvas.air(np.full(3, 60.0), a), 1)
+                canvas.polyline(canvas.view.project(offset, sag, a + (b - a) * t), canvas.air(60.0, a), 1)
     pole = functools.partial(_paint_pole, offset=offset, height=height, arm=0, tone=70.0)
     return [(max(spots[0], NEAREST), paint)] + [(z, functools.partial(pole, z=z)) for z in spots]
 
 
 def _signs(rng, right, progress):
-    """Road signs at the right of the offset right m. -> list of (distance, painter)"""
+    """Road signs to the right of the offset right m. -> list of (distance, painter)"""
     things = []
-    for _ in range(rng.poisson(0.8 * progress.times(*_SIGN_DISTANCE))):
+    for _ in range(rng.poisson(0.8 * progress.times(18, 150))):
         wide, tall, base, colour = _SIGN_KINDS[rng.choice(len(_SIGN_KINDS))]
-        z = progress.somewhere(rng, *_SIGN_DISTANCE) - progress.travelled
+        z = progress.somewhere(rng, 18, 150) - progress.travelled
         things.append((z, functools.partial(_paint_sign, z=z, offset=right + rng.uniform(1.2, 4) + wide / 2,
                                             wide=wide, tall=tall, base=base, colour=colour)))
     return things
 
 
 def _paint_sign(canvas, rng, z, offset, wide, tall, base, colour):
-    project, dim = canvas.view.project, canvas.facing(np.pi)
-    canvas.polyline(project(offset, [0.0, base + 0.2], [z, z]), canvas.air(np.full(3, 80.0), z),
-                    canvas.view.camera.focal * 0.12 / z)
-    for grow, tone in ((0.05, np.full(3, 200.0)), (0.0, np.array(colour, float))):  # the rim, then the sign
-        w, b, t = wide / 2 + grow, base - grow, base + tall + grow
-        canvas.polygon(project(offset + np.array([-w, w, w, -w]), np.array([b, b, t, t]), [z] * 4),
-                       canvas.air(tone * dim, z))
+    _beam(canvas, offset, [0.0, base + 0.2], z, 80.0, 0.12)
+    for grow, tone in ((0.05, 200.0), (0.0, np.array(colour, float))):  # the rim, then the sign
+        half = wide / 2 + grow
+        _board(canvas, offset - half, offset + half, base - grow, base + tall + grow, z, tone * canvas.facing(np.pi))
 
 
 # ---- Above the road --------------------------------------------------------------------------------------------------
@@ -302,25 +297,23 @@ def _bridge(rng, left, right, outer, progress):
     piers = [x for x in (left - 0.8, outer - 2.5, right + 2.5) if rng.random() < 0.8]
 
     def paint(canvas, rng):
-        project, colour = canvas.view.project, np.array([1.0, 0.98, 0.94]) * shade * canvas.facing(np.pi)
+        colour = np.array([1.0, 0.98, 0.94]) * shade * canvas.facing(np.pi)
 
-        def quad(low, high, near, far, tone):
-            x = np.array([ends[0], ends[1], ends[1], ends[0]])
-            points = project(x, [low, low, high, high], z + slant * x * 0.3 + np.array([near, near, far, far]))
+        def face(low, high, near, far, tone):
+            x = ends[[0, 1, 1, 0]]
+            points = canvas.view.project(x, [low, low, high, high], z + slant * x * 0.3 + [near, near, far, far])
             canvas.polygon(points, canvas.air(tone, z))
-        for x in piers:
-            for row in (deep * 0.75, deep * 0.25):
-                canvas.polygon(project(x + np.array([-0.6, 0.6, 0.6, -0.6]), [0, 0, clear, clear], [z + row] * 4),
-                               canvas.air(colour * 0.6, z))
-        quad(clear, clear, deep, 0, colour * 0.35)
-        quad(clear, clear + thick, 0, 0, colour)
-        quad(clear + thick, clear + thick + 0.12, 0, 0, colour * 1.25)
+        for x, row in itertools.product(piers, (deep * 0.75, deep * 0.25)):
+            points = canvas.view.project(x + np.array([-0.6, 0.6, 0.6, -0.6]), [0, 0, clear, clear], z + row)
+            canvas.polygon(points, canvas.air(colour * 0.6, z))
+        face(clear, clear, deep, 0, colour * 0.35)
+        face(clear, clear + thick, 0, 0, colour)
+        face(clear + thick, clear + thick + 0.12, 0, 0, colour * 1.25)
         if railing:
             top = clear + thick + 1.2
-            canvas.polyline(project(ends, top, [z, z]), canvas.air(colour * 0.6, z),
-                            canvas.view.camera.focal * 0.08 / z)
+            _beam(canvas, ends, top, z, colour * 0.6, 0.08)
             for x in np.arange(ends[0], ends[1], 2.0):
-                canvas.polyline(project(x, [clear + thick, top], [z, z]), canvas.air(colour * 0.6, z), 1)
+                _beam(canvas, x, [clear + thick, top], z, colour * 0.6)
     return z, paint
 
 
@@ -337,23 +330,19 @@ def _gantry(rng, left, right, progress):
     widths, bars = rng.uniform(2.5, 5.5, panels), rng.random([panels, 3, 2])
 
     def paint(canvas, rng):
-        project, pixel = canvas.view.project, canvas.view.camera.focal / z
-        steel = canvas.air(np.full(3, 105.0) * canvas.facing(np.pi), z)
+        steel, dim = 105.0 * canvas.facing(np.pi), 0.35 + 0.65 * canvas.facing(np.pi)
         for x in (start, end):
-            canvas.polyline(project(x, [0.0, clear + 1.8], [z, z]), steel, 0.35 * pixel)
+            _beam(canvas, x, [0.0, clear + 1.8], z, steel, 0.35)
         for height in (clear + 0.6, clear + 1.8):
-            canvas.polyline(project([start, end], height, [z, z]), steel, 0.14 * pixel)
+            _beam(canvas, [start, end], height, z, steel, 0.14)
         zigzag = np.arange(start, end, 1.2)
-        canvas.polyline(project(zigzag, clear + 0.6 + 1.2 * (np.arange(len(zigzag)) % 2), np.full(len(zigzag), z)),
-                        steel, 0.09 * pixel)
-        dim = 0.35 + 0.65 * canvas.facing(np.pi)
-
-        def panel(x0, x1, low, high, tone):
-            canvas.polygon(project([x0, x1, x1, x0], [low, low, high, high], [z] * 4), canvas.air(tone * dim, z))
+        _beam(canvas, zigzag, clear + 0.6 + 1.2 * (np.arange(len(zigzag)) % 2), z, steel, 0.09)
         for x, width, rows in zip(places, widths, bars):
-            panel(x - width / 2, x + width / 2, clear, clear + 2.6, np.full(3, 200.0))
-            panel(x - width / 2 + 0.06, x + width / 2 - 0.06, clear + 0.06, clear + 2.54, colour)
-            for k, (a, b) in enumerate(rows):
-                for letter in np.arange(x - width * (0.15 + 0.25 * a), x + width * (0.1 + 0.3 * b), 0.26):
-                    panel(letter, letter + 0.17, clear + 0.35 + 0.7 * k, clear + 0.72 + 0.7 * k, np.full(3, 205.0))
+            _board(canvas, x - width / 2, x + width / 2, clear, clear + 2.6, z, 200.0 * dim)
+            _board(canvas, x - width / 2 + 0.06, x + width / 2 - 0.06, clear + 0.06, clear + 2.54, z, colour * dim)
+            letters = [(k, letter) for k, (a, b) in enumerate(rows)
+                       for letter in np.arange(x - width * (0.15 + 0.25 * a), x + width * (0.1 + 0.3 * b), 0.26)]
+            for k, letter in letters:
+                low = clear + 0.35 + 0.7 * k
+                _board(canvas, letter, letter + 0.17, low, clear + 0.72 + 0.7 * k, z, 205.0 * dim)
     return z, paint
