@@ -119,18 +119,14 @@ def make_sample(seed, index):
     return f'{index:04d}.png', pictures.encode(photo), pictures.encode(label), {}
 
 
-def parse_flags(argv):
+def main(argv=None):
     parser = command_line.Parser(description=__doc__)
     parser.add_argument('folder', metavar='DIR', help='Folder to fill; made if it does not exist.')
     parser.add_argument('--num', type=command_line.number_of_pictures, default=500, help='Number of pictures.')
     parser.add_argument('--seed', type=command_line.non_negative_int, default=0, help='Seed of all random values.')
     parser.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
                         help='Number of threads, at most 4 per core; the files do not depend on it.')
-    return parser.parse_args(argv)
-
-
-def main(argv=None):
-    flags = parse_flags(argv)
+    flags = parser.parse_args(argv)
     prepared_set.refuse_others(flags.folder, {f'{index:04d}.png' for index in range(flags.num)})
     make = functools.partial(make_sample, flags.seed)
     prepared_set.prepare_samples(flags.folder, flags.folder, make, range(flags.num), flags.workers)

@@ -2,7 +2,6 @@
 
 Lengths are in m, angles in rad, places in the picture in px (x to the right, y down), colours RGB 0..255.
 """
-import dataclasses
 import functools
 
 import cv2
@@ -72,8 +71,8 @@ class Canvas:
     def __init__(self, scene):
         self.scene, self.light = scene, scene.light
         self.panned = scene.camera.focal * scene.progress.turned
-        self.view = View(dataclasses.replace(scene.camera, centre=scene.camera.centre + MARGIN,
-                                             horizon=scene.camera.horizon + MARGIN), scene.road)
+        camera = scene.camera
+        self.view = View(camera._replace(centre=camera.centre + MARGIN, horizon=camera.horizon + MARGIN), scene.road)
         self.pixels = np.zeros([HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN, 3], np.uint8)
         self.height, self.width = self.pixels.shape[:2]
 

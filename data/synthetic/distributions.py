@@ -1,6 +1,6 @@
 """The distributions that rendered scenes are drawn from, and the drawing.
 
-Lengths are in m, angles in rad, places in the picture in px, colours RGB 0..255. Tuned to the 3,626 training label
+Tuned to the 3,626 training label
 lines of TuSimple; tests/test_synthetic_dataset.py checks their quantiles.
 """
 import numpy as np
@@ -15,11 +15,9 @@ def sample_scene(rng):
     camera = _sample_camera(rng)
     road = _sample_road(rng, camera)
     light = _sample_light(rng)
-    lines = _sample_lines(rng, road, _sample_labelled(rng, road))
+    lines = _sample_lines(rng, road)
     return Scene(camera, road, lines, _sample_vehicles(rng, road), light, _sample_lens(rng, light))
 
-
-# ---- Camera ----------------------------------------------------------------------------------------------------------
 
 
 
@@ -30,8 +28,6 @@ def _sample_camera(rng):
     return Camera(focal=rng.uniform(850, 1900), height=rng.uniform(1.35, 2.1), centre=rng.uniform(580, 710),
                   horizon=rng.uniform(190, 320), roll=np.deg2rad(rng.normal(0, 0.9)))
 
-
-# ---- Road ------------------------------------------------------------------------------------------------------------
 
 def _sample_road(rng, camera):
     """A freeway, or sometimes a two-way road: its lanes, bends, slope and surface. -> Road"""
@@ -67,8 +63,6 @@ def _sample_road(rng, camera):
     return road
 
 
-# ---- Lines -----------------------------------------------------------------------------------------------------------
-
 _PATTERNS = [  # (parts, period) m, share: broken lines of several countries; parts: (start, length)
     ([(0, 3.66)], 14.63, .34), ([(0, 3.05)], 12.19, .1), ([(0, 3.0)], 9.0, .12), ([(0, 6.0)], 18.0, .12),
     ([(0, 4.0)], 12.0, .1), ([(0, 2.0)], 6.0, .08), ([(0, 6.0)], 15.0, .08), ([(0, 1.0)], 3.0, .06),
@@ -79,18 +73,13 @@ _DOTS = [  # the same of raised markers, 0.1 m long: groups of four, single ones
 ]
 
 
-def _sample_labelled(rng, road):
-    """The numbers, from the left, of the lines that the label shows. -> set"""
-    own = int(np.searchsorted(road.line_offsets, 0)) - 1  # the line at the left of our lane
+def _sample_lines(rng, road):
+    """All lines of the own carriageway from left to right, then those of the opposite one. -> list of Lines"""
+    offsets = road.line_offsets
+    own = int(np.searchsorted(offsets, 0)) - 1  # the line left of us
     labelled = {own - 1, own, own + 1, own + 2}
     if rng.random() < 0.11:
         labelled.add(own - 2 if own > 1 and rng.random() < 0.55 else own + 3)
-    return labelled
-
-
-def _sample_lines(rng, road, labelled):
-    """All lines of the own carriageway from left to right, then those of the opposite one. labelled: set of numbers."""
-    offsets = road.line_offsets
     raised = rng.random() < (0.5 if road.concrete else 0.12)
     pattern, period = _choose(rng, _PATTERNS)
     if raised:
@@ -121,8 +110,8 @@ def _sample_lines(rng, road, labelled):
         else:
             lines.append(Line(offset=offset, **style))
         if raised and style['dots'] and rng.random() < 0.25:
-            lines.append(Line(**dict(vars(lines[-1]), pattern=[(0.1, 3.4)], period=14.63, dots=False,
-                                     labelled=False, number=None, wear=rng.uniform(0.2, 0.8))))
+            lines.append(lines[-1]._replace(pattern=[(0.1, 3.4)], period=14.63, dots=False, labelled=False, number=None,
+                                            wear=rng.uniform(0.2, 0.8)))
     if road.oncoming:
         inner, count = road.oncoming
         for k in range(count + 1):
@@ -146,8 +135,6 @@ def _choose(rng, table):
     """One of the rows (.., share) of a table. -> the row without its share"""
     return table[rng.choice(len(table), p=[share for *_, share in table])][:-1]
 
-
-# ---- Vehicles --------------------------------------------------------------------------------------------------------
 
 _KIND_SHARES = {'sedan': 5, 'suv': 4, 'van': 1.2, 'pickup': 1.6, 'hatch': 0.7, 'box': 0.7, 'trailer': 0.6, 'bus': 0.1}
 _TRUCKS = ('box', 'trailer')
@@ -182,8 +169,6 @@ def _sample_vehicles(rng, road):
         fill(offset, rng.uniform(5, 20), True, 0.8)
     return sorted(vehicles, key=lambda vehicle: -vehicle.distance)
 
-
-# ---- Light and lens --------------------------------------------------------------------------------------------------
 
 _WEATHER = {'clear': .46, 'overcast': .2, 'low': .14, 'haze': .1, 'dusk': .1}  # shares; low: the sun
 

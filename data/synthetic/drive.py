@@ -4,27 +4,22 @@ Where things are is a function of the time and of the place, m along the road si
 is a table over the place, and what lies or stands beside it keeps its place. A frame is a Scene whose Road and Progress
 say where the car is. Offsets are m to the right of the path on which the car would have gone straight on in its lane.
 """
+import collections
 import dataclasses
 
 import numpy as np
 
 from data.synthetic.canvas import FARTHEST
 from data.synthetic.distributions import sample_scene, sample_vehicle
-from data.synthetic.scene import Progress, Road, Vehicle
+from data.synthetic.scene import Progress, Road
 from data.synthetic.vehicles import VEHICLES
 
 FRAME_RATE = 20  # per second
 
-# ---- Distributions: (low, high) of uniform ones ----------------------------------------------------------------------
-
-_STRAIGHT, _FIRST_STRAIGHT, _ARC, _CLOTHOID = (80, 400), (10, 150), (60, 250), (60, 120)  # m, parts of the road
-_BEND = (0.0002, 0.0013)  # curvature of the arcs 1/m, to either side
-_HILL_STEP = (100, 300)  # vertical curvature 1/m, deviation; its corners m apart
-_CHANGE_TIME = (3.5, 6)  # lane changes s
+_CHANGE_TIME = (3.5, 6)  # s, of a lane change
 _SWAY = ((0.12, 9.0), (0.04, 3.7))  # (amplitude m, period s) of the car in its lane
 _PITCH = ((0.8, 0.9), (0.5, 0.37))  # (amplitude px, period s) of the car on its springs
-_GAP = 35  # m between vehicles of a lane, mean of an exponential distribution, and least
-_OWN_ROOM, _ROOM = (4.0, 14.0), (8.0, 8.0)  # m kept free behind and before us, and another
+_GAP = 35  # m between vehicles of a lane, mean of an exponential distribution
 
 
 # ---- The road --------------------------------------------------------------------------------------------------------
@@ -37,15 +32,15 @@ class _Course:
 
     def __init__(self, rng, length):
         self.places = np.arange(-50.0, length + FARTHEST + 100)
-        places, curvatures, end = [-50.0], [0.0], rng.uniform(*_FIRST_STRAIGHT)
+        places, curvatures, end = [-50.0], [0.0], rng.uniform(10, 150)
         while end < self.places[-1]:
-            bend = rng.choice([-1, 1]) * rng.uniform(*_BEND)
-            parts = rng.uniform(*_CLOTHOID), rng.uniform(*_ARC), rng.uniform(*_CLOTHOID)
+            bend = rng.choice([-1, 1]) * rng.uniform(0.0002, 0.0013)
+            parts = rng.uniform(60, 120), rng.uniform(60, 250), rng.uniform(60, 120)  # m: clothoid, arc, clothoid
             places += [end, *(end + np.cumsum(parts))]
             curvatures += [0.0, bend, bend, 0.0]
-            end = places[-1] + rng.uniform(*_STRAIGHT)
+            end = places[-1] + rng.uniform(80, 400)
         self.direction, self.lateral = self._integrals(np.interp(self.places, places, curvatures))
-        corners = -50 + np.cumsum(rng.uniform(*_HILL_STEP, len(self.places) // _HILL_STEP[0] + 2))
+        corners = -50 + np.cumsum(rng.uniform(100, 300, len(self.places) // 100 + 2))
         hills = np.interp(self.places, corners, rng.normal(0, 3e-5, len(corners)))
         self.climb, self.height = self._integrals(hills)
 
@@ -83,34 +78,31 @@ class _CourseRoad(Road):
 
 # ---- What moves ------------------------------------------------------------------------------------------------------
 
-@dataclasses.dataclass
-class _LaneChange:
-    """start, duration s; aside: m to the right"""
-    start: float
-    duration: float
-    aside: float
-
-
 def _changed(changes, t):
-    """How far lane changes have led aside at time t s, a number or array. -> m"""
+    """How far lane changes (start s, duration s, m to the right) have led aside at time t s, like t. -> m"""
     total = 0.0 * t
-    for change in changes:
-        x = np.clip((t - change.start) / change.duration, 0, 1)
-        total = total + change.aside * x ** 3 * (10 - 15 * x + 6 * x ** 2)  # without a jerk at either end
+    for start, duration, aside in changes:
+        x = np.clip((t - start) / duration, 0, 1)
+        total = total + aside * x ** 3 * (10 - 15 * x + 6 * x ** 2)  # without a jerk at either end
     return total
 
 
-@dataclasses.dataclass
-class _Traveller:
+class _Traveller(collections.namedtuple('_Traveller', 'vehicle place speed changes')):
     """A vehicle that keeps its speed, m/s along the road, negative towards us; place: of its near end at t = 0, m."""
-    vehicle: Vehicle
-    place: float
-    speed: float
-    changes: list
 
     def at(self, t):
         """-> (place of its near end, offset) m at time t s"""
         return self.place + self.speed * t, self.vehicle.offset + _changed(self.changes, t)
+
+
+class _Track(collections.namedtuple('_Track', 'places offsets length behind before')):
+    """Where a vehicle is, m, at the times [n] of a drive: places of its rear; the room m to be kept free around it."""
+
+    def touches(self, other):
+        """Whether this vehicle comes into the room of another, m from the rear of one to that of the other."""
+        beside = np.abs(self.offsets - other.offsets) < 2.6
+        apart = self.places - other.places
+        return (beside & (apart < other.length + other.before) & (apart > -(self.length + other.behind))).any()
 
 
 def frames_of(seconds):
@@ -126,14 +118,13 @@ class Drive:
         self.seconds = seconds
         scene = sample_scene(rng)
         # No hood: its colour is drawn for each photo.
-        self.scene = dataclasses.replace(scene, lens=dataclasses.replace(scene.lens, hood=0.0))
+        self.scene = scene._replace(lens=scene.lens._replace(hood=0.0))
         self.road, self.lines = scene.road, scene.lines
         self.speed = rng.uniform(*(14, 25) if self.road.two_way else (22, 33))
         self.speed_period = rng.uniform(10, 25)
         self.phases = rng.uniform(0, 2 * np.pi, 4)
         self.length = float(self._travelled(seconds))
         self.course = _Course(rng, self.length)
-        self.lane = int(np.argmin(np.abs(self.road.middles)))
         self.changes = self._own_changes(rng)
         near = self.course.direction[(self.course.places >= 0) & (self.course.places <= self.length)]
         self.turns = (float(near.min()) - 0.1, float(near.max()) + 0.1)
@@ -149,55 +140,53 @@ class Drive:
         return _changed(self.changes, t) + sway
 
     def _own_changes(self, rng):
-        first = 1 if self.road.two_way else 0  # the lane at the left of it is for those who come towards us
-        changes, lane, t = [], self.lane, rng.uniform(1, 6)
+        first = 1 if self.road.two_way else 0  # the lane left of it is for oncoming traffic
+        changes, lane, t = [], int(np.argmin(np.abs(self.road.middles))), rng.uniform(1, 6)
         while t < self.seconds:
             ways = [way for way in (-1, 1) if first <= lane + way < self.road.lanes]
             if not ways:
                 break
-            way = rng.choice(ways)
-            changes.append(_LaneChange(t, rng.uniform(*_CHANGE_TIME), way * self.road.lane_width))
+            way, duration = rng.choice(ways), rng.uniform(*_CHANGE_TIME)
+            changes.append((t, duration, way * self.road.lane_width))
             lane += way
-            t += changes[-1].duration + rng.uniform(4, 14)
+            t += duration + rng.uniform(4, 14)
         return changes
 
     def _traffic(self, rng):
-        """Vehicles of all lanes that nobody ever touches. -> list of _Travellers"""
+        """Vehicles of all lanes that never touch each other or us. -> list of _Travellers"""
         t = np.arange(0, self.seconds + 0.25, 0.25)
-        # [vehicles, times] of those there are so far, at first ourselves
-        places, offsets, lengths = self._travelled(t)[None], self._aside(t)[None], np.array([4.5])
-        behind, before = np.array([_OWN_ROOM[0] + 4.5]), np.array([_OWN_ROOM[1] - 4.5])
-        middles, travellers, density = self.road.middles, [], rng.uniform(0.15, 1.1)
-        lanes = [(offset, self.road.two_way and lane == 0, (len(middles) - 1 - lane) * 0.8, True)
-                 for lane, offset in enumerate(middles)]
+        tracks = [_Track(self._travelled(t), self._aside(t), 4.5, 4.0 + 4.5, 14.0 - 4.5)]
+        travellers, density = [], rng.uniform(0.15, 1.1)
+        lanes = [(offset, self.road.two_way and lane == 0, (self.road.lanes - 1 - lane) * 0.8, not self.road.two_way)
+                 for lane, offset in enumerate(self.road.middles)]
         lanes += [(offset, True, 0.0, False) for offset in self.road.oncoming_middles]
-        for offset, oncoming, faster, own_side in lanes:
+        for offset, oncoming, faster, may_change in lanes:  # faster: m/s, than in the rightmost lane
             speed = (self.speed + faster + rng.normal(0, 1.5)) * (-1 if oncoming else 1)
-            gained = (speed - self.speed) * self.seconds  # m on us during the drive
-            place = -30 - max(gained, 0.0) + rng.exponential(_GAP / density)
-            while place < 600 - min(gained, 0.0):
-                vehicle = sample_vehicle(rng, offset, 0.0, oncoming, 1.0)
-                changes = []
-                if rng.random() < 0.2 and own_side and not self.road.two_way:
-                    way = rng.choice([-1, 1]) * self.road.lane_width
-                    change = _LaneChange(rng.uniform(0, self.seconds), rng.uniform(*_CHANGE_TIME), way)
-                    if middles[0] - 0.1 <= offset + way <= middles[-1] + 0.1:
-                        changes.append(change)
-                traveller = _Traveller(vehicle, place, speed, changes)
-                length = VEHICLES[vehicle.kind].length * vehicle.size
-                own_places, own_offsets = (np.broadcast_to(value, t.shape) for value in traveller.at(t))
-                beside = np.abs(own_offsets - offsets) < 2.6
-                apart = own_places - places  # from the rear of one to the rear of the other
-                touching = beside & (apart < (lengths + before)[:, None]) & (apart > -(length + behind)[:, None])
-                if not touching.any():
+            for traveller, length in self._lane_traffic(rng, density, offset, oncoming, speed, may_change):
+                track = _Track(*traveller.at(t), length, 8.0, 8.0)
+                if not any(track.touches(other) for other in tracks):
                     travellers.append(traveller)
-                    places, offsets = np.vstack([places, own_places]), np.vstack([offsets, own_offsets])
-                    lengths = np.append(lengths, length)
-                    behind, before = np.append(behind, _ROOM[0]), np.append(before, _ROOM[1])
-                place += length + 8 + rng.exponential(_GAP / density)
+                    tracks.append(track)
         return travellers
 
-    # ---- A frame -----------------------------------------------------------------------------------------------------
+    def _lane_traffic(self, rng, density, offset, oncoming, speed, may_change):
+        """Yields (_Traveller, length m) of a lane, from -30 to 600 m ahead of us at some time of the drive."""
+        gained = (speed - self.speed) * self.seconds  # m on us during the drive
+        place = -30 - max(gained, 0.0) + rng.exponential(_GAP / density)
+        while place < 600 - min(gained, 0.0):
+            vehicle = sample_vehicle(rng, offset, 0.0, oncoming, 1.0)
+            length = VEHICLES[vehicle.kind].length * vehicle.size
+            yield _Traveller(vehicle, place, speed, self._changes_of(rng, offset, may_change)), length
+            place += length + 8 + rng.exponential(_GAP / density)
+
+    def _changes_of(self, rng, offset, may_change):
+        """The lane changes of another vehicle that drives at an offset m: at most one. -> as for _changed"""
+        if rng.random() >= 0.2 or not may_change:
+            return []
+        way = rng.choice([-1, 1]) * self.road.lane_width
+        change = rng.uniform(0, self.seconds), rng.uniform(*_CHANGE_TIME), way
+        middles = self.road.middles
+        return [change] if middles[0] - 0.1 <= offset + way <= middles[-1] + 0.1 else []
 
     def scene_at(self, frame):
         """What the camera sees in a frame, counted from 0. -> Scene; the label shows two lines on each side of us"""
@@ -213,12 +202,12 @@ class Drive:
         vehicles = []
         for traveller in self.traffic:
             place, offset = traveller.at(t)
-            vehicles.append(dataclasses.replace(traveller.vehicle, offset=float(offset), distance=place - travelled))
-        return dataclasses.replace(
-            self.scene, camera=dataclasses.replace(camera, horizon=camera.horizon + pitch),
+            vehicles.append(traveller.vehicle._replace(offset=float(offset), distance=place - travelled))
+        return self.scene._replace(
+            camera=camera._replace(horizon=camera.horizon + pitch),
             road=_CourseRoad(**vars(self.road), course=self.course, travelled=travelled, aside=aside, drift=drift),
-            lines=[dataclasses.replace(line, labelled=line.number is not None and left - 1 <= line.number <= left + 2)
+            lines=[line._replace(labelled=line.number is not None and left - 1 <= line.number <= left + 2)
                    for line in self.lines],
             vehicles=vehicles,
-            light=dataclasses.replace(light, azimuth=(light.azimuth - turned + np.pi) % (2 * np.pi) - np.pi),
+            light=light._replace(azimuth=(light.azimuth - turned + np.pi) % (2 * np.pi) - np.pi),
             progress=Progress(travelled, self.length, turned, self.turns))

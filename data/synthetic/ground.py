@@ -58,10 +58,6 @@ class _Ground:
         self.across = ((columns[None] - self.middle[:, None]) * self.wide[:, None]).astype(np.float32)
         self.pixels = _surface_colours(self.road, self.across, rng)
 
-    def columns(self, offset):
-        """Columns px of an offset m, a number or one per row."""
-        return self.middle + offset / self.wide
-
     def span(self, left, right, colour, strength, worn=0.0, shift=0.0):
         """Paints from offset left to right m (numbers or [rows]) with exact pixel coverage.
 
@@ -69,7 +65,7 @@ class _Ground:
         worn: 0..1, share of the paint that is off; shift: m, moves the flakes
         """
         strength = np.broadcast_to(strength, self.z.shape)
-        start, end = self.columns(left) + 0.5, self.columns(right) + 0.5
+        start, end = (self.middle + edge / self.wide + 0.5 for edge in (left, right))
         first = np.clip(np.floor(start), 0, self.canvas.width).astype(int)
         last = np.clip(np.ceil(end), 0, self.canvas.width).astype(int)
         count = np.where(strength > 0.003, np.maximum(last - first, 0), 0)

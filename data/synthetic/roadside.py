@@ -2,7 +2,7 @@
 
 What stands is a list of (distance m, painter(canvas, rng)), painted from far to near.
 """
-import dataclasses
+import collections
 import functools
 import itertools
 
@@ -13,7 +13,6 @@ from data.synthetic.canvas import NEAREST, cloud_tile, mixture, noise_tile, wand
 
 _CHUNKS = np.concatenate([np.arange(2, 20, 1.5), np.geomspace(20, 500, 30)])  # m: where pieces of long things meet
 _DRIVE_CHUNK, _DRIVE_REACH = 5.0, 500.0  # m: in a drive they are all of one length; how far they are painted
-_BANK_COLOURS = [[88, 104, 58], [70, 92, 52], [112, 112, 70], [60, 76, 50], [100, 100, 62]]
 _BARRIERS = {'none': .34, 'jersey': .22, 'rail': .24, 'wall': .1, 'fence': .1}  # shares
 _SIGN_KINDS = [(0.75, 0.9, 2.1, (225, 225, 225)), (3.5, 2.2, 2.2, (20, 95, 70)), (0.9, 0.9, 2.0, (235, 140, 30))]
 
@@ -59,20 +58,11 @@ def _chunks(progress):
 
 # ---- Banks and barriers ----------------------------------------------------------------------------------------------
 
-@dataclasses.dataclass
-class _Bank:
+class _Bank(collections.namedtuple('_Bank', 'side edge foot rise z pieces crest green')):
     """Rising ground beside the road, from edge + foot m outwards, up to crest [n] m at the distances z [n] m.
 
     pieces: the numbers of those to be painted
     """
-    side: int
-    edge: float
-    foot: float
-    rise: float
-    z: np.ndarray
-    pieces: range
-    crest: np.ndarray
-    green: np.ndarray
 
     def paint(self, canvas):
         light = 0.4 + 0.6 * canvas.facing(-self.side * np.pi / 2)
@@ -90,7 +80,7 @@ def paint_banks(canvas, rng):
     road, banks = canvas.scene.road, []
     z, pieces = _chunks(canvas.scene.progress)
     for side, edge in ((-1, road.outer - 2), (1, road.edges[1] + 1.5)):
-        green = np.array(rng.choice(_BANK_COLOURS))
+        green = np.array(rng.choice([[88, 104, 58], [70, 92, 52], [112, 112, 70], [60, 76, 50], [100, 100, 62]]))
         rise = mixture(rng, 0, (1, 5), (5, 25), p=[.42, .32, .26])
         crest = rise * np.clip(0.7 + 0.35 * wandering(rng, len(z), 12), 0.1, None)
         banks.append(_Bank(side, edge, rng.uniform(1, 8), rise, z, pieces, crest, green * rng.uniform(0.6, 1.05)))
@@ -189,13 +179,7 @@ def _tree_sprite(number):
         for sprite, value in ((tone, 45), (cover, 255)):
             cv2.line(sprite, (width // 2, height - 1), (width // 2 + 4, height // 3), value, 6 if kind != 'palm' else 5)
     if kind == 'palm':
-        for angle in np.linspace(0, 2 * np.pi, 26):
-            t, reach = np.linspace(0, 1, 12), rng.uniform(45, 75)
-            x = width // 2 + np.cos(angle) * reach * t
-            y = 80 + np.sin(angle) * reach * 0.6 * t + 45 * t ** 2
-            points = np.stack([x, y], 1).astype(np.int32)
-            for sprite, value in ((tone, int(rng.uniform(50, 170))), (cover, 255)):
-                cv2.polylines(sprite, [points], False, value, 4)
+        _paint_palm_leaves(rng, tone, cover)
         return tone, cover
     lobes = rng.integers(6, 11)
     middle = np.column_stack([width / 2 + rng.normal(0, 38, lobes), rng.uniform(70, 190, lobes)])
@@ -220,6 +204,15 @@ def _tree_sprite(number):
     shade = 95 - 42 * up + 22 * leaves + 14 * fine + 12 * clumps - 0.12 * (y - 150)
     tone = (tone * (1 - crown) + np.clip(shade, 12, 235) * crown).astype(np.uint8)
     return tone, np.maximum(cover, (255 * crown).astype(np.uint8))
+
+
+def _paint_palm_leaves(rng, tone, cover):
+    t = np.linspace(0, 1, 12)
+    for angle in np.linspace(0, 2 * np.pi, 26):
+        reach = rng.uniform(45, 75)
+        points = np.stack([128 + np.cos(angle) * reach * t, 80 + np.sin(angle) * reach * 0.6 * t + 45 * t ** 2], 1)
+        cv2.polylines(tone, [points.astype(np.int32)], False, int(rng.uniform(50, 170)), 4)
+        cv2.polylines(cover, [points.astype(np.int32)], False, 255, 4)
 
 
 @functools.lru_cache(maxsize=None)

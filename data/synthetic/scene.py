@@ -2,20 +2,14 @@
 
 Lengths are in m, angles in rad, places in the picture in px, colours RGB 0..255.
 """
+import collections
 import dataclasses
 
 import numpy as np
 
 
-@dataclasses.dataclass
-class Camera:
-    """A pinhole: focal length px, height m, (centre, horizon) px where a straight flat road vanishes, roll rad.
-    """
-    focal: float
-    height: float
-    centre: float
-    horizon: float
-    roll: float
+class Camera(collections.namedtuple('Camera', 'focal height centre horizon roll')):
+    """A pinhole: focal length px, height m, (centre, horizon) px where a straight flat road vanishes, roll rad."""
 
 
 @dataclasses.dataclass
@@ -92,83 +86,40 @@ class Road:
         return self.edges[0]
 
 
-@dataclasses.dataclass
-class Line:
+class Line(collections.namedtuple('Line', 'offset colour width pattern period phase wear dots labelled '
+                                  'number', defaults=[None])):
     """A painted line. pattern: list of (start, length) m within period; ([], 0): unbroken. wear 0 new .. 1 gone.
 
     number: of the lines of the own carriageway, from the left; None for the others, and for what accompanies a line
     """
-    offset: float
-    colour: tuple
-    width: float
-    pattern: list
-    period: float
-    phase: float
-    wear: float
-    dots: bool
-    labelled: bool
-    number: int = None
 
 
-@dataclasses.dataclass
-class Vehicle:
+class Vehicle(collections.namedtuple('Vehicle', 'kind offset distance colour oncoming lights size')):
     """kind: a key of VEHICLES; offset of its middle m, distance of its near end m, facing us or not."""
-    kind: str
-    offset: float
-    distance: float
-    colour: tuple
-    oncoming: bool
-    lights: bool
-    size: float
 
 
-@dataclasses.dataclass
-class Light:
+class Light(collections.namedtuple('Light', 'azimuth elevation shadow zenith horizon haze ambient clouds dusk')):
     """azimuth of the sun, rad to the right of straight ahead; elevation rad; shadow: 0 soft .. 1 black.
 
     zenith, horizon: colours of the sky; haze: visibility in m; ambient: brightness of everything
     """
-    azimuth: float
-    elevation: float
-    shadow: float
-    zenith: np.ndarray
-    horizon: np.ndarray
-    haze: float
-    ambient: float
-    clouds: float
-    dusk: bool
 
 
-@dataclasses.dataclass
-class Lens:
+class Lens(collections.namedtuple('Lens', 'exposure balance contrast saturation vignette blur motion noise glare '
+                                  'quality hood')):
     """What the camera makes of the scene. exposure: the mean brightness that its automatics aim at; hood: height px.
 
     blur: sigma px; motion: blur along the columns px; noise: deviation; quality: of the JPEG, 0..100
     """
-    exposure: float
-    balance: tuple
-    contrast: float
-    saturation: float
-    vignette: float
-    blur: float
-    motion: float
-    noise: float
-    glare: float
-    quality: int
-    hood: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Progress:
+class Progress(collections.namedtuple('Progress', 'travelled length turned turns',
+                                      defaults=[0.0, 0.0, 0.0, (0.0, 0.0)])):
     """Where in a drive a picture is taken; a single photo is a drive of no length.
 
     travelled, length: m along the road from the start of the drive to here and to its end
     turned, turns: rad to the right of the direction at the start, here and (least, most) of the whole drive
     """
-    travelled: float = 0.0
-    length: float = 0.0
-    turned: float = 0.0
-    turns: tuple = (0.0, 0.0)
 
     def somewhere(self, rng, start, end):
         """A random place where a single photo has one from start to end m ahead. -> m from the start of the drive"""
@@ -184,13 +135,5 @@ class Progress:
         return 1 + self.length / (end - start)
 
 
-@dataclasses.dataclass
-class Scene:
-    camera: Camera
-    road: Road
-    lines: list
-    vehicles: list
-    light: Light
-    lens: Lens
-    progress: Progress = Progress()
-
+class Scene(collections.namedtuple('Scene', 'camera road lines vehicles light lens progress', defaults=[Progress()])):
+    """Of the classes above; lines and vehicles are lists, vehicles sorted from far to near except in a drive."""

@@ -2,7 +2,7 @@
 
 Inside a vehicle a place is (a, b, c): m to the right of its middle, up, and away from its near end.
 """
-import dataclasses
+import collections
 import functools
 
 import numpy as np
@@ -10,20 +10,12 @@ import numpy as np
 from data.synthetic.canvas import NEAREST, cloud_tile, differing, look_up, shade
 
 
-@dataclasses.dataclass
-class _Shape:
+class _Shape(collections.namedtuple('_Shape', 'length width height body cabin wheels radius '
+                                    'box', defaults=[0.33, False])):
     """A vehicle seen from its side: convex outlines [(m from the rear, m up)], clockwise from the lower rear.
 
     body over the full width, cabin narrower at the top; wheels: their places from the rear; box: no glass in it
     """
-    length: float
-    width: float
-    height: float
-    body: list
-    cabin: list
-    wheels: tuple
-    radius: float = 0.33
-    box: bool = False
 
 
 VEHICLES = {
@@ -47,14 +39,6 @@ PAINTS = [  # (colour, share)
     ((225, 226, 226), .25), ((168, 172, 175), .2), ((98, 100, 103), .15), ((30, 31, 34), .2), ((130, 28, 26), .06),
     ((38, 58, 100), .08), ((170, 158, 130), .04), ((60, 78, 62), .02)]
 _GLASS, _TYRE, _UNDERSIDE = np.array([38.0, 46, 52]), np.array([20.0, 20, 21]), np.array([22.0, 22, 24])
-_CHASSIS, _BUMPER, _GRILLE, _NUMBER_PLATE = (30.0, 30, 32), (50, 50, 52), (28, 28, 30), np.array([190, 192, 195])
-_HEADLAMP, _REAR_LAMP = np.array([215, 218, 220]), np.array([96, 14, 14])
-_HEADLAMP_ON, _REAR_LAMP_ON = np.array([255, 250, 235]), np.array([245, 45, 28])
-_FAR_HEADLAMP, _FAR_REAR_LAMP = np.array([210.0, 212, 215]), np.array([130.0, 22, 18])
-_GLINT_CHANCE = 0.35  # of the sun in the glass
-_DETAILED = 18  # px of height from which more than an end is painted
-_UNEVEN = 30  # px of height from which the sheet metal looks uneven
-_REACH = 600  # m from which nothing of a vehicle is painted
 
 
 def vehicle_painters(scene):
@@ -68,7 +52,6 @@ class _Body:
 
     def __init__(self, canvas, vehicle):
         self.canvas, self.vehicle = canvas, vehicle
-        self.scale = vehicle.size
         self.shape = VEHICLES[vehicle.kind]
         view, near, far = canvas.view, vehicle.distance, vehicle.distance + self.shape.length
         ends = np.array([near, far])
@@ -79,9 +62,9 @@ class _Body:
 
     def points(self, points):
         """Places [n, 3] in the vehicle, c from its rear. -> float64 [n, 2] px"""
-        a, b, c = np.asarray(points, float).T * self.scale
+        a, b, c = np.asarray(points, float).T * self.vehicle.size
         if self.vehicle.oncoming:
-            c = self.shape.length * self.scale - c
+            c = self.shape.length * self.vehicle.size - c
         camera = self.canvas.view.camera
         scale = camera.focal / np.maximum(self.vehicle.distance + c, NEAREST)
         points = np.empty([len(a), 2])
@@ -107,26 +90,33 @@ class _Body:
             c = outline[:, 0]
             half = half * (1 - 0.09 * np.exp(-np.minimum(c, self.shape.length - c) / 0.25))
             half = half * (1 - 0.05 * (outline[:, 1] < 0.45))
-        turn = -1 if self.vehicle.oncoming else 1
-        for side in (-1, 1):
-            face = np.column_stack([side * half, outline[:, 1], outline[:, 0]])
-            if _area(self.points(face)) * side * turn > 0:
-                self.fill(face, colour * self.side[side])
-                if glass is not None:
-                    panes = 1 if face[:, 2].max() - face[:, 2].min() < 2 else 2
-                    for pane in range(panes):
-                        self.fill(_window(face, pane, panes), glass * self.side[side])
-        for i in range(len(outline)):
-            j = (i + 1) % len(outline)
-            face = np.array([(-half[i], *outline[i][::-1]), (half[i], *outline[i][::-1]),
-                             (half[j], *outline[j][::-1]), (-half[j], *outline[j][::-1])])
-            if _area(self.points(face)) * turn < 0:
-                rise = abs(outline[j][0] - outline[i][0]) / (np.hypot(*(outline[j] - outline[i])) + 1e-6)
-                light = self.rear * (1 - rise) + 1.08 * rise
-                self.fill(face, colour * light)
-                if glass is not None and 0.05 < rise < 0.96:
-                    middle = face.mean(0)
-                    self.fill(middle + (face - middle) * 0.84, glass * (0.6 + 0.7 * rise))
+        sides = [(side, np.column_stack([side * half, outline[:, 1], outline[:, 0]])) for side in (-1, 1)]
+        for side, face in sides:
+            if self._faces_us(face, side):
+                self._paint_side(face, colour * self.side[side], None if glass is None else glass * self.side[side])
+        rim = np.column_stack([half, outline[:, 1], outline[:, 0]])
+        for (a, b, c), (a2, b2, c2) in zip(rim, np.roll(rim, -1, 0)):
+            face = np.array([(-a, b, c), (a, b, c), (a2, b2, c2), (-a2, b2, c2)])
+            if self._faces_us(face, -1):
+                rise = abs(c2 - c) / (np.hypot(c2 - c, b2 - b) + 1e-6)
+                self._paint_end_face(face, rise, colour, glass)
+
+    def _faces_us(self, face, sense):
+        """Whether we see the outer side of a face [n, 3] m; sense: -1 or 1, how its corners run around it."""
+        return _area(self.points(face)) * sense * (-1 if self.vehicle.oncoming else 1) > 0
+
+    def _paint_side(self, face, colour, glass):
+        self.fill(face, colour)
+        panes = 0 if glass is None else 1 if face[:, 2].max() - face[:, 2].min() < 2 else 2
+        for pane in range(panes):
+            self.fill(_window(face, pane, panes), glass)
+
+    def _paint_end_face(self, face, rise, colour, glass):
+        """rise: 0 of an upright face, 1 of one that lies flat"""
+        self.fill(face, colour * (self.rear * (1 - rise) + 1.08 * rise))
+        if glass is not None and 0.05 < rise < 0.96:
+            middle = face.mean(0)
+            self.fill(middle + (face - middle) * 0.84, glass * (0.6 + 0.7 * rise))
 
 
 def _area(points):
@@ -154,17 +144,17 @@ def _window(face, pane, panes):
 
 def _paint_vehicle(canvas, rng, vehicle):
     """Paints a vehicle; on near ones the light falls off from the top down and is uneven as on real sheet metal."""
-    if not NEAREST - VEHICLES[vehicle.kind].length < vehicle.distance < _REACH:
+    if not NEAREST - VEHICLES[vehicle.kind].length < vehicle.distance < 600:
         return
     view, shape, z = canvas.view, VEHICLES[vehicle.kind], max(vehicle.distance, NEAREST)
     middle, size = view.column(z, vehicle.offset), view.camera.focal / z
     left, right = (int(np.clip(middle + side * size * 3, 0, canvas.width)) for side in (-1, 1))
     top, bottom = (int(np.clip(view.row(z, up), 0, canvas.height)) for up in (shape.height * 1.1, -0.3))
     tall = view.camera.focal * shape.height / z
-    before = canvas.pixels[top:bottom, left:right].copy() if tall > _UNEVEN else None
+    before = canvas.pixels[top:bottom, left:right].copy() if tall > 30 else None
     if -1500 < middle < canvas.width + 1500 or canvas.scene.progress.length:  # in a drive we may be beside it
         body = _Body(canvas, vehicle)
-        if tall < _DETAILED:
+        if tall < 18:
             _paint_far(body)
         else:
             _paint_near(body, rng, tall)
@@ -192,13 +182,14 @@ def _paint_far(body):
     plate(half, half, low, top, colour * body.rear)
     for side in (-1, 1):
         lamp = np.array([(0.7, .6, body.near), (.95, .6, body.near), (.95, .8, body.near), (.7, .8, body.near)])
-        body.fill(lamp * [side * half, top, 1], _FAR_HEADLAMP if body.vehicle.oncoming else _FAR_REAR_LAMP)
+        tone = [210.0, 212, 215] if body.vehicle.oncoming else [130.0, 22, 18]
+        body.fill(lamp * [side * half, top, 1], np.array(tone))
 
 
 def _paint_near(body, rng, tall):
     """A vehicle with all its parts. tall: its height px"""
-    canvas, vehicle, shape = body.canvas, body.vehicle, body.shape
-    half, colour, oncoming = shape.width / 2, np.array(vehicle.colour), vehicle.oncoming
+    shape, colour, oncoming = body.shape, np.array(body.vehicle.colour), body.vehicle.oncoming
+    half = shape.width / 2
     inward = -1 if oncoming else 1
     axle = shape.wheels[-1] if oncoming else shape.wheels[0]
     for side in (-1, 1):
@@ -211,7 +202,7 @@ def _paint_near(body, rng, tall):
         parts = [trunk, (shape.cabin, half * 0.93, half * 0.76, colour, _GLASS)]
     else:
         chassis = [(0.3, .6), (0.3, 1.15), (shape.length - 1, 1.15), (shape.length - 1, .6)]
-        body.prism(chassis, half * .5, half * .5, np.array(_CHASSIS))
+        body.prism(chassis, half * .5, half * .5, np.array((30.0, 30, 32)))
         cabin = (shape.cabin, half * 0.95, half * 0.9, np.roll(colour, 1) * 0.7)
         parts = [trunk, (*cabin, _GLASS)] if oncoming else [cabin, trunk]
     for outline, *part in parts:
@@ -219,15 +210,18 @@ def _paint_near(body, rng, tall):
             body.prism(outline, *part)
     _paint_wheels(body)
     _paint_end(body, colour)
-    if canvas.light.shadow > 0.3 and rng.random() < _GLINT_CHANCE and not shape.box:
-        x, y = body.points([(rng.uniform(-half, half) * 0.7, shape.height * rng.uniform(0.75, 0.98),
-                             body.near + inward * 0.8)])[0]
-        radius = np.clip(tall * 0.03, 1.0, 5)
-        for reach in (1.0, 2.2):
-            if radius * reach >= 1:
-                t = np.linspace(0, 2 * np.pi, 8, endpoint=False)
-                spike = radius * np.where(np.arange(8) % 2, 0.4, reach)
-                canvas.polygon(np.column_stack([x + spike * np.cos(t), y + spike * np.sin(t)]), (255, 255, 250))
+    if body.canvas.light.shadow > 0.3 and rng.random() < 0.35 and not shape.box:
+        place = rng.uniform(-half, half) * 0.7, shape.height * rng.uniform(0.75, 0.98), body.near + inward * 0.8
+        _paint_glint(body.canvas, *body.points([place])[0], np.clip(tall * 0.03, 1.0, 5))
+
+
+def _paint_glint(canvas, x, y, radius):
+    """The sun in the glass: a star of some px at x, y px."""
+    t = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+    for reach in (1.0, 2.2):
+        if radius * reach >= 1:
+            spike = radius * np.where(np.arange(8) % 2, 0.4, reach)
+            canvas.polygon(np.column_stack([x + spike * np.cos(t), y + spike * np.sin(t)]), (255, 255, 250))
 
 
 def _paint_wheels(body):
@@ -255,7 +249,7 @@ def _paint_end(body, colour):
         for side in (-1, 1):
             plate(side * half, side * (half - .06), low, top, colour * 0.75 * light)
             plate(side * 0.45, side * 0.48, low + 0.1, top - 0.1, colour * 0.8 * light)
-        plate(-half * .9, half * .9, .55, .65, _BUMPER)
+        plate(-half * .9, half * .9, .55, .65, (50, 50, 52))
         lamps, lamp_height = (0.75, 0.92), (low - .2, low - .08)
     else:
         plate(-half * .98, half * .98, low + .02, low + .28 * (top - low), colour * 0.55 * light)
@@ -264,13 +258,12 @@ def _paint_end(body, colour):
             plate(-half * .85, half * .85, 1.7, 2.8, _GLASS)
             lamps, lamp_height = (0.8, 0.95), (0.8, 1.1)
         if oncoming:
-            plate(-half * .55, half * .55, low + .35 * (top - low), low + .62 * (top - low), _GRILLE)
+            plate(-half * .55, half * .55, low + .35 * (top - low), low + .62 * (top - low), (28, 28, 30))
             lamp_height = (low + .5 * (top - low), low + .75 * (top - low))
-        plate(-.26, .26, low + .38 * (top - low), low + .55 * (top - low), _NUMBER_PLATE * light * 0.85)
-    light_on = body.canvas.light.dusk and vehicle.size > 0.97
-    if vehicle.lights or light_on:
-        lamp = (_HEADLAMP_ON if oncoming else _REAR_LAMP_ON) / max(ambient, 0.3)
+        plate(-.26, .26, low + .38 * (top - low), low + .55 * (top - low), np.array([190, 192, 195]) * light * 0.85)
+    if vehicle.lights or body.canvas.light.dusk and vehicle.size > 0.97:
+        lamp = np.array([255, 250, 235] if oncoming else [245, 45, 28]) / max(ambient, 0.3)
     else:
-        lamp = _HEADLAMP * light if oncoming else _REAR_LAMP * (0.4 + 0.6 * light)
+        lamp = np.array([215, 218, 220]) * light if oncoming else np.array([96, 14, 14]) * (0.4 + 0.6 * light)
     for side in (-1, 1):
         plate(side * half * lamps[0], side * half * lamps[1], *lamp_height, lamp)
