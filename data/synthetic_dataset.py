@@ -45,8 +45,6 @@ LABEL_FILE, VIDEO_FILE = 'label_data_synthetic.json', 'drive.mp4'
 MAX_DRIVE = 600  # s; everything on the road of a drive is drawn again for each frame
 
 
-# ---- Scenes ----------------------------------------------------------------------------------------------------------
-
 def make_scene(seed, index):
     """Scene number `index` of a seed. -> (photo uint8 [720, 1280, 3] RGB, JPEG quality, tusimple.Record)"""
     rng = np.random.default_rng([seed, index])
@@ -88,8 +86,6 @@ def render(scene, stream):
         paint(canvas, stream(THING, number))
     return photograph(canvas, stream(CAMERA))
 
-
-# ---- Files -----------------------------------------------------------------------------------------------------------
 
 def write_photo(make, folder, index):
     """Writes the photo of make(index), the result of make_scene or make_frame. -> its tusimple.Record"""

@@ -1,6 +1,5 @@
 """data/synthetic_dataset.py: geometry like real labels, photos that show what the labels say, complete files."""
 import dataclasses
-import os
 import subprocess
 import sys
 
@@ -197,16 +196,6 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     finally:
         parent.kill()
     parent.communicate(timeout=60)  # the end of the pipe, which workers hold open too: none is left
-
-
-def die(*_):
-    os._exit(1)
-
-
-def test_a_worker_that_is_killed_is_one_line(run_script, tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic_dataset, 'write_photo', die)
-    outcome = run_script(synthetic_dataset, tmp_path, '--num', 2, '--workers', 2)
-    assert outcome.status == 1 and outcome.err.count('\n') == 1 and '--workers' in outcome.err
 
 
 @pytest.mark.parametrize('flags', [('--drive', 1, '--num', 2), ('--drive', 1e9), ('--drive', 0),

@@ -12,8 +12,6 @@ MARGIN = 30  # px around the photo that the turn by the camera's roll may bring 
 NEAREST, FARTHEST = 2.0, 1500.0  # m along the road
 
 
-# ---- Projection ------------------------------------------------------------------------------------------------------
-
 class View:
     """The camera over the road: where things come to lie in the picture, in px, roll left aside.
 
@@ -58,8 +56,6 @@ class View:
         turn = self.turn()
         return points @ turn[:, :2].T + turn[:, 2]
 
-
-# ---- Painting --------------------------------------------------------------------------------------------------------
 
 class Canvas:
     """The picture while it is painted: pixels, uint8 [height, width, 3], with MARGIN around the photo.

@@ -93,11 +93,9 @@ def _sample_lines(rng, road):
     lines = []
     for i, offset in enumerate(offsets):
         edge, centre = i in (0, len(offsets) - 1), road.two_way and i == 1  # centre: between the two directions
-        style = dict(colour=tuple(left_colour if i == 0 else white), dots=False, pattern=[], period=0.0,
+        style = dict(colour=tuple(left_colour if i == 0 or centre else white), dots=False, pattern=[], period=0.0,
                      width=width * (rng.uniform(1, 1.3) if edge else 1), phase=rng.uniform(0, 20),
                      wear=float(np.clip(wear + rng.normal(0, wear_spread), 0, 0.9)), labelled=i in labelled, number=i)
-        if centre:
-            style['colour'] = tuple(left_colour)
         broken = not edge and not (centre and rng.random() < 0.7) and rng.random() > 0.04
         if broken:
             style.update(pattern=pattern, period=period, dots=raised)

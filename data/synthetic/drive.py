@@ -22,8 +22,6 @@ _PITCH = ((0.8, 0.9), (0.5, 0.37))  # (amplitude px, period s) of the car on its
 _GAP = 35  # m between vehicles of a lane, mean of an exponential distribution
 
 
-# ---- The road --------------------------------------------------------------------------------------------------------
-
 class _Course:
     """The line of a road: direction (slope) and lateral position over the place; the same of its profile.
 
@@ -75,8 +73,6 @@ class _CourseRoad(Road):
         return (course.at(course.height, place + z) - course.at(course.height, place)
                 - course.at(course.climb, place) * z)
 
-
-# ---- What moves ------------------------------------------------------------------------------------------------------
 
 def _changed(changes, t):
     """How far lane changes (start s, duration s, m to the right) have led aside at time t s, like t. -> m"""

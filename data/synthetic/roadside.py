@@ -278,8 +278,6 @@ def _paint_sign(canvas, rng, z, offset, wide, tall, base, colour):
         _board(canvas, offset - half, offset + half, base - grow, base + tall + grow, z, tone * canvas.facing(np.pi))
 
 
-# ---- Above the road --------------------------------------------------------------------------------------------------
-
 def _bridge(rng, left, right, outer, progress):
     """A bridge across the road: deck, parapet, piers."""
     z = progress.somewhere(rng, 35, 320) - progress.travelled

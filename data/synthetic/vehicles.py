@@ -67,10 +67,8 @@ class _Body:
             c = self.shape.length * self.vehicle.size - c
         camera = self.canvas.view.camera
         scale = camera.focal / np.maximum(self.vehicle.distance + c, NEAREST)
-        points = np.empty([len(a), 2])
-        points[:, 0] = camera.centre + (self.x + self.turn * c + a) * scale
-        points[:, 1] = camera.horizon + (camera.height - self.y - self.climb * c - b) * scale
-        return points
+        x = camera.centre + (self.x + self.turn * c + a) * scale
+        return np.column_stack([x, camera.horizon + (camera.height - self.y - self.climb * c - b) * scale])
 
     def fill(self, points, colour):
         """Fills a polygon [n, 3] m."""
@@ -135,9 +133,8 @@ def _window(face, pane, panes):
     upper = np.interp(cut, inner[order, 2], inner[order, 1])
     peak = inner[(inner[:, 2] > cut[0]) & (inner[:, 2] < cut[1]) & (inner[:, 1] > middle[1])]
     ridge = peak[np.argsort(peak[:, 2])]
-    outline = [(cut[0], bottom[1]), (cut[0], max(upper[0], bottom[1] + 0.02))]
-    outline += [(c, b) for _, b, c in ridge]
-    outline += [(cut[1], max(upper[1], bottom[1] + 0.02)), (cut[1], bottom[1])]
+    outline = [(cut[0], bottom[1]), (cut[0], max(upper[0], bottom[1] + 0.02)),
+               *((c, b) for _, b, c in ridge), (cut[1], max(upper[1], bottom[1] + 0.02)), (cut[1], bottom[1])]
     share = [(b - bottom[1]) / (top[1] - bottom[1] + 1e-6) for _, b in outline]
     return np.array([(bottom[0] + (top[0] - bottom[0]) * f, b, c) for (c, b), f in zip(outline, share)])
 
@@ -180,10 +177,9 @@ def _paint_far(body):
         plate(half * 0.92, half * 0.75, top, high, colour * 1.05)
         plate(half * 0.8, half * 0.66, top + 0.06, high - 0.08, _GLASS)
     plate(half, half, low, top, colour * body.rear)
+    lamp = [210.0, 212, 215] if body.vehicle.oncoming else [130.0, 22, 18]
     for side in (-1, 1):
-        lamp = np.array([(0.7, .6, body.near), (.95, .6, body.near), (.95, .8, body.near), (.7, .8, body.near)])
-        tone = [210.0, 212, 215] if body.vehicle.oncoming else [130.0, 22, 18]
-        body.fill(lamp * [side * half, top, 1], np.array(tone))
+        body.plate(side * half * .7, side * half * .95, top * .6, top * .8, lamp)
 
 
 def _paint_near(body, rng, tall):
