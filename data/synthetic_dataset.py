@@ -12,6 +12,9 @@ The same seed gives the same bytes for any --workers, and scene i is the same fo
 order. Their labels also have "ids", one number per lane, which a line of the road keeps in all frames.
 --video also writes them as drive.mp4. A drive of another length is another drive.
 
+--classes writes what training reads directly: images/NNNNNN.jpg, labels/NNNNNN.png (16 bits: 1000 c + n for lane n of
+class c, from left to right) and classes.txt with the names of classes 1, 2, ...: solid, dashed, dots.
+
 A scene is drawn first (camera, road, lines, vehicles, light); then its lines are projected into the label and its photo
 is painted. The camera is a pinhole over a road that bends like a clothoid and rises or falls. Colours are display
 values 0..255, not linear light.
@@ -29,41 +32,41 @@ import numpy as np
 import tqdm
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.common import command_line, files, pictures, video
+from data.common import command_line, files, pictures, prepared_set, video
 from data.lanes import tusimple
 from data.synthetic.camera import photograph
 from data.synthetic.canvas import HEIGHT, NEAREST, WIDTH, Canvas
 from data.synthetic.distributions import sample_scene
 from data.synthetic.drive import FRAME_RATE, Drive, frames_of
 from data.synthetic.ground import paint_ground
-from data.synthetic.label import lane_labels
+from data.synthetic.label import CLASSES, class_label, lane_labels
 from data.synthetic.roadside import paint_banks, roadside
 from data.synthetic.sky import paint_horizon, paint_sky
 from data.synthetic.vehicles import vehicle_painters
 
-LABEL_FILE, VIDEO_FILE = 'label_data_synthetic.json', 'drive.mp4'
+LABEL_FILE, VIDEO_FILE, CLASS_FILE = 'label_data_synthetic.json', 'drive.mp4', 'classes.txt'
 MAX_DRIVE = 600  # s; everything on the road of a drive is drawn again for each frame
 
 
 def make_scene(seed, index):
-    """Scene number `index` of a seed. -> (photo uint8 [720, 1280, 3] RGB, JPEG quality, tusimple.Record)"""
+    """Scene number `index` of a seed. -> (its Scene, photo uint8 [720, 1280, 3] RGB, tusimple.Record)"""
     rng = np.random.default_rng([seed, index])
     scene = sample_scene(rng)
     record = lane_labels(scene, f'clips/synthetic/{index:06d}/20.jpg')
-    return render(scene, lambda *part: rng), scene.lens.quality, record
+    return scene, render(scene, lambda *part: rng), record
 
 
 make_drive = functools.lru_cache(maxsize=1)(Drive)
 
 
 def make_frame(seed, seconds, index):
-    """Frame number `index` of a drive. -> (photo uint8 [720, 1280, 3] RGB, JPEG quality, tusimple.Record with ids)"""
+    """Frame number `index` of a drive. -> (its Scene, photo uint8 [720, 1280, 3] RGB, tusimple.Record with ids)"""
     scene = make_drive(seed, seconds).scene_at(index)
 
     def stream(part, number=0):  # the same in every frame but for the noise of the camera
         return np.random.default_rng([seed, part, index if part == CAMERA else number, 1])
     record = lane_labels(scene, f'clips/synthetic_drive/{index + 1:06d}.jpg', with_ids=True)
-    return render(scene, stream), scene.lens.quality, record
+    return scene, render(scene, stream), record
 
 
 SKY, HORIZON, GROUND, BANKS, ROADSIDE, THING, CAMERA = range(7)  # parts of the picture that need random values
@@ -89,12 +92,25 @@ def render(scene, stream):
 
 def write_photo(make, folder, index):
     """Writes the photo of make(index), the result of make_scene or make_frame. -> its tusimple.Record"""
-    photo, quality, record = make(index)
-    path = os.path.join(folder, record.raw_file)
+    scene, photo, record = make(index)
+    write_jpeg(os.path.join(folder, record.raw_file), photo, scene.lens.quality)
+    return record
+
+
+def write_sample(make, folder, index):
+    """Like write_photo, but writes the photo and its label with classes as images/ and labels/."""
+    scene, photo, record = make(index)
+    write_jpeg(os.path.join(folder, 'images', f'{index:06d}.jpg'), photo, scene.lens.quality)
+    path = os.path.join(folder, 'labels', f'{index:06d}.png')
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    pictures.write_image(path, class_label(scene))
+    return record
+
+
+def write_jpeg(path, photo, quality):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     _, data = cv2.imencode('.jpg', photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     files.write_file(path, data.tobytes())
-    return record
 
 
 def write_video(path, photos):
@@ -141,6 +157,20 @@ def check_folder(folder):
                                           'separate folder for the synthetic scenes')
 
 
+def write_classes(flags):
+    """Writes scenes as images/, labels/ and classes.txt; training refuses the folder until all are written."""
+    names = {f'{index:06d}{end}' for index in range(flags.num) for end in ('.jpg', '.png')}
+    prepared_set.refuse_others(flags.folder, names)
+    marker = os.path.join(flags.folder, files.HALF_WRITTEN)
+    files.write_file(marker, b'')
+    files.write_file(os.path.join(flags.folder, CLASS_FILE), ''.join(f'{name}\n' for name in CLASSES).encode())
+    write = functools.partial(write_sample, functools.partial(make_scene, flags.seed), flags.folder)
+    records = in_processes(write, flags.num, flags.workers, 'scene')
+    os.remove(marker)
+    print(f'{flags.folder}: {len(records)} scenes with {sum(len(record.lanes) for record in records)} lanes, '
+          f'classes in {CLASS_FILE}')
+
+
 def parse_flags(argv):
     parser = command_line.Parser(description=__doc__)
     parser.add_argument('folder', metavar='DIR', help='Folder to fill; made if it does not exist.')
@@ -149,6 +179,8 @@ def parse_flags(argv):
     length.add_argument('--drive', metavar='SECONDS', type=command_line.positive_float,
                         help=f'Render a drive of this length in s instead, {FRAME_RATE} frames per second.')
     parser.add_argument('--video', action='store_true', help=f'Also write the frames of a drive as {VIDEO_FILE}.')
+    parser.add_argument('--classes', action='store_true',
+                        help='Write a prepared data set whose labels have the class of each lane.')
     parser.add_argument('--seed', type=command_line.non_negative_int, default=0, help='Seed of all random values.')
     parser.add_argument('--workers', type=command_line.positive_int, default=os.cpu_count(),
                         help='Number of processes, at most one per core; the files do not depend on it.')
@@ -157,12 +189,17 @@ def parse_flags(argv):
         parser.error(f'argument --drive: {flags.drive:g} is more than {MAX_DRIVE} seconds')
     if flags.video and not flags.drive:
         parser.error('argument --video: needs --drive SECONDS')
+    if flags.classes and flags.drive:
+        parser.error('argument --classes: not allowed with --drive')
     return flags
 
 
 def main(argv=None):
     flags = parse_flags(argv)
     check_folder(flags.folder)
+    if flags.classes:
+        write_classes(flags)
+        return
     label_path, video_path = os.path.join(flags.folder, LABEL_FILE), os.path.join(flags.folder, VIDEO_FILE)
     # Until the new ones are written, the folder must not pass for a complete data set.
     for path in (label_path, video_path) if flags.drive else (label_path,):

@@ -13,7 +13,7 @@ from data.lanes import tusimple
 from data.synthetic import drive as drives
 from data.synthetic.canvas import View
 from data.synthetic.distributions import sample_scene
-from data.synthetic.label import lane_labels
+from data.synthetic.label import class_label, labelled_lanes, lane_labels
 from data.synthetic.scene import Camera, Line, Vehicle
 from data.synthetic.vehicles import VEHICLES
 
@@ -204,6 +204,29 @@ def test_a_drive_that_cannot_be_is_one_line(flags, run_script, tmp_path):
     outcome = run_script(synthetic_dataset, tmp_path / 'a', *flags)
     assert outcome.status == 2 and outcome.err.count('\n') == 1 and '--drive' in outcome.err
     assert not (tmp_path / 'a').exists()
+
+
+def test_classes_are_those_of_the_painted_lines(run_script, tmp_path):
+    assert not run_script(synthetic_dataset, tmp_path, '--classes', '--num', 1, '--seed', 2, '--workers', 1).status
+    assert sorted(files(tmp_path)) == ['classes.txt', 'images/000000.jpg', 'labels/000000.png']
+    names = (tmp_path / 'classes.txt').read_text().split()
+    scene = sample_scene(np.random.default_rng([2, 0]))
+    label = cv2.imread(str(tmp_path / 'labels' / '000000.png'), cv2.IMREAD_UNCHANGED)
+    assert label.dtype == np.uint16 and (label == class_label(scene)).all()
+    seen = set()
+    for index in range(40):
+        scene = sample_scene(np.random.default_rng([2, index]))
+        label, values = class_label(scene), set()
+        for line, columns in labelled_lanes(scene):
+            x, y = next((x, y) for x, y in zip(columns, tusimple.H_SAMPLES) if x >= 0 and y >= 350)
+            values.add(label[y, x])
+            name = names[label[y, x] // 1000 - 1]
+            seen.add(name)
+            # period and parts as Scene has them, and raised markers that are never solid
+            assert (name == 'solid') == (line.pattern == []) and (name == 'dots') == line.dots
+        assert values == set(np.unique(label)) - {0} and len(values) == len(labelled_lanes(scene))
+        assert all(value % 1000 == 0 or value - 1 in values for value in values)
+    assert seen == set(names)
 
 
 # ---- A drive ---------------------------------------------------------------------------------------------------------

@@ -93,6 +93,11 @@ class Line(collections.namedtuple('Line', 'offset colour width pattern period ph
     number: of the lines of the own carriageway, from the left; None for the others, and for what accompanies a line
     """
 
+    @property
+    def kind(self):
+        """What it looks like: 'solid', 'dashed' or 'dots'."""
+        return 'dots' if self.dots else 'dashed' if self.pattern else 'solid'
+
 
 class Vehicle(collections.namedtuple('Vehicle', 'kind offset distance colour oncoming lights size')):
     """kind: a key of VEHICLES; offset of its middle m, distance of its near end m, facing us or not."""
