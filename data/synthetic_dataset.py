@@ -198,8 +198,7 @@ def main(argv=None):
     flags = parse_flags(argv)
     check_folder(flags.folder)
     if flags.classes:
-        write_classes(flags)
-        return
+        return write_classes(flags)
     label_path, video_path = os.path.join(flags.folder, LABEL_FILE), os.path.join(flags.folder, VIDEO_FILE)
     # Until the new ones are written, the folder must not pass for a complete data set.
     for path in (label_path, video_path) if flags.drive else (label_path,):

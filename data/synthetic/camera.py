@@ -1,4 +1,4 @@
-"""What the camera makes of a painted scene: roll, exposure, stray light, blur, colours, noise."""
+"""From the painted scene to the photo: roll, exposure, stray light, blur, colours, noise."""
 import functools
 
 import cv2
@@ -9,7 +9,7 @@ from data.synthetic.vehicles import PAINTS
 
 
 def photograph(canvas, rng):
-    """Turns the canvas by the camera's roll, adds lens and sensor. -> uint8 [720, 1280, 3] RGB"""
+    """Applies the camera's roll, the lens and the sensor to the canvas. -> uint8 [720, 1280, 3] RGB"""
     lens, light = canvas.scene.lens, canvas.light
     turn = canvas.view.turn()
     turn[:, 2] -= turn[:, :2] @ [MARGIN, MARGIN]
@@ -40,11 +40,11 @@ def _paint_hood(photo, lens, light, rng):
 
 
 def _veil(photo, lens, canvas):
-    """Light that the lens scatters around what is bright. -> float32 [90, 160, 3], an eighth of the photo's size"""
+    """Light that the lens scatters around bright areas. -> float32 [90, 160, 3], an eighth of the photo's size"""
     light = canvas.light
     small = cv2.resize(photo, (WIDTH // 8, HEIGHT // 8), interpolation=cv2.INTER_AREA).astype(np.float32)
     veil = cv2.GaussianBlur(np.maximum(small - 190, 0), (0, 0), 5) * (0.1 + 0.25 * lens.glare)
-    if light.shadow > 0.2 and abs(light.azimuth) < 1.0 and light.elevation < 0.6:  # the sun is near the picture
+    if light.shadow > 0.2 and abs(light.azimuth) < 1.0 and light.elevation < 0.6:  # the sun is close to the picture
         x, y = canvas.sun()
         far = np.hypot(np.arange(WIDTH // 8)[None] - (x - MARGIN) / 8,
                        np.arange(HEIGHT // 8)[:, None] - (y - MARGIN) / 8)

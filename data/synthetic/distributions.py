@@ -1,4 +1,4 @@
-"""The distributions that rendered scenes are drawn from, and the drawing.
+"""Samples rendered scenes: every distribution is where it is drawn from.
 
 Tuned to the 3,626 training label
 lines of TuSimple; tests/test_synthetic_dataset.py checks their quantiles.
@@ -74,9 +74,9 @@ _DOTS = [  # the same of raised markers, 0.1 m long: groups of four, single ones
 
 
 def _sample_lines(rng, road):
-    """All lines of the own carriageway from left to right, then those of the opposite one. -> list of Lines"""
+    """All lines of our carriageway from left to right, then those of the opposite one. -> list of Lines"""
     offsets = road.line_offsets
-    own = int(np.searchsorted(offsets, 0)) - 1  # the line left of us
+    own = int(np.searchsorted(offsets, 0)) - 1  # the line to our left
     labelled = {own - 1, own, own + 1, own + 2}
     if rng.random() < 0.11:
         labelled.add(own - 2 if own > 1 and rng.random() < 0.55 else own + 3)
@@ -121,7 +121,7 @@ def _sample_lines(rng, road):
 
 
 def _double_line(rng, offset, style, two_way):
-    """Two lines; the labelled one is the one nearer to us. style: the other fields of a Line -> [Line, Line]"""
+    """Two lines; the nearer one is labelled. style: the other fields of a Line -> [Line, Line]"""
     apart = np.copysign(style['width'] / 2 + rng.uniform(0.05, 0.1), offset)
     other = dict(style, labelled=False, number=None)
     if two_way and rng.random() < 0.3:
@@ -150,7 +150,7 @@ def sample_vehicle(rng, offset, distance, oncoming, trucks):
 
 
 def _sample_vehicles(rng, road):
-    """Traffic lane by lane, sorted from far to near; the own lane is free for some metres ahead."""
+    """Traffic lane by lane, sorted from far to near; our lane is free for some metres ahead."""
     density = rng.choice([0.1, 0.5, 1.0, 1.8], p=[.15, .3, .35, .2])
     vehicles = []
 
@@ -172,7 +172,7 @@ _WEATHER = {'clear': .46, 'overcast': .2, 'low': .14, 'haze': .1, 'dusk': .1}  #
 
 
 def _sample_light(rng):
-    """Sun, sky, haze and shadows of a day, overcast, hazy or at dusk for some. -> Light"""
+    """Sun, sky, haze and shadows of the day: clear, overcast, hazy or dusk. -> Light"""
     kind = rng.choice(list(_WEATHER), p=list(_WEATHER.values()))
     azimuth = rng.uniform(-np.pi, np.pi)
     elevation = np.deg2rad(rng.uniform(25, 70))
@@ -202,7 +202,7 @@ def _sample_light(rng):
 
 
 def _sample_lens(rng, light):
-    """What the camera makes of the light that falls in: exposure, colours, blur, noise, our own hood. -> Lens"""
+    """Exposure, colours, blur, noise, our hood. -> Lens"""
     against = light.shadow > 0.2 and abs(light.azimuth) < 1.2
     return Lens(exposure=rng.normal(104 if against else 114, 15) * light.ambient ** 0.6,
                 balance=tuple(np.exp(rng.normal(0, 0.02, 3)) * (1, 1 + max(0, rng.uniform(-0.05, 0.07)), 1)),

@@ -1,8 +1,8 @@
-"""A drive: one road and its traffic as a moving car films them, the ground truth for tracking lanes.
+"""A drive: one road and its traffic filmed from a moving car, the ground truth for lane tracking.
 
-Where things are is a function of the time and of the place, m along the road since the start, alone: the road's line
-is a table over the place, and what lies or stands beside it keeps its place. A frame is a Scene whose Road and Progress
-say where the car is. Offsets are m to the right of the path on which the car would have gone straight on in its lane.
+Positions depend only on the time and the place, m along the road from the start: the road is a table over the place,
+and things on and next to it keep their place. A frame is a Scene whose Road and Progress hold the position of the car.
+Offsets are m to the right of the path of a car that never leaves the middle of its lane.
 """
 import collections
 import dataclasses
@@ -23,7 +23,7 @@ _GAP = 35  # m between vehicles of a lane, mean of an exponential distribution
 
 
 class _Course:
-    """The line of a road: direction (slope) and lateral position over the place; the same of its profile.
+    """A road: direction (slope) and lateral position over the place, and the same of its profile.
 
     places [n] m; direction, lateral, climb, height [n], linear between the places
     """
@@ -57,7 +57,7 @@ class _Course:
 
 @dataclasses.dataclass
 class _CourseRoad(Road):
-    """The Road as it lies before the car at a place: aside m to the right of its path, drifting by a slope."""
+    """The Road ahead of the car at a place: aside m to the right of its path, drifting by a slope."""
     course: _Course
     travelled: float
     aside: float
@@ -75,16 +75,16 @@ class _CourseRoad(Road):
 
 
 def _changed(changes, t):
-    """How far lane changes (start s, duration s, m to the right) have led aside at time t s, like t. -> m"""
+    """Offset m from lane changes (start s, duration s, m to the right) at time t s. -> like t"""
     total = 0.0 * t
     for start, duration, aside in changes:
         x = np.clip((t - start) / duration, 0, 1)
-        total = total + aside * x ** 3 * (10 - 15 * x + 6 * x ** 2)  # without a jerk at either end
+        total = total + aside * x ** 3 * (10 - 15 * x + 6 * x ** 2)  # smooth at both ends
     return total
 
 
 class _Traveller(collections.namedtuple('_Traveller', 'vehicle place speed changes')):
-    """A vehicle that keeps its speed, m/s along the road, negative towards us; place: of its near end at t = 0, m."""
+    """A vehicle of constant speed, m/s along the road, negative if oncoming; place: of its near end at t = 0, m."""
 
     def at(self, t):
         """-> (place of its near end, offset) m at time t s"""
@@ -92,10 +92,10 @@ class _Traveller(collections.namedtuple('_Traveller', 'vehicle place speed chang
 
 
 class _Track(collections.namedtuple('_Track', 'places offsets length behind before')):
-    """Where a vehicle is, m, at the times [n] of a drive: places of its rear; the room m to be kept free around it."""
+    """Where a vehicle is, m, at the times [n] of a drive: places of its rear; the room m kept free around it."""
 
     def touches(self, other):
-        """Whether this vehicle comes into the room of another, m from the rear of one to that of the other."""
+        """Whether this vehicle enters the room of another."""
         beside = np.abs(self.offsets - other.offsets) < 2.6
         apart = self.places - other.places
         return (beside & (apart < other.length + other.before) & (apart > -(self.length + other.behind))).any()
@@ -113,7 +113,7 @@ class Drive:
         rng = np.random.default_rng([seed, 0])  # so that the road is that of scene 0
         self.seconds = seconds
         scene = sample_scene(rng)
-        # No hood: its colour is drawn for each photo.
+        # No hood: its colour is sampled for each photo.
         self.scene = scene._replace(lens=scene.lens._replace(hood=0.0))
         self.road, self.lines = scene.road, scene.lines
         self.speed = rng.uniform(*(14, 25) if self.road.two_way else (22, 33))

@@ -1,6 +1,6 @@
-"""Everything that lies flat: the surfaces of road and verge, their seams, cracks and patches, the lines, the shadows.
+"""Everything flat: the surfaces of road and verge, their seams, cracks and patches, the lines, the shadows.
 
-As the camera's roll is left out while painting, each row of the picture lies at one distance, and every pattern on the
+Without the camera's roll, which is applied later, each row of the picture is at one distance, and every pattern on the
 road is a product of an across and an along part, both with exact pixel coverage.
 """
 import itertools
@@ -35,11 +35,11 @@ def paint_ground(canvas, rng):
 
 
 class _Ground:
-    """The rows of the canvas that show the ground, as float32, and where their pixels lie in m.
+    """The rows of the canvas that show the ground, as float32, and the positions of their pixels in m.
 
     first: the first of these rows; z [rows]: distance along the road; place [rows]: the same from a drive's start
     far, near [rows]: places of the upper and lower edge
-    long, wide [rows]: what one pixel covers along and across
+    long, wide [rows]: m that one pixel covers along and across
     across [rows, columns]: offset from the camera's path; pixels [rows, columns, 3]
     """
 
@@ -62,7 +62,7 @@ class _Ground:
         """Paints from offset left to right m (numbers or [rows]) with exact pixel coverage.
 
         colour: [3], or a number that the ground is multiplied by; strength: number or [rows], 0..1
-        worn: 0..1, share of the paint that is off; shift: m, moves the flakes
+        worn: 0..1, share of missing paint; shift: m, moves the flakes
         """
         strength = np.broadcast_to(strength, self.z.shape)
         start, end = (self.middle + edge / self.wide + 0.5 for edge in (left, right))
@@ -81,7 +81,7 @@ class _Ground:
         self.pixels[rows, columns] = old + (new - old) * cover
 
     def flaking(self, rows, columns, worn, shift):
-        """How much paint is off at these pixels, 0..1: in flakes near the car, an even share far away."""
+        """Share of paint missing at these pixels, 0..1: in flakes near the car, evenly far away."""
         z, x = self.place[rows] + shift, self.across[rows, columns] + shift
         fine = noise_tile(6, 1.5)[(z * 70).astype(int) % 512, (x * 140).astype(int) % 512]
         large = cloud_tile()[(z * 25).astype(int) % 512, (x * 90).astype(int) % 512]
@@ -90,9 +90,9 @@ class _Ground:
         return np.clip(flakes * (1 - blend) + worn * blend, 0, 1) * (0.35 + 0.65 * min(1, worn * 1.6))
 
     def along(self, pattern, period, phase, raised=0.0):
-        """Share [rows] of each row's stretch of road that lies in the parts (start, length) of a repeating pattern.
+        """Share [rows] of each row's stretch of road in the parts (start, length) of a repeating pattern.
 
-        raised: height m; what sticks out of the road hides some of it behind
+        raised: height m; raised marks hide some of the road behind them
         """
         raised = raised * self.z / self.canvas.view.camera.height
         total = np.zeros_like(self.z)
@@ -105,23 +105,23 @@ class _Ground:
         return np.clip(total, 0, 1)
 
     def between(self, start, end):
-        """Share [rows] of each row's stretch that lies between two places m."""
+        """Share [rows] of each row's stretch between two places m."""
         return np.clip((np.minimum(self.far, end) - np.maximum(self.near, start)) / self.long, 0, 1)
 
     def wander(self, rng, step, count, scale):
-        """A random smooth function of the place, given every step m, features scale steps long. -> [rows]
+        """A random smooth function of the place, given every step m, with features scale steps long. -> [rows]
 
-        During a drive it starts anew after count steps.
+        During a drive it repeats after count steps.
         """
         place = self.place % ((count - 1) * step) if self.progress.length else self.place
         return np.interp(place, np.arange(0, (count - 0.5) * step, step), wandering(rng, count, scale))
 
     def ragged(self, rng):
-        """Noise [rows] of deviation 1 along the road, 0.1 m and longer; less and less is left of it far away."""
+        """Noise [rows] of deviation 1 along the road, 0.1 m and longer; fading with distance."""
         return self.wander(rng, 0.08, 1500, 3) / np.sqrt(1 + self.long / 0.2)
 
     def texture(self, tile, across, along, shift=(0, 0), rows=slice(None)):
-        """A noise tile laid on the ground with entries of across x along m. -> float32 [rows, columns]"""
+        """A noise tile on the ground with entries of across x along m. -> float32 [rows, columns]"""
         x = self.across[rows] * np.float32(1 / across) + np.float32(shift[0])
         start = self.progress.travelled / along % 512
         y = np.repeat((self.z[rows] / along + start + shift[1]).astype(np.float32)[:, None], x.shape[1], 1)
@@ -161,7 +161,7 @@ def _surface_colours(road, across, rng):
 
 
 def _grain(ground, rng):
-    """Brightness of the texture, around 1; each octave fades where pixels outgrow it. -> float32 [rows, columns]"""
+    """Brightness of the texture, around 1; each octave fades where pixels become larger. -> float32 [rows, columns]"""
     road = ground.road
     rough = rng.uniform(0.5, 1.3) * (0.8 if road.concrete else 1.1)
     total = 1 + ground.texture(cloud_tile(), 0.06, 0.25, rng.uniform(0, 512, 2)) * np.float32(rng.uniform(0.005, 0.035))
@@ -176,23 +176,23 @@ def _grain(ground, rng):
     if ground.z[-1] < 45:  # pits and stones
         fade = rng.uniform(0.0, 0.3) / (1 + (ground.z[rows] / 16) ** 3)
         total[rows] -= ground.texture(speck_tile(), 0.012, 0.02, shift, rows) * fade[:, None].astype(np.float32)
-    # Grass and gravel are rougher than any road.
+    # Grass and gravel are rougher than roads.
     edge = max(road.edges[1], -road.edges[0])
     rough = (np.maximum(np.abs(ground.across) - np.float32(edge), 0) > 0).astype(np.float32) * np.float32(2.5)
     total += (total - 1) * rough
     return total
 
 
-# ---- What is painted on it, and wear ---------------------------------------------------------------------------------
+# ---- Lines and wear --------------------------------------------------------------------------------------------------
 
 def _paint_line(ground, line):
-    own = int(line.phase * 1e6)  # a seed: what is random about a line depends on nothing else
+    own = int(line.phase * 1e6)  # a seed: the randomness of a line depends on nothing else
     middle = line.offset + 0.012 * ground.wander(np.random.default_rng(own), 1.0, 200, 8)
-    if line.dots:  # raised, so higher than flat marks; their shaded side is towards us if the sun is ahead
+    if line.dots:  # raised, so higher than flat marks; we see their shaded side if the sun is ahead
         light, rng = ground.light, np.random.default_rng(own)
         metre = (ground.place + line.phase - line.pattern[0][0] + 0.5).astype(int) % 2001
         middle = middle + rng.normal(0, 0.025, 2001)[metre]
-        there = rng.random(2001)[metre] > 0.3 * line.wear  # some are lost
+        there = rng.random(2001)[metre] > 0.3 * line.wear  # some are missing
         along = there * ground.along(line.pattern, line.period, line.phase, 0.009)
         edge = there * ground.along([(start - 0.03, 0.06) for start, _ in line.pattern], line.period, line.phase, 0.004)
         ground.span(middle - 0.055, middle + 0.055, line.colour, along, 0.4 * line.wear, line.offset)
@@ -200,13 +200,13 @@ def _paint_line(ground, line):
         return
     along = ground.along(line.pattern, line.period, line.phase) if line.pattern else 1.0
     left, right = middle - line.width / 2, middle + line.width / 2
-    if line.wear > 0.02:  # old paint leaves a paler or darker ghost
+    if line.wear > 0.02:  # worn paint leaves a paler or darker trace
         ground.span(left, right, 1.0 + 0.12 * (0.5 - line.wear), along)
     ground.span(left, right, line.colour, along, line.wear, line.phase)
 
 
 def _paint_joints(ground, rng):
-    """Seams along the lane lines and across the slabs: the marks most easily taken for lane lines."""
+    """Seams along the lane lines and across the slabs: the marks most easily mistaken for lane lines."""
     road = ground.road
     dark, width = rng.uniform(0.35, 0.75), rng.uniform(0.01, 0.04)
     at_lines = road.line_offsets if road.concrete or rng.random() < 0.35 else ()
@@ -264,7 +264,7 @@ def _paint_patches(ground, rng):
 # ---- Light on it -----------------------------------------------------------------------------------------------------
 
 def _sheen(ground):
-    """Against the sun the road shines towards it. -> gain, float32 [rows, columns] or 1"""
+    """Against the sun the road shines. -> gain, float32 [rows, columns] or 1"""
     light = ground.light
     if light.shadow < 0.1 or abs(light.azimuth) > 1.2:
         return np.float32(1)
@@ -275,7 +275,7 @@ def _sheen(ground):
 
 
 def _shadows(ground, rng):
-    """What shadows leave of the light on the ground. -> float32 [rows, columns], 0..1"""
+    """The share of light that shadows leave. -> float32 [rows, columns], 0..1"""
     light, vehicles = ground.light, ground.canvas.scene.vehicles
     mask = np.zeros(ground.across.shape, np.uint8)
     if light.shadow > 0.15:
@@ -286,7 +286,7 @@ def _shadows(ground, rng):
             hull = cv2.convexHull(points.astype(np.float32))[:, 0]
             cv2.fillPoly(mask, [sixteenths(hull)], 255, cv2.LINE_AA, 4)
     mask = cv2.GaussianBlur(mask, (0, 0), 0.8).astype(np.float32) / 255
-    under = np.zeros(ground.across.shape, np.uint8)  # beneath vehicles it is dark in any light
+    under = np.zeros(ground.across.shape, np.uint8)  # it is always dark below vehicles
     for vehicle in vehicles:
         outline = _in_rows(ground, _outline(vehicle, narrower=0.05, nearer=0.15))
         cv2.fillPoly(under, [sixteenths(outline)], 255, cv2.LINE_AA, 4)
@@ -295,7 +295,7 @@ def _shadows(ground, rng):
 
 
 def _in_rows(ground, places):
-    """Places on the ground [n, 2] (offset, distance) m in the rows that show it. -> float64 [n, 2] px"""
+    """Projects places on the ground [n, 2] (offset, distance) m into its rows. -> float64 [n, 2] px"""
     return ground.canvas.view.project(places[:, 0], 0.0, places[:, 1]) - np.array([0, ground.first])
 
 

@@ -1,20 +1,20 @@
-"""From a scene to its label: the lines of the road, projected as TuSimple's annotators drew them."""
+"""From a scene to its label: the lines of the road, projected as in the annotations of TuSimple."""
 import numpy as np
 
 from data.lanes import tusimple
 from data.synthetic import canvas
 
 _GAP = 20  # px below the vanishing row where labels begin; the median of TuSimple's
-_EDGE = 5  # px before the sides of the photo where labels end; of TuSimple's half have a point there
-_MIN_POINTS = 4  # a line with fewer is left out
+_EDGE = 5  # px before the sides of the photo where labels end, as for half of TuSimple's
+_MIN_POINTS = 4  # a line with fewer is omitted
 CLASSES = ('solid', 'dashed', 'dots')
 
 
 def lane_labels(scene, raw_file='', with_ids=False):
     """The label of a scene as in TuSimple. with_ids: number each lane as its line of the road -> tusimple.Record"""
     lanes = labelled_lanes(scene)
-    ids = [line.number for line, _ in lanes] if with_ids else None
-    return tusimple.Record(raw_file, [columns for _, columns in lanes], list(tusimple.H_SAMPLES), ids=ids)
+    return tusimple.Record(raw_file, [columns for _, columns in lanes], list(tusimple.H_SAMPLES),
+                           ids=[line.number for line, _ in lanes] if with_ids else None)
 
 
 def class_label(scene):
@@ -30,11 +30,11 @@ def class_label(scene):
 
 
 def labelled_lanes(scene):
-    """The lines of the own lane and one or two more on each side.
+    """The lines of our lane and one or two more on each side.
 
     Lines continue where something hides them, from the bottom, our hood, or _EDGE before the side of the photo, to _GAP
-    below the horizon. Annotators end their lines a row or two higher or lower; that noise is left out, as nothing in a
-    photo predicts it. Of a double line the label follows the nearer one.
+    below the horizon. Annotators end their lines a row or two higher or lower; that noise is omitted, as nothing in
+    a photo predicts it. Of a double line the label follows the nearer one.
 
     -> list of (Line, its columns in the rows tusimple.H_SAMPLES), from left to right, at most tusimple.MAX_LANES
     """

@@ -1,6 +1,6 @@
-"""What stands beside and above the road: banks, barriers, trees, poles, signs, bridges.
+"""Everything next to and above the road: banks, barriers, trees, poles, signs, bridges.
 
-What stands is a list of (distance m, painter(canvas, rng)), painted from far to near.
+It is a list of (distance m, painter(canvas, rng)), painted from far to near.
 """
 import collections
 import functools
@@ -11,16 +11,16 @@ import numpy as np
 
 from data.synthetic.canvas import NEAREST, cloud_tile, mixture, noise_tile, wandering
 
-_CHUNKS = np.concatenate([np.arange(2, 20, 1.5), np.geomspace(20, 500, 30)])  # m: where pieces of long things meet
-_DRIVE_CHUNK, _DRIVE_REACH = 5.0, 500.0  # m: in a drive they are all of one length; how far they are painted
+_CHUNKS = np.concatenate([np.arange(2, 20, 1.5), np.geomspace(20, 500, 30)])  # m: ends of the pieces of long things
+_DRIVE_CHUNK, _DRIVE_REACH = 5.0, 500.0  # m: length of all pieces in a drive; how far they are painted
 _BARRIERS = {'none': .34, 'jersey': .22, 'rail': .24, 'wall': .1, 'fence': .1}  # shares
 _SIGN_KINDS = [(0.75, 0.9, 2.1, (225, 225, 225)), (3.5, 2.2, 2.2, (20, 95, 70)), (0.9, 0.9, 2.0, (235, 140, 30))]
 
 
 def roadside(canvas, banks, rng):
-    """All that stands beside and above the road but vehicles. banks: of paint_banks
+    """Everything next to and above the road but vehicles. banks: from paint_banks
 
-    -> list of (distance, painter), pieces of barriers last; during a drive all the others keep their numbers in it
+    -> list of (distance, painter), pieces of barriers last; the others keep their indices during a drive
     """
     road, progress = canvas.scene.road, canvas.scene.progress
     left, right = road.edges
@@ -49,7 +49,7 @@ def _board(canvas, left, right, low, high, z, colour):
 
 
 def _chunks(progress):
-    """Where pieces of long things meet. -> (distances [n] m, the numbers of the pieces that are before us)"""
+    """The ends of the pieces of long things. -> (distances [n] m, the indices of the pieces ahead of us)"""
     if not progress.length:
         return _CHUNKS, range(len(_CHUNKS) - 1)
     z = np.arange(0, progress.length + _DRIVE_REACH, _DRIVE_CHUNK) - progress.travelled
@@ -59,9 +59,9 @@ def _chunks(progress):
 # ---- Banks and barriers ----------------------------------------------------------------------------------------------
 
 class _Bank(collections.namedtuple('_Bank', 'side edge foot rise z pieces crest green')):
-    """Rising ground beside the road, from edge + foot m outwards, up to crest [n] m at the distances z [n] m.
+    """Rising ground next to the road, from edge + foot m outwards, up to crest [n] m at the distances z [n] m.
 
-    pieces: the numbers of those to be painted
+    pieces: the indices of those to paint
     """
 
     def paint(self, canvas):
@@ -75,7 +75,7 @@ class _Bank(collections.namedtuple('_Bank', 'side edge foot rise z pieces crest 
 
 
 def paint_banks(canvas, rng):
-    """Draws and paints the ground beside the road. -> the two Banks, left and right"""
+    """Samples and paints the ground next to the road. -> the two Banks, left and right"""
     before = canvas.pixels.copy()
     road, banks = canvas.scene.road, []
     z, pieces = _chunks(canvas.scene.progress)
@@ -91,7 +91,7 @@ def paint_banks(canvas, rng):
 
 
 def _barrier(rng, canvas, offset, side, kind=None):
-    """A concrete or steel barrier or a wall along the road, in pieces so that it hides and is hidden rightly."""
+    """A concrete or steel barrier or a wall along the road, in pieces, for correct occlusion."""
     kind = kind or rng.choice(list(_BARRIERS), p=list(_BARRIERS.values()))
     progress = canvas.scene.progress
     z, pieces = _chunks(progress)
@@ -126,7 +126,7 @@ def _barrier(rng, canvas, offset, side, kind=None):
 # ---- Trees -----------------------------------------------------------------------------------------------------------
 
 def _trees(rng, bank, progress):
-    """Trees and bushes on and before a bank."""
+    """Trees and bushes on and in front of a bank."""
     things = []
     count, tall = rng.choice([0, 6, 25, 70], p=[.14, .26, .35, .25]), rng.uniform(4, 14)
     for _ in range(int(count * progress.times(0, 500))):

@@ -1,6 +1,6 @@
-"""What there is in a rendered scene: camera, road, lines, vehicles, light, lens.
+"""The contents of a rendered scene: camera, road, lines, vehicles, light, lens.
 
-Lengths are in m, angles in rad, places in the picture in px, colours RGB 0..255.
+Lengths are in m, angles in rad, positions in the picture in px, colours RGB 0..255.
 """
 import collections
 import dataclasses
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Camera(collections.namedtuple('Camera', 'focal height centre horizon roll')):
-    """A pinhole: focal length px, height m, (centre, horizon) px where a straight flat road vanishes, roll rad."""
+    """A pinhole: focal length px, height m, vanishing point of a straight flat road (centre, horizon) px, roll rad."""
 
 
 @dataclasses.dataclass
@@ -19,7 +19,7 @@ class Road:
     heading: slope dx/dz at the camera; curvature 1/m and its rate 1/m^2 (clothoid); grade: vertical curvature 1/m
     left, right: offsets of the outermost lines; lane_width, shoulders m
     concrete: slabs with joints, otherwise asphalt; shade: brightness of the surface; tint [3]
-    joint_offset: m from a lane line to the joint beside it
+    joint_offset: m from a lane line to the joint next to it
     oncoming: (offset of the inner line, lanes) of the opposite carriageway, None if unseen; two_way: no median
     """
     heading: float
@@ -39,7 +39,7 @@ class Road:
     two_way: bool
 
     def centre(self, z):
-        """Lateral position of the camera's path at distance z, in m; the bend stays as it is beyond 250 m."""
+        """Lateral position of the camera's path at distance z, in m; the curvature is constant beyond 250 m."""
         near = np.minimum(z, 250.0)
         beyond = z - near
         curvature = self.curvature + self.curvature_rate * near
@@ -48,18 +48,18 @@ class Road:
                 + slope * beyond + curvature * beyond ** 2 / 2)
 
     def rise(self, z):
-        """Height of the surface at distance z over the plane under the car, in m; the slope stays beyond 300 m."""
+        """Height of the surface at distance z over the plane under the car, m; constant slope beyond 300 m."""
         near = np.minimum(z, 300.0)
         return self.grade * near * (near / 2 + (z - near))
 
     @property
     def lanes(self):
-        """How many lanes the own carriageway has."""
+        """Number of lanes of our carriageway."""
         return int(round((self.right - self.left) / self.lane_width))
 
     @property
     def line_offsets(self):
-        """Offsets m of the lines of the own carriageway, from the left; of a double line the middle."""
+        """Offsets m of the lines of our carriageway, from the left; for a double line its middle."""
         return np.arange(self.left, self.right + 0.1, self.lane_width)
 
     @property
@@ -75,12 +75,12 @@ class Road:
 
     @property
     def edges(self):
-        """Offsets m of the left and the right edge of the own carriageway, shoulders included."""
+        """Offsets m of the left and right edge of our carriageway, including shoulders."""
         return self.left - self.shoulders[0], self.right + self.shoulders[1]
 
     @property
     def outer(self):
-        """Offset m of the left edge of all that is paved."""
+        """Offset m of the left edge of the paved area."""
         if self.oncoming:
             return self.oncoming[0] - self.oncoming[1] * self.lane_width - 3
         return self.edges[0]
@@ -90,12 +90,12 @@ class Line(collections.namedtuple('Line', 'offset colour width pattern period ph
                                   'number', defaults=[None])):
     """A painted line. pattern: list of (start, length) m within period; ([], 0): unbroken. wear 0 new .. 1 gone.
 
-    number: of the lines of the own carriageway, from the left; None for the others, and for what accompanies a line
+    number: among the lines of our carriageway, from the left; None for all other lines
     """
 
     @property
     def kind(self):
-        """What it looks like: 'solid', 'dashed' or 'dots'."""
+        """'solid', 'dashed' or 'dots'"""
         return 'dots' if self.dots else 'dashed' if self.pattern else 'solid'
 
 
@@ -112,7 +112,7 @@ class Light(collections.namedtuple('Light', 'azimuth elevation shadow zenith hor
 
 class Lens(collections.namedtuple('Lens', 'exposure balance contrast saturation vignette blur motion noise glare '
                                   'quality hood')):
-    """What the camera makes of the scene. exposure: the mean brightness that its automatics aim at; hood: height px.
+    """The optics and the sensor. exposure: target mean brightness; hood: height px.
 
     blur: sigma px; motion: blur along the columns px; noise: deviation; quality: of the JPEG, 0..100
     """
@@ -120,23 +120,23 @@ class Lens(collections.namedtuple('Lens', 'exposure balance contrast saturation 
 
 class Progress(collections.namedtuple('Progress', 'travelled length turned turns',
                                       defaults=[0.0, 0.0, 0.0, (0.0, 0.0)])):
-    """Where in a drive a picture is taken; a single photo is a drive of no length.
+    """Position within a drive; a single photo is a drive of length 0.
 
     travelled, length: m along the road from the start of the drive to here and to its end
     turned, turns: rad to the right of the direction at the start, here and (least, most) of the whole drive
     """
 
     def somewhere(self, rng, start, end):
-        """A random place where a single photo has one from start to end m ahead. -> m from the start of the drive"""
+        """A random place, for a single photo from start to end m ahead. -> m from the start of the drive"""
         return rng.uniform(start, end + self.length)
 
     def places(self, rng, mean, start, end):
-        """Yields places as somewhere() does, of a single photo `mean` in the mean."""
+        """Yields random places as in somewhere(), on average `mean` for a single photo."""
         for _ in range(rng.poisson(mean * self.times(start, end))):
             yield self.somewhere(rng, start, end)
 
     def times(self, start, end):
-        """How many times as many such places a drive has as a single photo."""
+        """Ratio of the number of such places in a drive to that of a single photo."""
         return 1 + self.length / (end - start)
 
 

@@ -1,4 +1,4 @@
-"""What lies behind the road: the sky with its clouds and sun, and hills, woods and houses on the horizon."""
+"""The background: the sky with its clouds and sun, and hills, woods and houses on the horizon."""
 import cv2
 import numpy as np
 
@@ -10,7 +10,7 @@ _HORIZON_COLOUR = np.array([75, 88, 62])
 
 
 def paint_sky(canvas, rng):
-    """Paints the whole canvas: the sky, and the colour of the horizon where the ground will be."""
+    """Paints the whole canvas: the sky, and the colour of the horizon where the ground follows."""
     light, view = canvas.light, canvas.view
     end = int(np.clip(view.vanishing + 4, 8, canvas.height))
     y, x = np.meshgrid(np.arange(0, end, 4.0), np.arange(0, canvas.width, 4.0), indexing='ij')
@@ -33,14 +33,14 @@ def paint_sky(canvas, rng):
 
 
 def paint_horizon(canvas, rng):
-    """Hills, then woods or houses, ever nearer and darker, down to the ground."""
+    """Hills, then woods or houses, nearer and darker, down to the ground."""
     view, width = canvas.view, canvas.width
     least, most = (int(view.camera.focal * turn) for turn in canvas.scene.progress.turns)
-    around = width + most - least + 2 * (most > least)  # px, all that comes into the picture during a drive
+    around = width + most - least + 2 * (most > least)  # px, everything that comes into view during a drive
     columns = np.arange(width) + canvas.panned - least
     before = canvas.pixels.copy()
     green = rng.uniform(0.6, 1.1)
-    # Every height is drawn before the first outline.
+    # All heights are sampled before the first outline.
     for z, tall, chance in [(z, rng.uniform(*heights), chance) for z, heights, chance in _HORIZON_LAYERS]:
         rough = 0.5 + 0.35 * wandering(rng, around, 400 if z > 1000 else 150)
         if z < 3000:  # crowns of trees

@@ -1,6 +1,6 @@
-"""Vehicles: their shapes and colours, and how they are painted.
+"""Vehicles: shapes, colours and painting.
 
-Inside a vehicle a place is (a, b, c): m to the right of its middle, up, and away from its near end.
+Positions in a vehicle are (a, b, c): m to the right of its middle, up, and away from its near end.
 """
 import collections
 import functools
@@ -14,7 +14,7 @@ class _Shape(collections.namedtuple('_Shape', 'length width height body cabin wh
                                     'box', defaults=[0.33, False])):
     """A vehicle seen from its side: convex outlines [(m from the rear, m up)], clockwise from the lower rear.
 
-    body over the full width, cabin narrower at the top; wheels: their places from the rear; box: no glass in it
+    body over the full width, cabin narrower at the top; wheels: m from the rear; box: without glass
     """
 
 
@@ -42,7 +42,7 @@ _GLASS, _TYRE, _UNDERSIDE = np.array([38.0, 46, 52]), np.array([20.0, 20, 21]), 
 
 
 def vehicle_painters(scene):
-    """-> list of (distance m, painter(canvas, rng)), one for each vehicle; of one beside us the distance is NEAREST"""
+    """-> list of (distance m, painter(canvas, rng)), one for each vehicle; those next to us are at NEAREST"""
     return [(max(vehicle.distance, NEAREST), functools.partial(_paint_vehicle, vehicle=vehicle))
             for vehicle in scene.vehicles]
 
@@ -58,10 +58,10 @@ class _Body:
         (self.x, x), (self.y, y) = view.road.centre(ends) + vehicle.offset, view.road.rise(ends)
         self.turn, self.climb = (x - self.x) / self.shape.length, (y - self.y) / self.shape.length
         self.rear, self.side = canvas.facing(np.pi), {-1: canvas.facing(-np.pi / 2), 1: canvas.facing(np.pi / 2)}
-        self.near = self.shape.length if vehicle.oncoming else 0.0  # the end that we see, m from the rear
+        self.near = self.shape.length if vehicle.oncoming else 0.0  # the visible end, m from the rear
 
     def points(self, points):
-        """Places [n, 3] in the vehicle, c from its rear. -> float64 [n, 2] px"""
+        """Projects positions [n, 3] in the vehicle, c from its rear. -> float64 [n, 2] px"""
         a, b, c = np.asarray(points, float).T * self.vehicle.size
         if self.vehicle.oncoming:
             c = self.shape.length * self.vehicle.size - c
@@ -75,16 +75,16 @@ class _Body:
         self.canvas.polygon(self.points(points), self.canvas.air(colour, max(self.vehicle.distance, NEAREST)))
 
     def plate(self, a0, a1, b0, b1, colour):
-        """Fills a rectangle on the end that we see, from a0 to a1 and from b0 to b1 m."""
+        """Fills a rectangle on the visible end, from a0 to a1 and from b0 to b1 m."""
         self.fill([(a0, b0, self.near), (a1, b0, self.near), (a1, b1, self.near), (a0, b1, self.near)],
                   np.asarray(colour, float))
 
     def prism(self, outline, low, high, colour, glass=None):
-        """Paints the faces that look at us of an outline drawn out to half the widths low (bottom) and high (top)."""
+        """Paints the visible faces of an outline extruded to half the widths low (bottom) and high (top)."""
         outline = np.array(outline)
         bottom, top = outline[:, 1].min(), outline[:, 1].max()
         half = low + (high - low) * (outline[:, 1] - bottom) / (top - bottom)
-        if not self.shape.box:  # rounded at both ends, drawn in at the sills
+        if not self.shape.box:  # rounded at both ends, narrower at the sills
             c = outline[:, 0]
             half = half * (1 - 0.09 * np.exp(-np.minimum(c, self.shape.length - c) / 0.25))
             half = half * (1 - 0.05 * (outline[:, 1] < 0.45))
@@ -100,7 +100,7 @@ class _Body:
                 self._paint_end_face(face, rise, colour, glass)
 
     def _faces_us(self, face, sense):
-        """Whether we see the outer side of a face [n, 3] m; sense: -1 or 1, how its corners run around it."""
+        """Whether the outer side of a face [n, 3] m is visible; sense: -1 or 1, orientation of its corners."""
         return _area(self.points(face)) * sense * (-1 if self.vehicle.oncoming else 1) > 0
 
     def _paint_side(self, face, colour, glass):
@@ -110,7 +110,7 @@ class _Body:
             self.fill(_window(face, pane, panes), glass)
 
     def _paint_end_face(self, face, rise, colour, glass):
-        """rise: 0 of an upright face, 1 of one that lies flat"""
+        """rise: 0 for an upright face, 1 for a flat one"""
         self.fill(face, colour * (self.rear * (1 - rise) + 1.08 * rise))
         if glass is not None and 0.05 < rise < 0.96:
             middle = face.mean(0)
@@ -123,7 +123,7 @@ def _area(points):
 
 
 def _window(face, pane, panes):
-    """A side window: the cabin's side [n, 3] m, drawn in, cut upright into panes."""
+    """A side window: the cabin's side [n, 3] m, shrunk and cut vertically into panes."""
     middle = face.mean(0)
     inner = middle + (face - middle) * np.array([1, 0.78, 0.88])
     start, end = inner[:, 2].min(), inner[:, 2].max()
@@ -140,7 +140,7 @@ def _window(face, pane, panes):
 
 
 def _paint_vehicle(canvas, rng, vehicle):
-    """Paints a vehicle; on near ones the light falls off from the top down and is uneven as on real sheet metal."""
+    """Paints a vehicle; near ones are darker at the bottom and uneven like sheet metal."""
     if not NEAREST - VEHICLES[vehicle.kind].length < vehicle.distance < 600:
         return
     view, shape, z = canvas.view, VEHICLES[vehicle.kind], max(vehicle.distance, NEAREST)
@@ -149,7 +149,7 @@ def _paint_vehicle(canvas, rng, vehicle):
     top, bottom = (int(np.clip(view.row(z, up), 0, canvas.height)) for up in (shape.height * 1.1, -0.3))
     tall = view.camera.focal * shape.height / z
     before = canvas.pixels[top:bottom, left:right].copy() if tall > 30 else None
-    if -1500 < middle < canvas.width + 1500 or canvas.scene.progress.length:  # in a drive we may be beside it
+    if -1500 < middle < canvas.width + 1500 or canvas.scene.progress.length:  # in a drive it may be next to us
         body = _Body(canvas, vehicle)
         if tall < 18:
             _paint_far(body)
@@ -165,7 +165,7 @@ def _paint_vehicle(canvas, rng, vehicle):
 
 
 def _paint_far(body):
-    """A vehicle of a few pixels: its end, its window, the dark below."""
+    """A vehicle of a few pixels: its end, its window, the shadow below."""
     shape, colour = body.shape, np.array(body.vehicle.colour)
     half, (low, top), high = shape.width / 2, np.array(shape.body)[:, 1][[0, 2]], shape.height
 
@@ -221,7 +221,7 @@ def _paint_glint(canvas, x, y, radius):
 
 
 def _paint_wheels(body):
-    """The wheels on the side that we see, if any."""
+    """The wheels on the visible side, if any."""
     shape, half, x = body.shape, body.shape.width / 2, body.x
     if abs(x) < half:
         return
@@ -235,7 +235,7 @@ def _paint_wheels(body):
 
 
 def _paint_end(body, colour):
-    """Bumper, number plate, lamps or doors of the end that we see."""
+    """Bumper, number plate, lamps or doors of the visible end."""
     shape, vehicle, light, plate = body.shape, body.vehicle, body.rear, body.plate
     half, oncoming, ambient = shape.width / 2, vehicle.oncoming, body.canvas.light.ambient
     low, top = min(b for _, b in shape.body), max(b for _, b in shape.body)
