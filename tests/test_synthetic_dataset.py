@@ -31,8 +31,6 @@ REAL_QUANTILES = {
 REAL_SHARE_OF_LANES = {2: 0.00, 3: 0.26, 4: 0.67, 5: 0.07}
 
 
-# ---- Labels ----------------------------------------------------------------------------------------------------------
-
 @pytest.fixture(scope='module')
 def records():
     return [lane_labels(sample_scene(np.random.default_rng([3, index]))) for index in range(300)]
@@ -98,8 +96,6 @@ def test_the_label_of_a_double_line_is_the_nearer_one():
                 assert abs(line.offset) < abs(other.offset)
     assert doubles > 10
 
-
-# ---- Photos ----------------------------------------------------------------------------------------------------------
 
 def plain_scene(roll=0.0, vehicles=()):
     """Two white lines on dark asphalt in flat light, through a perfect lens."""
@@ -210,9 +206,8 @@ def test_classes_are_those_of_the_painted_lines(run_script, tmp_path):
     assert not run_script(synthetic_dataset, tmp_path, '--classes', '--num', 1, '--seed', 2, '--workers', 1).status
     assert sorted(files(tmp_path)) == ['classes.txt', 'images/000000.jpg', 'labels/000000.png']
     names = (tmp_path / 'classes.txt').read_text().split()
-    scene = sample_scene(np.random.default_rng([2, 0]))
     label = cv2.imread(str(tmp_path / 'labels' / '000000.png'), cv2.IMREAD_UNCHANGED)
-    assert label.dtype == np.uint16 and (label == class_label(scene)).all()
+    assert label.dtype == np.uint16 and (label == class_label(sample_scene(np.random.default_rng([2, 0])))).all()
     seen = set()
     for index in range(40):
         scene = sample_scene(np.random.default_rng([2, index]))
@@ -222,7 +217,6 @@ def test_classes_are_those_of_the_painted_lines(run_script, tmp_path):
             values.add(label[y, x])
             name = names[label[y, x] // 1000 - 1]
             seen.add(name)
-            # period and parts as Scene has them, and raised markers that are never solid
             assert (name == 'solid') == (line.pattern == []) and (name == 'dots') == line.dots
         assert values == set(np.unique(label)) - {0} and len(values) == len(labelled_lanes(scene))
         assert all(value % 1000 == 0 or value - 1 in values for value in values)
