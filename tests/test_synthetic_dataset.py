@@ -32,8 +32,13 @@ REAL_SHARE_OF_LANES = {2: 0.00, 3: 0.26, 4: 0.67, 5: 0.07}
 
 
 @pytest.fixture(scope='module')
-def records():
-    return [lane_labels(sample_scene(np.random.default_rng([3, index]))) for index in range(300)]
+def scenes():
+    return [sample_scene(np.random.default_rng([3, index])) for index in range(250)]
+
+
+@pytest.fixture(scope='module')
+def records(scenes):
+    return [lane_labels(scene) for scene in scenes]
 
 
 def statistics(records):
@@ -86,11 +91,10 @@ def test_labels_follow_the_convention(records):
         assert lowest == sorted(lowest)
 
 
-def test_the_label_of_a_double_line_is_the_nearer_one():
+def test_the_label_of_a_double_line_is_the_nearer_one(scenes):
     doubles = 0
-    for index in range(200):
-        lines = sample_scene(np.random.default_rng([4, index])).lines
-        for line, other in zip(lines, lines[1:]):
+    for scene in scenes:
+        for line, other in zip(scene.lines, scene.lines[1:]):
             if line.labelled and 0.05 < abs(line.offset - other.offset) < 1:
                 doubles += 1
                 assert abs(line.offset) < abs(other.offset)
@@ -202,15 +206,14 @@ def test_a_drive_that_cannot_be_is_one_line(flags, run_script, tmp_path):
     assert not (tmp_path / 'a').exists()
 
 
-def test_classes_are_those_of_the_painted_lines(run_script, tmp_path):
+def test_classes_are_those_of_the_painted_lines(run_script, tmp_path, scenes):
     assert not run_script(synthetic_dataset, tmp_path, '--classes', '--num', 1, '--seed', 2, '--workers', 1).status
     assert sorted(files(tmp_path)) == ['classes.txt', 'images/000000.jpg', 'labels/000000.png']
     names = (tmp_path / 'classes.txt').read_text().split()
     label = cv2.imread(str(tmp_path / 'labels' / '000000.png'), cv2.IMREAD_UNCHANGED)
     assert label.dtype == np.uint16 and (label == class_label(sample_scene(np.random.default_rng([2, 0])))).all()
     seen = set()
-    for index in range(40):
-        scene = sample_scene(np.random.default_rng([2, index]))
+    for scene in scenes[:40]:
         label, values = class_label(scene), set()
         for line, columns in labelled_lanes(scene):
             x, y = next((x, y) for x, y in zip(columns, tusimple.H_SAMPLES) if x >= 0 and y >= 350)
