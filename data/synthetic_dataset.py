@@ -1,248 +1,214 @@
-"""Make road scenes with lane labels, in the layout of the TuSimple lane data set, from nothing but a seed.
+"""Render road scenes with lane labels, in the layout of the TuSimple lane data set, from a seed alone.
 
     python data/synthetic_dataset.py synthetic --num 2000 --seed 1
-    python data/synthetic_dataset.py anywhere --scenes any --num 2000 --seed 1
     python data/synthetic_dataset.py drive --drive 10 --seed 1 --video
     python data/tusimple_dataset_processing.py synthetic
 
-DIR receives clips/synthetic/NNNNNN/20.jpg (1280x720) and, last of all, label_data_synthetic.json: a folder without that
-file is an unfinished one. Run again, the script replaces what it wrote before; a folder that holds label files of
-another name is refused. The same seed gives the same bytes whatever --workers is, and scene i is the same for any
---num.
+Writes DIR/clips/synthetic/NNNNNN/20.jpg (1280x720) and, last, DIR/label_data_synthetic.json: a folder without that file
+is incomplete. Another run replaces what the script wrote before; a folder with label files of another name is refused.
+The same seed gives the same bytes for any --workers, and scene i is the same for any --num.
 
---scenes any adds city streets, other cameras, our own bonnet, dirty windscreens, jams, night and rain to the freeways
-that are rendered otherwise. Photos of other cameras come resized to 1280x720.
+--drive renders the frames of a moving car instead: clips/synthetic_drive/NNNNNN.jpg, 20 frames per second, labelled in
+order. Their labels also have "ids", one number per lane, which a line of the road keeps in all frames.
+--video also writes them as drive.mp4. A drive of another length is another drive.
 
---drive renders what a moving car films instead: clips/synthetic_drive/NNNNNN.jpg, 20 frames per second, labelled in
-order. Beside "lanes" each of its label lines has "ids", one number per lane, the same for a line of the road in every
-frame. The same drive needs the same SECONDS too. --video adds drive.mp4, a video of these frames.
+--classes writes what training reads directly: images/NNNNNN.jpg, labels/NNNNNN.png (16 bits: 1000 c + n for lane n of
+class c, from left to right) and classes.txt with the names of classes 1, 2, ...: solid, dashed, dots.
 
-How a scene comes about: everything that is true of the world (camera, road, lines, vehicles, light) is drawn, the lines
-are projected into the label, and the photo is painted. The camera is a pinhole, with distortion for wide lenses, over a
-road that bends like a clothoid and rises or falls. Colours are display values 0..255, not linear light.
+A scene is drawn first (camera, road, lines, vehicles, light); then its lines are projected into the label and its photo
+is painted. The camera is a pinhole over a road that bends like a clothoid and rises or falls. Colours are display
+values 0..255, not linear light.
 """
-import os
-import sys
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
-from data.common import command_line
-
-if __name__ == '__main__':
-    command_line.exit_on_interrupt()   # the imports below take half a second
-
 import concurrent.futures
 import functools
 import multiprocessing
+import os
 import signal
+import sys
 import threading
 
 import cv2
 import numpy as np
 import tqdm
 
-from data.common import files, pictures, video
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from data.common import command_line, files, pictures, prepared_set, video
 from data.lanes import tusimple
-from data.synthetic.anywhere import sample_any_scene
 from data.synthetic.camera import photograph
 from data.synthetic.canvas import HEIGHT, NEAREST, WIDTH, Canvas
-from data.synthetic.city import paint_pavements, street_things
 from data.synthetic.distributions import sample_scene
 from data.synthetic.drive import FRAME_RATE, Drive, frames_of
 from data.synthetic.ground import paint_ground
-from data.synthetic.label import lane_labels
-from data.synthetic.night import lamp_glows, mirror
+from data.synthetic.label import CLASSES, class_label, lane_labels
 from data.synthetic.roadside import paint_banks, roadside
 from data.synthetic.sky import paint_horizon, paint_sky
 from data.synthetic.vehicles import vehicle_painters
 
-LABEL_FILE, VIDEO_FILE = 'label_data_synthetic.json', 'drive.mp4'
-MAX_DRIVE = 600  # s; all that lies on the road of a drive is drawn anew for each frame
+LABEL_FILE, VIDEO_FILE, CLASS_FILE = 'label_data_synthetic.json', 'drive.mp4', 'classes.txt'
+MAX_DRIVE = 600  # s; everything on the road of a drive is drawn again for each frame
 
 
-# ---- Scenes ----------------------------------------------------------------------------------------------------------
-
-SAMPLERS = {'freeway': sample_scene, 'any': sample_any_scene}
-
-
-def make_scene(seed, index, scenes='freeway'):
-    """Scene number index of a seed. scenes: a key of SAMPLERS
-
-    -> (photo uint8 [720, 1280, 3] RGB, JPEG quality, tusimple.Record)
-    """
+def make_scene(seed, index):
+    """Scene number `index` of a seed. -> (its Scene, photo uint8 [720, 1280, 3] RGB, tusimple.Record)"""
     rng = np.random.default_rng([seed, index])
-    scene = SAMPLERS[scenes](rng)
+    scene = sample_scene(rng)
     record = lane_labels(scene, f'clips/synthetic/{index:06d}/20.jpg')
-    return render(scene, lambda *part: rng), scene.lens.quality, record
+    return scene, render(scene, lambda *part: rng), record
 
 
 make_drive = functools.lru_cache(maxsize=1)(Drive)
 
 
 def make_frame(seed, seconds, index):
-    """Frame number index of a drive. -> (photo uint8 [720, 1280, 3] RGB, JPEG quality, tusimple.Record with ids)"""
-    drive = make_drive(seed, seconds)
-    scene = drive.scene_at(index)
-    record = lane_labels(scene, f'clips/synthetic_drive/{index + 1:06d}.jpg', with_ids=True)
+    """Frame number `index` of a drive. -> (its Scene, photo uint8 [720, 1280, 3] RGB, tusimple.Record with ids)"""
+    scene = make_drive(seed, seconds).scene_at(index)
 
     def stream(part, number=0):  # the same in every frame but for the noise of the camera
         return np.random.default_rng([seed, part, index if part == CAMERA else number, 1])
-    return render(scene, stream), scene.lens.quality, record
+    record = lane_labels(scene, f'clips/synthetic_drive/{index + 1:06d}.jpg', with_ids=True)
+    return scene, render(scene, stream), record
 
 
-SKY, HORIZON, GROUND, BANKS, ROADSIDE, THING, CAMERA = range(7)  # the parts of the picture that random values are for
+SKY, HORIZON, GROUND, BANKS, ROADSIDE, THING, CAMERA = range(7)  # parts of the picture that need random values
 
 
 def render(scene, stream):
     """Paints a scene. -> uint8 [720, 1280, 3] RGB
 
-    stream: function of (part) or (THING, number), to the np.random.Generator that decides on all that the scene leaves
-    open there (texture, trees, noise)
+    stream: function of (part) or (THING, number), to the np.random.Generator for all that the scene leaves open there
+    (texture, trees, noise)
     """
     canvas = Canvas(scene)
     paint_sky(canvas, stream(SKY))
     paint_horizon(canvas, stream(HORIZON))
     paint_ground(canvas, stream(GROUND))
-    dry = canvas.pixels.copy() if scene.light.wet else None
-    if scene.sides:
-        paint_pavements(canvas, stream(BANKS))
-        beside = street_things(canvas, stream(ROADSIDE))
-    else:
-        banks = paint_banks(canvas, stream(BANKS))
-        beside = roadside(canvas, banks, stream(ROADSIDE))
-    things = vehicle_painters(scene) + beside + lamp_glows(scene)
-    before_us = [(z, number, paint) for number, (z, paint) in enumerate(things) if z >= NEAREST]
-    for _, number, paint in sorted(before_us, key=lambda thing: -thing[0]):
+    banks = paint_banks(canvas, stream(BANKS))
+    things = vehicle_painters(scene) + roadside(canvas, banks, stream(ROADSIDE))
+    ahead = [(z, number, paint) for number, (z, paint) in enumerate(things) if z >= NEAREST]
+    for _, number, paint in sorted(ahead, key=lambda thing: -thing[0]):
         paint(canvas, stream(THING, number))
-    if scene.light.wet:
-        mirror(canvas, dry)
     return photograph(canvas, stream(CAMERA))
 
 
-# ---- Files -----------------------------------------------------------------------------------------------------------
-
-def write_scene(folder, seed, scenes, index):
-    """Makes a scene and writes its photo; runs in a worker process. -> its tusimple.Record"""
-    photo, quality, record = make_scene(seed, index, scenes)
-    write_photo(os.path.join(folder, record.raw_file), photo, quality)
+def write_photo(make, folder, index):
+    """Writes the photo of make(index), the result of make_scene or make_frame. -> its tusimple.Record"""
+    scene, photo, record = make(index)
+    write_jpeg(os.path.join(folder, record.raw_file), photo, scene.lens.quality)
     return record
 
 
-def write_frame(folder, seed, seconds, index):
-    """Makes a frame of a drive and writes its photo; runs in a worker process. -> its tusimple.Record"""
-    photo, quality, record = make_frame(seed, seconds, index)
-    write_photo(os.path.join(folder, record.raw_file), photo, quality)
+def write_sample(make, folder, index):
+    """Like write_photo, but writes the photo and its label with classes as images/ and labels/."""
+    scene, photo, record = make(index)
+    write_jpeg(os.path.join(folder, 'images', f'{index:06d}.jpg'), photo, scene.lens.quality)
+    path = os.path.join(folder, 'labels', f'{index:06d}.png')
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    pictures.write_image(path, class_label(scene))
     return record
 
 
-def write_photo(path, photo, quality):
+def write_jpeg(path, photo, quality):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     _, data = cv2.imencode('.jpg', photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     files.write_file(path, data.tobytes())
 
 
 def write_video(path, photos):
-    """Makes a video of the photos of a drive, given by their paths."""
+    """Writes the photos of a drive, given by their paths, as a video."""
     writer = video.Writer(path, (WIDTH, HEIGHT), FRAME_RATE)
     for photo in tqdm.tqdm(photos, unit='frame', desc=VIDEO_FILE, disable=None):
         writer.write(pictures.read_image(photo))
     writer.close()
 
 
-def job(write, index):
-    """Calls write(index) in a worker process, where memory may be short."""
-    try:
-        return write(index)
-    except cv2.error as error:
-        if error.code != cv2.Error.StsNoMem:
-            raise
-        raise MemoryError from None
-
-
 def start_worker():
-    cv2.setNumThreads(1)  # the processes share the cores already
+    """Prepares a worker process: one thread, Ctrl-C left to the parent, ended with it even if that was killed."""
+    cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def end_with_parent():
-    """Ends this worker process when the parent is gone, even one that was killed and could tell nobody."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
 
-def write_all(write, num, workers, unit):
-    """Calls write(index) for 0 .. num - 1, several at a time. -> what it returns, in order"""
+def in_processes(function, num, workers, unit):
+    """Calls function(index) for 0 .. num - 1, several at a time. -> list of its results, in order"""
+    if min(workers, num) == 1:
+        return [function(index) for index in tqdm.tqdm(range(num), unit=unit, disable=None)]
     context = multiprocessing.get_context('spawn')  # a forked OpenCV may hang
-    sys.warnoptions.append('ignore:resource_tracker')  # what Python's own helper prints if this process is killed
-    # More processes than cores would only take memory.
     pool = concurrent.futures.ProcessPoolExecutor(min(workers, num, os.cpu_count()), context, start_worker)
     try:
-        # Ctrl-C is for this process, which ends the workers. They ignore it from their first moment, as they inherit.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        written = pool.map(functools.partial(job, write), range(num), chunksize=4)
-        signal.signal(signal.SIGINT, handler)
-        return list(tqdm.tqdm(written, total=num, unit=unit, disable=None))
-    except (concurrent.futures.process.BrokenProcessPool, MemoryError):
-        raise command_line.InputError('a worker process ran out of memory or was ended from outside; if memory is '
-                                      'short, use fewer --workers') from None
+        return list(tqdm.tqdm(pool.map(function, range(num), chunksize=4), total=num, unit=unit, disable=None))
+    except concurrent.futures.process.BrokenProcessPool:
+        raise command_line.InputError('a worker process was ended from outside, perhaps for lack of memory; '
+                                      'try fewer --workers') from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def check_folder(folder):
-    """Makes the folder; refuses one that holds labels of somebody else."""
+    """Makes the folder. Raises InputError if it holds labels of another data set."""
     files.make_output_folder(folder)
-    others = [name for name in sorted(os.listdir(folder))
-              if name.startswith('label_data_') and name.endswith('.json') and name != LABEL_FILE]
-    if others:
-        raise command_line.InputError(f'{os.path.join(folder, others[0])}: label file of another data set; '
-                                      'give a folder of its own for the synthetic scenes')
+    for name in sorted(os.listdir(folder)):
+        if name.startswith('label_data_') and name.endswith('.json') and name != LABEL_FILE:
+            raise command_line.InputError(f'{os.path.join(folder, name)}: label file of another data set; give a '
+                                          'separate folder for the synthetic scenes')
 
 
-def parse_flags():
+def write_classes(flags):
+    """Writes scenes as images/, labels/ and classes.txt; training refuses the folder until all are written."""
+    names = {f'{index:06d}{end}' for index in range(flags.num) for end in ('.jpg', '.png')}
+    prepared_set.refuse_others(flags.folder, names)
+    marker = os.path.join(flags.folder, files.HALF_WRITTEN)
+    files.write_file(marker, b'')
+    files.write_file(os.path.join(flags.folder, CLASS_FILE), ''.join(f'{name}\n' for name in CLASSES).encode())
+    write = functools.partial(write_sample, functools.partial(make_scene, flags.seed), flags.folder)
+    records = in_processes(write, flags.num, flags.workers, 'scene')
+    os.remove(marker)
+    print(f'{flags.folder}: {len(records)} scenes with {sum(len(record.lanes) for record in records)} lanes, '
+          f'classes in {CLASS_FILE}')
+
+
+def parse_flags(argv):
     parser = command_line.Parser(description=__doc__)
     parser.add_argument('folder', metavar='DIR', help='Folder to fill; made if it does not exist.')
-    scenes = parser.add_argument_group('scenes')
-    length = scenes.add_mutually_exclusive_group()
-    length.add_argument('--num', type=command_line.number_of_pictures, default=1000,
-                        help='How many scenes to make.')
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument('--num', type=command_line.number_of_pictures, default=1000, help='Number of scenes.')
     length.add_argument('--drive', metavar='SECONDS', type=command_line.positive_float,
-                        help=f'Render a drive of that length instead, {FRAME_RATE} frames per second.')
-    scenes.add_argument('--scenes', choices=list(SAMPLERS), default='freeway',
-                        help='freeway: roads and a camera like TuSimple\'s. any: these, and city streets, other '
-                             'cameras, our own bonnet, dirty windscreens, traffic jams, night and rain.')
-    scenes.add_argument('--video', action='store_true',
-                        help=f'Write the frames of a drive as {VIDEO_FILE} as well.')
-    scenes.add_argument('--seed', type=command_line.non_negative_int, default=0,
-                        help='Seed of everything random; another seed gives other scenes.')
-    work = parser.add_argument_group('work')
-    work.add_argument('--workers', type=command_line.positive_int, default=os.cpu_count(),
-                      help='How many processes paint, at most one per core; the files do not depend on it.')
-    flags = parser.parse_args()
+                        help=f'Render a drive of this length in s instead, {FRAME_RATE} frames per second.')
+    parser.add_argument('--video', action='store_true', help=f'Also write the frames of a drive as {VIDEO_FILE}.')
+    parser.add_argument('--classes', action='store_true',
+                        help='Write a prepared data set whose labels have the class of each lane.')
+    parser.add_argument('--seed', type=command_line.non_negative_int, default=0, help='Seed of all random values.')
+    parser.add_argument('--workers', type=command_line.positive_int, default=os.cpu_count(),
+                        help='Number of processes, at most one per core; the files do not depend on it.')
+    flags = parser.parse_args(argv)
     if flags.drive and flags.drive > MAX_DRIVE:
         parser.error(f'argument --drive: {flags.drive:g} is more than {MAX_DRIVE} seconds')
-    if flags.drive and flags.scenes != 'freeway':
-        parser.error(f'argument --scenes: a drive is on a freeway; leave --scenes {flags.scenes} or --drive out')
     if flags.video and not flags.drive:
-        parser.error('argument --video: is of a drive; give --drive SECONDS too')
+        parser.error('argument --video: needs --drive SECONDS')
+    if flags.classes and flags.drive:
+        parser.error('argument --classes: not allowed with --drive')
     return flags
 
 
-def main():
-    flags = parse_flags()
+def main(argv=None):
+    flags = parse_flags(argv)
     check_folder(flags.folder)
+    if flags.classes:
+        return write_classes(flags)
     label_path, video_path = os.path.join(flags.folder, LABEL_FILE), os.path.join(flags.folder, VIDEO_FILE)
-    # Until the new ones are there, the folder must not pass for a whole data set.
+    # Until the new ones are written, the folder must not pass for a complete data set.
     for path in (label_path, video_path) if flags.drive else (label_path,):
         if os.path.exists(path):
             os.remove(path)
+    unit, num, make = 'scene', flags.num, functools.partial(make_scene, flags.seed)
     if flags.drive:
         unit, num = 'frame', frames_of(flags.drive)
-        write = functools.partial(write_frame, flags.folder, flags.seed, flags.drive)
-    else:
-        unit, num = 'scene', flags.num
-        write = functools.partial(write_scene, flags.folder, flags.seed, flags.scenes)
-    records = write_all(write, num, flags.workers, unit)
+        make = functools.partial(make_frame, flags.seed, flags.drive)
+    records = in_processes(functools.partial(write_photo, make, flags.folder), num, flags.workers, unit)
     if flags.video:
         write_video(video_path, [tusimple.photo_path(flags.folder, record) for record in records])
     tusimple.write_records(label_path, records)

@@ -1,31 +1,24 @@
-"""Makes pictures of plants with exact leaf labels, a data set to try the training with, from nothing but a seed.
+"""Render plants with exact leaf labels, a data set to try training with, from a seed alone.
 
     python data/synthetic_leaves.py leaves --num 500 --seed 1
     python training.py --recipe any --srcdir leaves --outdir leaves_model --logdir leaves_log
 
-Fills DIR/images/NNNN.png (RGB, 384x384) and DIR/labels/NNNN.png (8 bits: background 0, the leaves 1, 2, ...): rosettes
-of up to 20 leaves that hide parts of each other, on soil, in pots, in all kinds of light. The same seed gives the same
-bytes, and plant i is the same for any --num. Nothing is replaced or deleted: a folder with other pictures is refused.
+Writes DIR/images/NNNN.png (RGB, 384x384) and DIR/labels/NNNN.png (8 bits: background 0, leaves 1, 2, ...): rosettes of
+up to 20 overlapping leaves, on soil or in pots, in varying light. The same seed gives the same bytes, and plant i is
+the same for any --num. Nothing is replaced or deleted: a folder with other pictures is refused.
 """
-
-import concurrent.futures
+import functools
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.common import command_line
-
-if __name__ == '__main__':
-    command_line.exit_on_interrupt()   # the imports below take half a second
-
 import cv2
 import numpy as np
-import tqdm
 
-from data.common import pictures, prefetch, prepared_set
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from data.common import command_line, pictures, prepared_set
 
 SIZE = 384          # px, width and height
-MIN_VISIBLE = 60    # px of a leaf; one that is hidden more than that does not grow
+MIN_VISIBLE = 60    # px of a leaf; one that shows less is left out
 GOLDEN_ANGLE = np.pi * (3 - 5 ** 0.5)   # between a leaf and the next, as in real rosettes
 
 
@@ -120,32 +113,24 @@ def make_plant(seed, index):
     return np.clip(picture, 0, 255).astype(np.uint8), label
 
 
-def parse_args():
+def make_sample(seed, index):
+    """-> (name, photo and label as bytes of PNGs, nothing to be added up), for prepared_set.prepare_samples"""
+    photo, label = make_plant(seed, index)
+    return f'{index:04d}.png', pictures.encode(photo), pictures.encode(label), {}
+
+
+def main(argv=None):
     parser = command_line.Parser(description=__doc__)
     parser.add_argument('folder', metavar='DIR', help='Folder to fill; made if it does not exist.')
-    plants = parser.add_argument_group('plants')
-    plants.add_argument('--num', type=command_line.number_of_pictures, default=500, help='How many pictures to make.')
-    plants.add_argument('--seed', type=command_line.non_negative_int, default=0,
-                        help='Seed of everything random; another seed gives other plants.')
-    work = parser.add_argument_group('work')
-    work.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
-                      help='Number of threads that paint, at most 4 per core; the files do not depend on it.')
-    return parser.parse_args()
-
-
-def main():
-    args = parse_args()
-    prepared_set.refuse_others(args.folder, {f'{i:04d}.png' for i in range(args.num)})
-
-    def sample(i):
-        photo, label = make_plant(args.seed, i)
-        return f'{i:04d}.png', pictures.encode(photo), pictures.encode(label)
-
-    cv2.setNumThreads(1)  # the threads below are the parallelism
-    with concurrent.futures.ThreadPoolExecutor(args.workers) as pool:
-        samples = prefetch.in_order(pool, sample, range(args.num), 2 * args.workers)
-        prepared_set.write_samples(args.folder, tqdm.tqdm(samples, total=args.num, unit='plant', disable=None))
-    print(f'Wrote {args.num} photos and their labels to {args.folder}')
+    parser.add_argument('--num', type=command_line.number_of_pictures, default=500, help='Number of pictures.')
+    parser.add_argument('--seed', type=command_line.non_negative_int, default=0, help='Seed of all random values.')
+    parser.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
+                        help='Number of threads, at most 4 per core; the files do not depend on it.')
+    flags = parser.parse_args(argv)
+    prepared_set.refuse_others(flags.folder, {f'{index:04d}.png' for index in range(flags.num)})
+    make = functools.partial(make_sample, flags.seed)
+    prepared_set.prepare_samples(flags.folder, flags.folder, make, range(flags.num), flags.workers)
+    print(f'Wrote {flags.num} photos and their labels to {flags.folder}')
 
 
 if __name__ == '__main__':

@@ -1,28 +1,25 @@
-"""What the camera makes of a painted scene: roll, exposure, stray light, blur, colours, noise."""
+"""From the painted scene to the photo: roll, exposure, stray light, blur, colours, noise."""
 import functools
 
 import cv2
 import numpy as np
 
-from data.synthetic.canvas import HEIGHT, MARGIN, WIDTH, clipped, lens_gain, noise_tile, sixteenths
+from data.synthetic.canvas import HEIGHT, MARGIN, WIDTH, clipped, noise_tile, sixteenths
 from data.synthetic.vehicles import PAINTS
-from data.synthetic.windscreen import look_through, paint_bonnet, write_caption
 
 
 def photograph(canvas, rng):
-    """Turns the canvas by the camera's roll, adds lens and sensor. -> uint8 [720, 1280, 3] RGB"""
+    """Applies the camera's roll, the lens and the sensor to the canvas. -> uint8 [720, 1280, 3] RGB"""
     lens, light = canvas.scene.lens, canvas.light
-    windscreen = canvas.scene.windscreen
-    photo = _project(canvas)
+    turn = canvas.view.turn()
+    turn[:, 2] -= turn[:, :2] @ [MARGIN, MARGIN]
+    photo = cv2.warpAffine(canvas.pixels, turn, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR,
+                           borderMode=cv2.BORDER_REPLICATE)
     gain = np.clip((lens.exposure / photo[::8, ::8].mean()) ** 0.8, 0.45, 1.9)
-    if lens.bonnet:
-        _paint_bonnet(photo, lens, light, rng)
-    if windscreen:
-        paint_bonnet(photo, windscreen, light, rng)
+    if lens.hood:
+        _paint_hood(photo, lens, light, rng)
     veil = _veil(photo, lens, canvas)
     photo = cv2.add(photo, cv2.resize(cv2.convertScaleAbs(veil), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR))
-    if windscreen:
-        photo = look_through(photo, windscreen, light, rng)
     if lens.blur > 0.25 or lens.motion:
         photo = cv2.GaussianBlur(photo, (0, 0), sigmaX=max(lens.blur, 0.1),
                                  sigmaY=max(np.hypot(lens.blur, lens.motion / 3), 0.1))
@@ -30,43 +27,24 @@ def photograph(canvas, rng):
     photo = cv2.transform(photo, (matrix * np.array(lens.balance)[:, None] * gain).astype(np.float32))
     t = np.arange(256) / 255
     photo = cv2.LUT(photo, np.rint(255 * (t + 0.8 * lens.contrast * (t * t * (3 - 2 * t) - t))).astype(np.uint8))
-    photo = _sensor(photo, lens, rng)
-    if windscreen:
-        write_caption(photo, windscreen)
-    return photo
+    return _sensor(photo, lens, rng)
 
 
-def _project(canvas):
-    """The canvas as the lens bends it and the camera's roll turns it. -> uint8 [720, 1280, 3] RGB"""
-    turn, camera = canvas.view.turn(), canvas.scene.camera
-    turn[:, 2] -= turn[:, :2] @ [MARGIN, MARGIN]
-    if not camera.distortion:
-        return cv2.warpAffine(canvas.pixels, turn, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR,
-                              borderMode=cv2.BORDER_REPLICATE)
-    back = cv2.invertAffineTransform(turn).astype(np.float32)
-    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
-    x, y = x - np.float32(WIDTH / 2), y - np.float32(HEIGHT / 2)
-    gain = lens_gain(np.hypot(x, y) * np.float32(2 / np.hypot(WIDTH, HEIGHT)), np.float32(camera.distortion))
-    x, y = x * gain + np.float32(WIDTH / 2), y * gain + np.float32(HEIGHT / 2)
-    return cv2.remap(canvas.pixels, back[0, 0] * x + back[0, 1] * y + back[0, 2],
-                     back[1, 0] * x + back[1, 1] * y + back[1, 2], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-
-def _paint_bonnet(photo, lens, light, rng):
+def _paint_hood(photo, lens, light, rng):
     x = np.linspace(-200, WIDTH + 200, 60)
-    y = HEIGHT - lens.bonnet * (1 - ((x - WIDTH / 2) / (WIDTH * 0.75)) ** 2)
+    y = HEIGHT - lens.hood * (1 - ((x - WIDTH / 2) / (WIDTH * 0.75)) ** 2)
     colour = np.array(PAINTS[rng.integers(len(PAINTS))][0]) * 0.4 * light.ambient + 0.15 * light.zenith
-    for drop, gain in ((0, 0.6), (3, 1.0), (lens.bonnet * 0.5, 0.85)):
+    for drop, gain in ((0, 0.6), (3, 1.0), (lens.hood * 0.5, 0.85)):
         points = np.vstack([np.stack([x, y + drop], 1), [[WIDTH + 200, HEIGHT + 50], [-200, HEIGHT + 50]]])
         cv2.fillPoly(photo, [sixteenths(points)], clipped(colour * gain), cv2.LINE_AA, 4)
 
 
 def _veil(photo, lens, canvas):
-    """Light that the lens scatters around what is bright. -> float32 [90, 160, 3], an eighth of the photo's size"""
+    """Light that the lens scatters around bright areas. -> float32 [90, 160, 3], an eighth of the photo's size"""
     light = canvas.light
     small = cv2.resize(photo, (WIDTH // 8, HEIGHT // 8), interpolation=cv2.INTER_AREA).astype(np.float32)
     veil = cv2.GaussianBlur(np.maximum(small - 190, 0), (0, 0), 5) * (0.1 + 0.25 * lens.glare)
-    if light.shadow > 0.2 and abs(light.azimuth) < 1.0 and light.elevation < 0.6:  # the sun is near the picture
+    if light.shadow > 0.2 and abs(light.azimuth) < 1.0 and light.elevation < 0.6:  # the sun is close to the picture
         x, y = canvas.sun()
         far = np.hypot(np.arange(WIDTH // 8)[None] - (x - MARGIN) / 8,
                        np.arange(HEIGHT // 8)[:, None] - (y - MARGIN) / 8)

@@ -1,22 +1,19 @@
-"""Where things of a rendered scene come to lie in the picture, what paints them, and the textures they share.
+"""Projection into the picture, painting primitives and textures of the renderer.
 
-Lengths are in m, angles in rad, places in the picture in px (x to the right, y down), colours RGB 0..255.
+Lengths are in m, angles in rad, positions in the picture in px (x to the right, y down), colours RGB 0..255.
 """
-import dataclasses
 import functools
 
 import cv2
 import numpy as np
 
 WIDTH, HEIGHT = 1280, 720
-MARGIN = 30  # px around the photo that the turn by the camera's roll may bring in
+MARGIN = 30  # px around the photo that the camera's roll may bring into view
 NEAREST, FARTHEST = 2.0, 1500.0  # m along the road
 
 
-# ---- Projection ------------------------------------------------------------------------------------------------------
-
 class View:
-    """The camera over the road: where things come to lie in the picture, in px, roll left aside.
+    """The camera over the road: projects the world into the picture, in px, without roll.
 
     camera: scene.Camera; road: scene.Road
     z [n]: distances m; skyline [n]: the row px of the road's surface, or of the crest that hides it; seen: bool [n]
@@ -33,69 +30,52 @@ class View:
 
     def row(self, z, height=0.0):
         """Row px of a point `height` m over the road at distance z m."""
-        return self.camera.horizon + self.camera.tall * (self.camera.height - self.road.rise(z) - height) / z
+        return self.camera.horizon + self.camera.focal * (self.camera.height - self.road.rise(z) - height) / z
 
     def column(self, z, offset):
         """Column px of a point `offset` m to the right of the camera's path at distance z m."""
         return self.camera.centre + self.camera.focal * (self.road.centre(z) + offset) / z
 
     def project(self, offset, height, z):
-        """Points [n] in m, those nearer than NEAREST moved there. -> float64 [n, 2] px"""
+        """Projects points [n] in m; those nearer than NEAREST are moved there. -> float64 [n, 2] px"""
         z = np.maximum(np.asarray(z, float), NEAREST)
         return np.stack(np.broadcast_arrays(self.column(z, np.asarray(offset, float)), self.row(z, height)), -1)
 
     def distance(self, rows):
-        """Rows [n] px; those over the skyline lie at FARTHEST. -> distance of the road in each, float64 [n] m"""
+        """Rows [n] px; those above the skyline are at FARTHEST. -> distance of the road in each, float64 [n] m"""
         return np.interp(rows, self.skyline[::-1], self.z[::-1], right=NEAREST)
 
     def turn(self):
-        """The camera's roll, about the middle of the photo. -> float64 [2, 3], as cv2.warpAffine takes it"""
-        c, s, stretch = np.cos(self.camera.roll), np.sin(self.camera.roll), self.camera.stretch
-        left, down = s / stretch, s * stretch
+        """The camera's roll, about the centre of the photo. -> float64 [2, 3], for cv2.warpAffine"""
+        c, s = np.cos(self.camera.roll), np.sin(self.camera.roll)
         x, y = WIDTH / 2, HEIGHT / 2
-        return np.array([[c, -left, x - c * x + left * y], [down, c, y - down * x - c * y]])
+        return np.array([[c, -s, x - c * x + s * y], [s, c, y - s * x - c * y]])
 
     def in_photo(self, points):
-        """Where points [n, 2] px of the picture come to lie in the photo: turned by the roll, bent by the lens."""
+        """Rotates points [n, 2] px of the picture by the roll. -> float64 [n, 2] px of the photo"""
         turn = self.turn()
-        points = points @ turn[:, :2].T + turn[:, 2]
-        if self.camera.distortion:
-            far = np.linspace(0, 20, 20001)  # of the photo's half diagonal, as the lens shows it
-            middle = np.array([WIDTH / 2, HEIGHT / 2])
-            aside = (points - middle) / np.hypot(*middle)
-            reach = np.hypot(*aside.T)
-            shown = np.interp(reach, far * lens_gain(far, self.camera.distortion), far)
-            points = middle + (points - middle) * (shown / np.maximum(reach, 1e-9))[:, None]
-        return points
+        return points @ turn[:, :2].T + turn[:, 2]
 
-
-def lens_gain(far, distortion):
-    """How much farther from the middle a point lies without the lens. far: 1 at the photo's corners -> like far"""
-    return (1 + distortion * far ** 2) / (1 + distortion)
-
-
-# ---- Painting --------------------------------------------------------------------------------------------------------
 
 class Canvas:
-    """The picture while it is painted: pixels, uint8 [height, width, 3], with MARGIN around the photo.
+    """The picture being painted: pixels, uint8 [height, width, 3], with MARGIN around the photo.
 
     view: View of the scene's camera, moved by MARGIN
-    panned: px by which the distance has moved to the left since the start of a drive
+    panned: px by which distant things have moved to the left since the start of a drive
     """
 
     def __init__(self, scene):
         self.scene, self.light = scene, scene.light
         self.panned = scene.camera.focal * scene.progress.turned
-        self.view = View(dataclasses.replace(scene.camera, centre=scene.camera.centre + MARGIN,
-                                             horizon=scene.camera.horizon + MARGIN), scene.road)
+        camera = scene.camera
+        self.view = View(camera._replace(centre=camera.centre + MARGIN, horizon=camera.horizon + MARGIN), scene.road)
         self.pixels = np.zeros([HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN, 3], np.uint8)
         self.height, self.width = self.pixels.shape[:2]
 
     def air(self, colour, z):
-        """A colour as the light and the haze over the distance z m leave it. -> float64 [3]"""
-        seen, night = np.exp(-z / self.light.haze), self.light.night
-        ambient = self.light.ambient + (0.4 * night.beam * np.exp(-z / 25) if night else 0.0)
-        return np.asarray(colour) * ambient * seen + self.light.horizon * (1 - seen)
+        """A colour seen in this light through z m of haze. -> float64 [3]"""
+        seen = np.exp(-z / self.light.haze)
+        return np.asarray(colour) * self.light.ambient * seen + self.light.horizon * (1 - seen)
 
     def facing(self, azimuth):
         """Brightness 0..1 of an upright face whose normal points to azimuth rad (0: away from us, pi: to us)."""
@@ -103,10 +83,10 @@ class Canvas:
         return 1.0 - self.light.shadow * (1 - lit) * 0.85
 
     def sun(self):
-        """Where the sun stands. -> (x, y) px"""
+        """The position of the sun. -> (x, y) px"""
         camera, light = self.view.camera, self.light
         return (camera.centre + camera.focal * np.tan(np.clip(light.azimuth, -1.45, 1.45)),
-                camera.horizon - camera.tall * np.tan(light.elevation))
+                camera.horizon - camera.focal * np.tan(light.elevation))
 
     def polygon(self, points, colour):
         """Fills a polygon [n, 2] px with antialiased edges."""
@@ -115,16 +95,16 @@ class Canvas:
             cv2.fillPoly(self.pixels, [sixteenths(points)], clipped(colour), cv2.LINE_AA, 4)
 
     def strip(self, low, high, colour):
-        """Fills what lies between two lines [n, 2] px."""
+        """Fills the area between two lines [n, 2] px."""
         self.polygon(np.vstack([low, high[::-1]]), colour)
 
     def polyline(self, points, colour, width):
-        """A line through points [n, 2] px, width px wide, at least one."""
+        """Draws a line through points [n, 2] px, at least one px wide."""
         width = max(1, int(round(width)))
         cv2.polylines(self.pixels, [sixteenths(points)], False, clipped(colour), width, cv2.LINE_AA, 4)
 
     def roughen(self, before, rng, size, strength):
-        """Gives all that was painted since `before`, a copy of pixels, a texture with features of size px."""
+        """Textures everything painted since `before`, a copy of pixels, with features of size px."""
         changed = differing(before, self.pixels)
         rows = np.flatnonzero(changed.any(1))
         if len(rows):
@@ -138,12 +118,12 @@ class Canvas:
 
 
 def clipped(colour):
-    """A colour [3] as OpenCV takes it. -> tuple of floats 0..255"""
+    """A colour [3] for OpenCV. -> tuple of floats 0..255"""
     return tuple(min(max(float(c), 0.0), 255.0) for c in colour)
 
 
 def sixteenths(points):
-    """Points px [n, 2] as OpenCV takes them for a position finer than a pixel (shift 4). -> int32 [n, 2]"""
+    """Points [n, 2] px for OpenCV, in sixteenths of a pixel (shift 4). -> int32 [n, 2]"""
     return np.minimum(np.maximum(points * 16 + 0.5, -120000), 120000).astype(np.int32)
 
 
@@ -212,6 +192,6 @@ def _wrapped(tile):
 
 
 def look_up(tile, x, y):
-    """A tile at any places x, y float32 [rows, columns]. (OpenCV's own wrapping is ten times slower.) -> float32"""
+    """Samples a tile at x, y float32 [rows, columns]. (OpenCV's own wrapping is ten times slower.) -> float32"""
     x, y = (places - np.floor(places * np.float32(1 / 512)) * np.float32(512) for places in (x, y))
     return cv2.remap(tile, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -1,59 +1,45 @@
-"""A drive: one road and its traffic as a moving car films them, the ground truth for tracking lanes.
+"""A drive: one road and its traffic filmed from a moving car, the ground truth for lane tracking.
 
-Where things are is a function of the time and of the place, m along the road since the start, alone: the road's line
-is a table over the place, and what lies or stands beside it keeps its place. A frame is a Scene whose Road and Progress
-say where the car is. Offsets are m to the right of the path on which the car would have gone straight on in its lane.
+Positions depend only on the time and the place, m along the road from the start: the road is a table over the place,
+and things on and next to it keep their place. A frame is a Scene whose Road and Progress hold the position of the car.
+Offsets are m to the right of the path of a car that never leaves the middle of its lane.
 """
+import collections
 import dataclasses
 
 import numpy as np
 
 from data.synthetic.canvas import FARTHEST
 from data.synthetic.distributions import sample_scene, sample_vehicle
-from data.synthetic.scene import Progress, Road, Vehicle
+from data.synthetic.scene import Progress, Road
 from data.synthetic.vehicles import VEHICLES
 
 FRAME_RATE = 20  # per second
 
-# ---- Distributions: (low, high) of uniform ones ----------------------------------------------------------------------
-
-_SPEED, _TWO_WAY_SPEED = (22, 33), (14, 25)  # m/s
-_SPEED_SWING, _SPEED_PERIOD = 0.03, (10, 25)  # share, amplitude; s
-_STRAIGHT, _FIRST_STRAIGHT, _ARC, _CLOTHOID = (80, 400), (10, 150), (60, 250), (60, 120)  # m, parts of the road
-_BEND = (0.0002, 0.0013)  # curvature of the arcs 1/m, to either side
-_HILL, _HILL_STEP = 3e-5, (100, 300)  # vertical curvature 1/m, deviation; its corners m apart
-_FIRST_CHANGE, _CHANGE_PAUSE, _CHANGE_TIME = (1, 6), (4, 14), (3.5, 6)  # lane changes s
+_CHANGE_TIME = (3.5, 6)  # s, of a lane change
 _SWAY = ((0.12, 9.0), (0.04, 3.7))  # (amplitude m, period s) of the car in its lane
 _PITCH = ((0.8, 0.9), (0.5, 0.37))  # (amplitude px, period s) of the car on its springs
-_DENSITY = (0.15, 1.1)  # of traffic
-_GAP, _LEAST_GAP = 35, 8  # m between vehicles of a lane, mean of an exponential distribution, and least
-_OTHER_SPEED, _LANE_SPEED = 1.5, 0.8  # m/s: deviation from ours; faster per lane to the left
-_OTHER_CHANGE = 0.2  # chance of a lane change
-_AHEAD, _BEHIND = 600, 30  # m of traffic around us
-_OWN_ROOM, _ROOM = (4.0, 14.0), (8.0, 8.0)  # m kept free behind and before us, and another
-_BESIDE = 2.6  # m between the middles of vehicles that are beside each other
+_GAP = 35  # m between vehicles of a lane, mean of an exponential distribution
 
-
-# ---- The road --------------------------------------------------------------------------------------------------------
 
 class _Course:
-    """The line of a road: direction (slope) and lateral position over the place; the same of its profile.
+    """A road: direction (slope) and lateral position over the place, and the same of its profile.
 
     places [n] m; direction, lateral, climb, height [n], linear between the places
     """
 
     def __init__(self, rng, length):
         self.places = np.arange(-50.0, length + FARTHEST + 100)
-        places, curvatures, end = [-50.0], [0.0], rng.uniform(*_FIRST_STRAIGHT)
+        places, curvatures, end = [-50.0], [0.0], rng.uniform(10, 150)
         while end < self.places[-1]:
-            bend = rng.choice([-1, 1]) * rng.uniform(*_BEND)
-            parts = rng.uniform(*_CLOTHOID), rng.uniform(*_ARC), rng.uniform(*_CLOTHOID)
+            bend = rng.choice([-1, 1]) * rng.uniform(0.0002, 0.0013)
+            parts = rng.uniform(60, 120), rng.uniform(60, 250), rng.uniform(60, 120)  # m: clothoid, arc, clothoid
             places += [end, *(end + np.cumsum(parts))]
             curvatures += [0.0, bend, bend, 0.0]
-            end = places[-1] + rng.uniform(*_STRAIGHT)
+            end = places[-1] + rng.uniform(80, 400)
         self.direction, self.lateral = self._integrals(np.interp(self.places, places, curvatures))
-        corners = -50 + np.cumsum(rng.uniform(*_HILL_STEP, len(self.places) // _HILL_STEP[0] + 2))
-        hills = np.interp(self.places, corners, rng.normal(0, _HILL, len(corners)))
+        corners = -50 + np.cumsum(rng.uniform(100, 300, len(self.places) // 100 + 2))
+        hills = np.interp(self.places, corners, rng.normal(0, 3e-5, len(corners)))
         self.climb, self.height = self._integrals(hills)
 
     def _integrals(self, values):
@@ -71,7 +57,7 @@ class _Course:
 
 @dataclasses.dataclass
 class _CourseRoad(Road):
-    """The Road as it lies before the car at a place: aside m to the right of its path, drifting by a slope."""
+    """The Road ahead of the car at a place: aside m to the right of its path, drifting by a slope."""
     course: _Course
     travelled: float
     aside: float
@@ -88,36 +74,31 @@ class _CourseRoad(Road):
                 - course.at(course.climb, place) * z)
 
 
-# ---- What moves ------------------------------------------------------------------------------------------------------
-
-@dataclasses.dataclass
-class _LaneChange:
-    """start, duration s; aside: m to the right"""
-    start: float
-    duration: float
-    aside: float
-
-
 def _changed(changes, t):
-    """How far lane changes have led aside at time t s, a number or array. -> m"""
+    """Offset m from lane changes (start s, duration s, m to the right) at time t s. -> like t"""
     total = 0.0 * t
-    for change in changes:
-        x = np.clip((t - change.start) / change.duration, 0, 1)
-        total = total + change.aside * x ** 3 * (10 - 15 * x + 6 * x ** 2)  # without a jerk at either end
+    for start, duration, aside in changes:
+        x = np.clip((t - start) / duration, 0, 1)
+        total = total + aside * x ** 3 * (10 - 15 * x + 6 * x ** 2)  # smooth at both ends
     return total
 
 
-@dataclasses.dataclass
-class _Traveller:
-    """A vehicle that keeps its speed, m/s along the road, negative towards us; place: of its near end at t = 0, m."""
-    vehicle: Vehicle
-    place: float
-    speed: float
-    changes: list
+class _Traveller(collections.namedtuple('_Traveller', 'vehicle place speed changes')):
+    """A vehicle of constant speed, m/s along the road, negative if oncoming; place: of its near end at t = 0, m."""
 
     def at(self, t):
         """-> (place of its near end, offset) m at time t s"""
         return self.place + self.speed * t, self.vehicle.offset + _changed(self.changes, t)
+
+
+class _Track(collections.namedtuple('_Track', 'places offsets length behind before')):
+    """Where a vehicle is, m, at the times [n] of a drive: places of its rear; the room m kept free around it."""
+
+    def touches(self, other):
+        """Whether this vehicle enters the room of another."""
+        beside = np.abs(self.offsets - other.offsets) < 2.6
+        apart = self.places - other.places
+        return (beside & (apart < other.length + other.before) & (apart > -(self.length + other.behind))).any()
 
 
 def frames_of(seconds):
@@ -132,24 +113,22 @@ class Drive:
         rng = np.random.default_rng([seed, 0])  # so that the road is that of scene 0
         self.seconds = seconds
         scene = sample_scene(rng)
-        # No bonnet: its colour is drawn for each photo.
-        self.scene = dataclasses.replace(scene, lens=dataclasses.replace(scene.lens, bonnet=0.0))
+        # No hood: its colour is sampled for each photo.
+        self.scene = scene._replace(lens=scene.lens._replace(hood=0.0))
         self.road, self.lines = scene.road, scene.lines
-        self.speed = rng.uniform(*_TWO_WAY_SPEED if self.road.two_way else _SPEED)
-        self.speed_period = rng.uniform(*_SPEED_PERIOD)
+        self.speed = rng.uniform(*(14, 25) if self.road.two_way else (22, 33))
+        self.speed_period = rng.uniform(10, 25)
         self.phases = rng.uniform(0, 2 * np.pi, 4)
         self.length = float(self._travelled(seconds))
         self.course = _Course(rng, self.length)
-        middles = self.road.left + (np.arange(self.road.lanes) + 0.5) * self.road.lane_width
-        self.lane = int(np.argmin(np.abs(middles)))
         self.changes = self._own_changes(rng)
         near = self.course.direction[(self.course.places >= 0) & (self.course.places <= self.length)]
         self.turns = (float(near.min()) - 0.1, float(near.max()) + 0.1)
-        self.traffic = self._traffic(rng, middles)
+        self.traffic = self._traffic(rng)
 
     def _travelled(self, t):
         w = 2 * np.pi / self.speed_period
-        return self.speed * (t + _SPEED_SWING / w * (1 - np.cos(w * t)))
+        return self.speed * (t + 0.03 / w * (1 - np.cos(w * t)))
 
     def _aside(self, t):
         sway = sum(size * (np.sin(2 * np.pi * t / period + phase) - np.sin(phase))
@@ -157,57 +136,53 @@ class Drive:
         return _changed(self.changes, t) + sway
 
     def _own_changes(self, rng):
-        first = 1 if self.road.two_way else 0  # the lane at the left of it is for those who come towards us
-        changes, lane, t = [], self.lane, rng.uniform(*_FIRST_CHANGE)
+        first = 1 if self.road.two_way else 0  # the lane left of it is for oncoming traffic
+        changes, lane, t = [], int(np.argmin(np.abs(self.road.middles))), rng.uniform(1, 6)
         while t < self.seconds:
             ways = [way for way in (-1, 1) if first <= lane + way < self.road.lanes]
             if not ways:
                 break
-            way = rng.choice(ways)
-            changes.append(_LaneChange(t, rng.uniform(*_CHANGE_TIME), way * self.road.lane_width))
+            way, duration = rng.choice(ways), rng.uniform(*_CHANGE_TIME)
+            changes.append((t, duration, way * self.road.lane_width))
             lane += way
-            t += changes[-1].duration + rng.uniform(*_CHANGE_PAUSE)
+            t += duration + rng.uniform(4, 14)
         return changes
 
-    def _traffic(self, rng, middles):
-        """Vehicles of all lanes that nobody ever touches. -> list of _Travellers"""
+    def _traffic(self, rng):
+        """Vehicles of all lanes that never touch each other or us. -> list of _Travellers"""
         t = np.arange(0, self.seconds + 0.25, 0.25)
-        # [vehicles, times] of those there are so far, at first ourselves
-        places, offsets, lengths = self._travelled(t)[None], self._aside(t)[None], np.array([4.5])
-        behind, before = np.array([_OWN_ROOM[0] + 4.5]), np.array([_OWN_ROOM[1] - 4.5])
-        travellers, density = [], rng.uniform(*_DENSITY)
-        lanes = [(offset, self.road.two_way and lane == 0, (len(middles) - 1 - lane) * _LANE_SPEED, True)
-                 for lane, offset in enumerate(middles)]
-        if self.road.oncoming:
-            inner, count = self.road.oncoming
-            lanes += [(inner - (lane + 0.5) * self.road.lane_width, True, 0.0, False) for lane in range(count)]
-        for offset, oncoming, faster, own_side in lanes:
-            speed = (self.speed + faster + rng.normal(0, _OTHER_SPEED)) * (-1 if oncoming else 1)
-            gained = (speed - self.speed) * self.seconds  # m on us during the drive
-            place = -_BEHIND - max(gained, 0.0) + rng.exponential(_GAP / density)
-            while place < _AHEAD - min(gained, 0.0):
-                vehicle = sample_vehicle(rng, offset, 0.0, oncoming, 1.0)
-                changes = []
-                if rng.random() < _OTHER_CHANGE and own_side and not self.road.two_way:
-                    way = rng.choice([-1, 1]) * self.road.lane_width
-                    change = _LaneChange(rng.uniform(0, self.seconds), rng.uniform(*_CHANGE_TIME), way)
-                    if middles[0] - 0.1 <= offset + way <= middles[-1] + 0.1:
-                        changes.append(change)
-                traveller = _Traveller(vehicle, place, speed, changes)
-                length = VEHICLES[vehicle.kind].length * vehicle.size
-                own_places, own_offsets = (np.broadcast_to(value, t.shape) for value in traveller.at(t))
-                beside = np.abs(own_offsets - offsets) < _BESIDE
-                apart = own_places - places  # from the rear of one to the rear of the other
-                touching = beside & (apart < (lengths + before)[:, None]) & (apart > -(length + behind)[:, None])
-                if not touching.any():
+        tracks = [_Track(self._travelled(t), self._aside(t), 4.5, 4.0 + 4.5, 14.0 - 4.5)]
+        travellers, density = [], rng.uniform(0.15, 1.1)
+        lanes = [(offset, self.road.two_way and lane == 0, (self.road.lanes - 1 - lane) * 0.8, not self.road.two_way)
+                 for lane, offset in enumerate(self.road.middles)]
+        lanes += [(offset, True, 0.0, False) for offset in self.road.oncoming_middles]
+        for offset, oncoming, faster, may_change in lanes:  # faster: m/s, than in the rightmost lane
+            speed = (self.speed + faster + rng.normal(0, 1.5)) * (-1 if oncoming else 1)
+            for traveller, length in self._lane_traffic(rng, density, offset, oncoming, speed, may_change):
+                track = _Track(*traveller.at(t), length, 8.0, 8.0)
+                if not any(track.touches(other) for other in tracks):
                     travellers.append(traveller)
-                    places, offsets = np.vstack([places, own_places]), np.vstack([offsets, own_offsets])
-                    lengths = np.append(lengths, length)
-                    behind, before = np.append(behind, _ROOM[0]), np.append(before, _ROOM[1])
-                place += length + _LEAST_GAP + rng.exponential(_GAP / density)
+                    tracks.append(track)
         return travellers
 
-    # ---- A frame -----------------------------------------------------------------------------------------------------
+    def _lane_traffic(self, rng, density, offset, oncoming, speed, may_change):
+        """Yields (_Traveller, length m) of a lane, from -30 to 600 m ahead of us at some time of the drive."""
+        gained = (speed - self.speed) * self.seconds  # m on us during the drive
+        place = -30 - max(gained, 0.0) + rng.exponential(_GAP / density)
+        while place < 600 - min(gained, 0.0):
+            vehicle = sample_vehicle(rng, offset, 0.0, oncoming, 1.0)
+            length = VEHICLES[vehicle.kind].length * vehicle.size
+            yield _Traveller(vehicle, place, speed, self._changes_of(rng, offset, may_change)), length
+            place += length + 8 + rng.exponential(_GAP / density)
+
+    def _changes_of(self, rng, offset, may_change):
+        """The lane changes of another vehicle that drives at an offset m: at most one. -> as for _changed"""
+        if rng.random() >= 0.2 or not may_change:
+            return []
+        way = rng.choice([-1, 1]) * self.road.lane_width
+        change = rng.uniform(0, self.seconds), rng.uniform(*_CHANGE_TIME), way
+        middles = self.road.middles
+        return [change] if middles[0] - 0.1 <= offset + way <= middles[-1] + 0.1 else []
 
     def scene_at(self, frame):
         """What the camera sees in a frame, counted from 0. -> Scene; the label shows two lines on each side of us"""
@@ -223,12 +198,12 @@ class Drive:
         vehicles = []
         for traveller in self.traffic:
             place, offset = traveller.at(t)
-            vehicles.append(dataclasses.replace(traveller.vehicle, offset=float(offset), distance=place - travelled))
-        return dataclasses.replace(
-            self.scene, camera=dataclasses.replace(camera, horizon=camera.horizon + pitch),
+            vehicles.append(traveller.vehicle._replace(offset=float(offset), distance=place - travelled))
+        return self.scene._replace(
+            camera=camera._replace(horizon=camera.horizon + pitch),
             road=_CourseRoad(**vars(self.road), course=self.course, travelled=travelled, aside=aside, drift=drift),
-            lines=[dataclasses.replace(line, labelled=line.number is not None and left - 1 <= line.number <= left + 2)
+            lines=[line._replace(labelled=line.number is not None and left - 1 <= line.number <= left + 2)
                    for line in self.lines],
             vehicles=vehicles,
-            light=dataclasses.replace(light, azimuth=(light.azimuth - turned + np.pi) % (2 * np.pi) - np.pi),
+            light=light._replace(azimuth=(light.azimuth - turned + np.pi) % (2 * np.pi) - np.pi),
             progress=Progress(travelled, self.length, turned, self.turns))

@@ -1,23 +1,42 @@
-"""From a scene to its label: the lines of the road, projected as TuSimple's annotators drew them."""
+"""From a scene to its label: the lines of the road, projected as in the annotations of TuSimple."""
 import numpy as np
 
 from data.lanes import tusimple
 from data.synthetic import canvas
 
 _GAP = 20  # px below the vanishing row where labels begin; the median of TuSimple's
-_EDGE = 5  # px before the sides of the photo where labels end; of TuSimple's half have a point there
-_MIN_POINTS = 4  # a line with fewer is left out
+_EDGE = 5  # px before the sides of the photo where labels end, as for half of TuSimple's
+_MIN_POINTS = 4  # a line with fewer is omitted
+CLASSES = ('solid', 'dashed', 'dots')
 
 
 def lane_labels(scene, raw_file='', with_ids=False):
-    """The label of a scene as TuSimple draws it: the lines of the own lane and one or two more on each side.
+    """The label of a scene as in TuSimple. with_ids: number each lane as its line of the road -> tusimple.Record"""
+    lanes = labelled_lanes(scene)
+    return tusimple.Record(raw_file, [columns for _, columns in lanes], list(tusimple.H_SAMPLES),
+                           ids=[line.number for line, _ in lanes] if with_ids else None)
 
-    Lines go on where something hides them, from the bottom, our bonnet, or _EDGE before the side of the photo, to _GAP
-    below the horizon. Annotators end their lines a row or two higher or lower; that noise is left out, as nothing in a
-    photo foretells it. Of a double line the label follows the one nearer to us.
 
-    with_ids: number each lane as its line of the road. -> tusimple.Record, lanes from left to right, at most
-    tusimple.MAX_LANES
+def class_label(scene):
+    """The same lanes with classes. -> uint16 [720, 1280]: 0 background, elsewhere 1000 c + n
+
+    c: 1, 2, ... for the kinds of lines in CLASSES; n: counts the lanes of a class from 0, from left to right
+    """
+    values, counts = np.zeros(256, np.uint16), dict.fromkeys(CLASSES, 0)
+    for i, (line, _) in enumerate(labelled_lanes(scene)):
+        values[20 + 50 * i] = 1000 * (CLASSES.index(line.kind) + 1) + counts[line.kind]  # grey of draw_label
+        counts[line.kind] += 1
+    return values[tusimple.draw_label(lane_labels(scene), (canvas.WIDTH, canvas.HEIGHT))]
+
+
+def labelled_lanes(scene):
+    """The lines of our lane and one or two more on each side.
+
+    Lines continue where something hides them, from the bottom, our hood, or _EDGE before the side of the photo, to _GAP
+    below the horizon. Annotators end their lines a row or two higher or lower; that noise is omitted, as nothing in
+    a photo predicts it. Of a double line the label follows the nearer one.
+
+    -> list of (Line, its columns in the rows tusimple.H_SAMPLES), from left to right, at most tusimple.MAX_LANES
     """
     view = canvas.View(scene.camera, scene.road)
     rows = np.array(tusimple.H_SAMPLES)
@@ -26,12 +45,9 @@ def lane_labels(scene, raw_file='', with_ids=False):
         points = view.in_photo(view.project(line.offset, 0.0, view.z)[view.seen])
         x, y = points[::-1, 0], np.maximum.accumulate(points[::-1, 1])
         columns = np.rint(np.interp(rows, y, x, left=-1, right=-1)).astype(int)
-        hidden = (rows < y[0] + _GAP) | (rows > canvas.HEIGHT - scene.lens.bonnet)
-        if scene.windscreen:
-            hidden |= np.maximum.accumulate(rows > scene.windscreen.bonnet_row(columns, canvas.HEIGHT))
+        hidden = (rows < y[0] + _GAP) | (rows > canvas.HEIGHT - scene.lens.hood)
         outside = (columns < _EDGE) | (columns > canvas.WIDTH - 1 - _EDGE)
         columns[outside | hidden] = tusimple.ABSENT
         if (columns >= 0).sum() >= _MIN_POINTS:
-            lanes.append((line.number, columns.tolist()))
-    ids, lanes = zip(*lanes[:tusimple.MAX_LANES]) if lanes else ((), ())
-    return tusimple.Record(raw_file, list(lanes), list(tusimple.H_SAMPLES), ids=list(ids) if with_ids else None)
+            lanes.append((line, columns.tolist()))
+    return lanes[:tusimple.MAX_LANES]

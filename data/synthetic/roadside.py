@@ -1,70 +1,55 @@
-"""What stands beside and above the road: banks, barriers, trees, poles, signs, bridges.
+"""Everything next to and above the road: banks, barriers, trees, poles, signs, bridges.
 
-What stands is a list of (distance m, painter(canvas, rng)), painted from far to near.
+It is a list of (distance m, painter(canvas, rng)), painted from far to near.
 """
-import dataclasses
+import collections
 import functools
+import itertools
 
 import cv2
 import numpy as np
 
 from data.synthetic.canvas import NEAREST, cloud_tile, mixture, noise_tile, wandering
 
-_CHUNKS = np.concatenate([np.arange(2, 20, 1.5), np.geomspace(20, 500, 30)])  # m: where pieces of long things meet
-_DRIVE_CHUNK, _DRIVE_REACH = 5.0, 500.0  # m: in a drive they are all of one length; how far they are painted
-
-# ---- Distributions: (low, high) of uniform ones, m unless another unit is said; chances and shares -------------------
-
-_BANK_COLOURS = [[88, 104, 58], [70, 92, 52], [112, 112, 70], [60, 76, 50], [100, 100, 62]]
-_BANK_GAIN, _BANK_FOOT, _BANK_ROUGHNESS = (0.6, 1.05), (1, 8), (2, 5)  # brightness; m; px
-_BANK_RISES, _BANK_RISE_SHARES = (0, (1, 5), (5, 25)), [.42, .32, .26]
+_CHUNKS = np.concatenate([np.arange(2, 20, 1.5), np.geomspace(20, 500, 30)])  # m: ends of the pieces of long things
+_DRIVE_CHUNK, _DRIVE_REACH = 5.0, 500.0  # m: length of all pieces in a drive; how far they are painted
 _BARRIERS = {'none': .34, 'jersey': .22, 'rail': .24, 'wall': .1, 'fence': .1}  # shares
-_JERSEY_CHANCE = 0.65  # between two carriageways
-_JERSEY_HEIGHT, _WALL_HEIGHT, _RAIL_HEIGHT, _FENCE_HEIGHT = (0.8, 1.1), (2.5, 5), 0.75, 1.8
-_BARRIER_SHADE = (95, 185)
-_BARRIER_STARTS_CHANCE, _BARRIER_START, _BARRIER_ENDS = 0.15, (30, 120), (500, (60, 300))
-_TREES, _TREES_SHARES = [0, 6, 25, 70], [.14, .26, .35, .25]  # on each bank
-_TREE_HEIGHT, _TREE_SIZE, _TREE_GAIN = (4, 14), (0.35, 1.25), (0.6, 1.15)  # times that; brightness
-_TREE_SPRITES = 24
-_NEAR_TREE_CHANCE, _NEAR_TREE, _TREE_ASIDE = 0.3, (20, 120), 9  # mean of an exponential distribution
-_LAMPS_CHANCE, _LAMPS_SIDE_CHANCE, _LAMP_STEP, _LAMP_PHASE = 0.45, 0.6, (25, 60), (8, 50)
-_LAMP_ARMS, _LAMP_HEIGHT, _LAMP_TONE = (0, (2, 4)), (8, 13), (60, 150)
-_WIRES_CHANCE, _WIRES_OFFSET, _WIRES_HEIGHT, _WIRES_START = 0.3, (4, 20), (9, 14), (15, 40)
-_SIGNS, _SIGN_DISTANCE, _SIGN_OFFSET = 0.8, (18, 150), (1.2, 4)  # how many, mean
 _SIGN_KINDS = [(0.75, 0.9, 2.1, (225, 225, 225)), (3.5, 2.2, 2.2, (20, 95, 70)), (0.9, 0.9, 2.0, (235, 140, 30))]
-_BRIDGES_CHANCE, _BRIDGES = 0.22, (1, 3)  # one or two
-_BRIDGE_DISTANCE, _BRIDGE_DEPTH, _BRIDGE_CLEARANCE, _BRIDGE_THICKNESS = (35, 320), (8, 22), (5.0, 7.0), (0.9, 2.0)
-_BRIDGE_SLANT, _BRIDGE_SHADE, _RAILING_CHANCE, _PIER_CHANCE = 0.12, (80, 150), 0.6, 0.8  # deviation; brightness
-_GANTRY_CHANCE, _GANTRY_DISTANCE, _GANTRY_CLEARANCE, _GANTRY_PANELS = 0.3, (30, 250), (5.5, 6.5), (1, 4)  # 1 to 3
-_GANTRY_COLOURS, _GANTRY_BLUE_SHARE, _GANTRY_GAIN = [(18, 88, 62), (22, 60, 120)], 0.25, (0.6, 1.1)
-_GANTRY_WHOLE_CHANCE, _GANTRY_HALF, _PANEL_WIDTH = 0.7, (6, 10), (2.5, 5.5)
 
 
 def roadside(canvas, banks, rng):
-    """All that stands beside and above the road but vehicles. banks: of paint_banks
+    """Everything next to and above the road but vehicles. banks: from paint_banks
 
-    -> list of (distance, painter), pieces of barriers last; during a drive all the others keep their numbers in it
+    -> list of (distance, painter), pieces of barriers last; the others keep their indices during a drive
     """
-    view, road, progress = canvas.view, canvas.scene.road, canvas.scene.progress
+    road, progress = canvas.scene.road, canvas.scene.progress
     left, right = road.edges
-    between = road.oncoming and rng.random() < _JERSEY_CHANCE
-    pieces = _barrier(rng, view, progress, left - 0.2, -1, 'jersey' if between else None)
+    median = 'jersey' if road.oncoming and rng.random() < 0.65 else None
+    pieces = _barrier(rng, canvas, left - 0.2, -1, median)
     if road.oncoming:
-        pieces += _barrier(rng, view, progress, road.outer - 1, -1)
-    pieces += _barrier(rng, view, progress, right + 0.2, 1)
-    things = []
-    for bank in banks:
-        things += _trees(rng, bank, progress)
-    things += _lamps(rng, left, right, progress) + _wires(rng, left, right, progress) + signs(rng, right, progress)
-    if rng.random() < _BRIDGES_CHANCE:
-        things += [_bridge(rng, left, right, road.outer, progress) for _ in range(rng.integers(*_BRIDGES))]
-    if rng.random() < _GANTRY_CHANCE:
-        things.append(gantry(rng, left, right, progress))
+        pieces += _barrier(rng, canvas, road.outer - 1, -1)
+    pieces += _barrier(rng, canvas, right + 0.2, 1)
+    things = [tree for bank in banks for tree in _trees(rng, bank, progress)]
+    things += _lamps(rng, left, right, progress) + _wires(rng, left, right, progress) + _signs(rng, right, progress)
+    if rng.random() < 0.22:
+        things += [_bridge(rng, left, right, road.outer, progress) for _ in range(rng.integers(1, 3))]
+    if rng.random() < 0.3:
+        things.append(_gantry(rng, left, right, progress))
     return things + pieces
 
 
+def _beam(canvas, offset, height, z, tone, width=0.0):
+    """Paints a line through places (offset, height) m, z m away: width m wide, at least one pixel. tone: 0..255"""
+    canvas.polyline(canvas.view.project(offset, height, z), canvas.air(tone, z), canvas.view.camera.focal * width / z)
+
+
+def _board(canvas, left, right, low, high, z, colour):
+    """Paints an upright rectangle from offset left to right and from low to high m over the road, z m away."""
+    canvas.polygon(canvas.view.project([left, right, right, left], [low, low, high, high], z), canvas.air(colour, z))
+
+
 def _chunks(progress):
-    """Where pieces of long things meet. -> (distances [n] m, the numbers of the pieces that are before us)"""
+    """The ends of the pieces of long things. -> (distances [n] m, the indices of the pieces ahead of us)"""
     if not progress.length:
         return _CHUNKS, range(len(_CHUNKS) - 1)
     z = np.arange(0, progress.length + _DRIVE_REACH, _DRIVE_CHUNK) - progress.travelled
@@ -73,20 +58,11 @@ def _chunks(progress):
 
 # ---- Banks and barriers ----------------------------------------------------------------------------------------------
 
-@dataclasses.dataclass
-class _Bank:
-    """Rising ground beside the road, from edge + foot m outwards, up to crest [n] m at the distances z [n] m.
+class _Bank(collections.namedtuple('_Bank', 'side edge foot rise z pieces crest green')):
+    """Rising ground next to the road, from edge + foot m outwards, up to crest [n] m at the distances z [n] m.
 
-    pieces: the numbers of those to be painted
+    pieces: the indices of those to paint
     """
-    side: int
-    edge: float
-    foot: float
-    rise: float
-    z: np.ndarray
-    pieces: range
-    crest: np.ndarray
-    green: np.ndarray
 
     def paint(self, canvas):
         light = 0.4 + 0.6 * canvas.facing(-self.side * np.pi / 2)
@@ -94,47 +70,47 @@ class _Bank:
                                      self.z) for step in (0, 0.35, 0.7, 1.0)]
         for i in reversed(self.pieces):
             for k, (low, high) in enumerate(zip(edges, edges[1:])):
-                canvas.strip(low[i:i + 2], high[i:i + 2],
-                             canvas.air(self.green * (0.85 + 0.1 * k) * light, self.z[i]))
+                tone = self.green * (0.85 + 0.1 * k) * light
+                canvas.strip(low[i:i + 2], high[i:i + 2], canvas.air(tone, self.z[i]))
 
 
 def paint_banks(canvas, rng):
-    """Draws and paints the ground beside the road. -> the two Banks, left and right"""
+    """Samples and paints the ground next to the road. -> the two Banks, left and right"""
     before = canvas.pixels.copy()
     road, banks = canvas.scene.road, []
     z, pieces = _chunks(canvas.scene.progress)
     for side, edge in ((-1, road.outer - 2), (1, road.edges[1] + 1.5)):
-        green = np.array(rng.choice(_BANK_COLOURS))
-        rise = mixture(rng, *_BANK_RISES, p=_BANK_RISE_SHARES)
+        green = np.array(rng.choice([[88, 104, 58], [70, 92, 52], [112, 112, 70], [60, 76, 50], [100, 100, 62]]))
+        rise = mixture(rng, 0, (1, 5), (5, 25), p=[.42, .32, .26])
         crest = rise * np.clip(0.7 + 0.35 * wandering(rng, len(z), 12), 0.1, None)
-        banks.append(_Bank(side, edge, rng.uniform(*_BANK_FOOT), rise, z, pieces, crest,
-                           green * rng.uniform(*_BANK_GAIN)))
+        banks.append(_Bank(side, edge, rng.uniform(1, 8), rise, z, pieces, crest, green * rng.uniform(0.6, 1.05)))
         if rise:
             banks[-1].paint(canvas)
-    canvas.roughen(before, rng, rng.uniform(*_BANK_ROUGHNESS), 0.16)
+    canvas.roughen(before, rng, rng.uniform(2, 5), 0.16)
     return banks
 
 
-def _barrier(rng, view, progress, offset, side, kind=None):
-    """A concrete or steel barrier or a wall along the road, in pieces so that it hides and is hidden rightly."""
+def _barrier(rng, canvas, offset, side, kind=None):
+    """A concrete or steel barrier or a wall along the road, in pieces, for correct occlusion."""
     kind = kind or rng.choice(list(_BARRIERS), p=list(_BARRIERS.values()))
+    progress = canvas.scene.progress
     z, pieces = _chunks(progress)
     start, end = 0, 500
-    if rng.random() < _BARRIER_STARTS_CHANCE:
-        start = rng.uniform(*_BARRIER_START)
+    if rng.random() < 0.15:
+        start = rng.uniform(30, 120)
     else:
-        end = mixture(rng, *_BARRIER_ENDS)
-    shade, tint = rng.uniform(*_BARRIER_SHADE), np.array([1, 0.99, 0.95])
+        end = mixture(rng, 500, (60, 300))
+    shade, tint = rng.uniform(95, 185), np.array([1, 0.99, 0.95])
     stains = wandering(rng, len(z), 8) * 0.03
-    jersey, wall = rng.uniform(*_JERSEY_HEIGHT), rng.uniform(*_WALL_HEIGHT)
+    jersey, wall = rng.uniform(0.8, 1.1), rng.uniform(2.5, 5)
     faces = {  # (height, away from the road) of its lower and upper edge, grey, whether it is upright
         'jersey': [((jersey, .22), (jersey, .42), 1.1, 0), ((0.3, .14), (jersey, .22), 1, 1),
                    ((0, 0), (0.3, .14), 0.9, 1)],
         'wall': [((0, 0), (wall, 0), 0.9, 1), ((wall, 0), (wall + .15, 0), 1.1, 0)],
-        'rail': [((0.45, 0), (0.6, 0), 0.75, 1), ((0.6, 0), (_RAIL_HEIGHT, 0), 1.05, 1)],
+        'rail': [((0.45, 0), (0.6, 0), 0.75, 1), ((0.6, 0), (0.75, 0), 1.05, 1)],
         'fence': [((h, 0), (h + 0.04, 0), 0.7, 1) for h in (0.6, 1.2, 1.8)], 'none': []}[kind]
-    edges = [[view.project(offset + side * lean, high, z) for high, lean in pair] for *pair, _, _ in faces]
-    post = {'rail': _RAIL_HEIGHT, 'fence': _FENCE_HEIGHT}.get(kind)
+    edges = [[canvas.view.project(offset + side * lean, high, z) for high, lean in pair] for *pair, _, _ in faces]
+    post = {'rail': 0.75, 'fence': 1.8}.get(kind)
 
     def piece(canvas, rng, i):
         colour = shade * tint * (1 + stains[i])
@@ -142,8 +118,7 @@ def _barrier(rng, view, progress, offset, side, kind=None):
             tone = colour * gain * (canvas.facing(-side * np.pi / 2) if upright else 1)
             canvas.strip(low[i:i + 2], high[i:i + 2], canvas.air(tone, max(z[i], NEAREST)))
         if post and z[i] >= NEAREST:
-            canvas.polyline(canvas.view.project(offset, [0.0, post], z[[i, i]]),
-                            canvas.air(np.full(3, 75.0), z[i]), canvas.view.camera.focal * 0.1 / z[i])
+            _beam(canvas, offset, [0.0, post], z[i], 75.0, 0.1)
     first, last = start - progress.travelled, end + progress.length - progress.travelled
     return [(max(z[i], NEAREST) + 0.5, functools.partial(piece, i=i)) for i in pieces if faces and first <= z[i] < last]
 
@@ -151,31 +126,31 @@ def _barrier(rng, view, progress, offset, side, kind=None):
 # ---- Trees -----------------------------------------------------------------------------------------------------------
 
 def _trees(rng, bank, progress):
-    """Trees and bushes on and before a bank."""
+    """Trees and bushes on and in front of a bank."""
     things = []
-    count, tall = rng.choice(_TREES, p=_TREES_SHARES), rng.uniform(*_TREE_HEIGHT)
+    count, tall = rng.choice([0, 6, 25, 70], p=[.14, .26, .35, .25]), rng.uniform(4, 14)
     for _ in range(int(count * progress.times(0, 500))):
-        z = rng.uniform(*_NEAR_TREE) if rng.random() < _NEAR_TREE_CHANCE else 500 * rng.random() ** 0.7 + 25
+        z = rng.uniform(20, 120) if rng.random() < 0.3 else 500 * rng.random() ** 0.7 + 25
         if progress.length:
             z = rng.uniform(0, progress.length + 500) - progress.travelled
-        away = bank.foot + rng.exponential(_TREE_ASIDE) + 1.5
+        away = bank.foot + rng.exponential(9) + 1.5
         up = min(1, max(0.0, (away - bank.foot) / (bank.rise * 2.2 + 0.1)))  # share of the bank's rise
         base = np.interp(z, bank.z, bank.crest) * up if bank.rise else 0.0
-        height = tall * rng.uniform(*_TREE_SIZE)
-        colour = bank.green * 0.72 * rng.uniform(*_TREE_GAIN) + rng.normal(0, 4, 3)
-        things.append((z, functools.partial(paint_tree, offset=bank.edge + bank.side * away, height=height, z=z,
+        height = tall * rng.uniform(0.35, 1.25)
+        colour = bank.green * 0.72 * rng.uniform(0.6, 1.15) + rng.normal(0, 4, 3)
+        things.append((z, functools.partial(_paint_tree, offset=bank.edge + bank.side * away, height=height, z=z,
                                             colour=colour, base=base)))
     return things
 
 
-def paint_tree(canvas, rng, offset, height, z, colour, base, sprites=range(_TREE_SPRITES)):
-    """Paints a tree that stands `base` m over the road. sprites: the numbers of those to choose from"""
+def _paint_tree(canvas, rng, offset, height, z, colour, base):
+    """Paints a tree that stands `base` m over the road."""
     x, y = canvas.view.project(offset, base, z)
-    tall = canvas.view.camera.tall * height / z
+    tall = canvas.view.camera.focal * height / z
     if tall < 3 or tall > 1100:
         return
-    sprites = (_tree_sprite if tall > 80 else _small_tree_sprite)(sprites[rng.integers(len(sprites))])
-    size = (max(2, int(tall * rng.uniform(0.7, 1.1) / canvas.view.camera.stretch)), int(tall))
+    sprites = (_tree_sprite if tall > 80 else _small_tree_sprite)(rng.integers(24))
+    size = (max(2, int(tall * rng.uniform(0.7, 1.1))), int(tall))
     left, top = int(x - size[0] / 2), int(y - tall)
     x0, x1, y0, y1 = max(left, 0), min(left + size[0], canvas.width), max(top, 0), min(top + size[1], canvas.height)
     if x0 >= x1 or y0 >= y1:
@@ -204,13 +179,7 @@ def _tree_sprite(number):
         for sprite, value in ((tone, 45), (cover, 255)):
             cv2.line(sprite, (width // 2, height - 1), (width // 2 + 4, height // 3), value, 6 if kind != 'palm' else 5)
     if kind == 'palm':
-        for angle in np.linspace(0, 2 * np.pi, 26):
-            t, reach = np.linspace(0, 1, 12), rng.uniform(45, 75)
-            x = width // 2 + np.cos(angle) * reach * t
-            y = 80 + np.sin(angle) * reach * 0.6 * t + 45 * t ** 2
-            points = np.stack([x, y], 1).astype(np.int32)
-            for sprite, value in ((tone, int(rng.uniform(50, 170))), (cover, 255)):
-                cv2.polylines(sprite, [points], False, value, 4)
+        _paint_palm_leaves(rng, tone, cover)
         return tone, cover
     lobes = rng.integers(6, 11)
     middle = np.column_stack([width / 2 + rng.normal(0, 38, lobes), rng.uniform(70, 190, lobes)])
@@ -237,6 +206,15 @@ def _tree_sprite(number):
     return tone, np.maximum(cover, (255 * crown).astype(np.uint8))
 
 
+def _paint_palm_leaves(rng, tone, cover):
+    t = np.linspace(0, 1, 12)
+    for angle in np.linspace(0, 2 * np.pi, 26):
+        reach = rng.uniform(45, 75)
+        points = np.stack([128 + np.cos(angle) * reach * t, 80 + np.sin(angle) * reach * 0.6 * t + 45 * t ** 2], 1)
+        cv2.polylines(tone, [points.astype(np.int32)], False, int(rng.uniform(50, 170)), 4)
+        cv2.polylines(cover, [points.astype(np.int32)], False, 255, 4)
+
+
 @functools.lru_cache(maxsize=None)
 def _small_tree_sprite(number):
     return tuple(cv2.resize(sprite, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
@@ -246,132 +224,116 @@ def _small_tree_sprite(number):
 # ---- Poles, wires, signs ---------------------------------------------------------------------------------------------
 
 def _lamps(rng, left, right, progress):
-    """Street lights at both sides."""
-    things = []
-    if rng.random() < _LAMPS_CHANCE:
-        step, phase = rng.uniform(*_LAMP_STEP), rng.uniform(*_LAMP_PHASE)
-        arm, height, tone = mixture(rng, *_LAMP_ARMS), rng.uniform(*_LAMP_HEIGHT), rng.uniform(*_LAMP_TONE)
-        for side, edge in ((-1, left - 1), (1, right + 1.5)):
-            if rng.random() < _LAMPS_SIDE_CHANCE:
-                things += [(z, functools.partial(paint_pole, z=z, offset=edge, height=height, arm=-side * arm,
-                                                 tone=tone))
-                           for z in np.arange(phase, 350 + progress.length, step) - progress.travelled]
-    return things
+    """Street lights on both sides."""
+    if rng.random() >= 0.45:
+        return []
+    step, phase = rng.uniform(25, 60), rng.uniform(8, 50)
+    arm, height, tone = mixture(rng, 0, (2, 4)), rng.uniform(8, 13), rng.uniform(60, 150)
+    sides = [(side, edge) for side, edge in ((-1, left - 1), (1, right + 1.5)) if rng.random() < 0.6]
+    return [(z, functools.partial(_paint_pole, z=z, offset=edge, height=height, arm=-side * arm, tone=tone))
+            for side, edge in sides for z in np.arange(phase, 350 + progress.length, step) - progress.travelled]
 
 
-def paint_pole(canvas, rng, z, offset, height, arm, tone):
-    """A street lamp or a plain pole (arm 0) at z m ahead, `offset` m to the right; height and arm in m."""
-    project, width = canvas.view.project, canvas.view.camera.focal * 0.13 / z
-    colour = canvas.air(np.full(3, tone) * canvas.facing(np.pi), z)
-    canvas.polyline(project(offset, [0.0, height], [z, z]), colour, width)
+def _paint_pole(canvas, rng, z, offset, height, arm, tone):
+    """A street lamp or a plain pole (arm 0) z m ahead, `offset` m to the right; height and arm in m."""
+    tone = tone * canvas.facing(np.pi)
+    _beam(canvas, offset, [0.0, height], z, tone, 0.13)
     if arm:
-        canvas.polyline(project([offset, offset + arm * 0.6, offset + arm], [height, height + 0.9, height + 1.0],
-                                [z] * 3), colour, width * 0.7)
-        canvas.polyline(project([offset + arm, offset + arm * 1.25], height + 1.0, [z, z]), colour, width * 1.6)
+        _beam(canvas, [offset, offset + arm * 0.6, offset + arm], [height, height + 0.9, height + 1.0], z, tone, 0.091)
+        _beam(canvas, [offset + arm, offset + arm * 1.25], height + 1.0, z, tone, 0.208)
 
 
 def _wires(rng, left, right, progress):
     """Posts with wires at one side."""
-    if rng.random() >= _WIRES_CHANCE:
+    if rng.random() >= 0.3:
         return []
-    offset, height = rng.choice([left - 15, right + rng.uniform(*_WIRES_OFFSET)]), rng.uniform(*_WIRES_HEIGHT)
-    spots = np.arange(rng.uniform(*_WIRES_START), 320 + progress.length, 42) - progress.travelled
+    offset, height = rng.choice([left - 15, right + rng.uniform(4, 20)]), rng.uniform(9, 14)
+    spots = np.arange(rng.uniform(15, 40), 320 + progress.length, 42) - progress.travelled
 
     def paint(canvas, rng):
         for drop in (0, 0.8):
             t = np.linspace(0, 1, 9)
             for a, b in zip(spots[spots > NEAREST], spots[spots > NEAREST][1:]):
                 sag = height - drop - 1.2 * 4 * t * (1 - t)
-                canvas.polyline(canvas.view.project(offset, sag, a + (b - a) * t), canvas.air(np.full(3, 60.0), a), 1)
-    pole = functools.partial(paint_pole, offset=offset, height=height, arm=0, tone=70.0)
+                canvas.polyline(canvas.view.project(offset, sag, a + (b - a) * t), canvas.air(60.0, a), 1)
+    pole = functools.partial(_paint_pole, offset=offset, height=height, arm=0, tone=70.0)
     return [(max(spots[0], NEAREST), paint)] + [(z, functools.partial(pole, z=z)) for z in spots]
 
 
-def signs(rng, right, progress):
-    """Road signs at the right of the offset right m. -> list of (distance, painter)"""
+def _signs(rng, right, progress):
+    """Road signs to the right of the offset right m. -> list of (distance, painter)"""
     things = []
-    for _ in range(rng.poisson(_SIGNS * progress.times(*_SIGN_DISTANCE))):
+    for _ in range(rng.poisson(0.8 * progress.times(18, 150))):
         wide, tall, base, colour = _SIGN_KINDS[rng.choice(len(_SIGN_KINDS))]
-        z = progress.somewhere(rng, *_SIGN_DISTANCE) - progress.travelled
-        things.append((z, functools.partial(_paint_sign, z=z, offset=right + rng.uniform(*_SIGN_OFFSET) + wide / 2,
+        z = progress.somewhere(rng, 18, 150) - progress.travelled
+        things.append((z, functools.partial(_paint_sign, z=z, offset=right + rng.uniform(1.2, 4) + wide / 2,
                                             wide=wide, tall=tall, base=base, colour=colour)))
     return things
 
 
 def _paint_sign(canvas, rng, z, offset, wide, tall, base, colour):
-    project, dim = canvas.view.project, canvas.facing(np.pi)
-    canvas.polyline(project(offset, [0.0, base + 0.2], [z, z]), canvas.air(np.full(3, 80.0), z),
-                    canvas.view.camera.focal * 0.12 / z)
-    for grow, tone in ((0.05, np.full(3, 200.0)), (0.0, np.array(colour, float))):  # the rim, then the sign
-        w, b, t = wide / 2 + grow, base - grow, base + tall + grow
-        canvas.polygon(project(offset + np.array([-w, w, w, -w]), np.array([b, b, t, t]), [z] * 4),
-                       canvas.air(tone * dim, z))
+    _beam(canvas, offset, [0.0, base + 0.2], z, 80.0, 0.12)
+    for grow, tone in ((0.05, 200.0), (0.0, np.array(colour, float))):  # the rim, then the sign
+        half = wide / 2 + grow
+        _board(canvas, offset - half, offset + half, base - grow, base + tall + grow, z, tone * canvas.facing(np.pi))
 
-
-# ---- Above the road --------------------------------------------------------------------------------------------------
 
 def _bridge(rng, left, right, outer, progress):
     """A bridge across the road: deck, parapet, piers."""
-    z = progress.somewhere(rng, *_BRIDGE_DISTANCE) - progress.travelled
-    deep, clear = rng.uniform(*_BRIDGE_DEPTH), rng.uniform(*_BRIDGE_CLEARANCE)
-    thick, slant, shade = rng.uniform(*_BRIDGE_THICKNESS), rng.normal(0, _BRIDGE_SLANT), rng.uniform(*_BRIDGE_SHADE)
-    railing = rng.random() < _RAILING_CHANCE
+    z = progress.somewhere(rng, 35, 320) - progress.travelled
+    deep, clear = rng.uniform(8, 22), rng.uniform(5.0, 7.0)
+    thick, slant, shade = rng.uniform(0.9, 2.0), rng.normal(0, 0.12), rng.uniform(80, 150)
+    railing = rng.random() < 0.6
     ends = np.array([outer - 50, right + 50])
-    piers = [x for x in (left - 0.8, outer - 2.5, right + 2.5) if rng.random() < _PIER_CHANCE]
+    piers = [x for x in (left - 0.8, outer - 2.5, right + 2.5) if rng.random() < 0.8]
 
     def paint(canvas, rng):
-        project, colour = canvas.view.project, np.array([1.0, 0.98, 0.94]) * shade * canvas.facing(np.pi)
+        colour = np.array([1.0, 0.98, 0.94]) * shade * canvas.facing(np.pi)
 
-        def quad(low, high, near, far, tone):
-            x = np.array([ends[0], ends[1], ends[1], ends[0]])
-            points = project(x, [low, low, high, high], z + slant * x * 0.3 + np.array([near, near, far, far]))
+        def face(low, high, near, far, tone):
+            x = ends[[0, 1, 1, 0]]
+            points = canvas.view.project(x, [low, low, high, high], z + slant * x * 0.3 + [near, near, far, far])
             canvas.polygon(points, canvas.air(tone, z))
-        for x in piers:
-            for row in (deep * 0.75, deep * 0.25):
-                canvas.polygon(project(x + np.array([-0.6, 0.6, 0.6, -0.6]), [0, 0, clear, clear], [z + row] * 4),
-                               canvas.air(colour * 0.6, z))
-        quad(clear, clear, deep, 0, colour * 0.35)
-        quad(clear, clear + thick, 0, 0, colour)
-        quad(clear + thick, clear + thick + 0.12, 0, 0, colour * 1.25)
+        for x, row in itertools.product(piers, (deep * 0.75, deep * 0.25)):
+            points = canvas.view.project(x + np.array([-0.6, 0.6, 0.6, -0.6]), [0, 0, clear, clear], z + row)
+            canvas.polygon(points, canvas.air(colour * 0.6, z))
+        face(clear, clear, deep, 0, colour * 0.35)
+        face(clear, clear + thick, 0, 0, colour)
+        face(clear + thick, clear + thick + 0.12, 0, 0, colour * 1.25)
         if railing:
             top = clear + thick + 1.2
-            canvas.polyline(project(ends, top, [z, z]), canvas.air(colour * 0.6, z),
-                            canvas.view.camera.focal * 0.08 / z)
+            _beam(canvas, ends, top, z, colour * 0.6, 0.08)
             for x in np.arange(ends[0], ends[1], 2.0):
-                canvas.polyline(project(x, [clear + thick, top], [z, z]), canvas.air(colour * 0.6, z), 1)
+                _beam(canvas, x, [clear + thick, top], z, colour * 0.6)
     return z, paint
 
 
-def gantry(rng, left, right, progress):
+def _gantry(rng, left, right, progress):
     """Signs over the lanes on a truss, from offset left to right m. -> (distance, painter)"""
-    z = progress.somewhere(rng, *_GANTRY_DISTANCE) - progress.travelled
-    clear = rng.uniform(*_GANTRY_CLEARANCE)
-    panels = rng.integers(*_GANTRY_PANELS)
-    colour = np.array(_GANTRY_COLOURS[int(rng.random() < _GANTRY_BLUE_SHARE)], float) * rng.uniform(*_GANTRY_GAIN)
+    z = progress.somewhere(rng, 30, 250) - progress.travelled
+    clear = rng.uniform(5.5, 6.5)
+    panels = rng.integers(1, 4)
+    colour = np.array([(18, 88, 62), (22, 60, 120)][int(rng.random() < 0.25)], float) * rng.uniform(0.6, 1.1)
     start, end = left - 1.5, right + 1.5
-    if rng.random() >= _GANTRY_WHOLE_CHANCE:
-        start = end - rng.uniform(*_GANTRY_HALF)
+    if rng.random() >= 0.7:
+        start = end - rng.uniform(6, 10)
     places = np.sort(rng.uniform(start + 2, right - 2, panels))
-    widths, bars = rng.uniform(*_PANEL_WIDTH, panels), rng.random([panels, 3, 2])
+    widths, bars = rng.uniform(2.5, 5.5, panels), rng.random([panels, 3, 2])
 
     def paint(canvas, rng):
-        project, pixel = canvas.view.project, canvas.view.camera.focal / z
-        steel = canvas.air(np.full(3, 105.0) * canvas.facing(np.pi), z)
+        steel, dim = 105.0 * canvas.facing(np.pi), 0.35 + 0.65 * canvas.facing(np.pi)
         for x in (start, end):
-            canvas.polyline(project(x, [0.0, clear + 1.8], [z, z]), steel, 0.35 * pixel)
+            _beam(canvas, x, [0.0, clear + 1.8], z, steel, 0.35)
         for height in (clear + 0.6, clear + 1.8):
-            canvas.polyline(project([start, end], height, [z, z]), steel, 0.14 * pixel)
+            _beam(canvas, [start, end], height, z, steel, 0.14)
         zigzag = np.arange(start, end, 1.2)
-        canvas.polyline(project(zigzag, clear + 0.6 + 1.2 * (np.arange(len(zigzag)) % 2), np.full(len(zigzag), z)),
-                        steel, 0.09 * pixel)
-        dim = 0.35 + 0.65 * canvas.facing(np.pi)
-
-        def panel(x0, x1, low, high, tone):
-            canvas.polygon(project([x0, x1, x1, x0], [low, low, high, high], [z] * 4), canvas.air(tone * dim, z))
+        _beam(canvas, zigzag, clear + 0.6 + 1.2 * (np.arange(len(zigzag)) % 2), z, steel, 0.09)
         for x, width, rows in zip(places, widths, bars):
-            panel(x - width / 2, x + width / 2, clear, clear + 2.6, np.full(3, 200.0))
-            panel(x - width / 2 + 0.06, x + width / 2 - 0.06, clear + 0.06, clear + 2.54, colour)
-            for k, (a, b) in enumerate(rows):
-                for letter in np.arange(x - width * (0.15 + 0.25 * a), x + width * (0.1 + 0.3 * b), 0.26):
-                    panel(letter, letter + 0.17, clear + 0.35 + 0.7 * k, clear + 0.72 + 0.7 * k, np.full(3, 205.0))
+            _board(canvas, x - width / 2, x + width / 2, clear, clear + 2.6, z, 200.0 * dim)
+            _board(canvas, x - width / 2 + 0.06, x + width / 2 - 0.06, clear + 0.06, clear + 2.54, z, colour * dim)
+            letters = [(k, letter) for k, (a, b) in enumerate(rows)
+                       for letter in np.arange(x - width * (0.15 + 0.25 * a), x + width * (0.1 + 0.3 * b), 0.26)]
+            for k, letter in letters:
+                low = clear + 0.35 + 0.7 * k
+                _board(canvas, letter, letter + 0.17, low, clear + 0.72 + 0.7 * k, z, 205.0 * dim)
     return z, paint

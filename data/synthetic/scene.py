@@ -1,31 +1,15 @@
-"""What there is in a rendered scene: camera, road, lines, vehicles, light, lens.
+"""The contents of a rendered scene: camera, road, lines, vehicles, light, lens.
 
-Lengths are in m, angles in rad, places in the picture in px, colours RGB 0..255.
+Lengths are in m, angles in rad, positions in the picture in px, colours RGB 0..255.
 """
+import collections
 import dataclasses
 
 import numpy as np
 
 
-@dataclasses.dataclass
-class Camera:
-    """A pinhole: focal length px, height m, (centre, horizon) px where a straight flat road vanishes, roll rad.
-
-    stretch: px per row of the scene's picture, times that per column: not 1 where a photo of another aspect was resized
-    distortion: of a wide lens, 0 none; the middle of the picture is magnified (1 + distortion) times
-    """
-    focal: float
-    height: float
-    centre: float
-    horizon: float
-    roll: float
-    stretch: float = 1.0
-    distortion: float = 0.0
-
-    @property
-    def tall(self):
-        """The focal length along the columns px."""
-        return self.focal * self.stretch
+class Camera(collections.namedtuple('Camera', 'focal height centre horizon roll')):
+    """A pinhole: focal length px, height m, vanishing point of a straight flat road (centre, horizon) px, roll rad."""
 
 
 @dataclasses.dataclass
@@ -35,7 +19,7 @@ class Road:
     heading: slope dx/dz at the camera; curvature 1/m and its rate 1/m^2 (clothoid); grade: vertical curvature 1/m
     left, right: offsets of the outermost lines; lane_width, shoulders m
     concrete: slabs with joints, otherwise asphalt; shade: brightness of the surface; tint [3]
-    joint_offset: m from a lane line to the joint beside it
+    joint_offset: m from a lane line to the joint next to it
     oncoming: (offset of the inner line, lanes) of the opposite carriageway, None if unseen; two_way: no median
     """
     heading: float
@@ -55,7 +39,7 @@ class Road:
     two_way: bool
 
     def centre(self, z):
-        """Lateral position of the camera's path at distance z, in m; the bend stays as it is beyond 250 m."""
+        """Lateral position of the camera's path at distance z, in m; the curvature is constant beyond 250 m."""
         near = np.minimum(z, 250.0)
         beyond = z - near
         curvature = self.curvature + self.curvature_rate * near
@@ -64,220 +48,97 @@ class Road:
                 + slope * beyond + curvature * beyond ** 2 / 2)
 
     def rise(self, z):
-        """Height of the surface at distance z over the plane under the car, in m; the slope stays beyond 300 m."""
+        """Height of the surface at distance z over the plane under the car, m; constant slope beyond 300 m."""
         near = np.minimum(z, 300.0)
         return self.grade * near * (near / 2 + (z - near))
 
     @property
     def lanes(self):
-        """How many lanes the own carriageway has."""
+        """Number of lanes of our carriageway."""
         return int(round((self.right - self.left) / self.lane_width))
 
     @property
+    def line_offsets(self):
+        """Offsets m of the lines of our carriageway, from the left; for a double line its middle."""
+        return np.arange(self.left, self.right + 0.1, self.lane_width)
+
+    @property
+    def middles(self):
+        """Offsets m of the middles of its lanes, from the left."""
+        return self.left + (np.arange(self.lanes) + 0.5) * self.lane_width
+
+    @property
+    def oncoming_middles(self):
+        """Offsets m of the middles of the lanes of the opposite carriageway, from the right."""
+        inner, count = self.oncoming or (0, 0)
+        return inner - (np.arange(count) + 0.5) * self.lane_width
+
+    @property
     def edges(self):
-        """Offsets m of the left and the right edge of the own carriageway, shoulders included."""
+        """Offsets m of the left and right edge of our carriageway, including shoulders."""
         return self.left - self.shoulders[0], self.right + self.shoulders[1]
 
     @property
     def outer(self):
-        """Offset m of the left edge of all that is paved."""
+        """Offset m of the left edge of the paved area."""
         if self.oncoming:
             return self.oncoming[0] - self.oncoming[1] * self.lane_width - 3
         return self.edges[0]
 
 
-@dataclasses.dataclass
-class Line:
+class Line(collections.namedtuple('Line', 'offset colour width pattern period phase wear dots labelled '
+                                  'number', defaults=[None])):
     """A painted line. pattern: list of (start, length) m within period; ([], 0): unbroken. wear 0 new .. 1 gone.
 
-    number: of the lines of the own carriageway, from the left; None for the others, and for what accompanies a line
+    number: among the lines of our carriageway, from the left; None for all other lines
     """
-    offset: float
-    colour: tuple
-    width: float
-    pattern: list
-    period: float
-    phase: float
-    wear: float
-    dots: bool
-    labelled: bool
-    number: int = None
+
+    @property
+    def kind(self):
+        """'solid', 'dashed' or 'dots'"""
+        return 'dots' if self.dots else 'dashed' if self.pattern else 'solid'
 
 
-@dataclasses.dataclass
-class Vehicle:
+class Vehicle(collections.namedtuple('Vehicle', 'kind offset distance colour oncoming lights size')):
     """kind: a key of VEHICLES; offset of its middle m, distance of its near end m, facing us or not."""
-    kind: str
-    offset: float
-    distance: float
-    colour: tuple
-    oncoming: bool
-    lights: bool
-    size: float
 
 
-@dataclasses.dataclass
-class Night:
-    """Light that lamps give. beam: brightness of our headlights on the road before us, of daylight
-
-    lamps: offsets m of the rows of street lamps; lamp_step, lamp_phase m: where they stand; lamp_height m
-    lamp_colour [3]; lamp_glow: brightness of the road under a lamp, of daylight
-    """
-    beam: float
-    lamps: tuple
-    lamp_step: float
-    lamp_phase: float
-    lamp_height: float
-    lamp_colour: np.ndarray
-    lamp_glow: float
-
-
-@dataclasses.dataclass
-class Light:
+class Light(collections.namedtuple('Light', 'azimuth elevation shadow zenith horizon haze ambient clouds dusk')):
     """azimuth of the sun, rad to the right of straight ahead; elevation rad; shadow: 0 soft .. 1 black.
 
     zenith, horizon: colours of the sky; haze: visibility in m; ambient: brightness of everything
-    wet: how much the road mirrors what is above it, 0..1
     """
-    azimuth: float
-    elevation: float
-    shadow: float
-    zenith: np.ndarray
-    horizon: np.ndarray
-    haze: float
-    ambient: float
-    clouds: float
-    dusk: bool
-    night: Night = None
-    wet: float = 0.0
 
 
-@dataclasses.dataclass
-class Lens:
-    """What the camera makes of the scene. exposure: the mean brightness that its automatics aim at; bonnet: height px.
+class Lens(collections.namedtuple('Lens', 'exposure balance contrast saturation vignette blur motion noise glare '
+                                  'quality hood')):
+    """The optics and the sensor. exposure: target mean brightness; hood: height px.
 
     blur: sigma px; motion: blur along the columns px; noise: deviation; quality: of the JPEG, 0..100
     """
-    exposure: float
-    balance: tuple
-    contrast: float
-    saturation: float
-    vignette: float
-    blur: float
-    motion: float
-    noise: float
-    glare: float
-    quality: int
-    bonnet: float
 
 
-@dataclasses.dataclass
-class Windscreen:
-    """What is between the camera and the road. Strengths are 0..1, 0 for none.
-
-    bonnet: height px of our own bonnet where it is highest, bonnet_middle the column px of that place; bonnet_reach px:
-    how far to either side it goes down to the lower border; bonnet_power: 2 for round ones, more for angular ones
-    bonnet_colour [3]; bonnet_shine: how much it mirrors the sky
-    dirt: of dust and smudges; streaks: of rain or of a wiper; haze: of stray light; reflection: of the dashboard
-    wiper: (x, y, x, y, width) px of a wiper's blade, or None; corners: how much of the corners a mount hides
-    caption: what a camera writes into its photo, caption_place its (x, y) px
-    """
-    bonnet: float = 0.0
-    bonnet_middle: float = 640.0
-    bonnet_reach: float = 900.0
-    bonnet_power: float = 2.0
-    bonnet_colour: tuple = (30, 30, 30)
-    bonnet_shine: float = 0.0
-    dirt: float = 0.0
-    streaks: float = 0.0
-    haze: float = 0.0
-    reflection: float = 0.0
-    wiper: tuple = None
-    corners: float = 0.0
-    caption: str = ''
-    caption_place: tuple = (0, 0)
-
-    def bonnet_row(self, columns, height):
-        """The row px of the bonnet's edge in columns px of a photo `height` px high, beyond it where there is none."""
-        aside = np.abs((np.asarray(columns, float) - self.bonnet_middle) / self.bonnet_reach)
-        return height - self.bonnet * (1 - aside ** self.bonnet_power)
-
-
-@dataclasses.dataclass
-class Side:
-    """What borders a street at one side, or is its median: from the kerb outwards.
-
-    side: -1 for what lies to the left of its kerb, 1 to the right; kerb: its offset m; height m, colour [3]
-    second_colour [3]: of every other kerbstone; width m, shade: of the pavement or the median
-    rail: a key of city.RAILS, or 'none'; rail_colour [3]; rail_place: m from the kerb
-    front: what stands beyond the pavement, of 'buildings', 'wall', 'hedge', 'woods', 'open'
-    tree_step m: between trees on the pavement, 0 for none; white_trunks: painted so
-    people: how many walk there
-    """
-    side: int
-    kerb: float
-    height: float
-    colour: np.ndarray
-    second_colour: np.ndarray
-    width: float
-    shade: float
-    rail: str
-    rail_colour: np.ndarray
-    rail_place: float
-    front: str
-    tree_step: float
-    white_trunks: bool
-    people: int
-
-
-@dataclasses.dataclass
-class Marking:
-    """Paint on the road that is no lane line. kind: a key of markings.MARKINGS; number: which of its shapes
-
-    left, right: offsets m; start, end: distances m; wear: as of a Line
-    """
-    kind: str
-    left: float
-    right: float
-    start: float
-    end: float
-    colour: tuple
-    wear: float
-    number: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """Where in a drive a picture is taken; a single photo is a drive of no length.
+class Progress(collections.namedtuple('Progress', 'travelled length turned turns',
+                                      defaults=[0.0, 0.0, 0.0, (0.0, 0.0)])):
+    """Position within a drive; a single photo is a drive of length 0.
 
     travelled, length: m along the road from the start of the drive to here and to its end
     turned, turns: rad to the right of the direction at the start, here and (least, most) of the whole drive
     """
-    travelled: float = 0.0
-    length: float = 0.0
-    turned: float = 0.0
-    turns: tuple = (0.0, 0.0)
 
     def somewhere(self, rng, start, end):
-        """A random place where a single photo has one from start to end m ahead. -> m from the start of the drive"""
+        """A random place, for a single photo from start to end m ahead. -> m from the start of the drive"""
         return rng.uniform(start, end + self.length)
 
+    def places(self, rng, mean, start, end):
+        """Yields random places as in somewhere(), on average `mean` for a single photo."""
+        for _ in range(rng.poisson(mean * self.times(start, end))):
+            yield self.somewhere(rng, start, end)
+
     def times(self, start, end):
-        """How many times as many such places a drive has as a single photo."""
+        """Ratio of the number of such places in a drive to that of a single photo."""
         return 1 + self.length / (end - start)
 
 
-@dataclasses.dataclass
-class Scene:
-    """sides: Sides of a street, from left to right, none of a freeway; markings: Markings; windscreen: None if clean"""
-    camera: Camera
-    road: Road
-    lines: list
-    vehicles: list
-    light: Light
-    lens: Lens
-    progress: Progress = Progress()
-    sides: tuple = ()
-    markings: tuple = ()
-    windscreen: Windscreen = None
-
+class Scene(collections.namedtuple('Scene', 'camera road lines vehicles light lens progress', defaults=[Progress()])):
+    """Of the classes above; lines and vehicles are lists, vehicles sorted from far to near except in a drive."""

@@ -1,4 +1,4 @@
-"""What lies behind the road: the sky with its clouds and sun, and hills, woods and houses on the horizon."""
+"""The background: the sky with its clouds and sun, and hills, woods and houses on the horizon."""
 import cv2
 import numpy as np
 
@@ -7,11 +7,10 @@ from data.synthetic.canvas import clipped, cloud_tile, look_up, wandering
 _HORIZON_LAYERS = (  # distance m, (low, high) of the height m, chance; from far to near
     (8000, (150, 420), 0.35), (2500, (25, 110), 0.45), (900, (4, 16), 0.9), (500, (2, 11), 0.7))
 _HORIZON_COLOUR = np.array([75, 88, 62])
-_HORIZON_BRIGHTNESS = (0.6, 1.1)
 
 
 def paint_sky(canvas, rng):
-    """Paints the whole canvas: the sky, and the colour of the horizon where the ground will be."""
+    """Paints the whole canvas: the sky, and the colour of the horizon where the ground follows."""
     light, view = canvas.light, canvas.view
     end = int(np.clip(view.vanishing + 4, 8, canvas.height))
     y, x = np.meshgrid(np.arange(0, end, 4.0), np.arange(0, canvas.width, 4.0), indexing='ij')
@@ -34,21 +33,21 @@ def paint_sky(canvas, rng):
 
 
 def paint_horizon(canvas, rng):
-    """Hills, then woods or houses, ever nearer and darker, down to the ground."""
+    """Hills, then woods or houses, nearer and darker, down to the ground."""
     view, width = canvas.view, canvas.width
     least, most = (int(view.camera.focal * turn) for turn in canvas.scene.progress.turns)
-    around = width + most - least + 2 * (most > least)  # px, all that comes into the picture during a drive
+    around = width + most - least + 2 * (most > least)  # px, everything that comes into view during a drive
     columns = np.arange(width) + canvas.panned - least
     before = canvas.pixels.copy()
-    green = rng.uniform(*_HORIZON_BRIGHTNESS)
-    # Every height is drawn before the first outline.
+    green = rng.uniform(0.6, 1.1)
+    # All heights are sampled before the first outline.
     for z, tall, chance in [(z, rng.uniform(*heights), chance) for z, heights, chance in _HORIZON_LAYERS]:
         rough = 0.5 + 0.35 * wandering(rng, around, 400 if z > 1000 else 150)
         if z < 3000:  # crowns of trees
             rough = np.maximum(rough, 0.1) * (1 + 0.22 * wandering(rng, around, 16))
         rough = np.interp(columns, np.arange(around), rough)
         if rng.random() < chance:
-            top = view.vanishing + 2 - view.camera.tall / z * tall * np.clip(rough, 0.03, None)
+            top = view.vanishing + 2 - view.camera.focal / z * tall * np.clip(rough, 0.03, None)
             colour = canvas.air(_HORIZON_COLOUR * (green if z > 1000 else 0.5 * green), min(z, 0.9 * canvas.light.haze))
             bottom = view.vanishing + 12
             outline = np.stack([np.arange(width), top], 1)

@@ -1,8 +1,8 @@
-"""Vehicles: their shapes and colours, and how they are painted.
+"""Vehicles: shapes, colours and painting.
 
-Inside a vehicle a place is (a, b, c): m to the right of its middle, up, and away from its near end.
+Positions in a vehicle are (a, b, c): m to the right of its middle, up, and away from its near end.
 """
-import dataclasses
+import collections
 import functools
 
 import numpy as np
@@ -10,20 +10,12 @@ import numpy as np
 from data.synthetic.canvas import NEAREST, cloud_tile, differing, look_up, shade
 
 
-@dataclasses.dataclass
-class _Shape:
+class _Shape(collections.namedtuple('_Shape', 'length width height body cabin wheels radius '
+                                    'box', defaults=[0.33, False])):
     """A vehicle seen from its side: convex outlines [(m from the rear, m up)], clockwise from the lower rear.
 
-    body over the full width, cabin narrower at the top; wheels: their places from the rear; box: no glass in it
+    body over the full width, cabin narrower at the top; wheels: m from the rear; box: without glass
     """
-    length: float
-    width: float
-    height: float
-    body: list
-    cabin: list
-    wheels: tuple
-    radius: float = 0.33
-    box: bool = False
 
 
 VEHICLES = {
@@ -47,18 +39,10 @@ PAINTS = [  # (colour, share)
     ((225, 226, 226), .25), ((168, 172, 175), .2), ((98, 100, 103), .15), ((30, 31, 34), .2), ((130, 28, 26), .06),
     ((38, 58, 100), .08), ((170, 158, 130), .04), ((60, 78, 62), .02)]
 _GLASS, _TYRE, _UNDERSIDE = np.array([38.0, 46, 52]), np.array([20.0, 20, 21]), np.array([22.0, 22, 24])
-_CHASSIS, _BUMPER, _GRILLE, _NUMBER_PLATE = (30.0, 30, 32), (50, 50, 52), (28, 28, 30), np.array([190, 192, 195])
-_HEADLAMP, _REAR_LAMP = np.array([215, 218, 220]), np.array([96, 14, 14])
-_HEADLAMP_ON, _REAR_LAMP_ON = np.array([255, 250, 235]), np.array([245, 45, 28])
-_FAR_HEADLAMP, _FAR_REAR_LAMP = np.array([210.0, 212, 215]), np.array([130.0, 22, 18])
-_GLINT_CHANCE = 0.35  # of the sun in the glass
-_DETAILED = 18  # px of height from which more than an end is painted
-_UNEVEN = 30  # px of height from which the sheet metal looks uneven
-_REACH = 600  # m from which nothing of a vehicle is painted
 
 
 def vehicle_painters(scene):
-    """-> list of (distance m, painter(canvas, rng)), one for each vehicle; of one beside us the distance is NEAREST"""
+    """-> list of (distance m, painter(canvas, rng)), one for each vehicle; those next to us are at NEAREST"""
     return [(max(vehicle.distance, NEAREST), functools.partial(_paint_vehicle, vehicle=vehicle))
             for vehicle in scene.vehicles]
 
@@ -68,65 +52,69 @@ class _Body:
 
     def __init__(self, canvas, vehicle):
         self.canvas, self.vehicle = canvas, vehicle
-        self.scale = vehicle.size
         self.shape = VEHICLES[vehicle.kind]
         view, near, far = canvas.view, vehicle.distance, vehicle.distance + self.shape.length
         ends = np.array([near, far])
         (self.x, x), (self.y, y) = view.road.centre(ends) + vehicle.offset, view.road.rise(ends)
         self.turn, self.climb = (x - self.x) / self.shape.length, (y - self.y) / self.shape.length
         self.rear, self.side = canvas.facing(np.pi), {-1: canvas.facing(-np.pi / 2), 1: canvas.facing(np.pi / 2)}
-        self.near = self.shape.length if vehicle.oncoming else 0.0  # the end that we see, m from the rear
+        self.near = self.shape.length if vehicle.oncoming else 0.0  # the visible end, m from the rear
 
     def points(self, points):
-        """Places [n, 3] in the vehicle, c from its rear. -> float64 [n, 2] px"""
-        a, b, c = np.asarray(points, float).T * self.scale
+        """Projects positions [n, 3] in the vehicle, c from its rear. -> float64 [n, 2] px"""
+        a, b, c = np.asarray(points, float).T * self.vehicle.size
         if self.vehicle.oncoming:
-            c = self.shape.length * self.scale - c
+            c = self.shape.length * self.vehicle.size - c
         camera = self.canvas.view.camera
         scale = camera.focal / np.maximum(self.vehicle.distance + c, NEAREST)
-        points = np.empty([len(a), 2])
-        points[:, 0] = camera.centre + (self.x + self.turn * c + a) * scale
-        points[:, 1] = camera.horizon + (camera.height - self.y - self.climb * c - b) * scale * camera.stretch
-        return points
+        x = camera.centre + (self.x + self.turn * c + a) * scale
+        return np.column_stack([x, camera.horizon + (camera.height - self.y - self.climb * c - b) * scale])
 
     def fill(self, points, colour):
         """Fills a polygon [n, 3] m."""
         self.canvas.polygon(self.points(points), self.canvas.air(colour, max(self.vehicle.distance, NEAREST)))
 
     def plate(self, a0, a1, b0, b1, colour):
-        """Fills a rectangle on the end that we see, from a0 to a1 and from b0 to b1 m."""
+        """Fills a rectangle on the visible end, from a0 to a1 and from b0 to b1 m."""
         self.fill([(a0, b0, self.near), (a1, b0, self.near), (a1, b1, self.near), (a0, b1, self.near)],
                   np.asarray(colour, float))
 
     def prism(self, outline, low, high, colour, glass=None):
-        """Paints the faces that look at us of an outline drawn out to half the widths low (bottom) and high (top)."""
+        """Paints the visible faces of an outline extruded to half the widths low (bottom) and high (top)."""
         outline = np.array(outline)
         bottom, top = outline[:, 1].min(), outline[:, 1].max()
         half = low + (high - low) * (outline[:, 1] - bottom) / (top - bottom)
-        if not self.shape.box:  # rounded at both ends, drawn in at the sills
+        if not self.shape.box:  # rounded at both ends, narrower at the sills
             c = outline[:, 0]
             half = half * (1 - 0.09 * np.exp(-np.minimum(c, self.shape.length - c) / 0.25))
             half = half * (1 - 0.05 * (outline[:, 1] < 0.45))
-        turn = -1 if self.vehicle.oncoming else 1
-        for side in (-1, 1):
-            face = np.column_stack([side * half, outline[:, 1], outline[:, 0]])
-            if _area(self.points(face)) * side * turn > 0:
-                self.fill(face, colour * self.side[side])
-                if glass is not None:
-                    panes = 1 if face[:, 2].max() - face[:, 2].min() < 2 else 2
-                    for pane in range(panes):
-                        self.fill(_window(face, pane, panes), glass * self.side[side])
-        for i in range(len(outline)):
-            j = (i + 1) % len(outline)
-            face = np.array([(-half[i], *outline[i][::-1]), (half[i], *outline[i][::-1]),
-                             (half[j], *outline[j][::-1]), (-half[j], *outline[j][::-1])])
-            if _area(self.points(face)) * turn < 0:
-                rise = abs(outline[j][0] - outline[i][0]) / (np.hypot(*(outline[j] - outline[i])) + 1e-6)
-                light = self.rear * (1 - rise) + 1.08 * rise
-                self.fill(face, colour * light)
-                if glass is not None and 0.05 < rise < 0.96:
-                    middle = face.mean(0)
-                    self.fill(middle + (face - middle) * 0.84, glass * (0.6 + 0.7 * rise))
+        sides = [(side, np.column_stack([side * half, outline[:, 1], outline[:, 0]])) for side in (-1, 1)]
+        for side, face in sides:
+            if self._faces_us(face, side):
+                self._paint_side(face, colour * self.side[side], None if glass is None else glass * self.side[side])
+        rim = np.column_stack([half, outline[:, 1], outline[:, 0]])
+        for (a, b, c), (a2, b2, c2) in zip(rim, np.roll(rim, -1, 0)):
+            face = np.array([(-a, b, c), (a, b, c), (a2, b2, c2), (-a2, b2, c2)])
+            if self._faces_us(face, -1):
+                rise = abs(c2 - c) / (np.hypot(c2 - c, b2 - b) + 1e-6)
+                self._paint_end_face(face, rise, colour, glass)
+
+    def _faces_us(self, face, sense):
+        """Whether the outer side of a face [n, 3] m is visible; sense: -1 or 1, orientation of its corners."""
+        return _area(self.points(face)) * sense * (-1 if self.vehicle.oncoming else 1) > 0
+
+    def _paint_side(self, face, colour, glass):
+        self.fill(face, colour)
+        panes = 0 if glass is None else 1 if face[:, 2].max() - face[:, 2].min() < 2 else 2
+        for pane in range(panes):
+            self.fill(_window(face, pane, panes), glass)
+
+    def _paint_end_face(self, face, rise, colour, glass):
+        """rise: 0 for an upright face, 1 for a flat one"""
+        self.fill(face, colour * (self.rear * (1 - rise) + 1.08 * rise))
+        if glass is not None and 0.05 < rise < 0.96:
+            middle = face.mean(0)
+            self.fill(middle + (face - middle) * 0.84, glass * (0.6 + 0.7 * rise))
 
 
 def _area(points):
@@ -135,7 +123,7 @@ def _area(points):
 
 
 def _window(face, pane, panes):
-    """A side window: the cabin's side [n, 3] m, drawn in, cut upright into panes."""
+    """A side window: the cabin's side [n, 3] m, shrunk and cut vertically into panes."""
     middle = face.mean(0)
     inner = middle + (face - middle) * np.array([1, 0.78, 0.88])
     start, end = inner[:, 2].min(), inner[:, 2].max()
@@ -145,26 +133,25 @@ def _window(face, pane, panes):
     upper = np.interp(cut, inner[order, 2], inner[order, 1])
     peak = inner[(inner[:, 2] > cut[0]) & (inner[:, 2] < cut[1]) & (inner[:, 1] > middle[1])]
     ridge = peak[np.argsort(peak[:, 2])]
-    outline = [(cut[0], bottom[1]), (cut[0], max(upper[0], bottom[1] + 0.02))]
-    outline += [(c, b) for _, b, c in ridge]
-    outline += [(cut[1], max(upper[1], bottom[1] + 0.02)), (cut[1], bottom[1])]
+    outline = [(cut[0], bottom[1]), (cut[0], max(upper[0], bottom[1] + 0.02)),
+               *((c, b) for _, b, c in ridge), (cut[1], max(upper[1], bottom[1] + 0.02)), (cut[1], bottom[1])]
     share = [(b - bottom[1]) / (top[1] - bottom[1] + 1e-6) for _, b in outline]
     return np.array([(bottom[0] + (top[0] - bottom[0]) * f, b, c) for (c, b), f in zip(outline, share)])
 
 
 def _paint_vehicle(canvas, rng, vehicle):
-    """Paints a vehicle; on near ones the light falls off from the top down and is uneven as on real sheet metal."""
-    if not NEAREST - VEHICLES[vehicle.kind].length < vehicle.distance < _REACH:
+    """Paints a vehicle; near ones are darker at the bottom and uneven like sheet metal."""
+    if not NEAREST - VEHICLES[vehicle.kind].length < vehicle.distance < 600:
         return
     view, shape, z = canvas.view, VEHICLES[vehicle.kind], max(vehicle.distance, NEAREST)
     middle, size = view.column(z, vehicle.offset), view.camera.focal / z
     left, right = (int(np.clip(middle + side * size * 3, 0, canvas.width)) for side in (-1, 1))
     top, bottom = (int(np.clip(view.row(z, up), 0, canvas.height)) for up in (shape.height * 1.1, -0.3))
-    tall = view.camera.tall * shape.height / z
-    before = canvas.pixels[top:bottom, left:right].copy() if tall > _UNEVEN else None
-    if -1500 < middle < canvas.width + 1500 or canvas.scene.progress.length:  # in a drive we may be beside it
+    tall = view.camera.focal * shape.height / z
+    before = canvas.pixels[top:bottom, left:right].copy() if tall > 30 else None
+    if -1500 < middle < canvas.width + 1500 or canvas.scene.progress.length:  # in a drive it may be next to us
         body = _Body(canvas, vehicle)
-        if tall < _DETAILED:
+        if tall < 18:
             _paint_far(body)
         else:
             _paint_near(body, rng, tall)
@@ -178,7 +165,7 @@ def _paint_vehicle(canvas, rng, vehicle):
 
 
 def _paint_far(body):
-    """A vehicle of a few pixels: its end, its window, the dark below."""
+    """A vehicle of a few pixels: its end, its window, the shadow below."""
     shape, colour = body.shape, np.array(body.vehicle.colour)
     half, (low, top), high = shape.width / 2, np.array(shape.body)[:, 1][[0, 2]], shape.height
 
@@ -190,15 +177,15 @@ def _paint_far(body):
         plate(half * 0.92, half * 0.75, top, high, colour * 1.05)
         plate(half * 0.8, half * 0.66, top + 0.06, high - 0.08, _GLASS)
     plate(half, half, low, top, colour * body.rear)
+    lamp = [210.0, 212, 215] if body.vehicle.oncoming else [130.0, 22, 18]
     for side in (-1, 1):
-        lamp = np.array([(0.7, .6, body.near), (.95, .6, body.near), (.95, .8, body.near), (.7, .8, body.near)])
-        body.fill(lamp * [side * half, top, 1], _FAR_HEADLAMP if body.vehicle.oncoming else _FAR_REAR_LAMP)
+        body.plate(side * half * .7, side * half * .95, top * .6, top * .8, lamp)
 
 
 def _paint_near(body, rng, tall):
     """A vehicle with all its parts. tall: its height px"""
-    canvas, vehicle, shape = body.canvas, body.vehicle, body.shape
-    half, colour, oncoming = shape.width / 2, np.array(vehicle.colour), vehicle.oncoming
+    shape, colour, oncoming = body.shape, np.array(body.vehicle.colour), body.vehicle.oncoming
+    half = shape.width / 2
     inward = -1 if oncoming else 1
     axle = shape.wheels[-1] if oncoming else shape.wheels[0]
     for side in (-1, 1):
@@ -211,7 +198,7 @@ def _paint_near(body, rng, tall):
         parts = [trunk, (shape.cabin, half * 0.93, half * 0.76, colour, _GLASS)]
     else:
         chassis = [(0.3, .6), (0.3, 1.15), (shape.length - 1, 1.15), (shape.length - 1, .6)]
-        body.prism(chassis, half * .5, half * .5, np.array(_CHASSIS))
+        body.prism(chassis, half * .5, half * .5, np.array((30.0, 30, 32)))
         cabin = (shape.cabin, half * 0.95, half * 0.9, np.roll(colour, 1) * 0.7)
         parts = [trunk, (*cabin, _GLASS)] if oncoming else [cabin, trunk]
     for outline, *part in parts:
@@ -219,19 +206,22 @@ def _paint_near(body, rng, tall):
             body.prism(outline, *part)
     _paint_wheels(body)
     _paint_end(body, colour)
-    if canvas.light.shadow > 0.3 and rng.random() < _GLINT_CHANCE and not shape.box:
-        x, y = body.points([(rng.uniform(-half, half) * 0.7, shape.height * rng.uniform(0.75, 0.98),
-                             body.near + inward * 0.8)])[0]
-        radius = np.clip(tall * 0.03, 1.0, 5)
-        for reach in (1.0, 2.2):
-            if radius * reach >= 1:
-                t = np.linspace(0, 2 * np.pi, 8, endpoint=False)
-                spike = radius * np.where(np.arange(8) % 2, 0.4, reach)
-                canvas.polygon(np.column_stack([x + spike * np.cos(t), y + spike * np.sin(t)]), (255, 255, 250))
+    if body.canvas.light.shadow > 0.3 and rng.random() < 0.35 and not shape.box:
+        place = rng.uniform(-half, half) * 0.7, shape.height * rng.uniform(0.75, 0.98), body.near + inward * 0.8
+        _paint_glint(body.canvas, *body.points([place])[0], np.clip(tall * 0.03, 1.0, 5))
+
+
+def _paint_glint(canvas, x, y, radius):
+    """The sun in the glass: a star of some px at x, y px."""
+    t = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+    for reach in (1.0, 2.2):
+        if radius * reach >= 1:
+            spike = radius * np.where(np.arange(8) % 2, 0.4, reach)
+            canvas.polygon(np.column_stack([x + spike * np.cos(t), y + spike * np.sin(t)]), (255, 255, 250))
 
 
 def _paint_wheels(body):
-    """The wheels on the side that we see, if any."""
+    """The wheels on the visible side, if any."""
     shape, half, x = body.shape, body.shape.width / 2, body.x
     if abs(x) < half:
         return
@@ -245,7 +235,7 @@ def _paint_wheels(body):
 
 
 def _paint_end(body, colour):
-    """Bumper, number plate, lamps or doors of the end that we see."""
+    """Bumper, number plate, lamps or doors of the visible end."""
     shape, vehicle, light, plate = body.shape, body.vehicle, body.rear, body.plate
     half, oncoming, ambient = shape.width / 2, vehicle.oncoming, body.canvas.light.ambient
     low, top = min(b for _, b in shape.body), max(b for _, b in shape.body)
@@ -255,7 +245,7 @@ def _paint_end(body, colour):
         for side in (-1, 1):
             plate(side * half, side * (half - .06), low, top, colour * 0.75 * light)
             plate(side * 0.45, side * 0.48, low + 0.1, top - 0.1, colour * 0.8 * light)
-        plate(-half * .9, half * .9, .55, .65, _BUMPER)
+        plate(-half * .9, half * .9, .55, .65, (50, 50, 52))
         lamps, lamp_height = (0.75, 0.92), (low - .2, low - .08)
     else:
         plate(-half * .98, half * .98, low + .02, low + .28 * (top - low), colour * 0.55 * light)
@@ -264,13 +254,12 @@ def _paint_end(body, colour):
             plate(-half * .85, half * .85, 1.7, 2.8, _GLASS)
             lamps, lamp_height = (0.8, 0.95), (0.8, 1.1)
         if oncoming:
-            plate(-half * .55, half * .55, low + .35 * (top - low), low + .62 * (top - low), _GRILLE)
+            plate(-half * .55, half * .55, low + .35 * (top - low), low + .62 * (top - low), (28, 28, 30))
             lamp_height = (low + .5 * (top - low), low + .75 * (top - low))
-        plate(-.26, .26, low + .38 * (top - low), low + .55 * (top - low), _NUMBER_PLATE * light * 0.85)
-    light_on = body.canvas.light.dusk and not body.canvas.light.night and vehicle.size > 0.97
-    if vehicle.lights or light_on:
-        lamp = (_HEADLAMP_ON if oncoming else _REAR_LAMP_ON) / max(ambient, 0.3)
+        plate(-.26, .26, low + .38 * (top - low), low + .55 * (top - low), np.array([190, 192, 195]) * light * 0.85)
+    if vehicle.lights or body.canvas.light.dusk and vehicle.size > 0.97:
+        lamp = np.array([255, 250, 235] if oncoming else [245, 45, 28]) / max(ambient, 0.3)
     else:
-        lamp = _HEADLAMP * light if oncoming else _REAR_LAMP * (0.4 + 0.6 * light)
+        lamp = np.array([215, 218, 220]) * light if oncoming else np.array([96, 14, 14]) * (0.4 + 0.6 * light)
     for side in (-1, 1):
         plate(side * half * lamps[0], side * half * lamps[1], *lamp_height, lamp)
