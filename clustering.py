@@ -17,10 +17,11 @@ _MAX_CUBES = 2048  # that the sample of an embedding with clusters occupies; in 
 
 _CELLS_PER_BANDWIDTH = 8, 4, 2  # along each axis; the first with no more than _MAX_CELLS occupied cells
 _MAX_CELLS = 8192
+_NARROW_RIM = 1e-4  # bandwidths: practically none, where the points themselves are the cells
 _MAX_ITERATIONS, _TOLERANCE = 300, 1e-3  # as in scikit-learn; the tolerance in bandwidths
 _MAX_COORDINATE = 1e7  # bandwidths; points beyond are moved there
 _MAX_NUMBERS = 1 << 20  # of a grid whose cells are numbered without a search for the occupied ones
-_MAX_PRODUCTS = 1 << 18  # elements of a matrix product; larger ones wake BLAS threads, at a cost of 8 ms
+_MAX_PRODUCTS = 1 << 18  # multiplications in a matrix product; larger ones wake BLAS threads, at a cost of 8 ms
 
 
 # ---- Instances -------------------------------------------------------------------------------------------------------
@@ -98,7 +99,7 @@ def _background_mode(columns):
     seeds, points_of_cubes = _find_seeds(cells, counts)
     if len(points_of_cubes) > _MAX_CUBES:
         return None
-    return _seek_modes(seeds[:, [points_of_cubes.argmax()]], cells, counts, _CELLS_PER_BANDWIDTH[0])[0]
+    return _seek_modes(seeds[:, [points_of_cubes.argmax()]], columns, np.ones(columns.shape[1]), _NARROW_RIM)[0]
 
 
 def _number_from_left(labels, x, y):
@@ -215,7 +216,7 @@ def _mean_shift(columns):
         if len(counts) <= _MAX_CELLS:
             break
     seeds, _ = _find_seeds(cells, counts)
-    modes, weights = _seek_modes(seeds, cells, counts, cells_per_bandwidth)
+    modes, weights = _seek_modes(seeds, cells, counts, 1 / cells_per_bandwidth)
     modes = modes[:, np.argsort(-weights, kind='stable')]
     centers = []
     while modes.shape[1]:
@@ -255,7 +256,7 @@ def _find_seeds(cells, counts):
     return cells[:, fullest], np.bincount(cube, counts)
 
 
-def _seek_modes(seeds, cells, counts, cells_per_bandwidth):
+def _seek_modes(seeds, cells, counts, rim):
     """Shifts seeds, [feature_dim, S], to the means of the cells in the unit balls around them, until convergence.
 
     A cell is a share, 0 to 1, of its points inside a ball. The share declines over about the width of a cell: if it
@@ -263,11 +264,11 @@ def _seek_modes(seeds, cells, counts, cells_per_bandwidth):
     -> modes [feature_dim, S]; their balls' points, float [S], never 0, since a mean is near some of its points
     """
     modes, weights, moving = seeds.copy(), np.zeros(seeds.shape[1]), np.arange(seeds.shape[1])
-    slope, ones = cells_per_bandwidth / 2, np.ones([1, cells.shape[1]])
+    slope, ones = 0.5 / rim, np.ones([1, cells.shape[1]])
     # 1/2 + slope (1 - |cell - mode|^2) as a product of two matrices.
     lifted = np.concatenate([cells, ones, -slope * _square(cells)[None]])
     moments = (counts * lifted[:-1]).T.copy()
-    part_size = max(1, _MAX_PRODUCTS // cells.shape[1])
+    part_size = max(1, _MAX_PRODUCTS // lifted.size)
     for _ in range(_MAX_ITERATIONS):
         still_moving = []
         for start in range(0, len(moving), part_size):
@@ -288,7 +289,7 @@ def _seek_modes(seeds, cells, counts, cells_per_bandwidth):
 def _nearest(columns, centers):
     """The nearest of centers, [feature_dim, K], for each of columns, [feature_dim, N]. -> int64 [N]"""
     labels = np.empty(columns.shape[1], np.int64)
-    part_size = max(1, _MAX_PRODUCTS // centers.shape[1])
+    part_size = max(1, _MAX_PRODUCTS // centers.size)
     for start in range(0, len(labels), part_size):
         part = slice(start, start + part_size)
         labels[part] = (centers.T @ columns[:, part] - _square(centers)[:, None] / 2).argmax(0)
