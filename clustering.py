@@ -26,8 +26,7 @@ def instance_ids(embedding, bandwidth, margins=None, foreground=None):
         background's mode are background, as are specks and all of a scattered embedding (see is_scattered).
     foreground: bool [h, w]; if given, exactly these pixels are clustered, and specks join the nearest instance
     -> int32 [h, w]: 0 for the largest cluster, the background, and 1..K for the others from left to right, by where the
-    straight lines through them meet the lower border of the image, since lanes meet at the horizon.
-    Raises ValueError for another shape, and for what cluster raises it.
+    straight lines through them meet the lower border of the image, since lanes meet at the horizon. Raises ValueError.
     """
     embedding = np.asarray(embedding)
     if embedding.ndim != 3:
@@ -184,9 +183,8 @@ def _find_cells(columns, cells_per_bandwidth):
     """The occupied cells of a grid. -> (means of their points [feature_dim, cells], numbers of points int [cells])"""
     number = _number_cells(np.rint(cells_per_bandwidth * columns))
     counts = np.bincount(number)
-    occupied = np.flatnonzero(counts)
-    sums = np.stack([np.bincount(number, column)[occupied] for column in columns])
-    return sums / counts[occupied], counts[occupied]
+    occupied, sums = np.flatnonzero(counts), np.stack([np.bincount(number, column) for column in columns])
+    return sums[:, occupied] / counts[occupied], counts[occupied]
 
 
 def _number_cells(cells):
@@ -206,8 +204,8 @@ def _find_seeds(cells, counts):
     """The fullest cell of each occupied unit cube. -> (seeds [feature_dim, S], numbers of the cubes' points [S])"""
     cube = np.unique(_number_cells(np.rint(cells)), return_inverse=True)[1]
     fullest_first = np.argsort(-counts, kind='stable')
-    fullest = fullest_first[np.unique(cube[fullest_first], return_index=True)[1]]
-    return cells[:, fullest], np.bincount(cube, counts)
+    first = np.unique(cube[fullest_first], return_index=True)[1]
+    return cells[:, fullest_first[first]], np.bincount(cube, counts)
 
 
 def _seek_modes(seeds, cells, counts, rim):
@@ -237,11 +235,13 @@ def _seek_modes(seeds, cells, counts, rim):
 
 def _nearest(columns, centers):
     """The nearest of centers, [feature_dim, K], for each of columns, [feature_dim, N]. -> int64 [N]"""
-    labels = np.empty(columns.shape[1], np.int64)
+    labels = np.zeros(columns.shape[1], np.int64)
     part_size = max(1, _MAX_PRODUCTS // centers.size)
     for start in range(0, len(labels), part_size):
-        part = slice(start, start + part_size)
-        labels[part] = (centers.T @ columns[:, part] - _square(centers)[:, None] / 2).argmax(0)
+        best, *scores = centers.T @ columns[:, start:start + part_size] - _square(centers)[:, None] / 2
+        for number, score in enumerate(scores, 1):  # faster than argmax along the first axis
+            labels[start:start + part_size][score > best] = number
+            best = np.maximum(best, score)
     return labels
 
 
