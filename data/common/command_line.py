@@ -3,6 +3,7 @@
 Imports only the standard library, so that a script can check its flags before anything heavy is loaded.
 """
 import argparse
+import contextlib
 import functools
 import os
 import signal
@@ -19,17 +20,12 @@ class InputError(Exception):
     """User input (a file, folder, flag or value) that cannot be used. str(error) is the one line that the user sees."""
 
 
-# ---- Flag types ------------------------------------------------------------------------------------------------------
-
 def _number(text, kind, least, most):
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not least <= value <= most:   # NaN fails every comparison
-        name = 'a whole number' if kind is int else 'a number'
-        raise argparse.ArgumentTypeError(f'{text!r} is not {name} from {least:.10g} to {most:.10g}')
-    return value
+    with contextlib.suppress(ValueError):
+        if least <= kind(text) <= most:   # NaN is not
+            return kind(text)
+    name = 'a whole number' if kind is int else 'a number'
+    raise argparse.ArgumentTypeError(f'{text!r} is not {name} from {least:.10g} to {most:.10g}')
 
 
 positive_int = functools.partial(_number, kind=int, least=1, most=MAX_INT)
@@ -46,10 +42,8 @@ def workers(text, least=1):
     return min(_number(text, int, least, MAX_INT), MAX_WORKERS)
 
 
-# ---- The parser ------------------------------------------------------------------------------------------------------
-
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the layout of the description (a script's docstring) and appends each default that is not None or False."""
+    """Keeps the layout of the description and appends each default that is not None or False."""
 
     def _get_help_string(self, action):
         if action.default is None or action.default is False:
@@ -73,8 +67,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         self.exit(2, f'{self.prog}: error: {one_line(message)} (see {self.prog} --help)\n')
 
-
-# ---- Messages and exit status ----------------------------------------------------------------------------------------
 
 def run(main):
     """Calls main() and exits with the status that it returns: the last line of every script.

@@ -15,29 +15,23 @@ HALF_WRITTEN = '.unfinished'   # a file next to images/ and labels/ while their 
 UNFINISHED = '.unfinished-'    # with random characters, the name of a file or folder until it is complete
 
 
-# ---- Reading ---------------------------------------------------------------------------------------------------------
-
 @contextlib.contextmanager
 def open_file(path, limit):
     """A context in which a regular file of at most `limit` bytes is open for reading bytes.
 
-    Raises InputError for anything else (a folder, a device, or a pipe, which could block for ever) and for an OSError
-    while it is read.
+    Raises InputError for anything else, and for an OSError while it is read.
     """
     try:
         with open(path, 'rb', opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(status.st_mode):   # a device, or a pipe that could block for ever
                 raise InputError(f'{path}: is not a file')
             if status.st_size > limit:
                 raise InputError(f'{path}: is too large ({status.st_size:,} bytes; the limit is {limit:,})')
             yield file
-    except FileNotFoundError:
-        raise InputError(f'{path}: no such file')
-    except IsADirectoryError:
-        raise InputError(f'{path}: is a folder, not a file')
     except OSError as error:
-        raise InputError(f'{path}: cannot be read: {error.strerror}')
+        problems = {FileNotFoundError: 'no such file', IsADirectoryError: 'is a folder, not a file'}
+        raise InputError(f'{path}: {problems.get(type(error), f"cannot be read: {error.strerror}")}')
 
 
 def _open_without_waiting(path, flags):
@@ -56,11 +50,8 @@ def list_folder(folder, advice=''):
         return sorted(os.listdir(folder))
     except OSError as error:
         problems = {FileNotFoundError: 'no such folder', NotADirectoryError: 'is not a folder'}
-        problem = problems.get(type(error), f'cannot be read: {error.strerror}')
-        raise InputError(f'{folder}: {problem}{advice}')
+        raise InputError(f'{folder}: {problems.get(type(error), f"cannot be read: {error.strerror}")}{advice}')
 
-
-# ---- Writing ---------------------------------------------------------------------------------------------------------
 
 def write_file(path, data, follow_links=False):
     """Writes bytes under a random name and renames the file, so that path is complete at any time.

@@ -130,7 +130,7 @@ def _number_colours(label):
 
 def list_images(folder, advice=''):
     """-> sorted paths of the pictures in a folder, without hidden files. Raises InputError if there are none."""
-    paths = [os.path.join(folder, name) for name in list_folder(folder, advice) if _is_picture(folder, name)]
+    paths = [os.path.join(folder, name) for name in list_folder(folder, advice) if is_picture(folder, name)]
     if not paths:
         raise InputError(f'{folder}: holds no pictures ({", ".join(IMAGE_EXTENSIONS)})')
     return paths
@@ -138,10 +138,10 @@ def list_images(folder, advice=''):
 
 def skipped(folder):
     """-> sorted names of what list_images leaves out of a folder: subfolders and other files, but not hidden ones"""
-    return [name for name in list_folder(folder) if not name.startswith('.') and not _is_picture(folder, name)]
+    return [name for name in list_folder(folder) if not name.startswith('.') and not is_picture(folder, name)]
 
 
-def _is_picture(folder, name):
+def is_picture(folder, name):
     return (name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith('.')
             and not os.path.isdir(os.path.join(folder, name)))
 

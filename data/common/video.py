@@ -8,11 +8,12 @@ import cv2
 from data.common.command_line import InputError
 
 EXTENSIONS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ts', '.webm')
-# The codecs of an MP4 file, in the order in which they are tried. Browsers play H.264 and VP9; OpenCV from PyPI has no
-# encoder for H.264, and takes 0.27 s for a frame of 1280x720 in VP9, 5 ms in MPEG-4.
+# In the order in which they are tried. Browsers play H.264 and VP9; OpenCV from PyPI cannot encode H.264, and takes
+# 0.27 s for a frame of 1280x720 in VP9, 5 ms in MPEG-4.
 CODECS = {'avc1': 'H.264', 'mp4v': 'MPEG-4; browsers need --codec vp09', 'vp09': 'VP9', 'MJPG': 'Motion JPEG'}
 _DEFAULT_FPS = 25.   # of a video whose header has no plausible rate
 
+(cv2.setLogLevel if hasattr(cv2, 'setLogLevel') else cv2.utils.logging.setLogLevel)(0)   # OpenCV 4, OpenCV 5
 # Read by OpenCV when it opens its first video: no messages of FFmpeg's own, no playlists that open other files.
 os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
 os.environ.setdefault('OPENCV_FFMPEG_CAPTURE_OPTIONS', 'format_whitelist;avi,matroska,mov,mpeg,mpegts')
