@@ -20,7 +20,7 @@ def import_tensorflow():
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')   # without AVX-512 off by default: slower convolutions, of
     logging.getLogger('tensorflow').setLevel(logging.ERROR)   # which the dilated ones have no gradient
     silent = os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') == '3'
-    # Importing Keras takes a third of the time (27 s against 17 on a busy machine) and 120 MB; tf.keras loads it on use.
+    # Keras takes a third of the import (27 s against 17 on a busy machine) and 120 MB; tf.keras loads it on use.
     sys.modules.setdefault('keras', None)
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as messages:   # TensorFlow writes some before it reads the level
