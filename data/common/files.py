@@ -1,6 +1,6 @@
-"""Files and folders: read with a limit, written whole or not at all.
+"""Files and folders: read up to a limit, written whole or not at all.
 
-Whatever is wrong with a file is an InputError of one line that names it.
+Every problem with a file is an InputError of one line that names it.
 """
 import contextlib
 import os
@@ -11,33 +11,27 @@ import tempfile
 
 from data.common.command_line import InputError
 
-HALF_WRITTEN = '.unfinished'  # a file beside images/ and labels/: what is in them does not belong together yet
-UNFINISHED = '.unfinished-'   # with random characters, the name of what is not in its place yet
+HALF_WRITTEN = '.unfinished'   # a file next to images/ and labels/ while their contents do not belong together
+UNFINISHED = '.unfinished-'    # with random characters, the name of a file or folder until it is complete
 
-
-# ---- Reading files ---------------------------------------------------------------------------------------------------
 
 @contextlib.contextmanager
 def open_file(path, limit):
-    """A regular file of at most `limit` bytes, open for reading bytes, as a context.
+    """A context in which a regular file of at most `limit` bytes is open for reading bytes.
 
-    Never waits, as the open of a pipe without a writer would. Raises InputError for what is not such a file (a folder,
-    a pipe, a device), and for any OSError while it is read.
+    Raises InputError for anything else, and for an OSError while it is read.
     """
     try:
         with open(path, 'rb', opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(status.st_mode):   # a device, or a pipe that could block for ever
                 raise InputError(f'{path}: is not a file')
             if status.st_size > limit:
-                raise InputError(f'{path}: is too large ({status.st_size:,} bytes; up to {limit:,} are read)')
+                raise InputError(f'{path}: is too large ({status.st_size:,} bytes; the limit is {limit:,})')
             yield file
-    except FileNotFoundError:
-        raise InputError(f'{path}: no such file')
-    except IsADirectoryError:
-        raise InputError(f'{path}: is a folder, not a file')
     except OSError as error:
-        raise InputError(f'{path}: cannot be read: {error.strerror}')
+        problems = {FileNotFoundError: 'no such file', IsADirectoryError: 'is a folder, not a file'}
+        raise InputError(f'{path}: {problems.get(type(error), f"cannot be read: {error.strerror}")}')
 
 
 def _open_without_waiting(path, flags):
@@ -45,40 +39,41 @@ def _open_without_waiting(path, flags):
 
 
 def read_file(path, limit):
-    """The bytes of a regular file, of at most `limit`. -> bytes. Raises InputError as open_file does."""
+    """-> the bytes of a regular file of at most `limit` bytes. Raises InputError as open_file does."""
     with open_file(path, limit) as file:
-        size = os.fstat(file.fileno()).st_size
-        data = file.read(size or limit + 1) or b''
-    if len(data) > limit:   # files in /proc tell no size
-        raise InputError(f'{path}: is too large (more than {limit:,} bytes)')
-    return data
+        return file.read()
 
 
-# ---- Writing files ---------------------------------------------------------------------------------------------------
+def list_folder(folder, advice=''):
+    """-> sorted names of the entries of a folder. Raises InputError, which ends with the advice, if it has no list."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        problems = {FileNotFoundError: 'no such folder', NotADirectoryError: 'is not a folder'}
+        raise InputError(f'{folder}: {problems.get(type(error), f"cannot be read: {error.strerror}")}{advice}')
+
 
 def write_file(path, data, follow_links=False):
-    """Writes bytes so that path is, at any instant, either what it was or whole. Raises InputError if it cannot.
+    """Writes bytes under a random name and renames the file, so that path is complete at any time.
 
-    A link, pipe or device of that name is replaced. follow_links is for a path that the user gives: what a link points
-    to is then written, and what is a pipe or a device, such as /dev/null, is written to. A run that is killed meanwhile
-    leaves a hidden file, UNFINISHED and random characters, beside path.
+    A link, pipe or device of that name is replaced. With follow_links, for a path that the user gives, the target of a
+    link is written, and a pipe or device such as /dev/stdout is written to. Raises InputError if it cannot be written.
     """
     target = os.path.realpath(path) if follow_links else path
-    aside = os.path.join(os.path.dirname(target), UNFINISHED + secrets.token_hex(8))
+    unfinished = os.path.join(os.path.dirname(target), UNFINISHED + secrets.token_hex(8))
     try:
         if follow_links and _is_special(path):
             with open(path, 'wb') as file:
                 file.write(data)
             return
-        file = open(aside, 'xb')   # x: a new file, never what a link points to
+        file = open(unfinished, 'xb')   # x: a new file, never the target of a link
         try:
             with file:
                 file.write(data)
-            os.replace(aside, target)
-        except BaseException:   # also Ctrl-C
-            if os.path.lexists(aside):
-                os.remove(aside)
-            raise
+            os.replace(unfinished, target)
+        finally:
+            if os.path.lexists(unfinished):
+                os.remove(unfinished)
     except OSError as error:
         raise InputError(f'{path}: cannot be written: {error.strerror}')
 
@@ -88,7 +83,7 @@ def _is_special(path):
 
 
 def check_output_file(flag, path):
-    """Makes the folder of a file that a flag names. Raises InputError if the file could not be written there."""
+    """Creates the folder of a file that a flag names. Raises InputError if the file could not be written there."""
     if os.path.isdir(path):
         raise InputError(f'{flag} {path}: is a folder; give the name of a file')
     if not _is_special(path):
@@ -96,37 +91,21 @@ def check_output_file(flag, path):
 
 
 def make_output_folder(path):
-    """Creates a folder and its parents. Raises InputError, also if no file can be written there."""
+    """Creates a folder and its parents. Raises InputError if that fails or the folder is not writable."""
     try:
         os.makedirs(path, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f'{path}: cannot be made a folder: a file of that name is in the way')
-    except OSError as error:
-        raise InputError(f'{path}: cannot be created: {error.strerror}')
-    try:
         with tempfile.TemporaryFile(dir=path) as file:
             file.write(b'probe')
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f'{path}: cannot be made a folder: a file of that name is in the way')
     except OSError as error:
         raise InputError(f'{path}: cannot be written: {error.strerror}')
 
 
 def make_unfinished_folder(folder):
-    """Makes a new folder below folder, without those that killed runs left there. -> its path"""
+    """Creates a folder of random name inside folder, and deletes those of runs that were killed. -> its path"""
     make_output_folder(folder)
     for entry in os.scandir(folder):
         if entry.name.startswith(UNFINISHED) and entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path, ignore_errors=True)
     return tempfile.mkdtemp(prefix=UNFINISHED, dir=folder)
-
-
-def list_folder(folder, advice=''):
-    """-> sorted names of what is in a folder. Raises InputError, which ends with the advice, if it cannot be listed."""
-    try:
-        return sorted(os.listdir(folder))
-    except FileNotFoundError:
-        problem = 'no such folder'
-    except NotADirectoryError:
-        problem = 'is not a folder'
-    except OSError as error:
-        problem = f'cannot be read: {error.strerror}'
-    raise InputError(f'{folder}: {problem}{advice}')

@@ -1,14 +1,14 @@
-"""Work done ahead by threads or processes, its results in order: the one bounded prefetch."""
+"""Work done ahead by threads or processes, with its results in order."""
 import collections
 
 from data.common.command_line import InputError
 
 
 def in_order(pool, function, items, ahead):
-    """Computes function(item) for each item up to `ahead` items ahead of the reader. -> iterator of the results.
+    """Computes function(item) for each item, up to `ahead` items before its result is asked for. -> iterator of results
 
-    pool: concurrent.futures.Executor. items: an iterable, taken from only as far as needed. An exception of `function`
-    is raised where its result would have been. When the iterator is closed, what has not begun is cancelled. Raises
+    pool: concurrent.futures.Executor. items: an iterable, consumed only as far as needed. An exception of `function`
+    is raised in the place of its result. Closing the iterator cancels the items that have not started. Raises
     InputError if the pool cannot start its threads.
     """
     pending = collections.deque()

@@ -1,4 +1,4 @@
-"""Writes a data set as training reads it, images/NAME.png and labels/NAME.png: all of it or none, nothing replaced."""
+"""Writes a data set in the layout of training, images/NAME.png and labels/NAME.png: whole or not, nothing replaced."""
 import collections
 import concurrent.futures
 import os
@@ -8,8 +8,8 @@ import cv2
 import tqdm
 
 from data.common import command_line, files, pictures, prefetch
-from data.lanes import tusimple
 from data.common.command_line import InputError
+from data.lanes import tusimple
 
 _FOLDERS = ('images', 'labels')
 
@@ -19,61 +19,58 @@ def refuse_others(outdir, names):
     lanes = os.path.join(outdir, tusimple.PREPARED_LABELS)
     if os.path.lexists(lanes):
         raise InputError(f'{lanes}: holds the lanes of other photos; move it away or give another folder')
-    for folder in _FOLDERS:
-        folder = os.path.join(outdir, folder)
-        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-            if name.lower().endswith(pictures.IMAGE_EXTENSIONS) and not name.startswith('.') and name not in names:
+    for folder in filter(os.path.isdir, (os.path.join(outdir, folder) for folder in _FOLDERS)):
+        for name in files.list_folder(folder):
+            if pictures.is_picture(folder, name) and name not in names:
                 raise InputError(f'{os.path.join(folder, name)}: is not of this data set, and training would read it '
                                  'as well; move it away or give another folder')
 
 
 def write_samples(outdir, samples):
-    """Writes samples, which appear when all are ready. What is there already stays, and has to be the same.
+    """Writes samples, which appear together once all are ready. -> number of samples
 
-    A run that is stopped while it moves the files leaves a folder that training refuses; another completes it.
-    samples: iterable of (name, photo, label), the latter two as the bytes of a PNG
-    -> number of samples
-    Raises InputError if a file is there already and differs, or if two samples have one name.
+    Files that exist must be identical. A run that is killed while it moves files leaves a folder that training rejects
+    and that another run completes. samples: iterable of (name, photo, label), the latter two as the bytes of a PNG.
+    Raises InputError if an existing file differs or if two samples have the same name.
     """
-    count, moves, unfinished, names = 0, [], [], set()
+    moves, unfinished, names = [], {}, set()
     try:
-        for name, *pictures in samples:
+        for name, *encoded in samples:
             if name in names:
                 raise InputError(f'{os.path.join(outdir, _FOLDERS[0], name)}: two samples would have this name')
             names.add(name)
-            for folder, data in zip(_FOLDERS, pictures):
+            for folder, data in zip(_FOLDERS, encoded):
                 target = os.path.join(outdir, folder, name)
                 if os.path.lexists(target):
-                    if files.read_file(target, pictures.MAX_FILE_BYTES) != data:
-                        raise InputError(f'{target}: is there already, and differs from what would be written; move '
-                                         'it away or give another folder')
+                    _check_same(target, data)
                     continue
-                if not unfinished:   # not before: without a sample nothing is touched
-                    for each in _FOLDERS:
-                        unfinished.append(files.make_unfinished_folder(os.path.join(outdir, each)))
-                source = os.path.join(unfinished[_FOLDERS.index(folder)], name)
-                files.write_file(source, data)
-                moves.append((source, target))
-            count += 1
-        if count:
+                for each in _FOLDERS if not unfinished else ():   # not before: without samples nothing is touched
+                    unfinished[each] = files.make_unfinished_folder(os.path.join(outdir, each))
+                moves.append((os.path.join(unfinished[folder], name), target))
+                files.write_file(moves[-1][0], data)
+        if names:
             marker = os.path.join(outdir, files.HALF_WRITTEN)
-            files.write_file(marker, b'', follow_links=False)   # until all is in its place
+            files.write_file(marker, b'')
             for source, target in moves:
                 os.replace(source, target)
             os.remove(marker)
     finally:
-        for folder in unfinished:
+        for folder in unfinished.values():
             shutil.rmtree(folder, ignore_errors=True)
-    return count
+    return len(names)
+
+
+def _check_same(path, data):
+    if files.read_file(path, pictures.MAX_FILE_BYTES) != data:
+        raise InputError(f'{path}: is there already, and differs from what would be written; move it away or give '
+                         'another folder')
 
 
 def prepare_samples(source, outdir, prepare, items, workers, problems=()):
     """Prepares samples in threads, writes them as write_samples does, and prints why some could not be used.
 
-    source: what the items are from, for messages
-    prepare: function of an item -> (name, photo, label, {what: number}), the first three as write_samples takes them,
-    the last to be added up; raises InputError if the item cannot be used
-    problems: lines to print before those of the items
+    prepare: function of an item -> (name, photo, label, {what: number}), the first three as in write_samples; raises
+    InputError if the item cannot be used. source: where the items come from, and problems: earlier ones, for messages
     -> (number of samples, {what: sum}, number of problems). Raises InputError if no item can be used.
     """
     sums, problems = collections.Counter(), list(problems)
@@ -85,16 +82,14 @@ def prepare_samples(source, outdir, prepare, items, workers, problems=()):
             return error
 
     def usable(outcomes):
-        for outcome in tqdm.tqdm(outcomes, total=len(items), unit='photo', disable=None):
-            if isinstance(outcome, InputError):
-                problems.append(str(outcome))
-                continue
-            *sample, numbers = outcome
-            sums.update(numbers)
-            yield sample
+        for result in tqdm.tqdm(outcomes, total=len(items), unit='photo', disable=None):
+            if isinstance(result, InputError):
+                problems.append(str(result))
+            else:
+                sums.update(result[-1])
+                yield result[:-1]
 
-    cv2.setNumThreads(1)  # the workers are the parallelism
-    # Threads are as fast as processes here: OpenCV lets go of the interpreter while it decodes and encodes.
+    cv2.setNumThreads(1)   # the workers are the parallelism
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         written = write_samples(outdir, usable(prefetch.in_order(pool, outcome, items, 2 * workers)))
     if not written:

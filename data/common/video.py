@@ -1,4 +1,4 @@
-"""Video files: frames from one, frames into one."""
+"""Video files, by OpenCV's FFmpeg: frames from one, frames into one."""
 import os
 import tempfile
 import typing
@@ -7,18 +7,21 @@ import cv2
 
 from data.common.command_line import InputError
 
-EXTENSIONS = ('.avi', '.mov', '.mp4')
-# What an MP4 file may hold, in the order in which they are tried. Browsers play H.264 and VP9; OpenCV from PyPI has no
-# encoder for H.264, and takes 0.27 s for a frame of 1280x720 in VP9, 5 ms in MPEG-4.
+EXTENSIONS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ts', '.webm')
+# In the order in which they are tried. Browsers play H.264 and VP9; OpenCV from PyPI cannot encode H.264, and takes
+# 0.27 s for a frame of 1280x720 in VP9, 5 ms in MPEG-4.
 CODECS = {'avc1': 'H.264', 'mp4v': 'MPEG-4; browsers need --codec vp09', 'vp09': 'VP9', 'MJPG': 'Motion JPEG'}
-_DEFAULT_FPS = 25.   # of a video whose header does not say, or not plausibly
+_DEFAULT_FPS = 25.   # of a video whose header has no plausible rate
 
+(cv2.setLogLevel if hasattr(cv2, 'setLogLevel') else cv2.utils.logging.setLogLevel)(0)   # OpenCV 4, OpenCV 5
+# Read by OpenCV when it opens its first video: no messages of FFmpeg's own, no playlists that open other files.
+os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
+os.environ.setdefault('OPENCV_FFMPEG_CAPTURE_OPTIONS', 'format_whitelist;avi,matroska,mov,mpeg,mpegts')
 
-# ---- Reading ---------------------------------------------------------------------------------------------------------
 
 class Clip(typing.NamedTuple):
-    frames: typing.Iterator   # of uint8 [h, w, 3] RGB, decoded one by one as they are asked for
-    count: int                # of the frames by the header, None if it does not say; damaged files have fewer
+    frames: typing.Iterator   # of uint8 [h, w, 3] RGB, decoded one by one
+    count: int                # of frames by the header, None if unknown; damaged files have fewer
     fps: float                # frames per second
     size: tuple               # (width, height) in px
 
@@ -26,43 +29,46 @@ class Clip(typing.NamedTuple):
 def read_video(path):
     """Opens a video. -> Clip
 
-    Raises InputError if the path is not a regular file (a pipe or device may never end) or not even one frame can be
-    decoded; and so does the iterator of frames at one of another size than those before it.
+    Raises InputError if no frame can be decoded; its iterator does so at a frame that has another size than the first.
     """
-    if not os.path.isfile(path):
+    if not os.path.isfile(path):   # a pipe could block for ever
         raise InputError(f'{path}: is not a file')
-    # A playlist, by whatever name, would make FFmpeg open other files.
-    os.environ.setdefault('OPENCV_FFMPEG_CAPTURE_OPTIONS', 'format_whitelist;avi,matroska,mov,mpegts')
-    with open(path, 'rb') as file:
-        capture = cv2.VideoCapture(_name_for_ffmpeg(path, f'/dev/fd/{file.fileno()}'))
+    capture = cv2.VideoCapture(_absolute(path), cv2.CAP_FFMPEG)
     found, first = capture.read()
     if not found:
         raise InputError(f'{path}: is not a video, or a damaged one: no frame of it can be decoded')
-    height, width = first.shape[:2]
-
-    def frames():
-        found, frame, number = True, first, 0
-        while found:
-            if frame.shape != first.shape:
-                raise InputError(f'{path}: frame {number} is {frame.shape[1]}x{frame.shape[0]}, those before it are '
-                                 f'{width}x{height}; it and the rest cannot be used')
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-            found, frame = capture.read()
-            number += 1
-
     count, fps = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), capture.get(cv2.CAP_PROP_FPS)
-    return Clip(frames(), count if count > 0 else None, fps if 1 <= fps <= 240 else _DEFAULT_FPS, (width, height))
+    return Clip(_frames(path, capture, first), count if count > 0 else None, fps if 1 <= fps <= 240 else _DEFAULT_FPS,
+                first.shape[1::-1])
 
 
-# ---- Writing ---------------------------------------------------------------------------------------------------------
+def _frames(path, capture, frame):
+    width, height = size = frame.shape[1::-1]
+    found, number = True, 0
+    while found:
+        if frame.shape[1::-1] != size:
+            raise InputError(f'{path}: frame {number} is {frame.shape[1]}x{frame.shape[0]}, those before it are '
+                             f'{width}x{height}; it and the rest cannot be used')
+        yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        found, frame = capture.read()
+        number += 1
+
+
+def _absolute(path):
+    """-> a name that FFmpeg does not take for a protocol, as it does 10:30:00.mp4"""
+    try:
+        path.encode()   # other names crash OpenCV
+    except UnicodeEncodeError:
+        raise InputError(f'{path}: the name of a video must be UTF-8; rename it')
+    return os.path.abspath(path)
+
 
 class Writer:
-    """An MP4 file that is written frame by frame.
+    """An MP4 file that is written frame by frame and appears, in the place of an earlier one, when it is closed.
 
-    path: where the file appears when it is closed, in place of an earlier one; without frames it does not
     size: (width, height) of the frames in px; OpenCV's encoders cut an odd one by a pixel. fps: frames per second
-    codecs: keys of CODECS, of which the first is taken that OpenCV can encode; self.codec is its name in words
-    Raises InputError if OpenCV can encode none or the folder cannot be written.
+    codecs: keys of CODECS, the first of which that OpenCV can encode is used; self.codec is its name in words
+    Raises InputError if OpenCV can encode none of them or the folder cannot be written.
     """
 
     def __init__(self, path, size, fps, codecs=tuple(CODECS)):
@@ -71,15 +77,13 @@ class Writer:
             self._folder = tempfile.TemporaryDirectory(prefix='.video-', dir=os.path.dirname(path) or '.')
         except OSError as error:
             raise InputError(f'{path}: cannot be written: {error.strerror}')
-        self._part = os.path.join(self._folder.name, 'video.mp4')
-        self._descriptor = os.open(self._folder.name, os.O_RDONLY)
-        self._name = _name_for_ffmpeg(self._part, f'/dev/fd/{self._descriptor}/video.mp4')
+        self._unfinished = _absolute(os.path.join(self._folder.name, 'video.mp4'))
         for codec in codecs:
-            self.codec = CODECS[codec]
-            self._writer = cv2.VideoWriter(self._name, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), fps, size)
+            self.codec, fourcc = CODECS[codec], cv2.VideoWriter_fourcc(*codec)
+            self._writer = cv2.VideoWriter(self._unfinished, cv2.CAP_FFMPEG, fourcc, fps, size)
             if self._writer.isOpened():
                 return
-        self._remove()
+        self._folder.cleanup()
         raise InputError(f'{path}: this OpenCV cannot encode {" or ".join(codecs)}; give another --codec, or --frames')
 
     def write(self, frame):
@@ -88,30 +92,12 @@ class Writer:
         self._num_frames += 1
 
     def close(self):
-        """Makes the file appear with the frames so far. -> their number. Raises InputError if it cannot be written."""
+        """Moves the file to its place, unless it has no frames. -> their number. Raises InputError if it is cut."""
         self._writer.release()
-        try:
+        with self._folder:
             if self._num_frames:
-                # OpenCV does not tell when the disk is full.
-                if cv2.VideoCapture(self._name).get(cv2.CAP_PROP_FRAME_COUNT) < self._num_frames:
+                written = cv2.VideoCapture(self._unfinished, cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT)
+                if written < self._num_frames:   # OpenCV does not report it
                     raise InputError(f'{self.path}: could not be written completely; is the disk full?')
-                os.replace(self._part, self.path)
-        except OSError as error:
-            raise InputError(f'{self.path}: cannot be written: {error.strerror}')
-        finally:
-            self._remove()
+                os.replace(self._unfinished, self.path)
         return self._num_frames
-
-    def _remove(self):
-        os.close(self._descriptor)
-        self._folder.cleanup()
-
-
-def _name_for_ffmpeg(path, by_descriptor):
-    """A name of a file that FFmpeg opens as that file, and without lines of its own: what is wrong is for us to say."""
-    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')   # read when the first file is opened
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return by_descriptor   # a name that is not UTF-8 crashes OpenCV
-    return os.path.abspath(path)   # a relative one may begin like a protocol: 10:30:00.mp4
