@@ -28,35 +28,23 @@ import argparse
 import collections
 import concurrent.futures
 import contextlib
-import dataclasses
-import glob
-import json
 import os
 import signal
 import sys
-import threading
 import time
 import typing
-import zlib
 
 import numpy as np
 import tqdm
 
-import clustering
 import datagenerator
 import visualization
-from data.common import augmentation, command_line, files, instance_metrics, pictures, prefetch, quiet, settings
+from data.common import augmentation, command_line, files, pictures, prefetch, quiet, settings, validation
 from data.common.command_line import InputError
-from data.lanes import lines, road_augmentation, tusimple
-from data.tusimple_evaluation import score as lane_score
+from data.common.run import (DEFAULT_MODELDIR, RESUME, StopSignal, fingerprint, has_checkpoint, lane_records,
+                             lock_folder, read_tf_config, settle)
+from data.lanes import road_augmentation
 
-try:
-    import fcntl
-except ImportError:   # Windows, where nothing guards an --outdir against a second run
-    fcntl = None
-
-DEFAULT_MODELDIR = 'pretrained_semantic_model'
-RESUME = 'resume'             # folder of states within --outdir
 VALIDATION = 'validation'     # folder within --logdir of what belongs to epochs; the rest belongs to steps
 CLIP = 5.                     # gradients are scaled down to this L2 norm over all weights
 CACHE = 2 * 2 ** 30           # bytes of decoded images that are kept in memory
@@ -67,8 +55,9 @@ PICTURE_EPOCHS = 5            # between two sets of pictures and scatter plots i
 AUGMENTATION = {'road': road_augmentation.augment, 'any': augmentation.augment}
 TERMS = ('var', 'dist', 'reg', 'foreground')   # of the loss, those that there are
 
-Data = collections.namedtuple('Data', ['train', 'valid', 'records'])
-Data.__doc__ = """train, valid: (image paths, label paths); records: a tusimple.Record for each of valid, or None."""
+Data = collections.namedtuple('Data', ['train', 'valid', 'records', 'photos'])
+Data.__doc__ = """train, valid: (image paths, label paths); records: a tusimple.Record for each of valid, or None;
+photos: of run.fingerprint."""
 
 
 def parse_flags(argv=None):
@@ -81,7 +70,7 @@ def parse_flags(argv=None):
                          help='Folder with images/ and labels/; with a lanes.json, validation has the official score.')
     folders.add_argument('-m', '--modeldir', default=argparse.SUPPRESS,
                          help='Folder of the checkpoint to start from, with any head; its settings are inherited '
-                              f'unless overridden. (default: {DEFAULT_MODELDIR} if it holds one; otherwise random weights)')
+                              f'unless overridden. (default: {DEFAULT_MODELDIR} if it holds one; otherwise at random)')
     folders.add_argument('-o', '--outdir', default='saved_model', help='Folder for the trained model.')
     folders.add_argument('-l', '--logdir', default='log',
                          help='Folder for TensorBoard, scatter plots and pictures; with --semantic, its subfolder '
@@ -93,125 +82,12 @@ def parse_flags(argv=None):
     return parser.parse_args(argv)
 
 
-# ---- Before TensorFlow is imported -----------------------------------------------------------------------------------
-
-def read_tf_config(text):
-    """-> (['host:port'] of chief and workers, number of this process in it), ([], 0) without a cluster
-
-    text: of the environment variable TF_CONFIG. Raises InputError.
-    """
-    if not text:
-        return [], 0
-    try:
-        config = json.loads(text)
-        jobs, job, index = config['cluster'], config['task']['type'], config['task']['index']
-        chiefs, workers = jobs['chief'], jobs.get('worker', [])
-        sound = len(chiefs) == 1 and {'chief', 'worker'} >= jobs.keys() and 0 <= index < len(jobs[job]) and all(
-            isinstance(address, str) and ':' in address for address in [*chiefs, *workers])
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        sound = False
-    if not sound:
-        raise InputError('TF_CONFIG: is not {"cluster": {"chief": ["host:port"], "worker": ["host:port", ...]}, '
-                         '"task": {"type": "chief" or "worker", "index": ...}}; there is no ps, the chief holds the '
-                         'variables')
-    return [*chiefs, *workers], index + (job == 'worker')
-
-
 def find_data(srcdir):
     """The images to train on and to validate on, of the latter at most VALIDATION_PHOTOS. -> Data"""
-    train_paths, valid_paths = datagenerator.split(*datagenerator.find_samples(srcdir))
-    valid_paths = tuple(paths[:VALIDATION_PHOTOS] for paths in valid_paths)   # in random order already
-    return Data(train_paths, valid_paths, lane_records(srcdir, valid_paths[0]))
-
-
-def lane_records(srcdir, image_paths):
-    """The lanes of images from srcdir/lanes.json. -> list of tusimple.Record, or None if it does not have them all"""
-    path = os.path.join(srcdir, tusimple.PREPARED_LABELS)
-    if not os.path.exists(path):
-        return None
-    records, problems = tusimple.read_records(path)
-    if problems:
-        command_line.warn(problems[0])
-    records = {os.path.basename(record.raw_file): record for record in records}
-    chosen = [records.get(os.path.basename(image_path)) for image_path in image_paths]
-    if None in chosen:
-        command_line.warn(f'{path}: does not have {image_paths[chosen.index(None)]}; there is no official score')
-        return None
-    return chosen
-
-
-def fingerprint(data):
-    """-> what tells these images from others, of any folder: their numbers, a checksum of names and sizes, and whether
-    there is an official score"""
-    names = '\n'.join(f'{os.path.basename(path)} {os.path.getsize(path)}' for path in data.train[0] + data.valid[0])
-    return len(data.train[0]), len(data.valid[0]), zlib.crc32(os.fsencode(names)), data.records is not None
-
-
-def settle(flags, data, replicas):
-    """-> (Settings of the run, folder of the checkpoint to start from or None, whether that is a state to resume)
-
-    The batch size of the Settings is that of all `replicas` processes together. Raises InputError.
-    """
-    chosen = {**settings.given(flags), 'photos': fingerprint(data)}
-    if 'batch_size' in chosen:
-        chosen['batch_size'] *= replicas
-    states = os.path.join(flags.outdir, RESUME)
-    if has_checkpoint(states) and not flags.fresh:
-        before = settings.read(states)
-        if not before:
-            raise InputError(f'{states}: has no {settings.CONVENTIONS_FILE}, so the run cannot resume; --fresh starts '
-                             f'over')
-        run = settings.resume({'head': 'Instance', **chosen}, before, flags.outdir)
-        if run.batch_size % replicas:
-            raise InputError(f'{flags.outdir}: {run.batch_size} images per step are not divisible by the {replicas} '
-                             f'processes of TF_CONFIG')
-        return run, states, True
-    source = find_source(flags.outdir, chosen.get('modeldir'), flags.fresh)
-    model = source and (settings.read(source) or settings.OF_2018)
-    has_lanes = os.path.exists(os.path.join(flags.srcdir, tusimple.PREPARED_LABELS))
-    recipe = chosen.setdefault('recipe', '2018')
-    chosen.setdefault('kind', settings.RECIPES[recipe].get('kind', 'road' if has_lanes else 'any'))
-    run, inherited = settings.start(chosen, model)
-    if 'batch_size' not in chosen:
-        run = dataclasses.replace(run, batch_size=run.batch_size * replicas)
-    if inherited:
-        print(f'inherited from {source}: {settings.as_flags(inherited)}', flush=True)
-    return run, source, False
-
-
-def find_source(outdir, modeldir, fresh):
-    """-> the folder of the checkpoint that a new run starts from, None to start from scratch. Raises InputError."""
-    if has_checkpoint(outdir) and not fresh:
-        raise InputError(f'{outdir}: holds a model but no run to resume; choose another --outdir, or --fresh to '
-                         f'replace it')
-    source = modeldir or DEFAULT_MODELDIR
-    is_outdir = os.path.realpath(source) == os.path.realpath(outdir)
-    if modeldir:
-        files.list_folder(modeldir, '; give --modeldir one with a checkpoint')
-        if is_outdir:
-            raise InputError(f'{outdir}: is --modeldir and --outdir at once; choose another --outdir')
-        if not has_checkpoint(modeldir):
-            raise InputError(f'{modeldir}: holds no checkpoint; give --modeldir one that does')
-    return source if has_checkpoint(source) and not is_outdir else None
-
-
-def has_checkpoint(folder):
-    return bool(glob.glob(os.path.join(glob.escape(folder), '*.index')))
-
-
-@contextlib.contextmanager
-def lock_folder(folder):
-    """While active, no other run uses the folder; the system unlocks it when the process ends. Raises InputError."""
-    descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
-    try:
-        if fcntl:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise InputError(f'{folder}: is in use by another run; wait for its end or choose another --outdir')
-    finally:
-        if fcntl:
-            os.close(descriptor)
+    train, valid = datagenerator.split(*datagenerator.find_samples(srcdir))
+    valid = tuple(paths[:VALIDATION_PHOTOS] for paths in valid)   # in random order already
+    records = lane_records(srcdir, valid[0])
+    return Data(train, valid, records, fingerprint(train[0], valid[0], records is not None))
 
 
 # ---- The graph -------------------------------------------------------------------------------------------------------
@@ -319,26 +195,6 @@ def build_step(terms, rate, step, replica):
 
 
 # ---- The run ---------------------------------------------------------------------------------------------------------
-
-class StopSignal(threading.Event):
-    """While active, the first SIGTERM or Ctrl-C only sets this event; the next one ends the process at once."""
-
-    def __enter__(self):
-        self.number, self._handlers = None, {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
-        for number in self._handlers:
-            signal.signal(number, self._note)
-        return self
-
-    def _note(self, number, frame):
-        self.number = number
-        self.set()
-        for each in self._handlers:
-            signal.signal(each, signal.SIG_DFL)
-
-    def __exit__(self, *_):
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-
 
 class Chief:
     """The part of a run that only the chief, or the only process, has: it prints, shows, validates and saves."""
@@ -499,8 +355,8 @@ def take_steps(sess, graph, step, run, flags, replica, chief, stop):
             raise InputError(
                 f'step {step}: loss {as_text(values["terms"])} or its gradient (norm {values["norm"]:g}) is not '
                 f'finite for {", ".join(map(os.fsdecode, values["paths"]))}'
-                f'{" or images of workers" * (replica.count > 1)}; to continue from the last state: --modeldir {os.path.join(flags.outdir, RESUME)} --outdir NEW '
-                f'--learning-rate {run.learning_rate / 3:.1g}')
+                f'{" or images of workers" * (replica.count > 1)}; to continue from the last state: --modeldir '
+                f'{os.path.join(flags.outdir, RESUME)} --outdir NEW --learning-rate {run.learning_rate / 3:.1g}')
         if chief:
             chief.count(step, values)
     if chief:
@@ -510,18 +366,18 @@ def take_steps(sess, graph, step, run, flags, replica, chief, stop):
     return False
 
 
-def run_worker(flags, data, replica, stop, architecture):
+def run_worker(flags, data, replica, architecture):
     """Takes part in the run of the chief until its end, in a new graph whenever the chief was restarted."""
     from data.common.replica import GONE
 
     while True:
         print(f'{replica.name}: waits for the chief', flush=True)
         run = settings.from_json(replica.join(), 'the chief')
-        if run.photos != fingerprint(data):
+        if run.photos != data.photos:
             raise InputError(f'{flags.srcdir}: holds other images than the chief has')
         with contextlib.suppress(*GONE):
             print(f'{replica.name}: joins', flush=True)
-            train(run, flags, data, replica, stop, architecture=architecture)
+            train(run, flags, data, replica, StopSignal(), architecture=architecture)
             replica.leave()
             return
 
@@ -529,104 +385,25 @@ def run_worker(flags, data, replica, stop, architecture):
 # ---- Validation ------------------------------------------------------------------------------------------------------
 
 def validate(sess, graph, run, data, stop):
-    """Means over the validation images: a dict of scalars, whose 'score' selects the best epoch. None if stopped.
-
-    What cannot be clustered yet, see `can_be_clustered`, counts as if nothing was found there, and where that is most
-    images the loss is the score.
-    """
-    losses, found, unclustered = [], [], 0
+    """Means over the validation images: a dict of scalars, whose 'score' selects the best epoch. None if stopped."""
+    losses, found = [], []
     batches = datagenerator.get_batches_fn(1, run.image_size, *data.valid, with_sizes=True)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:   # the network runs on the next image meanwhile
         for (_, (label,), (size,)), ((output,), terms) in prefetch.in_order(
                 pool, lambda batch: (batch, predict(sess, graph, *batch[:2])), batches, 2):
             if stop.is_set():
                 return None
+            record = data.records and data.records[len(found)]
+            found.append(validation.score_image(output, label, size, run, record))
             losses.append(terms)
-            if run.head == 'Semantic':
-                found.append((output[..., 1] > output[..., 0], label > 0))
-                continue
-            if run.kind == 'road' and not data.records:
-                continue
-            clusterable = can_be_clustered(output, label, run)
-            unclustered += not clusterable
-            ids = find_instances(output, label, run) if clusterable else np.zeros_like(label)
-            found.append(instance_metrics.score_image(ids, label) if run.kind == 'any' else
-                         as_record(ids, size, data.records[len(found)]))
-    result = {name: float(np.mean([terms[name] for terms in losses])) for name in losses[0]}
-    return {**result, 'score': -result['total'], **summarise(found, unclustered, run, data)}
-
-
-def summarise(found, unclustered, run, data):
-    """found: for each validation image what `validate` found. -> {name: score}, with 'score' if there is one"""
-    if run.head == 'Semantic':
-        union = sum(np.sum(lane | truth) for lane, truth in found)
-        iou = sum(np.sum(lane & truth) for lane, truth in found) / max(union, 1)
-        return {'iou': iou, 'score': iou}
-    if not found:
-        return {}
-    if unclustered > len(found) / 2:
-        return {'unclustered': unclustered}
-    if run.kind == 'any':
-        means = instance_metrics.summarise(found)
-        return {'sbd': means['sbd'], 'abs_dic': means['abs_dic'], 'score': means['sbd'], 'unclustered': unclustered}
-    (accuracy, fp, fn), _ = lane_score(found, data.records, ignore_run_time=True)
-    return {'accuracy': accuracy, 'fp': fp, 'fn': fn, 'score': accuracy, 'unclustered': unclustered}
-
-
-def as_record(ids, size, truth):
-    """The lanes of an image as in its ground truth's rows. ids: int32 [h, w]; size: of the image -> tusimple.Record"""
-    lanes = [lane.tolist() for lane in lines.lanes(ids, size, truth.h_samples)]
-    return tusimple.Record(truth.raw_file, lanes, truth.h_samples)
+    means = {name: float(np.mean([terms[name] for terms in losses])) for name in losses[0]}
+    return {**means, 'score': -means['total'], **validation.summarise(found, run, data.records)}
 
 
 def predict(sess, graph, images, labels):
     """images: uint8 [b, h, w, 3]; labels: int32 [b, h, w] -> (output as at inference, float32 [b, h, w, channels]; the
     loss and its terms)"""
     return sess.run((graph.output, graph.terms), {graph.images: images, graph.labels: labels})
-
-
-def can_be_clustered(output, label, run):
-    """Whether an embedding has begun to separate the instances, so that mean shift, which takes seconds on one that has
-    not, finds something: of the background's pixels and of the instances', more than half each are nearest to their own
-    mean. output: float32 [h, w, channels]; label: int32 [h, w] -> bool
-    """
-    if not np.isfinite(output).all():
-        return False
-    embedding, probability = clustering.split_output(output, run.feature_dim)
-    is_background, foreground = label.ravel() == 0, find_foreground(probability, label, run)
-    instances, own = np.unique(label, return_inverse=True)
-    points, own = embedding.reshape(-1, run.feature_dim), own.ravel()
-    means = np.stack([np.bincount(own, column) for column in points.T], axis=1) / np.bincount(own)[:, None]
-    nearest, least = np.zeros(len(points), int), np.full(len(points), np.inf, np.float32)
-    for number, mean in enumerate(means.astype(np.float32)):
-        distance = np.square(points - mean).sum(1)
-        if instances[number] == 0 and foreground is not None:
-            distance = np.where(foreground.ravel(), np.inf, -1)
-        nearest, least = np.where(distance < least, number, nearest), np.minimum(distance, least)
-    # What a foreground head misses is missing from the score and takes no time.
-    clustered = ~is_background if foreground is None else ~is_background & foreground.ravel()
-    return all(not part.any() or np.mean(nearest[part] == own[part]) > 0.5 for part in (is_background, clustered))
-
-
-def find_foreground(probability, label, run):
-    """The pixels to cluster: those of the foreground head or else of the label. -> bool, label's shape
-
-    probability: as of clustering.split_output. None if the background is an instance of the embedding and no head
-    separates it.
-    """
-    if probability is not None:
-        return probability.reshape(label.shape) >= run.foreground_threshold
-    return None if run.background_weight else label > 0
-
-
-def find_instances(output, label, run):
-    """The instances of one image as inference finds them. output: float32 [h, w, channels] -> int32 [h, w]
-
-    label: [h, w], whose foreground is used where nothing in the output predicts it.
-    """
-    embedding, probability = clustering.split_output(output, run.feature_dim)
-    return clustering.instance_ids(embedding, run.bandwidth, (run.delta_v, run.delta_d),
-                                   find_foreground(probability, label, run))
 
 
 def write_pictures(sess, graph, run, data, logdir, curves, epoch, step):
@@ -639,8 +416,7 @@ def write_pictures(sess, graph, run, data, logdir, curves, epoch, step):
         return
     curves.add_summary(summary, step)
     ids = [np.int32(each[..., 1] > each[..., 0]) if run.head == 'Semantic' else
-           find_instances(each, label, run) if can_be_clustered(each, label, run) else np.zeros_like(label)
-           for each, label in zip(output, labels)]
+           validation.find_instances(each, label, run)[0] for each, label in zip(output, labels)]
     for i, sample in enumerate(zip(images, labels, output[..., :run.feature_dim],
                                    map(visualization.colour_instances, ids))):
         pictures.write_image(os.path.join(logdir, f'clusters_epoch{epoch:04d}_{i}.png'),
@@ -667,26 +443,23 @@ def as_text(terms):
 
 # ---- The script ------------------------------------------------------------------------------------------------------
 
-def run_chief(flags, data, addresses, stop, architecture):
+def run_chief(flags, data, addresses, architecture):
     """The run as the chief or the only process. -> exit status"""
-    run, source, resuming = settle(flags, data, max(1, len(addresses)))
-    logdir = os.path.join(flags.logdir, 'semantic') if run.head == 'Semantic' else flags.logdir
+    run, source, resuming = settle(flags, data.photos, max(1, len(addresses)))
     states = os.path.join(flags.outdir, RESUME)
-    for folder in (flags.outdir, states, logdir, os.path.join(logdir, VALIDATION)):
+    for folder in (flags.outdir, states, flags.logdir):
         quiet.check_checkpoint_folder(folder)
         files.make_output_folder(folder)
-    shown = ['kind', 'batch_size', 'schedule', 'learning_rate', 'image_size'] + [
-        name for name in settings.names_of('inherited') if name not in ('image_size', 'min_confidence')]
-    shown = shown[:5] if run.head == 'Semantic' else shown
-    print(f'recipe {run.recipe}: {settings.as_flags({name: getattr(run, name) for name in shown})}')
+    names = ['kind', 'batch_size', 'schedule', 'learning_rate', 'image_size',
+             *(settings.names_of('embedding') if run.head == 'Instance' else ())]
+    print(f'recipe {run.recipe}: {settings.as_flags({name: getattr(run, name) for name in names})}')
     print(f'{len(data.train[0]):,} images to train on, {len(data.valid[0]):,} to validate on'
           + (' with the official score' if data.records and run.head == 'Instance' and run.kind == 'road' else ''),
           flush=True)
     with lock_folder(states):
-        import_tensorflow()
-        from data.common.replica import Replica
-        replica = Replica(addresses)
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:   # signals are heeded while a step waits for workers
+        replica = make_replica(addresses, 0)
+        with StopSignal() as stop, concurrent.futures.ThreadPoolExecutor(1) as pool:
+            # In a thread, so that signals are heeded while a step waits for workers.
             done = pool.submit(train, run, flags, data, replica, stop, source, resuming, architecture).result()
         if not done:
             return 128 + stop.number
@@ -698,12 +471,15 @@ def run_chief(flags, data, addresses, stop, architecture):
     return 0
 
 
-def import_tensorflow():
-    """Seconds: only now that nothing is left that could be found wrong without it."""
+def make_replica(addresses, index):
+    """Imports TensorFlow, which takes seconds: only now that nothing is left that could be found wrong without it."""
     quiet.import_tensorflow()
     import tensorflow.compat.v1 as tf
 
+    from data.common.replica import Replica
+
     tf.disable_v2_behavior()
+    return Replica(addresses, index)
 
 
 def main(argv=None, architecture=None):
@@ -712,13 +488,10 @@ def main(argv=None, architecture=None):
     addresses, index = read_tf_config(os.environ.get('TF_CONFIG'))
     data = find_data(flags.srcdir)
     if index == 0:
-        with StopSignal() as stop:
-            return run_chief(flags, data, addresses, stop, architecture)
-    import_tensorflow()
-    from data.common.replica import Replica
-    for number in (signal.SIGTERM, signal.SIGINT):   # a worker holds nothing that is lost with it
+        return run_chief(flags, data, addresses, architecture)
+    for number in (signal.SIGTERM, signal.SIGINT):   # at once: a worker holds nothing that is lost with it
         signal.signal(number, signal.SIG_DFL)
-    run_worker(flags, data, Replica(addresses, index), StopSignal(), architecture)
+    run_worker(flags, data, make_replica(addresses, index), architecture)
     return 0
 
 

@@ -26,7 +26,7 @@ def _setting(default, sentence, *flags, group=None, uses=('recorded',), **argume
 
 
 def _model(default, sentence, *flags, group='loss', **argument):
-    return _setting(default, sentence, *flags, group=group, uses=('recorded', 'inherited'), **argument)
+    return _setting(default, sentence, *flags, group=group, uses=('recorded', 'inherited', 'embedding'), **argument)
 
 
 def _run(default, sentence, *flags, uses=(), **argument):
@@ -36,9 +36,9 @@ def _run(default, sentence, *flags, uses=(), **argument):
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The defaults are those of a new run; OF_2018 has those of a checkpoint without a record."""
-    image_size: tuple = _model((512, 512), 'Width and height that images are resized to, in px, multiples of 8.',
-                               '--image-size', group='network', nargs=2, metavar=('W', 'H'),
-                               type=command_line.positive_int)
+    image_size: tuple = _setting((512, 512), 'Width and height that images are resized to, in px, multiples of 8.',
+                                 '--image-size', group='network', uses=('recorded', 'inherited'), nargs=2,
+                                 metavar=('W', 'H'), type=command_line.positive_int)
     normalisation: str = _setting('signed', 'Of RGB 0..255: none, or signed, to -1..1.', choices=('none', 'signed'))
     head: str = _setting('Instance', 'Train the first stage of 2018 instead: lane or background, by cross entropy.',
                          '--semantic', group='loss', action='store_const', const='Semantic',
@@ -69,7 +69,8 @@ class Settings:
                                          '--foreground-threshold', type=command_line.share)
     bandwidth: float = _model(0.7, 'Bandwidth of mean shift in validation and inference, in units of the embedding.',
                               '--bandwidth', type=command_line.bandwidth)
-    min_confidence: float = _model(0., 'Instances below this confidence are left out.', type=command_line.share)
+    min_confidence: float = _setting(0., 'Instances below this confidence are left out.',
+                                     uses=('recorded', 'inherited'), type=command_line.share)
     # Of the run alone:
     recipe: str = _run('2018', '', choices=('2018', 'fast', 'any'))
     modeldir: str = _run('', '')
@@ -165,12 +166,9 @@ def as_flags(values):
     """{name: value} as on a command line. -> str"""
     texts = []
     for name, value in values.items():
-        flag = FIELDS[name].metadata['flags'][0]
-        if isinstance(value, bool):
-            flag = flag if value != flag.startswith('--no-') else flag.replace('--', '--no-', 1)
-            texts.append(flag)
-        else:
-            texts.append(f'{flag} {_as_text(value)}')
+        for flag in FIELDS[name].metadata['flags']:
+            negative = flag.replace('--', '--no-', 1)
+            texts.append(f'{flag} {_as_text(value)}' if type(value) is not bool else flag if value else negative)
     return ' '.join(texts)
 
 
@@ -190,9 +188,9 @@ def start(chosen, model=None):
     """
     values = {**RECIPES[chosen['recipe']], **chosen}
     semantic = values.get('head') == 'Semantic'
-    about_embedding = set(names_of('inherited')) - {'image_size'}
+    about_embedding = names_of('embedding')
     if semantic:
-        for name in about_embedding & chosen.keys():
+        for name in chosen.keys() & about_embedding:
             raise InputError(f'{FIELDS[name].metadata["flags"][0]}: is about an embedding, and --semantic trains none')
         values = {name: value for name, value in values.items() if name not in about_embedding}
         values['feature_dim'] = 2
