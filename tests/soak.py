@@ -1,19 +1,19 @@
-"""Kills trainings at random instants and compares what comes out with a training that was never killed.
+"""Kills runs at random instants and compares what comes out with a run that was never killed.
 
     python tests/soak.py --kills 50
+    python tests/soak.py --kills 20 --cluster worker         of a chief and a worker; or chief, or both
 
-Real processes of training.py, which save after every step, are stopped with SIGKILL and started again until they are
-done, over and over until there were so many kills. The weights, the optimizer's state and the TensorBoard curves of
-each finished training have to be those of the undisturbed one, bit for bit; the exit status is 1 if any is not. The
-data is drawn. The network is the small one of the tests; with --full it is all of ENet.
+Real processes of training.py, which save after every step, are stopped with SIGKILL and restarted until they are done,
+over and over. The weights, the optimizer's state and the TensorBoard curves of each finished run have to be those of
+the undisturbed one, bit for bit; the exit status is 1 if any is not. The data is drawn. The network is the small one of
+the tests; with --full it is all of ENet.
 """
 import argparse
-import collections
-import functools
-import mmap
+import json
 import os
 import pathlib
 import random
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,139 +21,121 @@ import time
 
 sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__))), os.path.dirname(os.path.abspath(__file__))]
 
-FLAGS = ['--epochs', '10', '--image-size', '64', '32', '--batch-size', '4', '--summary-steps', '1', '--pictures', '4',
-         '--save-minutes', '1e-9', '--learning-rate', '0.003']
-# What a process is doing, as one byte of a file that it maps.
-PHASES = ['start', 'step', 'validation', 'save', 'between them']
-EXPECTED = 10 * 4                                  # steps: of 20 photos 18 are trained on
+FLAGS = ['--epochs', '10', '--image-size', '64', '32', '--learning-rate', '0.003', '--workers', '1']   # of 4 steps
+START = 12.   # seconds at most in which a restarted process is killed while it starts, once in five times
 
 
-def child(phase_path, full, argv):
-    """training.py in this process, which notes its phase."""
-    import pytest
+def child(full, argv):
+    """training.py in this process."""
     import test_training
-    from data.common import command_line
-    training, utils = test_training.training, test_training.utils
-    with open(phase_path, 'r+b') as file:
-        phase = mmap.mmap(file.fileno(), 1)
-
-    def noted(act, number):
-        def run(*args, **kwargs):
-            before, phase[0] = phase[0], number
-            try:
-                return act(*args, **kwargs)
-            finally:
-                phase[0] = before or PHASES.index('between them')
-        return run
-    utils.SingleProcess.run_step = noted(utils.SingleProcess.run_step, 1)
-    training.validate = noted(training.validate, 2)
-    utils.RunFolder._save = noted(utils.RunFolder._save, 3)
-    if not full:
-        test_training.quicken(pytest.MonkeyPatch())
-    sys.argv = ['training.py', *argv]
-    command_line.run(functools.partial(training.main, architecture=None if full else test_training.NETWORK))
+    test_training.NETWORK = None if full else test_training.NETWORK
+    test_training.run_small(argv)
 
 
-class Life:
-    """One process of a training."""
+class Run:
+    """The processes of a run, alone or a chief and a worker, in a folder of their own."""
 
-    def __init__(self, folder, data, full):
-        self.phase_path, self.log_path = folder / 'phase', folder / 'log.txt'
-        self.phase_path.write_bytes(b'\0')
-        with open(self.log_path, 'a') as log:
-            self.process = subprocess.Popen(
-                [sys.executable, __file__, '--child', str(self.phase_path), *['--full'] * full,
-                 '--', '-s', str(data), *FLAGS],
-                cwd=folder, stdout=log, stderr=log)
+    def __init__(self, folder, data, full, cluster):
+        folder.mkdir()
+        self.folder, self.processes, self.began = folder, {}, None
+        self._command = [sys.executable, __file__, *['--full'] * full, '--child', '--', '-s', str(data), *FLAGS,
+                         '--batch-size', '2' if cluster else '4']
+        ports = [free_port(), free_port()]
+        self._jobs = {'chief': [f'127.0.0.1:{ports[0]}'], 'worker': [f'127.0.0.1:{ports[1]}']} if cluster else None
+        for name in self._jobs or ['chief']:
+            self.start(name)
 
-    def phase(self):
-        return PHASES[self.phase_path.read_bytes()[0]]
+    def start(self, name):
+        task = json.dumps({'cluster': self._jobs, 'task': {'type': name, 'index': 0}})
+        with open(self.folder / f'{name}.txt', 'a') as log:
+            self.processes[name] = subprocess.Popen(self._command, cwd=self.folder, stdout=log, stderr=log,
+                                                    env={**os.environ, 'TF_CONFIG': task if self._jobs else ''})
 
-    def ends_within(self, seconds):
+    def is_done(self, seconds=0.):
+        """Waits until all have ended, but not longer than `seconds` if the chief has not. -> whether they have"""
         try:
-            self.process.wait(seconds)
-            return True
+            self.processes['chief'].wait(seconds)
         except subprocess.TimeoutExpired:
             return False
+        if any(process.wait(120) for process in self.processes.values()):
+            sys.exit('failed:\n' + '\n'.join(path.read_text() for path in self.folder.glob('*.txt')))
+        return True
 
-    def steps(self):
-        """Waits until the first step has begun, or the end."""
-        while self.phase() == 'start' and not self.ends_within(0.01):
+    def wait_for_a_step(self):
+        """Until a step later than the newest state, or the end."""
+        before = self._newest_state()
+        while self._newest_state() == before and not self.is_done(0.02):
             pass
 
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
+    def _newest_state(self):
+        path = self.folder / 'saved_model/resume/checkpoint'
+        return path.read_text() if path.exists() else ''
+
+    def kill(self, name):
+        self.processes[name].kill()
+        self.processes[name].wait()
 
 
-def same(folder, reference):
-    """Names what differs between two finished trainings, [] if nothing does."""
+def free_port():
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return free.getsockname()[1]
+
+
+def differences(folder, reference):
+    """What differs between two finished runs. -> list of str"""
     import numpy as np
     from test_training import curves, last_state, utils, weights
-    problems = []
-    pairs = [('state', last_state(folder), last_state(reference)),
-             ('model', *(weights(utils.find_checkpoint(str(one / 'saved_model'))) for one in (folder, reference)))]
-    for name, got, expected in pairs:
-        problems += [f'{name}: {variable}' for variable in got.keys() | expected.keys()
-                     if not np.array_equal(got.get(variable), expected.get(variable))]
-    got, expected = curves(folder / 'log'), curves(reference / 'log')
-    if got != expected:
-        points = collections.Counter(point[:2] for point in got), collections.Counter(point[:2] for point in expected)
-        problems.append(f'curves: {len(got)} points instead of {len(expected)}; '
-                        f'too many {dict(points[0] - points[1])}, missing {dict(points[1] - points[0])}')
-    return problems
+    problems, largest = [], 0.
+    for got, expected in ((last_state(folder), last_state(reference)),
+                          [weights(utils.find_checkpoint(str(one / 'saved_model'))) for one in (folder, reference)]):
+        for name in got.keys() | expected.keys():
+            if not np.array_equal(got.get(name), expected.get(name)):
+                problems.append(name)
+                largest = max(largest, np.abs(got.get(name, np.inf) - expected.get(name, np.inf)).max())
+    if curves(folder / 'log') != curves(reference / 'log'):
+        problems.append('curves')
+    return [f'{len(problems)} differ, by up to {largest:.1e}: {", ".join(problems[:3])}'] if problems else []
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--kills', type=int, default=50, help='How many processes are killed.')
-    parser.add_argument('--seed', type=int, default=0, help='Decides the instants, as far as the machine allows.')
+    parser.add_argument('--kills', type=int, default=50, help='Number of processes to kill.')
+    parser.add_argument('--cluster', choices=['chief', 'worker', 'both'], help='Which process of a cluster to kill.')
+    parser.add_argument('--seed', type=int, default=0, help='Seed of the instants, as far as the machine allows.')
     parser.add_argument('--full', action='store_true', help='Train all of ENet.')
-    parser.add_argument('--child', help=argparse.SUPPRESS)
+    parser.add_argument('--child', action='store_true', help=argparse.SUPPRESS)
     parser.add_argument('rest', nargs='*', help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.child:
-        return child(flags.child, flags.full, flags.rest)
-
+        return child(flags.full, flags.rest)
     import test_training
-    chance, began = random.Random(flags.seed), time.monotonic()
-    hits, rounds, lives, failed = collections.Counter(), 0, 0, False
+    chance, began, kills, rounds, failed = random.Random(flags.seed), time.monotonic(), 0, 0, False
     with tempfile.TemporaryDirectory() as home:
         home = pathlib.Path(home)
-        data = test_training.draw(home / 'data', 20)
-        (home / 'reference').mkdir()
-        life = Life(home / 'reference', data, flags.full)
-        life.steps()
+        data = test_training.draw(home / 'data', 20)   # of which 18 are trained on
+        reference = Run(home / 'reference', data, flags.full, flags.cluster)
+        reference.wait_for_a_step()
         first_step = time.monotonic()
-        if life.process.wait():
-            sys.exit(f'the undisturbed training failed:\n{life.log_path.read_text()}')
+        reference.is_done(None)
         duration = time.monotonic() - first_step
-        while sum(hits.values()) < flags.kills:
-            folder = home / f'round{rounds}'
-            folder.mkdir()
-            ended = False
-            while not ended:
-                life = Life(folder, data, flags.full)
-                lives += 1
-                if sum(hits.values()) == flags.kills:
-                    ended = life.ends_within(None)
-                    continue
-                if chance.random() < 0.2:   # while it starts
-                    ended = life.ends_within(chance.uniform(0, 8))
-                else:
-                    life.steps()
-                    ended = life.ends_within(chance.uniform(0, duration / 3))
-                if not ended:
-                    life.kill()
-                    hits[life.phase()] += 1
-            problems = same(folder, home / 'reference') if life.process.returncode == 0 else [life.log_path.read_text()]
-            rounds += 1
-            failed = failed or bool(problems)
-            print(f'training {rounds}: {sum(hits.values())} kills so far, '
-                  + ('; '.join(problems) if problems else 'the same bit for bit'), flush=True)
-    where = ', '.join(f'{phase} {hits[phase]}' for phase in PHASES)
-    print(f'{sum(hits.values())} kills ({where}), {lives} processes, {rounds} trainings of {EXPECTED} steps, '
-          f'{time.monotonic() - began:.0f} seconds: ' + ('DIFFERENT' if failed else 'all the same bit for bit'))
+        while kills < flags.kills:
+            run = Run(home / f'run{rounds}', data, flags.full, flags.cluster)
+            while not run.is_done(chance.uniform(0, START) if chance.random() < 0.2 else 0.):
+                run.wait_for_a_step()
+                if kills == flags.kills:
+                    run.is_done(None)
+                elif not run.is_done(chance.uniform(0, duration / 3)):
+                    names = ['chief', 'worker'] if flags.cluster == 'both' else [flags.cluster or 'chief']
+                    name = chance.choice(names)
+                    run.kill(name)
+                    kills += 1
+                    run.start(name)
+            problems = differences(run.folder, home / 'reference')
+            rounds, failed = rounds + 1, failed or bool(problems)
+            print(f'run {rounds}: {kills} kills so far, {"; ".join(problems) or "the same bit for bit"}', flush=True)
+    print(f'{kills} kills, {rounds} runs of 40 steps, {time.monotonic() - began:.0f} seconds: '
+          + ('DIFFERENT' if failed else 'all the same bit for bit'))
     return int(failed)
 
 

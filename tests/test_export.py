@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from data.common import quiet
+from data.common import quiet, settings
 
 quiet.import_tensorflow()
 import tensorflow.compat.v1 as tf
@@ -51,7 +51,7 @@ def export(run_script, tmp_path):
 
 def random_model(folder, **conventions):
     """A model with random weights of a size that is in SIZES."""
-    conventions = utils.Conventions(image_size=(96, 64), **conventions)
+    conventions = settings.Settings(image_size=(96, 64), **conventions)
     with tf.Graph().as_default(), tf.Session() as sess:
         tf.set_random_seed(1)
         utils.build_model(tf.placeholder(tf.uint8, [None, None, None, 3]), conventions, architecture=ARCHITECTURE)
@@ -63,9 +63,7 @@ def random_model(folder, **conventions):
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp('model')
-    utils.write_conventions(folder, random_model(folder, normalisation='signed', head_activation='none', feature_dim=4,
-                                                 batch_statistics=False, dropout_at_inference=False, bandwidth=0.3,
-                                                 foreground_weight=1.0))
+    settings.write(folder, random_model(folder, feature_dim=4, bandwidth=0.3, foreground_weight=1.0))
     return folder
 
 
@@ -162,29 +160,11 @@ def test_empty_folder_is_accepted(model, light_graph, tmp_path, export):
     assert sorted(os.listdir(tmp_path / 'empty')) == ['conventions.json', 'saved_model.pb', 'variables']
 
 
-@pytest.mark.parametrize('kind', ['folder', 'link'])
-def test_hidden_files_beside_the_folder_are_not_touched(model, light_graph, tmp_path, export, kind):
-    (tmp_path / 'mine').mkdir()
-    (tmp_path / 'mine/notes.txt').write_text('mine')
-    if kind == 'link':
-        (tmp_path / '.out.tmp').symlink_to('mine')
-    else:
-        (tmp_path / 'mine').rename(tmp_path / '.out.tmp')
-    assert export(model).status == 0
-    assert os.listdir(tmp_path / '.out.tmp') == ['notes.txt']
-
-
 def test_exported_folder_has_the_permissions_of_any_new_folder(model, light_graph, tmp_path, export):
     (tmp_path / 'ordinary').mkdir()
     assert export(model).status == 0
     assert (tmp_path / 'out').stat().st_mode == (tmp_path / 'ordinary').stat().st_mode
     assert sorted(os.listdir(tmp_path)) == ['ordinary', 'out']
-
-
-def test_path_that_is_not_utf_8_is_refused_in_one_line(model, tmp_path, export):
-    outcome = export(model, os.fsdecode(b'\xff/1'))
-    assert outcome.status == 1 and 'is not UTF-8' in outcome.err and outcome.err.count('\n') == 1
-    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize('error, status', [(tf.errors.UnknownError(None, None, 'x; No space left on device'), 1),
