@@ -18,11 +18,9 @@ On several machines, or as here in two processes of one: a chief, which holds th
 
 n processes with --batch-size b take the steps of one process with n b, but for batch norm, which sees the images of
 one process. The chief validates, saves and logs; workers only read --srcdir and take their settings from the chief. Any
-process can be killed and restarted; the others wait for it. One process can resume what a cluster has started, and vice
-versa, as long as the images per step stay the same.
-
---outdir receives the model of the best epoch with its conventions, and in resume/ the states: however a run was
-stopped, the same command resumes it, with the same result.
+process can be killed and restarted; the others wait for it. A run can change between one process and a cluster as long
+as the images per step stay the same. --outdir receives the model of the best epoch with its conventions, and in resume/
+the states: however a run was stopped, the same command resumes it, with the same result.
 """
 import argparse
 import collections
@@ -53,7 +51,6 @@ KEEP, SAVE_SECONDS = 3, 600.  # states in resume/, and the time between two
 SUMMARY_STEPS = 10            # between two points of the TensorBoard curves
 PICTURE_EPOCHS = 5            # between two sets of pictures and scatter plots in --logdir
 AUGMENTATION = {'road': road_augmentation.augment, 'any': augmentation.augment}
-TERMS = ('var', 'dist', 'reg', 'foreground')   # of the loss, those that there are
 
 Data = collections.namedtuple('Data', ['train', 'valid', 'records', 'photos'])
 Data.__doc__ = """train, valid: (image paths, label paths); records: a tusimple.Record for each of valid, or None;
@@ -95,18 +92,17 @@ def find_data(srcdir):
 class Graph(typing.NamedTuple):
     """What a run uses of its graph."""
     queue: datagenerator.BatchQueue
-    fetches: dict         # what a step reports: paths, terms (of the loss), norm (of the gradient); of the chief also
-                          # rate and summary
-    train_op: object      # the chief's update
-    step: object          # variable: steps taken
-    epochs: object        # variable: epochs validated
-    best: object          # variable: score of the best of them
-    images: object        # placeholder, uint8 [b, h, w, 3]
-    labels: object        # placeholder, int32 [b, h, w]
-    output: object        # for images, as at inference, float32 [b, h, w, channels]
-    terms: dict           # {name: loss term} of output
-    pictures: object      # serialised tf.Summary of them
-    model: list           # variables of the network and its heads
+    fetches: dict      # what a step reports: paths, terms (of the loss), norm (of the gradient), rate, summary
+    train_op: object   # the chief's update
+    step: object       # variable: steps taken
+    epochs: object     # variable: epochs validated
+    best: object       # variable: score of the best of them
+    images: object     # placeholder, uint8 [b, h, w, 3]
+    labels: object     # placeholder, int32 [b, h, w]
+    output: object     # for images, as at inference, float32 [b, h, w, channels]
+    terms: dict        # {name: loss term} of output
+    pictures: object   # serialised tf.Summary of them
+    model: list        # variables of the network and its heads
 
 
 def build_graph(run, flags, data, replica, architecture):
@@ -115,10 +111,8 @@ def build_graph(run, flags, data, replica, architecture):
     run: Settings. replica: data.common.replica.Replica. architecture: an enet.Architecture, None for the paper's.
     """
     import tensorflow.compat.v1 as tf
-
     import enet
     import utils
-
     seed = (run.seed + replica.index) % 2 ** 31
     tf.set_random_seed(seed)
     queue = datagenerator.BatchQueue(
@@ -153,7 +147,6 @@ def build_graph(run, flags, data, replica, architecture):
 def loss_terms(run, output, labels):
     """-> {name: float32 scalar}: the loss, and its weighted terms. output: [b, h, w, channels]; labels: [b, h, w]"""
     import loss
-
     if run.head == 'Semantic':
         return {'total': loss.foreground_loss(output, labels)}
     terms = dict(zip(('total', 'var', 'dist', 'reg'), loss.discriminative_loss(
@@ -174,9 +167,7 @@ def build_step(terms, rate, step, replica):
     about its own images, and there is no train op.
     """
     import tensorflow.compat.v1 as tf
-
     import utils
-
     variables = utils.to_train()
     gradients = tf.gradients(terms['total'] + utils.weight_decay(variables), variables)
     # A bias before a batch norm has no gradient.
@@ -201,7 +192,6 @@ class Chief:
 
     def __init__(self, sess, graph, run, flags, data, stop):
         import tensorflow.compat.v1 as tf
-
         self._sess, self._graph, self._run, self._flags, self._data, self._stop = sess, graph, run, flags, data, stop
         self._states = tf.train.Saver(tf.global_variables(), max_to_keep=KEEP, save_relative_paths=True)
         self._model = tf.train.Saver(graph.model, max_to_keep=1, save_relative_paths=True)
@@ -212,9 +202,7 @@ class Chief:
     def begin(self, source, resuming):
         """Gives the variables their values and opens the curves. source: folder of a checkpoint, None for scratch."""
         import tensorflow.compat.v1 as tf
-
         import utils
-
         for folder in (self._flags.outdir, self._resume):
             utils.remove_unfinished(folder)
         checkpoint = source and utils.find_checkpoint(source)
@@ -235,36 +223,29 @@ class Chief:
         step, epochs, self._best = self._sess.run([self._graph.step, self._graph.epochs, self._graph.best])
         # Two, since an epoch's last step may be in a state without its validation, which is then done again.
         per_epoch = self._graph.queue.steps_per_epoch
-        self._curves = self._open_curves(self._logdir, step)
-        self._epoch_curves = self._open_curves(os.path.join(self._logdir, VALIDATION), epochs * per_epoch)
+        self._curves, self._epoch_curves = (tf.summary.FileWriter(os.path.join(self._logdir, folder))
+                                            for folder in ('', VALIDATION))
+        for curves, at in ((self._curves, step), (self._epoch_curves, epochs * per_epoch)):
+            # TensorBoard forgets what an earlier run wrote of later steps.
+            curves.add_session_log(tf.SessionLog(status=tf.SessionLog.START), at + 1)
         self._bar = tqdm.tqdm(total=self._run.epochs * per_epoch, initial=step, unit='step', disable=None)
         if not resuming:
             self.save_state()
-
-    def _open_curves(self, folder, step):
-        """step: that the run resumes from; TensorBoard forgets what an earlier run wrote of later steps."""
-        import tensorflow.compat.v1 as tf
-
-        writer = tf.summary.FileWriter(folder)
-        writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step + 1)
-        return writer
 
     def count(self, step, values):
         """Counts a step that was taken; shows and saves what is due. values: of Graph.fetches."""
         self._losses.append(values['terms']['total'])
         if step % SUMMARY_STEPS == 0:
             self._curves.add_summary(values['summary'], step)
-        speed = self._run.batch_size * (self._bar.format_dict['rate'] or 0)
-        self._bar.set_postfix_str(f'loss {as_text(values["terms"])}, lr {values["rate"]:.1e}, {speed:.1f} images/s',
-                                  refresh=False)
+        self._bar.set_postfix_str(f'{as_text(values["terms"])}, rate {values["rate"]:.1e}', refresh=False)
         self._bar.update()
         if time.monotonic() - self._saved_at > SAVE_SECONDS:
             self.save_state()
 
     def finish_epoch(self, step):
         """Validates, keeps the model if it is the best, and saves the state. -> False if a signal came before that"""
+        import tensorflow.compat.v1 as tf
         import utils
-
         epoch = step // self._graph.queue.steps_per_epoch
         result = validate(self._sess, self._graph, self._run, self._data, self._stop)
         if result is None:   # the epoch is validated when the run resumes
@@ -276,18 +257,15 @@ class Chief:
             utils.save(self._model, self._sess, os.path.join(self._flags.outdir, f'model.ckpt-{step}'))
         self._graph.best.load(self._best, self._sess)
         self._graph.epochs.load(epoch, self._sess)
-        add_scalars(self._epoch_curves, {f'validation/{name}': value for name, value in result.items()}, step)
+        self._epoch_curves.add_summary(tf.Summary(value=[
+            tf.Summary.Value(tag=f'validation/{name}', simple_value=value) for name, value in result.items()]), step)
         if epoch % PICTURE_EPOCHS == 0 or epoch == self._run.epochs:
             write_pictures(self._sess, self._graph, self._run, self._data, self._logdir, self._epoch_curves, epoch,
                            step)
         self.save_state()
         seen = f'training loss {np.mean(self._losses):.4f}, ' if self._losses else ''
-        figures = ''.join(f', {name} {result[name]:.3f}' for name in ('accuracy', 'fp', 'fn', 'iou', 'sbd', 'abs_dic')
-                          if name in result)
-        if result.get('unclustered'):
-            figures += f', {result["unclustered"]} of {len(self._data.valid[0])} images cannot be clustered yet'
         with self._bar.external_write_mode():
-            print(f'epoch {epoch} of {self._run.epochs}: {seen}validation loss {as_text(result)}{figures}'
+            print(f'epoch {epoch} of {self._run.epochs}: {seen}validation {as_text(result)}'
                   f'{" (best)" if is_best else ""}', flush=True)
         self._losses.clear()
         return True
@@ -295,13 +273,11 @@ class Chief:
     def save_state(self):
         """Saves all that the run needs to resume. Raises InputError if that fails; older states are still whole."""
         import utils
-
         self._saved_at = time.monotonic()
-        for curves in (self._curves, self._epoch_curves):   # first: no state is ahead of the curves
-            curves.flush()
         step, epochs = self._sess.run([self._graph.step, self._graph.epochs])
         # The same name has the same content, so that it does not matter in which of two writes a run is killed.
-        utils.save(self._states, self._sess, os.path.join(self._resume, f'state.ckpt-{step}-{epochs}'))
+        utils.save(self._states, self._sess, os.path.join(self._resume, f'state.ckpt-{step}-{epochs}'),
+                   (self._curves, self._epoch_curves))
 
     def close(self):
         self._bar.close()
@@ -315,7 +291,6 @@ def train(run, flags, data, replica, stop, source=None, resuming=False, architec
     source, resuming: of `settle`, for the chief. The others: see `build_graph`.
     """
     import tensorflow.compat.v1 as tf
-
     with tf.Graph().as_default(), replica.placement():
         graph = build_graph(run, flags, data, replica, architecture)
         with replica.session() as sess, contextlib.ExitStack() as stack:
@@ -353,7 +328,7 @@ def take_steps(sess, graph, step, run, flags, replica, chief, stop):
         step += 1
         if not np.isfinite([values['terms']['total'], values['norm']]).all():
             raise InputError(
-                f'step {step}: loss {as_text(values["terms"])} or its gradient (norm {values["norm"]:g}) is not '
+                f'step {step}: the loss ({as_text(values["terms"])}) or its gradient (norm {values["norm"]:g}) is not '
                 f'finite for {", ".join(map(os.fsdecode, values["paths"]))}'
                 f'{" or images of workers" * (replica.count > 1)}; to continue from the last state: --modeldir '
                 f'{os.path.join(flags.outdir, RESUME)} --outdir NEW --learning-rate {run.learning_rate / 3:.1g}')
@@ -369,7 +344,6 @@ def take_steps(sess, graph, step, run, flags, replica, chief, stop):
 def run_worker(flags, data, replica, architecture):
     """Takes part in the run of the chief until its end, in a new graph whenever the chief was restarted."""
     from data.common.replica import GONE
-
     while True:
         print(f'{replica.name}: waits for the chief', flush=True)
         run = settings.from_json(replica.join(), 'the chief')
@@ -389,8 +363,9 @@ def validate(sess, graph, run, data, stop):
     losses, found = [], []
     batches = datagenerator.get_batches_fn(1, run.image_size, *data.valid, with_sizes=True)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:   # the network runs on the next image meanwhile
-        for (_, (label,), (size,)), ((output,), terms) in prefetch.in_order(
-                pool, lambda batch: (batch, predict(sess, graph, *batch[:2])), batches, 2):
+        for (_, (label,), (size,)), ((output,), terms) in prefetch.in_order(pool, lambda batch: (
+                batch, sess.run((graph.output, graph.terms), {graph.images: batch[0], graph.labels: batch[1]})),
+                batches, 2):
             if stop.is_set():
                 return None
             record = data.records and data.records[len(found)]
@@ -398,12 +373,6 @@ def validate(sess, graph, run, data, stop):
             losses.append(terms)
     means = {name: float(np.mean([terms[name] for terms in losses])) for name in losses[0]}
     return {**means, 'score': -means['total'], **validation.summarise(found, run, data.records)}
-
-
-def predict(sess, graph, images, labels):
-    """images: uint8 [b, h, w, 3]; labels: int32 [b, h, w] -> (output as at inference, float32 [b, h, w, channels]; the
-    loss and its terms)"""
-    return sess.run((graph.output, graph.terms), {graph.images: images, graph.labels: labels})
 
 
 def write_pictures(sess, graph, run, data, logdir, curves, epoch, step):
@@ -427,18 +396,9 @@ def write_pictures(sess, graph, run, data, logdir, curves, epoch, step):
                                             params, step)
 
 
-def add_scalars(curves, values, step):
-    """Adds {tag: number} to curves, a tf.summary.FileWriter."""
-    import tensorflow.compat.v1 as tf
-
-    curves.add_summary(tf.Summary(value=[tf.Summary.Value(tag=tag, simple_value=value)
-                                         for tag, value in values.items()]), step)
-
-
-def as_text(terms):
-    """The loss and its terms. -> str"""
-    parts = ' + '.join(f'{name} {terms[name]:.4f}' for name in TERMS if name in terms)
-    return f'{terms["total"]:.4f}' + (f' = {parts}' if parts else '')
+def as_text(values):
+    """{name: number}, such as the loss and its terms, in words. -> str"""
+    return ', '.join(f'{name} {value:.4g}' for name, value in values.items())
 
 
 # ---- The script ------------------------------------------------------------------------------------------------------
@@ -450,9 +410,7 @@ def run_chief(flags, data, addresses, architecture):
     for folder in (flags.outdir, states, flags.logdir):
         quiet.check_checkpoint_folder(folder)
         files.make_output_folder(folder)
-    names = ['kind', 'batch_size', 'schedule', 'learning_rate', 'image_size',
-             *(settings.names_of('embedding') if run.head == 'Instance' else ())]
-    print(f'recipe {run.recipe}: {settings.as_flags({name: getattr(run, name) for name in names})}')
+    print(f'recipe {run.recipe}: {settings.as_flags(vars(run))}')
     print(f'{len(data.train[0]):,} images to train on, {len(data.valid[0]):,} to validate on'
           + (' with the official score' if data.records and run.head == 'Instance' and run.kind == 'road' else ''),
           flush=True)
@@ -475,9 +433,7 @@ def make_replica(addresses, index):
     """Imports TensorFlow, which takes seconds: only now that nothing is left that could be found wrong without it."""
     quiet.import_tensorflow()
     import tensorflow.compat.v1 as tf
-
     from data.common.replica import Replica
-
     tf.disable_v2_behavior()
     return Replica(addresses, index)
 

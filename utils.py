@@ -84,11 +84,10 @@ def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.
 def build_head(last_prelu, depth, scope='Instance', activation='none', reuse=None, reach=0.):
     """The transfer layer. last_prelu: float32 [b, h/2, w/2, 16] -> float32 [b, h, w, depth].
 
-    reach: if not 0, each pixel's place is part of its embedding: its coordinates times a trained matrix, which starts
-    such that half the longer side of a picture is `reach` along the first two dimensions. Convolutions do the same
-    everywhere, so that of instances that look alike the features alone cannot tell one from the other; with the place
-    added, what they have to tell is the way to the instance's centre, the same everywhere (Neven et al., Instance
-    Segmentation by Jointly Optimizing Spatial Embeddings and Clustering Bandwidth, 2019, section 3.1).
+    reach: if not 0, pixel coordinates, times a trained matrix, are added to the embedding; at first, half the longer
+    side of an image is `reach` along the first two dimensions. Convolutions are the same everywhere and cannot separate
+    instances that look alike; with coordinates they only have to predict the offset to the instance's centre (Neven et
+    al., Instance Segmentation by Jointly Optimizing Spatial Embeddings and Clustering Bandwidth, 2019, section 3.1).
     """
     with tf.variable_scope(f'{scope}/{HEAD}', reuse=reuse):
         output = enet.head(last_prelu, depth)
@@ -104,10 +103,7 @@ def build_head(last_prelu, depth, scope='Instance', activation='none', reuse=Non
 
 
 def pixel_coordinates(x):
-    """Where the pixels of a picture are, 0 in its middle. x: [b, h, w, c] -> (x float32 [w], y float32 [h])
-
-    The longer side goes from -1 to 1, the other as far as it is long, so that both have one unit.
-    """
+    """Pixel coordinates of x, [b, h, w, c], from its centre in half longer sides. -> (float32 [w], float32 [h])"""
     _, height, width, _ = enet.dynamic_shape(x)
     longer = tf.cast(tf.maximum(height, width), tf.float32)
     return [(2. * tf.range(tf.cast(side, tf.float32)) + 1. - tf.cast(side, tf.float32)) / longer
@@ -117,8 +113,8 @@ def pixel_coordinates(x):
 def join_heads(outputs):
     """The output of a model from those of its heads, float32 [b, h, w, depth] each. -> float32 [b, h, w, channels]
 
-    With one head its own: an embedding, or the scores of (background, foreground). With a foreground head beside the
-    embedding, the last channel is the logarithm of the odds that a pixel is foreground.
+    With one head its own: an embedding, or the scores of (background, foreground). With a foreground head next to the
+    embedding, the last channel is the log odds that a pixel is foreground.
     """
     output, *scores = outputs
     return tf.concat([output, scores[0][..., 1:] - scores[0][..., :1]], axis=-1) if scores else output
@@ -238,8 +234,8 @@ def restore(sess, checkpoint, variables, least=None):
 def constant_weights(checkpoint):
     """While active, get_variable returns the arrays of a checkpoint, and no variable is made.
 
-    So the network for inference is built in a fraction of the time, and what depends on weights alone is computed while
-    it is built, see `enet`. checkpoint: path prefix. Raises InputError like `restore`.
+    The network for inference is then built in a fraction of the time, and what depends on weights alone is computed
+    while it is built, see `enet`. checkpoint: path prefix. Raises InputError like `restore`.
     """
     reader, shapes = _open_checkpoint(checkpoint)
     names, problems = [], []
@@ -282,13 +278,16 @@ def _open_checkpoint(checkpoint):
         raise InputError(f'{checkpoint}: cannot be read as a checkpoint ({reason(error)})')
 
 
-def save(saver, sess, prefix):
+def save(saver, sess, prefix, curves=()):
     """Writes a checkpoint and removes those that the saver no longer keeps. prefix: a new name for new content.
 
-    Raises InputError if it cannot be written; the others are whole at any time.
+    curves: tf.summary.FileWriters that are flushed first, so that no state is ahead of them. Raises InputError if it
+    cannot be written; the others are whole at any time.
     """
     folder = os.path.dirname(prefix)
     try:
+        for writer in curves:
+            writer.flush()
         if not saver.last_checkpoints:   # those of an earlier process are for this one to remove
             saver.recover_last_checkpoints(checkpoints(folder)[::-1])
         saver.save(sess, prefix, write_meta_graph=False)
@@ -299,13 +298,11 @@ def save(saver, sess, prefix):
 
 def remove_unfinished(folder):
     """Removes what a process left that was killed while it saved; best effort."""
-    paths = {pattern: glob.glob(os.path.join(glob.escape(folder), pattern))
-             for pattern in ('*.tempstate*', 'checkpoint.tmp*', '*.ckpt-*.data-*')}
-    unfinished = sum(paths.values(), [])
-    for path in unfinished:
-        if not os.path.exists(path.rpartition('.data-')[0] + '.index'):
-            with contextlib.suppress(OSError):
-                os.remove(path)
+    for pattern in ('*.tempstate*', 'checkpoint.tmp*', 'model.ckpt-*.data-*', 'state.ckpt-*.data-*'):
+        for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
+            if '.tempstate' in path or not os.path.exists(path.rpartition('.data-')[0] + '.index'):
+                with contextlib.suppress(OSError):
+                    os.remove(path)
 
 
 def remove_checkpoints(folder):
@@ -316,11 +313,10 @@ def remove_checkpoints(folder):
 
 
 def reason(error):
-    """-> the system's words for what went wrong, which TensorFlow's errors hold among much else"""
-    reasons = (os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EROFS,
-                                                  errno.EIO, errno.ENOENT))
+    """What went wrong, in the words of the system where they are among those of TensorFlow. -> str"""
     text = getattr(error, 'message', None) or str(error)
-    return next((words for words in reasons if words in text), text.strip().split('\n')[0])
+    system = [os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EROFS, errno.ENOENT)]
+    return next((words for words in system if words in text), text.strip().split('\n')[0])
 
 
 # ---- Export ----------------------------------------------------------------------------------------------------------
@@ -328,11 +324,9 @@ def reason(error):
 def export_model(rebuild_graph, checkpoint_dir, export_dir):
     """Writes the network of a checkpoint and its conventions as a SavedModel, and prints its signature.
 
-    rebuild_graph: the function of inference.py; export_dir: new or empty; it appears whole or not at all. Raises
-    InputError if the checkpoint cannot be used or the folder cannot be written.
-
-    Another runtime rounds otherwise, and may so find another pixel of a pooling window to be the largest: in TFLite one
-    or two of 262,144 on 6 of 20 photos, with a deviation of 1e-2 of the largest value around them, 2e-6 elsewhere.
+    rebuild_graph: of inference.py. export_dir: new or empty; it appears whole or not at all. Raises InputError if the
+    checkpoint cannot be used or the folder cannot be written. Another runtime rounds differently, and may then find
+    another maximum in a pooling window: in TFLite at 1 or 2 of 262,144 pixels of every third image.
     """
     conventions = read_conventions(checkpoint_dir)
     folder = os.path.realpath(export_dir)
@@ -355,8 +349,8 @@ def export_model(rebuild_graph, checkpoint_dir, export_dir):
     for name, tensor in {'image': image, **outputs}.items():
         print(f'  {name:<10} {tensor.dtype.name} [{", ".join(str(side or "?") for side in tensor.shape.as_list())}]')
     if conventions.batch_statistics or conventions.dropout_at_inference:
-        print('as models of 2018 do, it normalises by the batch\'s own statistics, or drops channels: the result of a '
-              'photo depends on the others in its batch')
+        print('as models of 2018 do, it normalises by the batch\'s own statistics, or drops channels: the result for '
+              'an image depends on the others in its batch')
     width, height = conventions.image_size
     print(f'image is RGB 0..255, of any multiples of 8 in size; the model was trained at {width}x{height}')
 

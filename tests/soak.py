@@ -57,7 +57,12 @@ class Run:
             self.processes['chief'].wait(seconds)
         except subprocess.TimeoutExpired:
             return False
-        if any(process.wait(120) for process in self.processes.values()):
+        try:
+            statuses = [process.wait(60) for process in self.processes.values()]
+        except subprocess.TimeoutExpired:   # a worker that was restarted when the chief had ended waits for ever
+            self.kill('worker')
+            statuses = [self.processes['chief'].returncode]
+        if any(statuses):
             sys.exit('failed:\n' + '\n'.join(path.read_text() for path in self.folder.glob('*.txt')))
         return True
 
@@ -121,16 +126,17 @@ def main():
         duration = time.monotonic() - first_step
         while kills < flags.kills:
             run = Run(home / f'run{rounds}', data, flags.full, flags.cluster)
-            while not run.is_done(chance.uniform(0, START) if chance.random() < 0.2 else 0.):
-                run.wait_for_a_step()
-                if kills == flags.kills:
-                    run.is_done(None)
-                elif not run.is_done(chance.uniform(0, duration / 3)):
-                    names = ['chief', 'worker'] if flags.cluster == 'both' else [flags.cluster or 'chief']
-                    name = chance.choice(names)
+            while not run.is_done(None if kills == flags.kills else 0.):
+                if chance.random() < 0.2:
+                    ended = run.is_done(chance.uniform(0, START))
+                else:
+                    run.wait_for_a_step()
+                    ended = run.is_done(chance.uniform(0, duration / 3))
+                if not ended:
+                    name = chance.choice(['chief', 'worker']) if flags.cluster == 'both' else flags.cluster or 'chief'
                     run.kill(name)
-                    kills += 1
                     run.start(name)
+                    kills += 1
             problems = differences(run.folder, home / 'reference')
             rounds, failed = rounds + 1, failed or bool(problems)
             print(f'run {rounds}: {kills} kills so far, {"; ".join(problems) or "the same bit for bit"}', flush=True)

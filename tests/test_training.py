@@ -288,12 +288,10 @@ def test_other_kinds_of_images_are_scored_by_symmetric_best_dice(home, data, tra
 
 
 def test_the_loss_selects_the_epoch_while_most_images_cannot_be_clustered():
-    truth = tusimple.Record('a.png', [[10, 20, 30]], [10, 20, 30])
-    run = settings.Settings()
-    found = [(False, truth), (True, truth), (True, truth)]
-    assert validation.summarise(found, run, [truth] * 3) == {
-        'accuracy': 1, 'fp': 0, 'fn': 0, 'score': 1, 'unclustered': 1}
-    assert validation.summarise([found[0], *found[:2]], run, [truth] * 3) == {'unclustered': 2}
+    records = [tusimple.Record(name, [[10, 20, 30]], [10, 20, 30]) for name in 'abc']
+    for unclustered, expected in ((1, {'accuracy': 1, 'fp': 0, 'fn': 0, 'score': 1}), (2, {})):
+        found = [(i >= unclustered, record) for i, record in enumerate(records)]
+        assert validation.summarise(found, settings.Settings(), records) == {'unclustered': unclustered, **expected}
 
 
 @pytest.mark.parametrize('weight', [1, 0])
@@ -423,7 +421,7 @@ def test_loss_that_is_not_finite_ends_the_run_before_anything_is_saved(home, dat
     weight_decay = utils.weight_decay
     monkeypatch.setattr(utils, 'weight_decay', spoilt)
     outcome = train('-s', data, *THREE)
-    one_line(outcome, 'step 4: loss ', '--modeldir saved_model/resume --outdir NEW --learning-rate 0.003')
+    one_line(outcome, 'step 4: the loss (total ', 'or its gradient (norm nan) is not finite', '--modeldir saved_model/resume --outdir NEW --learning-rate 0.003')
     assert outcome.err.count(f'{data}/images/') == 5
     assert last_state(home)['global_step'] == 3
     assert all(np.isfinite(value).all() for name, value in last_state(home).items() if name != 'best_score')

@@ -166,9 +166,14 @@ def as_flags(values):
     """{name: value} as on a command line. -> str"""
     texts = []
     for name, value in values.items():
+        action = FIELDS[name].metadata['argument'].get('action')
         for flag in FIELDS[name].metadata['flags']:
-            negative = flag.replace('--', '--no-', 1)
-            texts.append(f'{flag} {_as_text(value)}' if type(value) is not bool else flag if value else negative)
+            if action is argparse.BooleanOptionalAction:
+                texts.append(flag if value else flag.replace('--', '--no-', 1))
+            elif not action:
+                texts.append(f'{flag} {_as_text(value)}')
+            elif value != FIELDS[name].default:
+                texts.append(flag)
     return ' '.join(texts)
 
 
