@@ -9,61 +9,46 @@ the undisturbed one, bit for bit; the exit status is 1 if any is not. The data i
 the tests; with --full it is all of ENet.
 """
 import argparse
-import json
 import os
 import pathlib
 import random
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 
+import numpy as np
+
 sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__))), os.path.dirname(os.path.abspath(__file__))]
+
+from test_cluster import Processes
+from test_training import curves, draw, last_state, utils, weights
 
 FLAGS = ['--epochs', '10', '--image-size', '64', '32', '--learning-rate', '0.003', '--workers', '1']   # of 4 steps
 START = 12.   # seconds at most in which a restarted process is killed while it starts, once in five times
 
 
-def child(full, argv):
-    """training.py in this process."""
-    import test_training
-    test_training.NETWORK = None if full else test_training.NETWORK
-    test_training.run_small(argv)
-
-
-class Run:
-    """The processes of a run, alone or a chief and a worker, in a folder of their own."""
+class Run(Processes):
+    """The processes of a run, alone or a chief and a worker, in a new folder."""
 
     def __init__(self, folder, data, full, cluster):
         folder.mkdir()
-        self.folder, self.processes, self.began = folder, {}, None
-        self._command = [sys.executable, __file__, *['--full'] * full, '--child', '--', '-s', str(data), *FLAGS,
-                         '--batch-size', '2' if cluster else '4']
-        ports = [free_port(), free_port()]
-        self._jobs = {'chief': [f'127.0.0.1:{ports[0]}'], 'worker': [f'127.0.0.1:{ports[1]}']} if cluster else None
-        for name in self._jobs or ['chief']:
-            self.start(name)
-
-    def start(self, name):
-        task = json.dumps({'cluster': self._jobs, 'task': {'type': name, 'index': 0}})
-        with open(self.folder / f'{name}.txt', 'a') as log:
-            self.processes[name] = subprocess.Popen(self._command, cwd=self.folder, stdout=log, stderr=log,
-                                                    env={**os.environ, 'TF_CONFIG': task if self._jobs else ''})
+        super().__init__(folder, 'run_full' if full else 'run_small',
+                         ['-s', data, *FLAGS, '--batch-size', 4 - 2 * cluster], ['chief', 'worker'][:1 + cluster])
+        self.start()
 
     def is_done(self, seconds=0.):
         """Waits until all have ended, but not longer than `seconds` if the chief has not. -> whether they have"""
         try:
-            self.processes['chief'].wait(seconds)
+            statuses = [self.processes['chief'].wait(seconds)]
         except subprocess.TimeoutExpired:
             return False
         try:
-            statuses = [process.wait(60) for process in self.processes.values()]
+            statuses += [process.wait(60) for process in self.processes.values()]
         except subprocess.TimeoutExpired:   # a worker that was restarted when the chief had ended waits for ever
             self.kill('worker')
-            statuses = [self.processes['chief'].returncode]
         if any(statuses):
-            sys.exit('failed:\n' + '\n'.join(path.read_text() for path in self.folder.glob('*.txt')))
+            sys.exit(f'failed: {self.log()}')
         return True
 
     def wait_for_a_step(self):
@@ -76,21 +61,9 @@ class Run:
         path = self.folder / 'saved_model/resume/checkpoint'
         return path.read_text() if path.exists() else ''
 
-    def kill(self, name):
-        self.processes[name].kill()
-        self.processes[name].wait()
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        return free.getsockname()[1]
-
 
 def differences(folder, reference):
     """What differs between two finished runs. -> list of str"""
-    import numpy as np
-    from test_training import curves, last_state, utils, weights
     problems, largest = [], 0.
     for got, expected in ((last_state(folder), last_state(reference)),
                           [weights(utils.find_checkpoint(str(one / 'saved_model'))) for one in (folder, reference)]):
@@ -109,23 +82,18 @@ def main():
     parser.add_argument('--cluster', choices=['chief', 'worker', 'both'], help='Which process of a cluster to kill.')
     parser.add_argument('--seed', type=int, default=0, help='Seed of the instants, as far as the machine allows.')
     parser.add_argument('--full', action='store_true', help='Train all of ENet.')
-    parser.add_argument('--child', action='store_true', help=argparse.SUPPRESS)
-    parser.add_argument('rest', nargs='*', help=argparse.SUPPRESS)
     flags = parser.parse_args()
-    if flags.child:
-        return child(flags.full, flags.rest)
-    import test_training
     chance, began, kills, rounds, failed = random.Random(flags.seed), time.monotonic(), 0, 0, False
     with tempfile.TemporaryDirectory() as home:
         home = pathlib.Path(home)
-        data = test_training.draw(home / 'data', 20)   # of which 18 are trained on
-        reference = Run(home / 'reference', data, flags.full, flags.cluster)
+        data = draw(home / 'data', 20)   # of which 18 are trained on
+        reference = Run(home / 'reference', data, flags.full, bool(flags.cluster))
         reference.wait_for_a_step()
         first_step = time.monotonic()
         reference.is_done(None)
         duration = time.monotonic() - first_step
         while kills < flags.kills:
-            run = Run(home / f'run{rounds}', data, flags.full, flags.cluster)
+            run = Run(home / f'run{rounds}', data, flags.full, bool(flags.cluster))
             while not run.is_done(None if kills == flags.kills else 0.):
                 if chance.random() < 0.2:
                     ended = run.is_done(chance.uniform(0, START))

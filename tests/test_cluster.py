@@ -23,14 +23,14 @@ import tensorflow.compat.v1 as tf
 import enet
 import training
 from data.common.replica import Replica
-from test_training import (NETWORK, ROOT, SMALL, curves, draw, home, last_state, one_line, quicken,  # noqa: F401
-                           run_small, small_network)
+from test_training import (NETWORK, ROOT, SMALL, curves, draw, home, last_state, one_line,  # noqa: F401
+                           run_full, run_small, small_network)
 
-TASK = '''
+CODE = '''
 import sys
 sys.path[:0] = [{root!r}, {root!r} + '/tests']
 import test_cluster
-test_cluster.run_task(sys.argv[1:])
+test_cluster.{function}(sys.argv[1:])
 '''
 
 
@@ -40,62 +40,60 @@ def simplify(patch):
     patch.setattr(training, 'write_pictures', lambda *args: None)
 
 
-def run_task(argv):
+def run_simplified(argv):
     simplify(pytest.MonkeyPatch())
     run_small(argv)
 
 
-class Cluster:
-    """Starts the processes of a cluster, called chief and worker; what they print is in NAME.log."""
+class Processes:
+    """The processes of a run in a folder: a chief and a worker, or the chief alone, as the names say.
 
-    def __init__(self, folder, *args):
-        self.folder, self.args, self.processes = folder, args, {}
-        sockets = [socket.socket() for _ in range(2)]
-        for free in sockets:
-            free.bind(('127.0.0.1', 0))
-        addresses = [f'127.0.0.1:{free.getsockname()[1]}' for free in sockets]
+    function: of this module, that they call with the arguments. What they print is in NAME.log.
+    """
+
+    def __init__(self, folder, function, args, names=('chief', 'worker')):
+        self.folder, self.names, self.processes = folder, names, {}
+        self._command = [sys.executable, '-c', CODE.format(root=ROOT, function=function), *map(str, args)]
+        sockets = [socket.create_server(('127.0.0.1', 0)) for _ in names]
+        self._jobs = {name: [f'127.0.0.1:{free.getsockname()[1]}'] for name, free in zip(names, sockets)}
         for free in sockets:
             free.close()
-        self.jobs = {'chief': addresses[:1], 'worker': addresses[1:]}
 
-    def start(self, name, task=TASK):
-        config = {'cluster': self.jobs, 'task': {'type': name, 'index': 0}}
-        with open(self.folder / f'{name}.log', 'a') as log:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, '-c', task.format(root=ROOT), *map(str, self.args)], cwd=self.folder,
-                env={**os.environ, 'TF_CONFIG': json.dumps(config)}, stdout=log, stderr=log)
+    def start(self, *names):
+        for name in names or self.names:
+            config = json.dumps({'cluster': self._jobs, 'task': {'type': name, 'index': 0}})
+            with open(self.folder / f'{name}.log', 'a') as log:
+                self.processes[name] = subprocess.Popen(self._command, cwd=self.folder, stdout=log, stderr=log,
+                                                        env={**os.environ, 'TF_CONFIG': config})
 
-    def log(self, name):
-        return (self.folder / f'{name}.log').read_text()
+    def log(self):
+        return ''.join((self.folder / f'{name}.log').read_text() for name in self.names)
 
-    def until(self, name, text):
-        """Waits until a process has printed that. Fails if it ends before."""
-        while text not in self.log(name):
+    def until(self, text):
+        """Waits until one has printed that. Fails if the chief ends before."""
+        while text not in self.log():
             try:
-                pytest.fail(f'{name} ended with {self.processes[name].wait(0.05)}: {self.log(name)}')
+                pytest.fail(f'{self.processes["chief"].wait(0.05)}: {self.log()}')
             except subprocess.TimeoutExpired:
                 pass
 
-    def kill(self, name):
-        self.processes[name].kill()
-        self.processes[name].wait()
-
-    def statuses(self):
-        return {name: self.processes[name].wait(300) for name in self.processes}
+    def kill(self, *names):
+        for name in names:
+            self.processes[name].kill()
+            self.processes[name].wait()
 
 
 @pytest.fixture
-def start_cluster(home):
-    """start(*flags) -> Cluster, killed at the end if need be."""
+def cluster(home):
+    """cluster(*flags) -> Processes, killed at the end if need be."""
     started = []
 
     def start(*args):
-        started.append(Cluster(home, *args))
+        started.append(Processes(home, 'run_simplified', args))
         return started[-1]
     yield start
     for one in started:
-        for name in one.processes:
-            one.kill(name)
+        one.kill(*one.processes)
 
 
 @pytest.fixture(scope='module')
@@ -122,13 +120,12 @@ def assert_close(got, expected, atol):
                                        err_msg=name)
 
 
-def test_two_halves_of_a_batch_are_one_process_with_all_of_it(home, start_cluster, data, monkeypatch):
-    cluster = start_cluster(*flags(data, 2, 3))
-    cluster.start('worker')
-    cluster.start('chief')
+def test_two_halves_of_a_batch_are_one_process_with_all_of_it(home, cluster, data, monkeypatch):
+    processes = cluster(*flags(data, 2, 3))
+    processes.start()
     simplify(monkeypatch)
     assert training.main([*flags(data, 2, 6), '-o', 'alone', '-l', 'log_alone'], NETWORK) == 0
-    assert cluster.statuses() == {'chief': 0, 'worker': 0}, cluster.log('chief') + cluster.log('worker')
+    assert [process.wait() for process in processes.processes.values()] == [0, 0], processes.log()
     assert [point[:2] for point in curves(home / 'log')] == [point[:2] for point in curves(home / 'log_alone')]
     assert_close(last_state(home), last_state(home, 'alone'), 1e-4)
     # One process resumes what the cluster has started: a state is a state.
@@ -138,21 +135,18 @@ def test_two_halves_of_a_batch_are_one_process_with_all_of_it(home, start_cluste
     assert last_state(home)['global_step'] == 9
 
 
-def test_killed_processes_join_again_and_the_result_is_the_same(home, start_cluster, data, monkeypatch):
-    cluster = start_cluster(*flags(data, 6, 3))
-    cluster.start('chief')
-    cluster.start('worker')
-    cluster.until('chief', 'epoch 1 of')
-    cluster.kill('worker')
-    cluster.start('worker')
-    cluster.until('chief', 'epoch 3 of')
-    cluster.kill('chief')
-    cluster.start('chief')
+def test_killed_processes_join_again_and_the_result_is_the_same(home, cluster, data, monkeypatch):
+    processes = cluster(*flags(data, 6, 3))
+    processes.start()
+    for text, name in (('epoch 1 of', 'worker'), ('epoch 3 of', 'chief')):
+        processes.until(text)
+        processes.kill(name)
+        processes.start(name)
     simplify(monkeypatch)
     assert training.main([*flags(data, 6, 6), '-o', 'alone', '-l', 'log_alone'], NETWORK) == 0
-    assert cluster.statuses() == {'chief': 0, 'worker': 0}, cluster.log('chief') + cluster.log('worker')
-    assert 'resumes after step' in cluster.log('chief') and cluster.log('worker').count('joins') >= 3
-    assert 'Traceback' not in cluster.log('worker') + cluster.log('chief')
+    assert [process.wait() for process in processes.processes.values()] == [0, 0], processes.log()
+    assert 'resumes after step' in processes.log() and processes.log().count(': joins') == 3
+    assert 'Traceback' not in processes.log()
     steps = [step for tag, step, _ in curves(home / 'log') if tag == 'loss/total']
     assert steps == list(range(1, 19))
     assert_close(last_state(home), last_state(home, 'alone'), 1e-2)   # rounding grows from step to step

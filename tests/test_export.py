@@ -1,6 +1,5 @@
 """inference.py --export: a SavedModel that plain TensorFlow 2 reads, written completely or not at all."""
 
-import json
 import os
 import subprocess
 import sys
@@ -87,13 +86,12 @@ def test_plain_tensorflow_2_returns_the_embedding_of_inference(model, model_of_2
     photos = {str(i): rng.integers(0, 256, [*size, 3]).astype(np.uint8) for i, size in enumerate(SIZES)}
     np.savez(tmp_path / 'photos.npz', **photos)
     expected = {}
-    for folder, model_dir in (('ours', model), ('of_2018', model_of_2018)):
+    for folder, model_dir, depth in (('ours', model, 4), ('of_2018', model_of_2018, 3)):
         outcome = export(model_dir, folder)
         assert outcome.status == 0 and outcome.err == ''
         assert ('drops channels' in outcome.out) == (folder == 'of_2018')
-        depth = utils.read_conventions(str(model_dir)).feature_dim
-        assert 'image      float32 [?, ?, ?, 3]' in outcome.out
         assert f'embedding  float32 [?, ?, ?, {depth}]' in outcome.out
+        assert ('foreground float32 [?, ?, ?]' in outcome.out) == (folder == 'ours')
         with tf.Graph().as_default(), tf.Session() as sess:
             image = tf.placeholder(tf.uint8, [None, None, None, 3])
             embedding = inference.rebuild_graph(sess, str(model_dir), image, None, depth, ARCHITECTURE)
@@ -102,7 +100,6 @@ def test_plain_tensorflow_2_returns_the_embedding_of_inference(model, model_of_2
                 for output, values in zip(('embedding', 'foreground'), outputs):
                     if values is not None:
                         expected.update({f'{folder} {output} {name}{kind}': values for kind in ('', ' float')})
-        assert (f'{folder} foreground 0' in expected) == ('foreground float32 [?, ?, ?]' in outcome.out)
 
     shown = subprocess.run([sys.executable, '-c', CLIENT, 'ours', 'of_2018'], cwd=tmp_path, check=True,
                            capture_output=True, text=True).stdout
@@ -147,24 +144,14 @@ def test_no_prelu_looks_like_a_leaky_relu(model):
                 assert other.op.type != 'Mul' or all(factor is not x for factor in other.op.inputs), maximum.name
 
 
-def test_conventions_are_exported(model_of_2018, light_graph, tmp_path, export):
-    assert export(model_of_2018).status == 0
-    with open(tmp_path / 'out/conventions.json') as file:
-        record = json.load(file)
-    assert record['bandwidth'] == 1. and record['image_size'] == [512, 512]   # of 2018, whose folder has no record
-
-
-def test_empty_folder_is_accepted(model, light_graph, tmp_path, export):
+def test_conventions_are_exported_into_an_empty_folder(model_of_2018, light_graph, tmp_path, export):
     (tmp_path / 'empty').mkdir()
-    assert export(model, 'empty/').status == 0
-    assert sorted(os.listdir(tmp_path / 'empty')) == ['conventions.json', 'saved_model.pb', 'variables']
-
-
-def test_exported_folder_has_the_permissions_of_any_new_folder(model, light_graph, tmp_path, export):
     (tmp_path / 'ordinary').mkdir()
-    assert export(model).status == 0
-    assert (tmp_path / 'out').stat().st_mode == (tmp_path / 'ordinary').stat().st_mode
-    assert sorted(os.listdir(tmp_path)) == ['ordinary', 'out']
+    assert export(model_of_2018, 'empty/').status == 0
+    assert sorted(os.listdir(tmp_path / 'empty')) == ['conventions.json', 'saved_model.pb', 'variables']
+    assert settings.read(tmp_path / 'empty') == settings.OF_2018   # whose folder has no record
+    assert (tmp_path / 'empty').stat().st_mode == (tmp_path / 'ordinary').stat().st_mode
+    assert sorted(os.listdir(tmp_path)) == ['empty', 'ordinary']
 
 
 @pytest.mark.parametrize('error, status', [(tf.errors.UnknownError(None, None, 'x; No space left on device'), 1),

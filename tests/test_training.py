@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.common import quiet, settings, validation
+from data.common import command_line, quiet, settings, validation
 from data.lanes import tusimple
 
 quiet.import_tensorflow()
@@ -55,12 +55,15 @@ def quicken(patch):
     patch.setattr(visualization, 'evaluate_scatter_plot', lambda *args: None)
 
 
-def run_small(argv):
+def run_small(argv, network=NETWORK):
     """training.py with the small network as a process."""
-    from data.common import command_line
     sys.argv[0] = 'training.py'
     quicken(pytest.MonkeyPatch())
-    command_line.run(functools.partial(training.main, argv, NETWORK))
+    command_line.run(functools.partial(training.main, argv, network))
+
+
+def run_full(argv):
+    run_small(argv, None)
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -220,14 +223,11 @@ def test_model_has_the_weights_and_state_has_everything(finished):
     slots = {name[:-len('/Adam')] for name in state if name.endswith('/Adam')}
     assert {name for name in trained if not name.endswith('biases')} <= slots <= set(trained)
     assert state['global_step'] == 6 and state['epochs_validated'] == 3
-    assert utils.read_conventions(str(finished / 'saved_model')) == settings.Settings(image_size=(64, 32))
-
-
-def test_best_model_is_that_of_the_best_score(finished):
     scores = {step: value for tag, step, value in curves(finished / 'log') if tag == 'validation/score'}
     best = max(scores, key=lambda step: (scores[step], -step))
     assert utils.find_checkpoint(str(finished / 'saved_model')).endswith(f'model.ckpt-{best}')
-    assert last_state(finished)['best_score'] == pytest.approx(scores[best])
+    assert state['best_score'] == pytest.approx(scores[best])
+    assert utils.read_conventions(str(finished / 'saved_model')) == settings.Settings(image_size=(64, 32))
 
 
 def test_two_stages(home, data, train, monkeypatch):
@@ -382,14 +382,10 @@ def test_other_settings_are_named_with_the_way_out_and_nothing_is_touched(home, 
     assert contents(home / 'saved_model') == before
 
 
-def test_more_epochs_are_another_settings_only_where_the_schedule_depends_on_them():
-    for schedule in ('2018', 'cosine'):
-        before = settings.Settings(epochs=5, schedule=schedule)
-        if schedule == '2018':
-            assert settings.resume({'epochs': 6}, before, 'o').epochs == 6
-        else:
-            with pytest.raises(training.InputError, match='--epochs was 5, is 6'):
-                settings.resume({'epochs': 6}, before, 'o')
+def test_epochs_can_be_added_unless_the_schedule_depends_on_their_number():
+    assert settings.resume({'epochs': 6}, settings.Settings(epochs=5), 'o').epochs == 6
+    with pytest.raises(training.InputError, match='--epochs was 5, is 6'):
+        settings.resume({'epochs': 6}, settings.Settings(epochs=5, schedule='cosine'), 'o')
 
 
 def test_other_images_of_the_same_names_and_a_lost_score_are_noticed(home, data, finished, train):
@@ -421,7 +417,8 @@ def test_loss_that_is_not_finite_ends_the_run_before_anything_is_saved(home, dat
     weight_decay = utils.weight_decay
     monkeypatch.setattr(utils, 'weight_decay', spoilt)
     outcome = train('-s', data, *THREE)
-    one_line(outcome, 'step 4: the loss (total ', 'or its gradient (norm nan) is not finite', '--modeldir saved_model/resume --outdir NEW --learning-rate 0.003')
+    one_line(outcome, 'step 4: the loss (total ', 'or its gradient (norm nan) is not finite',
+             '--modeldir saved_model/resume --outdir NEW --learning-rate 0.003')
     assert outcome.err.count(f'{data}/images/') == 5
     assert last_state(home)['global_step'] == 3
     assert all(np.isfinite(value).all() for name, value in last_state(home).items() if name != 'best_score')
@@ -548,29 +545,23 @@ def test_every_flag_of_a_setting_is_parsed_into_its_field():
     assert settings.given(training.parse_flags([])) == {}
 
 
-def bad_folders():
-    def model(home):
-        (home / 'o').mkdir()
-        (home / 'o/m.index').write_text('')
-
-    yield 'no data', None, ['-s', 'nowhere'], 'nowhere'
-    yield 'no images', lambda home: (home / 'd').mkdir(), ['-s', 'd'], 'd/images'
-    yield 'one image', lambda home: draw(home / 'one', 1), ['-s', 'one'], 'one/images/0000.png'
-    yield 'no model', None, ['-m', 'nowhere'], 'nowhere: no such folder; give --modeldir'
-    yield 'empty model', lambda home: (home / 'm').mkdir(), ['-m', 'm'], 'm: holds no checkpoint'
-    yield 'model is outdir', lambda home: (home / 'o').mkdir(), ['-m', 'o', '-o', 'o'], 'o: is --modeldir and --outdir'
-    yield 'outdir is a file', lambda home: (home / 'o').write_text(''), ['-o', 'o'], 'o: cannot be made'
-    yield 'outdir with a bracket', None, ['-o', 'o[1]'], 'o[1]: TensorFlow reads no checkpoint'
-    yield 'outdir holds a model', model, ['-o', 'o'], 'o: holds a model'
+def touch(path):
+    """Makes an empty file, or a folder if the path ends in /."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if not path.endswith('/'):
+        open(path, 'w').close()
 
 
-@pytest.mark.parametrize('prepare, args, culprit', [pytest.param(*case[1:], id=case[0]) for case in bad_folders()])
-def test_bad_folders_are_found_before_tensorflow(home, data, train, no_tensorflow, prepare, args, culprit):
-    if prepare:
-        prepare(home)
+@pytest.mark.parametrize('path, args, culprit', [
+    (None, ['-s', 'nowhere'], 'nowhere'), ('d/', ['-s', 'd'], 'd/images'),
+    (None, ['-m', 'nowhere'], 'nowhere: no such folder; give --modeldir'), ('m/', ['-m', 'm'], 'm: holds no checkpoint'),
+    ('o/', ['-m', 'o', '-o', 'o'], 'o: is --modeldir and --outdir'), ('./o', ['-o', 'o'], 'o: cannot be made'),
+    (None, ['-o', 'o[1]'], 'o[1]: TensorFlow reads no checkpoint'), ('o/m.index', ['-o', 'o'], 'o: holds a model')])
+def test_bad_folders_are_found_before_tensorflow(home, data, train, no_tensorflow, path, args, culprit):
+    if path:
+        touch(path)
     before = contents(home)
-    outcome = train(*([] if '-s' in args else ['-s', data]), *args)
-    one_line(outcome, f'training.py: error: {culprit}')
+    one_line(train(*([] if '-s' in args else ['-s', data]), *args), f'training.py: error: {culprit}')
     assert contents(home) == before
 
 

@@ -122,9 +122,8 @@ def test_value_that_no_model_has_is_named(small_model, field, value):
         utils.read_conventions(small_model)
 
 
-@pytest.mark.parametrize('text', [b'', b'{', b'[]', b'null', b'3', b'"text"', b'{"image_size": [512, 512]}',
-                                  b'\xff\xfe', b'[' * 100000, b'{"image_size": null}'],
-                         ids=lambda text: repr(text)[:20])
+@pytest.mark.parametrize('text', [b'', b'{', b'[]', b'null', b'"text"', b'{"image_size": [512, 512]}', b'\xff\xfe',
+                                  b'[' * 100000], ids=lambda text: repr(text)[:20])
 def test_damaged_record_is_an_error_that_names_it(small_model, text):
     path = os.path.join(small_model, 'conventions.json')
     with open(path, 'wb') as file:
@@ -149,14 +148,10 @@ def test_model_with_a_foreground_head_is_none_of_2018(tmp_path):
 
 # ---- Finding a checkpoint --------------------------------------------------------------------------------------------
 
-def test_folder_that_is_missing_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(InputError, match=re.escape(f'{tmp_path}/none: no such folder')):
-        utils.find_checkpoint(f'{tmp_path}/none')
-
-
 def test_folder_without_a_checkpoint_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(InputError, match=re.escape(f'{tmp_path}: holds no checkpoint')):
-        utils.find_checkpoint(str(tmp_path))
+    for folder, problem in ((f'{tmp_path}/none', 'no such folder'), (str(tmp_path), 'holds no checkpoint')):
+        with pytest.raises(InputError, match=re.escape(f'{folder}: {problem}')):
+            utils.find_checkpoint(folder)
 
 
 @pytest.mark.parametrize('written', ['/home/other/model.ckpt-7', 'model.ckpt-7', './old/model.ckpt-7'])
@@ -197,12 +192,6 @@ def test_newest_whole_checkpoint_is_found_where_no_file_names_one(small_model):
     assert utils.find_checkpoint(small_model) == os.path.join(small_model, 'model.ckpt-9')
 
 
-def test_checkpoint_without_its_data_is_none(small_model):
-    os.remove(os.path.join(small_model, 'model.ckpt-7.data-00000-of-00001'))
-    with pytest.raises(InputError, match='holds no checkpoint'):
-        utils.find_checkpoint(small_model)
-
-
 # ---- Restoring -------------------------------------------------------------------------------------------------------
 
 def variable(name, value):
@@ -216,15 +205,6 @@ def test_restore_gives_the_values_of_the_file(small_model, sess):
     np.testing.assert_array_equal(sess.run(b), [[3]])
 
 
-def test_restore_needs_no_default_graph(small_model):
-    with tf.Graph().as_default() as graph:
-        a = variable('ENet/a', [0, 0])
-    sess = tf.Session(graph=graph)
-    utils.restore(sess, utils.find_checkpoint(small_model), [a])
-    np.testing.assert_array_equal(sess.run(a), [1, 2])
-    sess.close()
-
-
 def test_what_does_not_fit_is_named_with_the_file(small_model, sess):
     variables = [variable('ENet/a', [0, 0]), variable('ENet/b', [0]), variable('ENet/c', [0, 1])]
     checkpoint = utils.find_checkpoint(small_model)
@@ -234,12 +214,6 @@ def test_what_does_not_fit_is_named_with_the_file(small_model, sess):
                  'ENet/c [2] is missing'):
         assert part in str(error.value)
     assert '\n' not in str(error.value) and 'ENet/a' not in str(error.value)
-
-
-def test_only_the_first_misfits_are_named(small_model, sess):
-    variables = [variable(f'ENet/x{i}', [0]) for i in range(50)]
-    with pytest.raises(InputError, match=r'50 of 50 .*x0 \[1\] is missing; .*x2 \[1\] is missing; \.\.\.$'):
-        utils.restore(sess, utils.find_checkpoint(small_model), variables)
 
 
 def test_partial_restore_keeps_the_rest(tmp_path, sess):
@@ -262,14 +236,8 @@ def test_constants_that_do_not_fit_are_named_once_all_are_known(small_model):
             tf.get_variable('another', [1])
 
 
-def test_partial_restore_of_nothing_at_all_is_an_error(small_model, sess):
-    with pytest.raises(InputError, match='is not a checkpoint of this network'):
-        utils.restore(sess, utils.find_checkpoint(small_model), [variable('other', [0])], least=1)
-
-
 DAMAGES = {
     'index is text': ('index', lambda data: b'Download failed: 404\n' * 20),
-    'index is empty': ('index', lambda data: b''),
     'index is cut': ('index', lambda data: data[:len(data) // 2]),
     'data are empty': ('data-00000-of-00001', lambda data: b''),
     'data are cut': ('data-00000-of-00001', lambda data: data[:-2]),
@@ -326,14 +294,6 @@ def test_checkpoint_of_2018_gives_what_the_graph_of_2018_gave(rebuilt):
     np.testing.assert_allclose(live, plain, atol=1e-3 * plain.max())
 
 
-def test_embedding_of_2018_is_what_it_has_always_been(rebuilt):
-    # Every 8th row and 12th column; written down when the graph equalled one of 2018 to a millionth.
-    expected = [0.1232, 1.4885, 0, 1.2035, 0, 0, 1.3329, 2.3578, 1.0253, 1.5813, 0, 0,
-                1.2167, 1.0861, 0.3292, 0, 0, 0, 2.7432, 1.0782, 0.8139, 0, 1.6010, 0]
-    for embedding in rebuilt[0], rebuilt[2]:
-        np.testing.assert_allclose(embedding[:, ::8, ::12].ravel()[:24], expected, atol=1e-2)
-
-
 def test_graph_of_constants_equals_that_of_variables(rebuilt):
     live, _, frozen, _ = rebuilt
     np.testing.assert_allclose(frozen, live, atol=1e-5 * live.max())
@@ -342,12 +302,6 @@ def test_graph_of_constants_equals_that_of_variables(rebuilt):
 def test_model_has_the_variables_of_its_checkpoint_and_no_more(rebuilt):
     head = {f'Instance/{HEAD}/weights', f'Instance/{HEAD}/biases'}
     assert rebuilt[3] == reference.checkpoint_variables().keys() | head
-
-
-def test_wrong_feature_dim_is_named_before_anything_is_built(model_of_2018, sess):
-    with pytest.raises(InputError, match='3 dimensions, not 5'):
-        inference.rebuild_graph(sess, model_of_2018, tf.placeholder(tf.uint8, [None, 8, 8, 3]), 1, 5)
-    assert not tf.global_variables()
 
 
 @pytest.fixture(scope='module')
@@ -396,14 +350,6 @@ def test_all_but_the_last_layer_of_enet_is_trained(fine_tuning):
     assert f'Instance/{HEAD}/weights' in trained and not any('moving_' in name for name in trained)
 
 
-def test_second_network_on_the_same_variables_reads_its_own_photos(fine_tuning):
-    sess, graph, *_ = fine_tuning
-    with graph.as_default():
-        second = tf.placeholder(tf.uint8, [None, 8, 8, 3])
-        last_prelu = utils.build_enet(second, OURS, reuse=True)
-    assert sess.run(last_prelu, {second: np.zeros([1, 8, 8, 3])}).shape == (1, 4, 4, 16)
-
-
 # ---- Around the network ----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('normalisation, expected', [('none', [0, 51, 255]), ('signed', [-1, -0.6, 1])])
@@ -439,13 +385,6 @@ def test_summaries_hold_the_terms_and_pictures_of_any_embedding(sess, feature_di
     assert {name: (p.width, p.height, p.colorspace) for name, p in pictures.items()} == {
         'photo': (16, 8, 3), 'label': (16, 8, 1), 'embedding': (16, 8, 3)}
     assert sum(value.HasField('histo') for value in sample.value) == 1
-
-
-def test_parameters_are_counted_that_are_trained(graph):
-    variable('a', np.zeros([3, 4]))
-    variable('b', np.zeros([5]))
-    tf.get_variable('average', [100], trainable=False)
-    assert utils.count_parameters() == 17
 
 
 # ---- Coordinates -----------------------------------------------------------------------------------------------------
