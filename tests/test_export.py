@@ -154,14 +154,12 @@ def test_conventions_are_exported_into_an_empty_folder(model_of_2018, light_grap
     assert sorted(os.listdir(tmp_path)) == ['empty', 'ordinary']
 
 
-@pytest.mark.parametrize('error, status', [(tf.errors.UnknownError(None, None, 'x; No space left on device'), 1),
-                                           (OSError(28, 'No space left on device'), 1), (KeyboardInterrupt(), 130)])
-def test_failed_export_leaves_nothing_behind(model, light_graph, tmp_path, export, monkeypatch, error, status):
+def test_failed_export_is_one_line_and_leaves_nothing_behind(model, light_graph, tmp_path, export, monkeypatch):
     def save(builder, *args):
-        raise error
+        raise tf.errors.UnknownError(None, None, 'x; No space left on device')
     monkeypatch.setattr(type(tf.saved_model.Builder(str(tmp_path / 'x'))), 'save', save)
     os.rmdir(tmp_path / 'x')
     outcome = export(model)
-    assert outcome.status == status and outcome.err.count('\n') == 1
-    assert status == 130 or 'out' in outcome.err and 'No space left on device' in outcome.err
+    assert outcome.status == 1 and outcome.err.count('\n') == 1
+    assert 'out' in outcome.err and 'No space left on device' in outcome.err
     assert os.listdir(tmp_path) == []

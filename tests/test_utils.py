@@ -40,14 +40,8 @@ def save_checkpoint(folder, arrays, name='model.ckpt-7'):
 
 
 @pytest.fixture
-def graph():
-    with tf.Graph().as_default() as graph:
-        yield graph
-
-
-@pytest.fixture
-def sess(graph):
-    with tf.Session() as sess:
+def sess():
+    with tf.Graph().as_default(), tf.Session() as sess:
         yield sess
 
 
@@ -71,16 +65,13 @@ def model_of_2018(tmp_path_factory):
 
 # ---- Conventions -----------------------------------------------------------------------------------------------------
 
-def test_conventions_are_read_back_as_they_were_written(small_model):
+def test_settings_are_read_back_as_they_were_written(small_model):
+    run = dataclasses.replace(OURS, epochs=7, augment=False, photos=(18, 2, 123, True), recipe='fast', modeldir='m')
     for record in OURS, OF_2018, Settings(kind='any', coordinates=True, background_weight=0., min_confidence=0.25):
         settings.write(small_model, record)
         assert utils.read_conventions(small_model) == record
-
-
-def test_everything_that_a_run_needs_is_read_back(tmp_path):
-    run = dataclasses.replace(OURS, epochs=7, augment=False, photos=(18, 2, 123, True), recipe='fast', modeldir='m')
-    settings.write(tmp_path, run, everything=True)
-    assert settings.read(tmp_path) == run
+    settings.write(small_model, run, everything=True)
+    assert settings.read(small_model) == run
 
 
 @pytest.mark.parametrize('name', ['', 'any_camera', 'leaves'])
@@ -154,16 +145,10 @@ def test_folder_without_a_checkpoint_is_an_error_that_names_it(tmp_path):
             utils.find_checkpoint(folder)
 
 
-@pytest.mark.parametrize('written', ['/home/other/model.ckpt-7', 'model.ckpt-7', './old/model.ckpt-7'])
-def test_checkpoint_of_a_moved_folder_is_found(small_model, written):
-    with open(os.path.join(small_model, 'checkpoint'), 'w') as file:
-        file.write(f'model_checkpoint_path: "{written}"\nall_model_checkpoint_paths: "{written}"\n')
-    assert utils.find_checkpoint(small_model) == os.path.join(small_model, 'model.ckpt-7')
-
-
-@pytest.mark.parametrize('text', [None, b'', b'no list of checkpoints', b'\xff\xfe\x00',
-                                  b'model_checkpoint_path: "gone-9"'], ids=repr)
-def test_weights_are_found_without_a_sound_checkpoint_file(small_model, text):
+@pytest.mark.parametrize('text', [
+    b'model_checkpoint_path: "/home/other/model.ckpt-7"', None, b'', b'no list of checkpoints', b'\xff\xfe\x00',
+    b'model_checkpoint_path: "gone-9"'], ids=repr)
+def test_weights_of_a_moved_folder_or_without_a_sound_checkpoint_file_are_found(small_model, text):
     path = os.path.join(small_model, 'checkpoint')
     os.remove(path)
     if text is not None:
@@ -198,13 +183,6 @@ def variable(name, value):
     return tf.get_variable(name, initializer=tf.constant(value, tf.float32))
 
 
-def test_restore_gives_the_values_of_the_file(small_model, sess):
-    a, b = variable('ENet/a', [0, 0]), variable('ENet/b', [[0]])
-    assert utils.restore(sess, utils.find_checkpoint(small_model), [a, b]) == ['ENet/a', 'ENet/b']
-    np.testing.assert_array_equal(sess.run(a), [1, 2])
-    np.testing.assert_array_equal(sess.run(b), [[3]])
-
-
 def test_what_does_not_fit_is_named_with_the_file(small_model, sess):
     variables = [variable('ENet/a', [0, 0]), variable('ENet/b', [0]), variable('ENet/c', [0, 1])]
     checkpoint = utils.find_checkpoint(small_model)
@@ -216,15 +194,14 @@ def test_what_does_not_fit_is_named_with_the_file(small_model, sess):
     assert '\n' not in str(error.value) and 'ENet/a' not in str(error.value)
 
 
-def test_partial_restore_keeps_the_rest(tmp_path, sess):
+def test_partial_restore_keeps_the_rest_and_returns_the_names(tmp_path, sess):
     # As in the CamVid checkpoint: a gamma that our batch norms have not, another number of classes.
     folder = save_checkpoint(tmp_path, {'ENet/norm/gamma': np.float32([5]), 'ENet/norm/beta': np.float32([6]),
                                         'ENet/fullconv/biases': np.zeros([20], np.float32)})
     beta, classes = variable('ENet/norm/beta', [0]), variable('ENet/fullconv/biases', [1, 2])
-    head = variable(f'Instance/{HEAD}/biases', [3])
     sess.run(tf.global_variables_initializer())
-    assert utils.restore(sess, utils.find_checkpoint(folder), [beta, classes, head], least=1) == ['ENet/norm/beta']
-    assert [value.tolist() for value in sess.run([beta, classes, head])] == [[6], [1, 2], [3]]
+    assert utils.restore(sess, utils.find_checkpoint(folder), [beta, classes], least=1) == ['ENet/norm/beta']
+    assert [value.tolist() for value in sess.run([beta, classes])] == [[6], [1, 2]]
 
 
 def test_constants_that_do_not_fit_are_named_once_all_are_known(small_model):
@@ -320,25 +297,17 @@ def fine_tuning(model_of_2018, tmp_path_factory):
     sess.close()
 
 
-def test_load_enet_brings_the_weights_of_another_head(fine_tuning):
-    sess, graph, _, last_prelu, _, arrays = fine_tuning
-    assert last_prelu.name == 'ENet/bottleneck5_1_last_prelu:0'
-    assert last_prelu.shape.as_list() == [None, 8, 8, 16]
+def test_load_enet_brings_the_weights_of_another_head_and_the_new_one_may_have_any_dimension(fine_tuning):
+    sess, graph, image, last_prelu, embedding, arrays = fine_tuning
+    assert last_prelu.name == 'ENet/bottleneck5_1_last_prelu:0' and last_prelu.shape.as_list() == [None, 8, 8, 16]
     with graph.as_default():
-        variables = {v.op.name: v for v in tf.global_variables(scope='ENet/')}
-    assert variables.keys() == reference.checkpoint_variables().keys()
-    for name, value in sess.run(variables).items():
-        np.testing.assert_array_equal(value, arrays[name])
-
-
-def test_new_head_is_the_only_one_and_may_have_any_dimension(fine_tuning):
-    sess, graph, image, _, embedding, _ = fine_tuning
-    with graph.as_default():
-        heads = {v.op.name: v.shape.as_list() for v in tf.global_variables()
-                 if not v.op.name.startswith('ENet/')}
+        variables = {v.op.name: v for v in tf.global_variables()}
+    heads = {name: v.shape.as_list() for name, v in variables.items() if not name.startswith('ENet/')}
     assert heads == {f'Instance/{HEAD}/weights': [2, 2, 5, 16], f'Instance/{HEAD}/biases': [5]}
-    images = np.random.default_rng(3).integers(0, 256, [2, 16, 16, 3], np.uint8)
-    value = sess.run(embedding, {image: images})
+    assert variables.keys() - heads.keys() == reference.checkpoint_variables().keys()
+    for name, value in sess.run({name: variables[name] for name in variables.keys() - heads.keys()}).items():
+        np.testing.assert_array_equal(value, arrays[name])
+    value = sess.run(embedding, {image: np.random.default_rng(3).integers(0, 256, [2, 16, 16, 3], np.uint8)})
     assert value.shape == (2, 16, 16, 5) and value.min() < 0  # no ReLU on an embedding
 
 
