@@ -1,16 +1,14 @@
-"""Kills trainings at random instants and compares what comes out with a training that was never killed.
+"""Kills runs at random instants and compares what comes out with a run that was never killed.
 
     python tests/soak.py --kills 50
+    python tests/soak.py --kills 20 --cluster worker         of a chief and a worker; or chief, or both
 
-Real processes of training.py, which save after every step, are stopped with SIGKILL and started again until they are
-done, over and over until there were so many kills. The weights, the optimizer's state and the TensorBoard curves of
-each finished training have to be those of the undisturbed one, bit for bit; the exit status is 1 if any is not. The
-data is drawn. The network is the small one of the tests; with --full it is all of ENet.
+Real processes of training.py, which save after every step, are stopped with SIGKILL and restarted until they are done,
+over and over. The weights, the optimizer's state and the TensorBoard curves of each finished run have to be those of
+the undisturbed one, bit for bit; the exit status is 1 if any is not. The data is drawn. The network is the small one of
+the tests; with --full it is all of ENet.
 """
 import argparse
-import collections
-import functools
-import mmap
 import os
 import pathlib
 import random
@@ -19,141 +17,99 @@ import sys
 import tempfile
 import time
 
+import numpy as np
+
 sys.path[:0] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__))), os.path.dirname(os.path.abspath(__file__))]
 
-FLAGS = ['--epochs', '10', '--image-size', '64', '32', '--batch-size', '4', '--summary-steps', '1', '--pictures', '4',
-         '--save-minutes', '1e-9', '--learning-rate', '0.003']
-# What a process is doing, as one byte of a file that it maps.
-PHASES = ['start', 'step', 'validation', 'save', 'between them']
-EXPECTED = 10 * 4                                  # steps: of 20 photos 18 are trained on
+from test_cluster import Processes
+from test_training import curves, draw, last_state, utils, weights
+
+FLAGS = ['--epochs', '10', '--image-size', '64', '32', '--learning-rate', '0.003', '--workers', '1']   # of 4 steps
+START = 12.   # seconds at most in which a restarted process is killed while it starts, once in five times
 
 
-def child(phase_path, full, argv):
-    """training.py in this process, which notes its phase."""
-    import pytest
-    import test_training
-    from data.common import command_line
-    training, utils = test_training.training, test_training.utils
-    with open(phase_path, 'r+b') as file:
-        phase = mmap.mmap(file.fileno(), 1)
+class Run(Processes):
+    """The processes of a run, alone or a chief and a worker, in a new folder."""
 
-    def noted(act, number):
-        def run(*args, **kwargs):
-            before, phase[0] = phase[0], number
-            try:
-                return act(*args, **kwargs)
-            finally:
-                phase[0] = before or PHASES.index('between them')
-        return run
-    utils.SingleProcess.run_step = noted(utils.SingleProcess.run_step, 1)
-    training.validate = noted(training.validate, 2)
-    utils.RunFolder._save = noted(utils.RunFolder._save, 3)
-    if not full:
-        test_training.quicken(pytest.MonkeyPatch())
-    sys.argv = ['training.py', *argv]
-    command_line.run(functools.partial(training.main, architecture=None if full else test_training.NETWORK))
+    def __init__(self, folder, data, full, cluster):
+        folder.mkdir()
+        super().__init__(folder, 'run_full' if full else 'run_small',
+                         ['-s', data, *FLAGS, '--batch-size', 4 - 2 * cluster], ['chief', 'worker'][:1 + cluster])
+        self.start()
 
-
-class Life:
-    """One process of a training."""
-
-    def __init__(self, folder, data, full):
-        self.phase_path, self.log_path = folder / 'phase', folder / 'log.txt'
-        self.phase_path.write_bytes(b'\0')
-        with open(self.log_path, 'a') as log:
-            self.process = subprocess.Popen(
-                [sys.executable, __file__, '--child', str(self.phase_path), *['--full'] * full,
-                 '--', '-s', str(data), *FLAGS],
-                cwd=folder, stdout=log, stderr=log)
-
-    def phase(self):
-        return PHASES[self.phase_path.read_bytes()[0]]
-
-    def ends_within(self, seconds):
+    def is_done(self, seconds=0.):
+        """Waits until all have ended, but not longer than `seconds` if the chief has not. -> whether they have"""
         try:
-            self.process.wait(seconds)
-            return True
+            statuses = [self.processes['chief'].wait(seconds)]
         except subprocess.TimeoutExpired:
             return False
+        try:
+            statuses += [process.wait(60) for process in self.processes.values()]
+        except subprocess.TimeoutExpired:   # a worker that was restarted when the chief had ended waits for ever
+            self.kill('worker')
+        if any(statuses):
+            sys.exit(f'failed: {self.log()}')
+        return True
 
-    def steps(self):
-        """Waits until the first step has begun, or the end."""
-        while self.phase() == 'start' and not self.ends_within(0.01):
+    def wait_for_a_step(self):
+        """Until a step later than the newest state, or the end."""
+        before = self._newest_state()
+        while self._newest_state() == before and not self.is_done(0.02):
             pass
 
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
+    def _newest_state(self):
+        path = self.folder / 'saved_model/resume/checkpoint'
+        return path.read_text() if path.exists() else ''
 
 
-def same(folder, reference):
-    """Names what differs between two finished trainings, [] if nothing does."""
-    import numpy as np
-    from test_training import curves, last_state, utils, weights
-    problems = []
-    pairs = [('state', last_state(folder), last_state(reference)),
-             ('model', *(weights(utils.find_checkpoint(str(one / 'saved_model'))) for one in (folder, reference)))]
-    for name, got, expected in pairs:
-        problems += [f'{name}: {variable}' for variable in got.keys() | expected.keys()
-                     if not np.array_equal(got.get(variable), expected.get(variable))]
-    got, expected = curves(folder / 'log'), curves(reference / 'log')
-    if got != expected:
-        points = collections.Counter(point[:2] for point in got), collections.Counter(point[:2] for point in expected)
-        problems.append(f'curves: {len(got)} points instead of {len(expected)}; '
-                        f'too many {dict(points[0] - points[1])}, missing {dict(points[1] - points[0])}')
-    return problems
+def differences(folder, reference):
+    """What differs between two finished runs. -> list of str"""
+    problems, largest = [], 0.
+    for got, expected in ((last_state(folder), last_state(reference)),
+                          [weights(utils.find_checkpoint(str(one / 'saved_model'))) for one in (folder, reference)]):
+        for name in got.keys() | expected.keys():
+            if not np.array_equal(got.get(name), expected.get(name)):
+                problems.append(name)
+                largest = max(largest, np.abs(got.get(name, np.inf) - expected.get(name, np.inf)).max())
+    if curves(folder / 'log') != curves(reference / 'log'):
+        problems.append('curves')
+    return [f'{len(problems)} differ, by up to {largest:.1e}: {", ".join(problems[:3])}'] if problems else []
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--kills', type=int, default=50, help='How many processes are killed.')
-    parser.add_argument('--seed', type=int, default=0, help='Decides the instants, as far as the machine allows.')
+    parser.add_argument('--kills', type=int, default=50, help='Number of processes to kill.')
+    parser.add_argument('--cluster', choices=['chief', 'worker', 'both'], help='Which process of a cluster to kill.')
+    parser.add_argument('--seed', type=int, default=0, help='Seed of the instants, as far as the machine allows.')
     parser.add_argument('--full', action='store_true', help='Train all of ENet.')
-    parser.add_argument('--child', help=argparse.SUPPRESS)
-    parser.add_argument('rest', nargs='*', help=argparse.SUPPRESS)
     flags = parser.parse_args()
-    if flags.child:
-        return child(flags.child, flags.full, flags.rest)
-
-    import test_training
-    chance, began = random.Random(flags.seed), time.monotonic()
-    hits, rounds, lives, failed = collections.Counter(), 0, 0, False
+    chance, began, kills, rounds, failed = random.Random(flags.seed), time.monotonic(), 0, 0, False
     with tempfile.TemporaryDirectory() as home:
         home = pathlib.Path(home)
-        data = test_training.draw(home / 'data', 20)
-        (home / 'reference').mkdir()
-        life = Life(home / 'reference', data, flags.full)
-        life.steps()
+        data = draw(home / 'data', 20)   # of which 18 are trained on
+        reference = Run(home / 'reference', data, flags.full, bool(flags.cluster))
+        reference.wait_for_a_step()
         first_step = time.monotonic()
-        if life.process.wait():
-            sys.exit(f'the undisturbed training failed:\n{life.log_path.read_text()}')
+        reference.is_done(None)
         duration = time.monotonic() - first_step
-        while sum(hits.values()) < flags.kills:
-            folder = home / f'round{rounds}'
-            folder.mkdir()
-            ended = False
-            while not ended:
-                life = Life(folder, data, flags.full)
-                lives += 1
-                if sum(hits.values()) == flags.kills:
-                    ended = life.ends_within(None)
-                    continue
-                if chance.random() < 0.2:   # while it starts
-                    ended = life.ends_within(chance.uniform(0, 8))
+        while kills < flags.kills:
+            run = Run(home / f'run{rounds}', data, flags.full, bool(flags.cluster))
+            while not run.is_done(None if kills == flags.kills else 0.):
+                if chance.random() < 0.2:
+                    ended = run.is_done(chance.uniform(0, START))
                 else:
-                    life.steps()
-                    ended = life.ends_within(chance.uniform(0, duration / 3))
+                    run.wait_for_a_step()
+                    ended = run.is_done(chance.uniform(0, duration / 3))
                 if not ended:
-                    life.kill()
-                    hits[life.phase()] += 1
-            problems = same(folder, home / 'reference') if life.process.returncode == 0 else [life.log_path.read_text()]
-            rounds += 1
-            failed = failed or bool(problems)
-            print(f'training {rounds}: {sum(hits.values())} kills so far, '
-                  + ('; '.join(problems) if problems else 'the same bit for bit'), flush=True)
-    where = ', '.join(f'{phase} {hits[phase]}' for phase in PHASES)
-    print(f'{sum(hits.values())} kills ({where}), {lives} processes, {rounds} trainings of {EXPECTED} steps, '
-          f'{time.monotonic() - began:.0f} seconds: ' + ('DIFFERENT' if failed else 'all the same bit for bit'))
+                    name = chance.choice(['chief', 'worker']) if flags.cluster == 'both' else flags.cluster or 'chief'
+                    run.kill(name)
+                    run.start(name)
+                    kills += 1
+            problems = differences(run.folder, home / 'reference')
+            rounds, failed = rounds + 1, failed or bool(problems)
+            print(f'run {rounds}: {kills} kills so far, {"; ".join(problems) or "the same bit for bit"}', flush=True)
+    print(f'{kills} kills, {rounds} runs of 40 steps, {time.monotonic() - began:.0f} seconds: '
+          + ('DIFFERENT' if failed else 'all the same bit for bit'))
     return int(failed)
 
 

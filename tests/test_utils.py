@@ -8,8 +8,9 @@ import re
 import numpy as np
 import pytest
 
-from data.common import quiet
+from data.common import quiet, settings
 from data.common.command_line import InputError
+from data.common.settings import OF_2018, Settings
 
 quiet.import_tensorflow()
 import tensorflow.compat.v1 as tf
@@ -19,12 +20,9 @@ import inference
 import reference
 import utils
 
-tf.disable_v2_behavior()
-
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 HEAD = 'transfer_layer/conv2d_transpose'
-OURS = utils.Conventions(image_size=(512, 256), normalisation='signed', feature_dim=4, head_activation='none',
-                         batch_statistics=False, dropout_at_inference=False, delta_v=0.25, delta_d=2.0,
-                         bandwidth=0.5)
+OURS = Settings(image_size=(512, 256), feature_dim=4, delta_v=0.25, delta_d=2.0, bandwidth=0.5)
 
 
 def save_checkpoint(folder, arrays, name='model.ckpt-7'):
@@ -41,19 +39,9 @@ def save_checkpoint(folder, arrays, name='model.ckpt-7'):
     return str(folder)
 
 
-def contents(folder):
-    return {name: open(os.path.join(folder, name), 'rb').read() for name in os.listdir(folder)}
-
-
 @pytest.fixture
-def graph():
-    with tf.Graph().as_default() as graph:
-        yield graph
-
-
-@pytest.fixture
-def sess(graph):
-    with tf.Session() as sess:
+def sess():
+    with tf.Graph().as_default(), tf.Session() as sess:
         yield sess
 
 
@@ -77,11 +65,18 @@ def model_of_2018(tmp_path_factory):
 
 # ---- Conventions -----------------------------------------------------------------------------------------------------
 
-def test_conventions_are_read_back_as_they_were_written(small_model):
-    utils.write_conventions(small_model, OURS)
-    assert utils.read_conventions(small_model) == OURS
-    utils.write_conventions(small_model, utils.Conventions())
-    assert utils.read_conventions(small_model) == utils.Conventions()
+def test_settings_are_read_back_as_they_were_written(small_model):
+    run = dataclasses.replace(OURS, epochs=7, augment=False, photos=(18, 2, 123, True), recipe='fast', modeldir='m')
+    for record in OURS, OF_2018, Settings(kind='any', coordinates=True, background_weight=0., min_confidence=0.25):
+        settings.write(small_model, record)
+        assert utils.read_conventions(small_model) == record
+    settings.write(small_model, run, everything=True)
+    assert settings.read(small_model) == run
+
+
+@pytest.mark.parametrize('name', ['', 'any_camera', 'leaves'])
+def test_shipped_models_have_sound_records(name):
+    assert utils.read_conventions(os.path.join(ROOT, 'trained_model', name)).batch_statistics is False
 
 
 @pytest.mark.parametrize('moving, expected', [
@@ -90,38 +85,36 @@ def test_conventions_are_read_back_as_they_were_written(small_model):
 def test_without_a_record_never_updated_averages_are_not_used(tmp_path, moving, expected):
     arrays = {f'ENet/x_batch_norm1/{name}': np.full([2], value, np.float32) for name, value in moving.items()}
     conventions = utils.read_conventions(save_checkpoint(tmp_path, {'ENet/w': np.float32([1]), **arrays}))
-    assert conventions == utils.Conventions(batch_statistics=expected)
+    assert conventions == dataclasses.replace(OF_2018, batch_statistics=expected)
 
 
 @pytest.mark.parametrize('head, depth', [('Instance', 3), ('Instance', 8), ('Semantic', 2)])
 def test_without_a_record_the_weights_tell_the_head(tmp_path, head, depth):
     folder = save_checkpoint(tmp_path, {f'{head}/{HEAD}/biases': np.zeros([depth], np.float32)})
-    assert utils.read_conventions(folder) == utils.Conventions(head=head, feature_dim=depth)
+    assert utils.read_conventions(folder) == dataclasses.replace(OF_2018, head=head, feature_dim=depth)
 
 
 @pytest.mark.parametrize('field, value', [
-    ('version', 3), ('version', True), ('version', None), ('version', 'new'), ('image_size', 512),
-    ('image_size', [512]), ('image_size', [512, 250]), ('image_size', [-8, 8]), ('image_size', [8.0, 8]),
-    ('image_size', 'ab'), ('image_size', [10 ** 30 * 8, 8]), ('normalisation', 'zero'), ('normalisation', []),
-    ('head', 'instance'), ('feature_dim', 0), ('feature_dim', 3.0), ('feature_dim', True),
-    ('feature_dim', 10 ** 400), ('head_activation', None),
-    ('batch_statistics', 1), ('dropout_at_inference', 'no'),
-    ('delta_v', 0), ('delta_v', 2.0), ('delta_d', float('nan')), ('delta_d', '1.5'), ('bandwidth', float('inf')),
-    ('bandwidth', -10 ** 400), ('bandwidth', 1e-39), ('bandwidth', True)], ids=lambda value: repr(value)[:20])
+    ('version', 2), ('version', True), ('version', None), ('image_size', 512), ('image_size', [512]),
+    ('image_size', [512, 250]), ('image_size', [-8, 8]), ('image_size', [8.0, 8]), ('image_size', [10 ** 30 * 8, 8]),
+    ('normalisation', 'zero'), ('normalisation', []), ('head', 'instance'), ('feature_dim', 0), ('feature_dim', 3.0),
+    ('feature_dim', True), ('feature_dim', 10 ** 400), ('head_activation', None), ('batch_statistics', 1),
+    ('delta_v', 0), ('delta_v', 2.0), ('delta_d', float('nan')), ('delta_d', '1.5'), ('bandwidth', -10 ** 400),
+    ('bandwidth', 1e-39), ('min_confidence', 1.5), ('of_tomorrow', 1)], ids=lambda value: repr(value)[:20])
 def test_value_that_no_model_has_is_named(small_model, field, value):
-    utils.write_conventions(small_model, OURS)
+    settings.write(small_model, OURS)
     path = os.path.join(small_model, 'conventions.json')
     with open(path) as file:
         record = json.load(file)
     with open(path, 'w') as file:
         json.dump({**record, field: value}, file)
-    with pytest.raises(InputError, match=rf'^{re.escape(path)}: .*{"" if value == 512 else field}'):
+    named = {'delta_v': 'delta_v|dvar', 'image_size': 'image.size', 'of_tomorrow': 'version'}.get(field, field)
+    with pytest.raises(InputError, match=rf'^{re.escape(path)}: .*({named})'):
         utils.read_conventions(small_model)
 
 
-@pytest.mark.parametrize('text', [b'', b'{', b'[]', b'null', b'3', b'"text"', b'{"image_size": [512, 512]}',
-                                  b'\xff\xfe', b'[' * 100000, b'{"image_size": null}'],
-                         ids=lambda text: repr(text)[:20])
+@pytest.mark.parametrize('text', [b'', b'{', b'[]', b'null', b'"text"', b'{"image_size": [512, 512]}', b'\xff\xfe',
+                                  b'[' * 100000], ids=lambda text: repr(text)[:20])
 def test_damaged_record_is_an_error_that_names_it(small_model, text):
     path = os.path.join(small_model, 'conventions.json')
     with open(path, 'wb') as file:
@@ -130,13 +123,11 @@ def test_damaged_record_is_an_error_that_names_it(small_model, text):
         utils.read_conventions(small_model)
 
 
-def test_record_that_lacks_a_value_is_not_completed_from_2018(small_model):
-    record = dataclasses.asdict(OURS)
-    del record['batch_statistics']
+def test_setting_that_a_record_lacks_has_its_default(small_model):
+    """A record from before there was such a setting."""
     with open(os.path.join(small_model, 'conventions.json'), 'w') as file:
-        json.dump(record, file)
-    with pytest.raises(InputError, match='batch_statistics'):
-        utils.read_conventions(small_model)
+        json.dump({'version': settings.VERSION, 'bandwidth': 0.9}, file)
+    assert utils.read_conventions(small_model) == Settings(bandwidth=0.9)
 
 
 def test_model_with_a_foreground_head_is_none_of_2018(tmp_path):
@@ -146,47 +137,33 @@ def test_model_with_a_foreground_head_is_none_of_2018(tmp_path):
         utils.read_conventions(model)
 
 
-def test_failed_write_leaves_the_old_record(small_model, monkeypatch):
-    utils.write_conventions(small_model, OURS)
-    before = contents(small_model)
-
-    def full_disk(*args):
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr(os, 'replace', full_disk)
-    with pytest.raises((OSError, InputError)):
-        utils.write_conventions(small_model, utils.Conventions())
-    assert contents(small_model) == before
-
-
 # ---- Finding a checkpoint --------------------------------------------------------------------------------------------
 
-def test_folder_that_is_missing_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(InputError, match=re.escape(f'{tmp_path}/none: no such folder')):
-        utils.find_checkpoint(f'{tmp_path}/none')
-
-
 def test_folder_without_a_checkpoint_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(InputError, match=re.escape(f'{tmp_path}: holds no checkpoint')):
-        utils.find_checkpoint(str(tmp_path))
+    for folder, problem in ((f'{tmp_path}/none', 'no such folder'), (str(tmp_path), 'holds no checkpoint')):
+        with pytest.raises(InputError, match=re.escape(f'{folder}: {problem}')):
+            utils.find_checkpoint(folder)
 
 
-@pytest.mark.parametrize('written', ['/home/other/model.ckpt-7', 'model.ckpt-7', './old/model.ckpt-7'])
-def test_checkpoint_of_a_moved_folder_is_found(small_model, written):
-    with open(os.path.join(small_model, 'checkpoint'), 'w') as file:
-        file.write(f'model_checkpoint_path: "{written}"\nall_model_checkpoint_paths: "{written}"\n')
-    assert utils.find_checkpoint(small_model) == os.path.join(small_model, 'model.ckpt-7')
-
-
-@pytest.mark.parametrize('text', [None, b'', b'no list of checkpoints', b'\xff\xfe\x00',
-                                  b'model_checkpoint_path: "gone-9"'], ids=repr)
-def test_weights_are_found_without_a_sound_checkpoint_file(small_model, text):
+@pytest.mark.parametrize('text', [
+    b'model_checkpoint_path: "/home/other/model.ckpt-7"', None, b'', b'no list of checkpoints', b'\xff\xfe\x00',
+    b'model_checkpoint_path: "gone-9"'], ids=repr)
+def test_weights_of_a_moved_folder_or_without_a_sound_checkpoint_file_are_found(small_model, text):
     path = os.path.join(small_model, 'checkpoint')
     os.remove(path)
     if text is not None:
         with open(path, 'wb') as file:
             file.write(text)
     assert utils.find_checkpoint(small_model) == os.path.join(small_model, 'model.ckpt-7')
+
+
+def test_what_a_killed_save_left_is_removed_and_no_more(small_model):
+    left = ['model.ckpt-8.data-00000-of-00001', 'model.ckpt-8.data-00000-of-00001.tempstate1', 'checkpoint.tmp2']
+    for name in left:
+        open(os.path.join(small_model, name), 'w').close()
+    before = set(os.listdir(small_model))
+    utils.remove_unfinished(small_model)
+    assert before - set(os.listdir(small_model)) == set(left)
 
 
 def test_newest_whole_checkpoint_is_found_where_no_file_names_one(small_model):
@@ -200,32 +177,10 @@ def test_newest_whole_checkpoint_is_found_where_no_file_names_one(small_model):
     assert utils.find_checkpoint(small_model) == os.path.join(small_model, 'model.ckpt-9')
 
 
-def test_checkpoint_without_its_data_is_none(small_model):
-    os.remove(os.path.join(small_model, 'model.ckpt-7.data-00000-of-00001'))
-    with pytest.raises(InputError, match='holds no checkpoint'):
-        utils.find_checkpoint(small_model)
-
-
 # ---- Restoring -------------------------------------------------------------------------------------------------------
 
 def variable(name, value):
     return tf.get_variable(name, initializer=tf.constant(value, tf.float32))
-
-
-def test_restore_gives_the_values_of_the_file(small_model, sess):
-    a, b = variable('ENet/a', [0, 0]), variable('ENet/b', [[0]])
-    assert utils.restore(sess, utils.find_checkpoint(small_model), [a, b]) == ['ENet/a', 'ENet/b']
-    np.testing.assert_array_equal(sess.run(a), [1, 2])
-    np.testing.assert_array_equal(sess.run(b), [[3]])
-
-
-def test_restore_needs_no_default_graph(small_model):
-    with tf.Graph().as_default() as graph:
-        a = variable('ENet/a', [0, 0])
-    sess = tf.Session(graph=graph)
-    utils.restore(sess, utils.find_checkpoint(small_model), [a])
-    np.testing.assert_array_equal(sess.run(a), [1, 2])
-    sess.close()
 
 
 def test_what_does_not_fit_is_named_with_the_file(small_model, sess):
@@ -239,30 +194,14 @@ def test_what_does_not_fit_is_named_with_the_file(small_model, sess):
     assert '\n' not in str(error.value) and 'ENet/a' not in str(error.value)
 
 
-def test_only_the_first_misfits_are_named(small_model, sess):
-    variables = [variable(f'ENet/x{i}', [0]) for i in range(50)]
-    with pytest.raises(InputError, match=r'50 of 50 .*x0 \[1\] is missing; .*x2 \[1\] is missing; \.\.\.$'):
-        utils.restore(sess, utils.find_checkpoint(small_model), variables)
-
-
-def test_partial_restore_keeps_the_rest_and_has_a_line_for_each(tmp_path, sess):
+def test_partial_restore_keeps_the_rest_and_returns_the_names(tmp_path, sess):
     # As in the CamVid checkpoint: a gamma that our batch norms have not, another number of classes.
     folder = save_checkpoint(tmp_path, {'ENet/norm/gamma': np.float32([5]), 'ENet/norm/beta': np.float32([6]),
                                         'ENet/fullconv/biases': np.zeros([20], np.float32)})
     beta, classes = variable('ENet/norm/beta', [0]), variable('ENet/fullconv/biases', [1, 2])
-    head = variable(f'Instance/{HEAD}/biases', [3])
     sess.run(tf.global_variables_initializer())
-    lines = []
-    checkpoint = utils.find_checkpoint(folder)
-    names = utils.restore(sess, checkpoint, [beta, classes, head], least=1, log=lines.append)
-    assert names == ['ENet/norm/beta']
-    assert [value.tolist() for value in sess.run([beta, classes, head])] == [[6], [1, 2], [3]]
-    assert sorted(line.split(':')[0] for line in lines) == [
-        'ENet/fullconv/biases', 'ENet/norm/beta', 'ENet/norm/gamma', f'Instance/{HEAD}/biases']
-    text = '\n'.join(lines)
-    assert f'ENet/norm/beta: from {checkpoint}' in text
-    assert f'ENet/norm/gamma: in {checkpoint}, not used' in text
-    assert 'is [20] instead of [2]' in text and 'biases [1] is missing' in text
+    assert utils.restore(sess, utils.find_checkpoint(folder), [beta, classes], least=1) == ['ENet/norm/beta']
+    assert [value.tolist() for value in sess.run([beta, classes])] == [[6], [1, 2]]
 
 
 def test_constants_that_do_not_fit_are_named_once_all_are_known(small_model):
@@ -274,14 +213,8 @@ def test_constants_that_do_not_fit_are_named_once_all_are_known(small_model):
             tf.get_variable('another', [1])
 
 
-def test_partial_restore_of_nothing_at_all_is_an_error(small_model, sess):
-    with pytest.raises(InputError, match='is not a checkpoint of this network'):
-        utils.restore(sess, utils.find_checkpoint(small_model), [variable('other', [0])], least=1)
-
-
 DAMAGES = {
     'index is text': ('index', lambda data: b'Download failed: 404\n' * 20),
-    'index is empty': ('index', lambda data: b''),
     'index is cut': ('index', lambda data: data[:len(data) // 2]),
     'data are empty': ('data-00000-of-00001', lambda data: b''),
     'data are cut': ('data-00000-of-00001', lambda data: data[:-2]),
@@ -338,14 +271,6 @@ def test_checkpoint_of_2018_gives_what_the_graph_of_2018_gave(rebuilt):
     np.testing.assert_allclose(live, plain, atol=1e-3 * plain.max())
 
 
-def test_embedding_of_2018_is_what_it_has_always_been(rebuilt):
-    # Every 8th row and 12th column; written down when the graph equalled one of 2018 to a millionth.
-    expected = [0.1232, 1.4885, 0, 1.2035, 0, 0, 1.3329, 2.3578, 1.0253, 1.5813, 0, 0,
-                1.2167, 1.0861, 0.3292, 0, 0, 0, 2.7432, 1.0782, 0.8139, 0, 1.6010, 0]
-    for embedding in rebuilt[0], rebuilt[2]:
-        np.testing.assert_allclose(embedding[:, ::8, ::12].ravel()[:24], expected, atol=1e-2)
-
-
 def test_graph_of_constants_equals_that_of_variables(rebuilt):
     live, _, frozen, _ = rebuilt
     np.testing.assert_allclose(frozen, live, atol=1e-5 * live.max())
@@ -354,12 +279,6 @@ def test_graph_of_constants_equals_that_of_variables(rebuilt):
 def test_model_has_the_variables_of_its_checkpoint_and_no_more(rebuilt):
     head = {f'Instance/{HEAD}/weights', f'Instance/{HEAD}/biases'}
     assert rebuilt[3] == reference.checkpoint_variables().keys() | head
-
-
-def test_wrong_feature_dim_is_named_before_anything_is_built(model_of_2018, sess):
-    with pytest.raises(InputError, match='3 dimensions, not 5'):
-        inference.rebuild_graph(sess, model_of_2018, tf.placeholder(tf.uint8, [None, 8, 8, 3]), 1, 5)
-    assert not tf.global_variables()
 
 
 @pytest.fixture(scope='module')
@@ -372,49 +291,32 @@ def fine_tuning(model_of_2018, tmp_path_factory):
     with tf.Graph().as_default() as graph:
         sess = tf.Session()
         image = tf.placeholder(tf.uint8, [None, 16, 16, 3])
-        last_prelu = utils.load_enet(sess, folder, image, 1)
+        last_prelu = utils.load_enet(sess, folder, image)
         embedding = utils.add_transfer_layers_and_initialize(sess, last_prelu, 5)
     yield sess, graph, image, last_prelu, embedding, arrays
     sess.close()
 
 
-def test_load_enet_brings_the_weights_of_another_head(fine_tuning):
-    sess, graph, _, last_prelu, _, arrays = fine_tuning
-    assert last_prelu.name == 'ENet/bottleneck5_1_last_prelu:0'
-    assert last_prelu.shape.as_list() == [None, 8, 8, 16]
+def test_load_enet_brings_the_weights_of_another_head_and_the_new_one_may_have_any_dimension(fine_tuning):
+    sess, graph, image, last_prelu, embedding, arrays = fine_tuning
+    assert last_prelu.name == 'ENet/bottleneck5_1_last_prelu:0' and last_prelu.shape.as_list() == [None, 8, 8, 16]
     with graph.as_default():
-        variables = {v.op.name: v for v in tf.global_variables(scope='ENet/')}
-    assert variables.keys() == reference.checkpoint_variables().keys()
-    for name, value in sess.run(variables).items():
-        np.testing.assert_array_equal(value, arrays[name])
-
-
-def test_new_head_is_the_only_one_and_may_have_any_dimension(fine_tuning):
-    sess, graph, image, _, embedding, _ = fine_tuning
-    with graph.as_default():
-        heads = {v.op.name: v.shape.as_list() for v in tf.global_variables()
-                 if not v.op.name.startswith('ENet/')}
+        variables = {v.op.name: v for v in tf.global_variables()}
+    heads = {name: v.shape.as_list() for name, v in variables.items() if not name.startswith('ENet/')}
     assert heads == {f'Instance/{HEAD}/weights': [2, 2, 5, 16], f'Instance/{HEAD}/biases': [5]}
-    images = np.random.default_rng(3).integers(0, 256, [2, 16, 16, 3], np.uint8)
-    value = sess.run(embedding, {image: images})
+    assert variables.keys() - heads.keys() == reference.checkpoint_variables().keys()
+    for name, value in sess.run({name: variables[name] for name in variables.keys() - heads.keys()}).items():
+        np.testing.assert_array_equal(value, arrays[name])
+    value = sess.run(embedding, {image: np.random.default_rng(3).integers(0, 256, [2, 16, 16, 3], np.uint8)})
     assert value.shape == (2, 16, 16, 5) and value.min() < 0  # no ReLU on an embedding
 
 
 def test_all_but_the_last_layer_of_enet_is_trained(fine_tuning):
-    sess, graph, _, _, _, _ = fine_tuning
-    with graph.as_default():
-        everything = {v.op.name for v in tf.trainable_variables()}
-    trained = {v.op.name for v in utils.get_trainable_variables_and_initialize(sess)}
+    with fine_tuning[1].as_default():
+        everything, trained = ({v.op.name for v in variables} for variables in
+                               (tf.trainable_variables(), utils.to_train()))
     assert everything - trained == {'ENet/fullconv/weights', 'ENet/fullconv/biases'}
     assert f'Instance/{HEAD}/weights' in trained and not any('moving_' in name for name in trained)
-
-
-def test_second_network_on_the_same_variables_reads_its_own_photos(fine_tuning):
-    sess, graph, *_ = fine_tuning
-    with graph.as_default():
-        second = tf.placeholder(tf.uint8, [None, 8, 8, 3])
-        last_prelu = utils.build_enet(second, OURS, reuse=True)
-    assert sess.run(last_prelu, {second: np.zeros([1, 8, 8, 3])}).shape == (1, 4, 4, 16)
 
 
 # ---- Around the network ----------------------------------------------------------------------------------------------
@@ -426,20 +328,13 @@ def test_normalisation_of_raw_photos(sess, normalisation, expected):
     np.testing.assert_allclose(value[0, 0, 0], expected, atol=1e-6)
 
 
-def test_only_what_has_no_value_is_initialised(sess, capsys):
-    trained, fresh = variable('trained', [1, 2]), variable('fresh', [3])
-    trained.load([7, 8], sess)
-    variables = utils.get_trainable_variables_and_initialize(sess, debug=True)
-    assert [value.tolist() for value in sess.run(variables)] == [[7, 8], [3]]
-    assert variables == [trained, fresh] and capsys.readouterr().out.startswith('trained\t')
-
-
 def test_weight_decay_is_of_the_variables_given(sess):
     for scope in ('ENet/conv', 'ENet/conv2', 'ENet/fullconv', f'Instance/{HEAD}'):
         with tf.variable_scope(scope):
             enet.weights_variable('weights', [2, 2, 3, 4])
             enet.bias_variable(4)
-    trained = utils.get_trainable_variables_and_initialize(sess)
+    trained = utils.to_train()
+    sess.run(tf.global_variables_initializer())
     weights = sess.run([v for v in trained if v.op.name.endswith('weights')])
     assert len(weights) == 3  # without fullconv
     penalty = sess.run(utils.weight_decay(trained))
@@ -451,28 +346,65 @@ def test_summaries_hold_the_terms_and_pictures_of_any_embedding(sess, feature_di
     terms = [tf.constant(value) for value in (4., 2., 1.5, 0.5)]
     photos, labels = np.full([3, 8, 16, 3], 200, np.uint8), np.zeros([3, 8, 16], np.int32)
     embedding = np.random.default_rng(5).normal(size=[3, 8, 16, feature_dim]).astype(np.float32)
-    step, validation = (tf.Summary.FromString(summary) for summary in sess.run(utils.collect_summaries(
+    step, sample = (tf.Summary.FromString(summary) for summary in sess.run(utils.collect_summaries(
         *terms, tf.constant(photos), tf.constant(embedding), tf.constant(labels))))
-    for summary in (step, validation):
-        scalars = {value.tag: value.simple_value for value in summary.value if value.HasField('simple_value')}
-        assert scalars == {'loss/total': 4, 'loss/var': 2, 'loss/dist': 1.5, 'loss/reg': 0.5}
-    pictures = {value.tag.split('/')[0]: value.image for value in validation.value if value.HasField('image')}
+    assert {value.tag: value.simple_value for value in step.value} == {
+        'loss/total': 4, 'loss/var': 2, 'loss/dist': 1.5, 'loss/reg': 0.5}
+    pictures = {value.tag.split('/')[1]: value.image for value in sample.value if value.HasField('image')}
     assert {name: (p.width, p.height, p.colorspace) for name, p in pictures.items()} == {
         'photo': (16, 8, 3), 'label': (16, 8, 1), 'embedding': (16, 8, 3)}
-    assert sum(value.HasField('histo') for value in validation.value) == 1
+    assert sum(value.HasField('histo') for value in sample.value) == 1
 
 
-def test_parameters_are_counted_that_are_trained(graph):
-    variable('a', np.zeros([3, 4]))
-    variable('b', np.zeros([5]))
-    tf.get_variable('average', [100], trainable=False)
-    assert utils.count_parameters() == 17
+# ---- Coordinates -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('height, width', [(40, 64), (64, 40)])
+def test_coordinates_are_added_to_the_embedding_in_the_unit_of_the_longer_side(sess, height, width):
+    features = tf.placeholder(tf.float32, [None, None, None, 16])
+    known = tf.ensure_shape(features, [2, height // 2, width // 2, 16])
+    plain = utils.build_head(features, 4)
+    placed = [utils.build_head(x, 4, reuse=tf.AUTO_REUSE, reach=6.) for x in (features, known)]
+    weights = tf.global_variables()[-1]
+    assert weights.op.name == 'Instance/coordinates/weights' and weights in utils.to_train()
+    assert 'coordinates' not in str(tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES))
+    sess.run(tf.global_variables_initializer())
+    photos = np.random.default_rng(0).normal(size=[2, height // 2, width // 2, 16])
+    before, *after = sess.run([plain, *placed], {features: photos})
+    y, x = np.mgrid[:height, :width] + 0.5
+    expected = 6 * np.stack([2 * x - width, 2 * y - height, 0 * x, 0 * x], axis=-1) / max(width, height)
+    for value in after:
+        np.testing.assert_allclose(value - before, np.broadcast_to(expected, value.shape), atol=1e-5)
 
 
-@pytest.mark.parametrize('batch_size, image_size, feature_dim, gibibytes', [
-    (1, (64, 32), 3, 0.88), (1, (256, 256), 3, 0.99), (1, (256, 256), 64, 1.13), (1, (256, 256), 256, 1.79),
-    (1, (256, 256), 1024, 3.8), (1, (256, 256), 1024, 5.0), (2, (512, 512), 3, 1.84), (4, (512, 512), 3, 2.52)])
-def test_memory_is_estimated_as_trainings_took_it(batch_size, image_size, feature_dim, gibibytes):
-    """The peaks of whole trainings, of an epoch of a few photos."""
-    ratio = utils.training_memory(batch_size, image_size, feature_dim) / 2 ** 30 / gibibytes
-    assert 1 / 1.5 < ratio < 1.5
+def test_inference_has_the_coordinates_of_the_graph_of_variables(tmp_path, sess):
+    """With constant weights, fused kernels and a known size."""
+    conventions = Settings(image_size=(64, 40), feature_dim=4, kind='any', background_weight=0., foreground_weight=1.,
+                           coordinates=True)
+    network, photos = reference.small_enet(), np.random.default_rng(1).integers(0, 256, [2, 40, 64, 3], np.uint8)
+    output = utils.build_model(tf.constant(photos), conventions, architecture=network)
+    sess.run(tf.global_variables_initializer())
+    weights, = tf.global_variables('Instance/coordinates')
+    sess.run(tf.assign_add(weights, np.random.default_rng(1).normal(size=[2, 4])))
+    tf.train.Saver().save(sess, str(tmp_path / 'model.ckpt'))
+    settings.write(tmp_path, conventions)
+    expected = sess.run(output)
+    embed, read = inference.load_network(str(tmp_path), network)
+    assert read == conventions
+    np.testing.assert_allclose(embed(photos), expected, atol=1e-4 * np.abs(expected).max())
+
+
+# ---- The step --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('schedule', ['2018', 'cosine'])
+def test_learning_rate(sess, schedule):
+    steps = np.array([0, 1, 499, 500, 4999, 5000, 9999])
+    got = sess.run([utils.learning_rate(schedule, 3e-3, tf.constant(step), 10000) for step in steps])
+    if schedule == '2018':
+        expected = 3e-3 * 0.96 ** (steps // 5000)
+    else:
+        expected = np.where(steps < 500, 3e-3 * (steps + 1) / 500, 1.5e-3 * (1 + np.cos(np.pi * (steps - 500) / 9500)))
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_norm_decay_rises_to_its_end(sess):
+    np.testing.assert_allclose(sess.run([utils.norm_decay(s) for s in (0, 90, 10 ** 6)]), [0.1, 0.91, 0.99])

@@ -1,0 +1,154 @@
+"""What a training run starts from: its processes, its images, its settings and its folders. Imports no TensorFlow."""
+import contextlib
+import dataclasses
+import glob
+import json
+import os
+import signal
+import threading
+import zlib
+
+from data.common import command_line, files, settings
+from data.common.command_line import InputError
+from data.lanes import tusimple
+
+try:
+    import fcntl
+except ImportError:   # Windows, where nothing guards an --outdir against a second run
+    fcntl = None
+
+DEFAULT_MODELDIR = 'pretrained_semantic_model'
+RESUME = 'resume'   # folder of states within --outdir
+
+def read_tf_config(text):
+    """-> (['host:port'] of chief and workers, number of this process in it), ([], 0) without a cluster
+
+    text: of the environment variable TF_CONFIG. Raises InputError.
+    """
+    if not text:
+        return [], 0
+    try:
+        config = json.loads(text)
+        jobs, job, index = config['cluster'], config['task']['type'], config['task']['index']
+        chiefs, workers = jobs['chief'], jobs.get('worker', [])
+        sound = len(chiefs) == 1 and {'chief', 'worker'} >= jobs.keys() and 0 <= index < len(jobs[job]) and all(
+            isinstance(address, str) and ':' in address for address in [*chiefs, *workers])
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        sound = False
+    if not sound:
+        raise InputError('TF_CONFIG: is not {"cluster": {"chief": ["host:port"], "worker": ["host:port", ...]}, '
+                         '"task": {"type": "chief" or "worker", "index": ...}}; there is no ps, the chief holds the '
+                         'variables')
+    return [*chiefs, *workers], index + (job == 'worker')
+
+
+def lane_records(srcdir, image_paths):
+    """The lanes of images from srcdir/lanes.json. -> list of tusimple.Record, or None if it does not have them all"""
+    path = os.path.join(srcdir, tusimple.PREPARED_LABELS)
+    if not os.path.exists(path):
+        return None
+    records, problems = tusimple.read_records(path)
+    if problems:
+        command_line.warn(problems[0])
+    records = {os.path.basename(record.raw_file): record for record in records}
+    chosen = [records.get(os.path.basename(image_path)) for image_path in image_paths]
+    if None in chosen:
+        command_line.warn(f'{path}: does not have {image_paths[chosen.index(None)]}; there is no official score')
+        return None
+    return chosen
+
+
+def fingerprint(training, validation, has_records):
+    """Identifies the images of a run, in whatever folder. training, validation: their paths.
+
+    -> (how many are in each, a checksum of their names and sizes, whether there is an official score)
+    """
+    names = '\n'.join(f'{os.path.basename(path)} {os.path.getsize(path)}' for path in [*training, *validation])
+    return len(training), len(validation), zlib.crc32(os.fsencode(names)), has_records
+
+
+def settle(flags, photos, replicas):
+    """The Settings of the run that the flags ask for: a new one, or that of --outdir. photos: of `fingerprint`.
+
+    -> (Settings, whose batch size is that of all `replicas` processes together; folder of the checkpoint to start from
+    or None; whether that is a state to resume). Raises InputError.
+    """
+    chosen = {**settings.given(flags), 'photos': photos}
+    if 'batch_size' in chosen:
+        chosen['batch_size'] *= replicas
+    states = os.path.join(flags.outdir, RESUME)
+    if has_checkpoint(states) and not flags.fresh:
+        before = settings.read(states)
+        if not before:
+            raise InputError(f'{states}: has no {settings.CONVENTIONS_FILE}, so the run cannot resume; --fresh starts '
+                             f'over')
+        run = settings.resume({'head': 'Instance', **chosen}, before, flags.outdir)
+        if run.batch_size % replicas:
+            raise InputError(f'{flags.outdir}: {run.batch_size} images per step are not divisible by {replicas} '
+                             f'processes')
+        return run, states, True
+    source = find_source(flags.outdir, chosen.get('modeldir'), flags.fresh)
+    recipe = settings.RECIPES[chosen.setdefault('recipe', '2018')]
+    has_lanes = os.path.exists(os.path.join(flags.srcdir, tusimple.PREPARED_LABELS))
+    chosen.setdefault('kind', recipe.get('kind', 'road' if has_lanes else 'any'))
+    run, inherited = settings.start(chosen, source and (settings.read(source) or settings.OF_2018))
+    if 'batch_size' not in chosen:
+        run = dataclasses.replace(run, batch_size=run.batch_size * replicas)
+    if inherited:
+        print(f'inherited from {source}: {settings.as_flags(inherited)}', flush=True)
+    return run, source, False
+
+
+def find_source(outdir, modeldir, fresh):
+    """-> the folder of the checkpoint that a new run starts from, None to start from scratch. Raises InputError."""
+    if has_checkpoint(outdir) and not fresh:
+        raise InputError(f'{outdir}: holds a model but no run to resume; choose another --outdir, or --fresh to '
+                         f'replace it')
+    source = modeldir or DEFAULT_MODELDIR
+    is_outdir = os.path.realpath(source) == os.path.realpath(outdir)
+    if modeldir:
+        files.list_folder(modeldir, '; give --modeldir one with a checkpoint')
+        if is_outdir:
+            raise InputError(f'{outdir}: is --modeldir and --outdir at once; choose another --outdir')
+        if not has_checkpoint(modeldir):
+            raise InputError(f'{modeldir}: holds no checkpoint; give --modeldir one that does')
+    return source if has_checkpoint(source) and not is_outdir else None
+
+
+def has_checkpoint(folder):
+    return bool(glob.glob(os.path.join(glob.escape(folder), '*.index')))
+
+
+@contextlib.contextmanager
+def lock_folder(folder):
+    """While active, no other run uses the folder; the system unlocks it when the process ends. Raises InputError."""
+    descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
+    try:
+        if fcntl:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise InputError(f'{folder}: is in use by another run; wait for its end or choose another --outdir')
+    finally:
+        if fcntl:
+            os.close(descriptor)
+
+
+class StopSignal(threading.Event):
+    """While active, the first SIGTERM or Ctrl-C only sets this event; the next one ends the process at once."""
+
+    def __enter__(self):
+        self.number, self._handlers = None, {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+        for number in self._handlers:
+            signal.signal(number, self._note)
+        return self
+
+    def _note(self, number, frame):
+        self.number = number
+        self.set()
+        for each in self._handlers:
+            signal.signal(each, signal.SIG_DFL)
+
+    def __exit__(self, *_):
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
