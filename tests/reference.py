@@ -26,9 +26,9 @@ def equal_labels(ours, plain):
 # ---- Kernels ---------------------------------------------------------------------------------------------------------
 
 def not_on_gpu(graph, pixels):
-    """The types of a graph's operations, those of its functions included, that do not run on a GPU.
+    """The types of operations, in a graph and its functions, that do not run on a GPU. -> set of str.
 
-    These have no GPU kernel, or one that takes an input of at least `pixels` values from the CPU's memory. -> set of str
+    They have no GPU kernel, or one that reads an input of at least `pixels` values from the CPU's memory.
     """
     operations = list(graph.get_operations())
     for function in graph._functions.values():

@@ -265,7 +265,8 @@ def test_every_operation_runs_on_a_gpu_without_copies_of_pixels():
     with tf.Graph().as_default() as graph:
         prediction, labels = tf.zeros([2, 64, 64, D]), tf.placeholder(tf.int32, [2, 64, 64])
         total = loss.discriminative_loss(prediction, labels, D, (64, 64), DELTA_V, DELTA_D, *WEIGHTS)[0]
-        total += loss.foreground_loss(prediction[..., :2], labels) + loss.foreground_log_loss(prediction[..., 0], labels)
+        total += loss.foreground_loss(prediction[..., :2], labels)
+        total += loss.foreground_log_loss(prediction[..., 0], labels)
         gradient = tf.gradients(total, prediction)[0]
         with tf.Session() as sess:
             assert np.isfinite(sess.run(gradient, {labels: np.ones([2, 64, 64])})).all()
