@@ -36,60 +36,42 @@ PAPER = Architecture()
 
 # ---- Network ---------------------------------------------------------------------------------------------------------
 
-def ENet(inputs, num_classes, batch_size, num_initial_blocks=1, stage_two_repeat=2, skip_connections=True, reuse=None,
-         is_training=True, scope='ENet', batch_statistics=None, decay=0.9, noise=None, return_features=False,
-         architecture=PAPER):
+def ENet(inputs, num_classes, reuse=None, is_training=False, batch_statistics=None, decay=0.9, noise=None,
+         return_features=False, architecture=PAPER):
     """Table 1 of the paper.
 
     inputs: float32 [b, h, w, 3], h and w multiples of 8.
-    batch_size: is taken from `inputs` and not from here; the argument remains for those who call it by position.
-    num_initial_blocks: each further one halves all sizes once more.
-    stage_two_repeat: how often stage 2 is gone through, at most twice, since the decoder's names go on from there.
-    skip_connections: adds the encoder's features of a size to the decoder's (off in every public checkpoint).
     batch_statistics: whether batch norms use the batch's own statistics; by default when training.
     decay: of batch norm's moving averages; the paper's Torch code calls 1 - 0.9 its momentum.
     noise: what dropout draws from, see `Mode`; by default other noise each run when training, no dropout otherwise.
     return_features: whether to return what other heads read, too.
-    architecture: depths, repeats and dropout rates.
     -> (logits, probabilities), both float32 [b, h, w, num_classes]; with `return_features` (logits, probabilities,
     features), the last float32 [b, h/2, w/2, 16].
-    Raises ValueError if stage_two_repeat is above 2.
     """
-    if stage_two_repeat > 2:
-        raise ValueError(f'stage_two_repeat is {stage_two_repeat}: '
-                         f'a third stage would have the names of the decoder\'s blocks')
     if is_training and noise is None:
         noise = noise_of_step(tf.random_uniform([2], maxval=2 ** 31 - 1, dtype=tf.int32))
     mode = Mode(is_training if batch_statistics is None else batch_statistics, decay if is_training else None, noise)
-    with tf.variable_scope(scope, reuse=reuse):
-        net = inputs
-        for i in range(1, max(num_initial_blocks, 1) + 1):
-            net = initial_block(net, architecture.initial_depth, mode, f'initial_block_{i}')
-        half = net
+    with tf.variable_scope('ENet', reuse=reuse):
+        net = half = initial_block(inputs, architecture.initial_depth, mode, 'initial_block_1')
 
         depth, dropout = architecture.stage1_depth, architecture.stage1_dropout
         net, indices_half = downsampling_bottleneck(net, depth, mode, 'bottleneck1_0', dropout)
         for i in range(1, architecture.stage1_repeat + 1):
             net = bottleneck(net, depth, mode, f'bottleneck1_{i}', dropout)
-        quarter = net
 
         depth, dropout = architecture.stage2_depth, architecture.dropout
         net, indices_quarter = downsampling_bottleneck(net, depth, mode, 'bottleneck2_0', dropout)
-        for stage in range(2, stage_two_repeat + 2):
+        for stage in 2, 3:
             for i, kind in enumerate(architecture.stage2_kinds, 1):
                 net = bottleneck(net, depth, mode, f'bottleneck{stage}_{i}', dropout, kind)
 
-        depth = quarter.shape[-1]
+        depth = architecture.stage1_depth
         net = upsampling_bottleneck(net, depth, indices_quarter, mode, 'bottleneck4_0', dropout)
-        if skip_connections:
-            net = net + quarter
         for i in range(1, architecture.stage4_repeat + 1):
             net = bottleneck(net, depth, mode, f'bottleneck4_{i}', dropout, decoder=True)
 
         depth = half.shape[-1]
         net = upsampling_bottleneck(net, depth, indices_half, mode, 'bottleneck5_0', dropout)
-        if skip_connections:
-            net = net + half
         for i in range(1, architecture.stage5_repeat + 1):
             net = bottleneck(net, depth, mode, f'bottleneck5_{i}', dropout, decoder=True)
 

@@ -12,39 +12,65 @@ Everything is finite and has finite gradients, for values up to 1e18, whose squa
 vector has gradient 0, so two equal means add the whole (2 delta_d)^2 to L_dist and are pushed apart as soon as they
 differ at all.
 
-`foreground_loss` is that of a head that tells foreground from background.
+Ignored pixels, those with a negative label, count in no term. The foreground losses belong to a head that separates
+foreground from background.
+
+All operations have GPU kernels and compile with XLA, so the number of instances in an image has a fixed bound.
 """
+import functools
 import typing
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
-_MAX_TABLE = 1 << 16  # values that labels of a batch can take for them to be counted in a table, not hashed
+_MAX_LABEL = (1 << 16) - 1
+_BOUNDS = 32, 256, 1024  # on the instances of an image, ignored pixels and background included; the smallest is used
 
 
+@tf.autograph.experimental.do_not_convert
 def discriminative_loss(prediction, correct_label, feature_dim, image_shape, delta_v, delta_d,
                         param_var, param_dist, param_reg, ignore_background=False, background_weight=1.):
     """Equation 4 over a batch.
 
-    prediction: float32 [b, h, w, feature_dim] (or anything that reshapes to [b, h * w, feature_dim]).
-    correct_label: whole numbers [b, h, w] of any integer or float type; the pixels of an instance share a value.
+    prediction: float32 [b, h, w, feature_dim] or [b, h * w, feature_dim].
+    correct_label: whole numbers [b, h, w] of any integer or float type; the pixels of an instance share a value of at
+        most 65,535, negative values are ignored.
     image_shape: (width, height). delta_v, delta_d: the margins, in units of the embedding.
     param_var, param_dist, param_reg: alpha, beta, gamma of equation 4.
-    ignore_background: False takes label 0 as one more instance, True leaves it out as the paper does.
-    background_weight: factor of the background's own part of L_var; 1 is equation 1 with the background an instance.
+    ignore_background: False treats label 0 as one more instance, True leaves it out as in the paper.
+    background_weight: factor of the background's part of L_var; 1 is equation 1 with the background an instance.
         There every instance counts the same, so one of 130,000 background pixels counts 1/200 of one of 600 lane
         pixels, and a pixel that is lane with a probability of 1/200 is best embedded as lane: lanes come out several
         times too wide.
-    -> (loss, l_var, l_dist, l_reg), float32 scalars, the terms already weighted; loss is their sum.
+    -> (loss, l_var, l_dist, l_reg), float32 scalars, the terms already weighted; loss is their sum. All are NaN if a
+    label is above 65,535 or an image has more than 1,022 instances.
+    Raises ValueError if the prediction has another shape than image_shape and feature_dim.
     """
-    pixels = image_shape[0] * image_shape[1]
-    labels = tf.reshape(correct_label, [-1, pixels])
-    x = tf.reshape(tf.cast(prediction, tf.float32), [-1, pixels, feature_dim])
-    instances = _find_instances(labels, ignore_background)
-    means = _mean_over_pixels(x, instances)  # mu_c
-    weight = tf.where_v2(instances.background, float(background_weight), 1.)
-    l_var = param_var * _mean_over_images(weight * _hinged_variance(x, means, instances, delta_v), instances)
-    l_dist = param_dist * _hinged_distance(means, instances, delta_d)
-    l_reg = param_reg * _mean_over_images(_safe_norm(means), instances)
+    width, height = image_shape
+    shapes = [None, height, width, feature_dim], [None, height * width, feature_dim]
+    if not any(tf.TensorShape(shape).is_compatible_with(prediction.shape) for shape in shapes):
+        raise ValueError(f'The prediction has the shape {tuple(prediction.shape)}; for image_shape (width, height) = '
+                         f'{tuple(image_shape)} it must be [b, {height}, {width}, {feature_dim}]')
+    x = tf.reshape(tf.cast(prediction, tf.float32), [-1, height, width, feature_dim])
+    segment, numbers, counts = _number_values(tf.reshape(tf.cast(correct_label, tf.float32), [-1, height * width]))
+    segment = tf.reshape(segment, [-1, height, width])
+
+    def terms(bound):
+        """The weighted terms, with room for `bound` instances per image. -> float32 [3]."""
+        count = tf.stop_gradient(_histogram(numbers, bound, counts))
+        present = tf.cast(count > 0., tf.float32) * np.float32([0., not ignore_background] + [1.] * (bound - 2))
+        instances = _Instances(segment, count, present)
+        means = _mean_over_pixels(x, instances)  # mu_c
+        weights = np.float32([0., background_weight] + [1.] * (bound - 2))
+        return tf.stack([
+            param_var * _mean_over_images(weights * _hinged_variance(x, means, instances, delta_v), instances),
+            param_dist * _hinged_distance(means, instances, delta_d),
+            param_reg * _mean_over_images(_safe_norm(means), instances)])
+    most = tf.reduce_max(numbers) + 1
+    smallest = tf.reduce_sum(tf.cast(most > np.int64(_BOUNDS[:-1]), tf.int32))
+    weighted = tf.switch_case(smallest, [functools.partial(terms, bound) for bound in _BOUNDS])
+    valid = tf.logical_and(most <= _BOUNDS[-1], tf.reduce_max(counts[:, -1]) < 1.)
+    l_var, l_dist, l_reg = tf.unstack(tf.where_v2(valid, weighted, np.nan))
     return l_var + l_dist + l_reg, l_var, l_dist, l_reg
 
 
@@ -52,114 +78,122 @@ def foreground_loss(scores, labels):
     """Cross entropy of foreground or background, each class weighted by 1 / ln(1.02 + its share of the batch).
 
     The weights are those of ENet (arXiv:1606.02147, section 5.2), the terms are divided by their sum.
-    scores: float32 [b, h, w, 2], of (background, foreground). labels: any integers [b, h, w], 0 is background.
-    -> float32 scalar.
+    scores: float32 [b, h, w, 2], of (background, foreground). labels: whole numbers [b, h, w], 0 is background,
+    negative ones are ignored.
+    -> float32 scalar, 0 if every pixel is ignored.
     """
-    classes = tf.cast(tf.not_equal(labels, 0), tf.int32)
-    foreground = tf.reduce_mean(tf.cast(classes, tf.float32))
-    weights = tf.gather(1. / tf.log(1.02 + tf.stack([1. - foreground, foreground])), classes)
-    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=scores)
-    return tf.reduce_sum(weights * entropy) / tf.reduce_sum(weights)
+    known, foreground = _known_and_foreground(labels)
+    share = tf.math.divide_no_nan(tf.reduce_sum(foreground), tf.reduce_sum(known))
+    weights = known / tf.log(1.02 + tf.where_v2(foreground > 0., share, 1. - share))
+    entropy = tf.nn.softmax_cross_entropy_with_logits_v2(tf.stack([1. - foreground, foreground], axis=-1), scores)
+    return tf.math.divide_no_nan(tf.reduce_sum(weights * entropy), tf.reduce_sum(weights))
 
 
 def foreground_log_loss(log_odds, labels):
-    """Cross entropy of foreground or background, unweighted, so that the odds are those of the training pictures.
+    """Cross entropy of foreground or background, unweighted, so that the odds are those of the training images.
 
-    log_odds: float32 [b, h, w], of being foreground. labels: any integers [b, h, w], 0 is background.
-    -> float32 scalar.
+    log_odds: float32 [b, h, w], of being foreground. labels: whole numbers [b, h, w], 0 is background, negative ones
+    are ignored.
+    -> float32 scalar, 0 if every pixel is ignored.
     """
-    truth = tf.cast(tf.not_equal(labels, 0), tf.float32)
-    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=truth, logits=log_odds))
+    known, foreground = _known_and_foreground(labels)
+    entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=foreground, logits=log_odds)
+    return tf.math.divide_no_nan(tf.reduce_sum(known * entropy), tf.reduce_sum(known))
 
+
+def _known_and_foreground(labels):
+    """-> (1 where a pixel is not ignored, 1 where it is foreground), both float32 of the labels' shape."""
+    labels = tf.cast(labels, tf.float32)
+    return tf.cast(labels >= 0., tf.float32), tf.cast(labels > 0., tf.float32)
+
+
+# ---- Instances -------------------------------------------------------------------------------------------------------
 
 class _Instances(typing.NamedTuple):
-    """The n instances of a batch, all images in one list."""
-    segment: tf.Tensor     # int32 [b, h * w], the index in the list of each pixel's instance
-    count: tf.Tensor       # float32 [n], pixels per instance
-    image: tf.Tensor       # int64 [n], the index of the instance's image
-    background: tf.Tensor  # bool [n], whether it is label 0
-    present: tf.Tensor     # float32 [n], 1 for an instance that counts, 0 for one that is ignored
-    images: tf.Tensor      # int64 scalar, the number of images
+    """The instances of a batch, n per image: 0 is the ignored pixels, 1 the background, whether there are any or not.
+
+    Integers are int64: many operations on int32 run on the CPU even where there is a GPU.
+    """
+    segment: tf.Tensor  # int64 [b, h, w], each pixel's instance
+    count: tf.Tensor    # float32 [b, n], pixels per instance
+    present: tf.Tensor  # float32 [b, n], 1 for an instance that counts, 0 for one that is ignored or has no pixels
 
 
-def _find_instances(labels, ignore_background):
-    """labels: [b, pixels] of whole numbers -> _Instances. A value in two images is two instances."""
-    labels = tf.cast(labels, tf.int64)
-    images = tf.shape(labels, out_type=tf.int64)[0]
-    lowest = tf.reduce_min(labels)
-    span = tf.reduce_max(labels) - lowest + 1
-    key = tf.reshape(labels + (span * tf.range(images)[:, None] - lowest), [-1])
-    keys, segment, count = tf.cond(span * images <= _MAX_TABLE, lambda: _unique_by_table(key, span * images),
-                                   lambda: tuple(tf.unique_with_counts(key)))
-    background = tf.equal(keys % span + lowest, 0)
-    present = tf.logical_not(background) if ignore_background else tf.ones_like(background)
-    segment = tf.reshape(segment, tf.shape(labels))
-    count, present = tf.cast(count, tf.float32), tf.cast(present, tf.float32)
-    return _Instances(segment, count, keys // span, background, present, images)
+def _number_values(labels):
+    """Numbers the values of each image's labels in their order: 0 is ignored, 1 the background, whether present or not.
+
+    labels: float32 [b, pixels] of whole numbers.
+    -> (int64 [b, pixels], the number of each pixel's value; int64 [b, values], the number of each value; float32
+    [b, values], the pixels of each value). Values are -1 (all that are ignored) to _MAX_LABEL + 1 (all above).
+    """
+    size = _MAX_LABEL + 3
+    values = tf.cast(tf.clip_by_value(labels, -1., _MAX_LABEL + 1.) + 1., tf.int64)
+    counts = _histogram(values, size, tf.zeros([0]))
+    occupied = tf.maximum(tf.cast(counts > 0., tf.float32), np.float32([1., 1.] + [0.] * (size - 2)))
+    numbers = tf.cast(tf.cumsum(occupied, axis=1), tf.int64) - 1
+    segment = tf.gather(tf.minimum(numbers, _BOUNDS[-1] - 1), values, batch_dims=1)
+    return segment, numbers, counts
 
 
-def _unique_by_table(key, size):
-    """tf.unique_with_counts of key, int64 [pixels] in [0, size), but faster and in the order of the values."""
-    counts = tf.math.bincount(key, minlength=size, maxlength=size)
-    keys = tf.where_v2(counts > 0)[:, 0]
-    place = tf.cumsum(tf.cast(counts > 0, tf.int32)) - 1
-    return keys, tf.gather(place, key), tf.gather(counts, keys)
+def _histogram(values, size, weights):
+    """The sum of the weights (if empty, the number) of each value in a row. int64 [r, m] -> float32 [r, size]."""
+    return tf.raw_ops.DenseBincount(input=values, size=size, weights=weights)
 
+
+# ---- Terms -----------------------------------------------------------------------------------------------------------
 
 def _hinged_variance(x, means, instances, delta_v):
-    """The inner sum of equation 1 per instance, 1/N_c sum_i [|mu_c - x_i| - delta_v]+ ^2. -> float32 [n]."""
+    """The inner sum of equation 1 per instance, 1/N_c sum_i [|mu_c - x_i| - delta_v]+ ^2. -> float32 [b, n]."""
     distance = _safe_norm(_gather_to_pixels(means, instances.segment) - x)
-    return _mean_over_pixels(tf.square(tf.nn.relu(distance - delta_v))[..., None], instances)[:, 0]
-
-
-def _mean_over_pixels(values, instances):
-    """The mean over the pixels of each instance. values: float32 [b, pixels, d] -> float32 [n, d]."""
-    return _sum_over_pixels(values, instances.segment, tf.size(instances.count)) / instances.count[:, None]
-
-
-@tf.custom_gradient
-def _sum_over_pixels(values, segment, num):
-    """The sum over the pixels of each of `num` instances. -> float32 [num, d].
-
-    values: float32 [b, pixels, d]. segment: int32 [b, pixels], the instance of each pixel.
-    Summed in float64: over the 250,000 pixels of a background, float32 loses the fourth digit. One weighted histogram
-    per column takes half the time of `unsorted_segment_sum`; one per photo, so that the order of summation is fixed.
-    """
-    def total(column):
-        return tf.raw_ops.DenseBincount(input=segment, size=num, weights=tf.cast(column, tf.float64))
-    sums = tf.stack([tf.reduce_sum(total(column), axis=0) for column in tf.unstack(values, axis=-1)], axis=-1)
-    return tf.cast(sums, tf.float32), lambda dy: (tf.gather(dy, segment), None, None)
-
-
-@tf.custom_gradient
-def _gather_to_pixels(values, segment):
-    """Each pixel's instance's value. values: float32 [n, d], segment: int32 [b, pixels] -> float32 [b, pixels, d]."""
-    return tf.gather(values, segment), lambda dy: (_sum_over_pixels(dy, segment, tf.shape(values)[0]), None)
+    return _mean_over_pixels(tf.square(tf.nn.relu(distance - delta_v))[..., None], instances)[..., 0]
 
 
 def _hinged_distance(means, instances, delta_d):
-    """Equation 2 per image, then the mean over the images. means: float32 [n, d] -> scalar.
+    """Equation 2 per image, 0 for fewer than two instances, then the mean over the images.
 
-    Images with fewer than two instances add 0.
+    means: float32 [b, n, d] -> scalar.
     """
-    others = tf.logical_and(tf.equal(instances.image[:, None], instances.image[None, :]),
-                            tf.logical_not(tf.eye(tf.size(instances.count), dtype=tf.bool)))
-    weight = tf.cast(others, tf.float32) * instances.present[:, None] * instances.present[None, :]
-    hinge = tf.square(tf.nn.relu(2. * delta_d - _safe_norm(means[:, None] - means[None, :])))
-    pairs = _sum_per_image(tf.reduce_sum(weight, axis=1), instances)
-    total = _sum_per_image(tf.reduce_sum(weight * hinge, axis=1), instances)
-    return tf.reduce_mean(total / tf.maximum(pairs, 1.))
+    others = 1. - np.eye(means.shape[1], dtype=np.float32)
+    weight = others * instances.present[:, :, None] * instances.present[:, None, :]
+    hinge = tf.square(tf.nn.relu(2. * delta_d - _safe_norm(means[:, :, None] - means[:, None, :])))
+    total = tf.reduce_sum(weight * hinge, axis=[1, 2])
+    return tf.reduce_mean(total / tf.maximum(tf.reduce_sum(weight, axis=[1, 2]), 1.))
 
 
 def _mean_over_images(values, instances):
-    """1/C sum_c per image, then the mean over the images. values: float32 [n] -> scalar."""
-    total = _sum_per_image(values * instances.present, instances)
-    return tf.reduce_mean(total / tf.maximum(_sum_per_image(instances.present, instances), 1.))
+    """1/C sum_c per image, then the mean over the images. values: float32 [b, n] -> scalar."""
+    total = tf.reduce_sum(values * instances.present, axis=1)
+    return tf.reduce_mean(total / tf.maximum(tf.reduce_sum(instances.present, axis=1), 1.))
 
 
-def _sum_per_image(values, instances):
-    """The sum over the instances of each image. values: float32 [n] -> float32 [b]."""
-    return tf.unsorted_segment_sum(values, instances.image, instances.images)
+def _mean_over_pixels(values, instances):
+    """The mean over the pixels of each instance. values: float32 [b, h, w, d] -> float32 [b, n, d]."""
+    total = _sum_over_pixels(values, instances.segment, instances.count.shape[1])
+    return total / tf.maximum(instances.count, 1.)[..., None]
+
+
+def _sum_over_pixels(values, segment, bound):
+    """The sum over the pixels of each instance. float32 [b, h, w, d], int64 [b, h, w] -> float32 [b, bound, d].
+
+    Rows are summed in float32, their sums in float64: over the 250,000 pixels of a background, float32 loses the fourth
+    digit.
+    """
+    @tf.custom_gradient
+    def total(values):
+        height, width, depth = values.shape[1:]
+        rows = tf.reshape(segment, [-1, width])
+        sums = [_histogram(rows, bound, tf.reshape(column, [-1, width])) for column in tf.unstack(values, axis=-1)]
+        sums = tf.cast(tf.reshape(tf.stack(sums, axis=-1), [-1, height, bound, depth]), tf.float64)
+        return tf.cast(tf.reduce_sum(sums, axis=1), tf.float32), lambda dy: tf.gather(dy, segment, batch_dims=1)
+    return total(values)
+
+
+def _gather_to_pixels(values, segment):
+    """Each pixel's instance's value. float32 [b, n, d], int64 [b, h, w] -> float32 [b, h, w, d]."""
+    @tf.custom_gradient
+    def gather(values):
+        return tf.gather(values, segment, batch_dims=1), lambda dy: _sum_over_pixels(dy, segment, values.shape[1])
+    return gather(values)
 
 
 @tf.custom_gradient

@@ -76,7 +76,7 @@ def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.
     if not is_training and conventions.dropout_at_inference:
         noise = enet.noise_of_2018
     images = normalise(input_image, conventions.normalisation)
-    return enet.ENet(images, NUM_CLASSES, None, skip_connections=False, reuse=reuse, is_training=is_training,
+    return enet.ENet(images, NUM_CLASSES, reuse=reuse, is_training=is_training,
                      batch_statistics=is_training or conventions.batch_statistics, decay=decay, noise=noise,
                      return_features=True, architecture=architecture or enet.PAPER)[-1]
 

@@ -1,14 +1,16 @@
-"""Measures speed and memory, each beside the plain way of doing the same.
+"""Measures speed and memory against the plain way of doing the same.
 
     python tests/benchmark.py                       all rows, half an hour on two cores
     python tests/benchmark.py --quick               fewer rows and fewer runs of each, two minutes
     python tests/benchmark.py --only network frame  some sections
 
 The plain ways are those of tests/reference.py: ENet layer by layer with `max_pool_with_argmax` and `scatter_nd`,
-scikit-learn's MeanShift, one photo after the other. Both ways run in turn (A B A B ...). A row has the median of each,
-their ratio (above 1: ours is better) and, for the network, a floor: its convolutions alone. Results: tests/README.md.
+scikit-learn's MeanShift, one image after the other. Both run in turn (A B A B ...). A row has the median of each, their
+ratio (above 1: ours is better) and, for the network and its training step, a floor: the convolutions alone. Other
+runtimes run in processes of their own, as two of them in one process get in each other's way. Results: tests/README.md.
 """
 import concurrent.futures
+import functools
 import glob
 import importlib.util
 import os
@@ -73,8 +75,8 @@ def read_weights():
     return {name: reader.get_tensor(name) for name in reference.checkpoint_variables()}
 
 
-def networks(side):
-    """-> (ours, plain, floor), functions of images, uint8 [b, side, side, 3]
+def networks():
+    """-> (ours, plain, floor), functions of images, uint8 [1, SIDE, SIDE, 3].
 
     Ours runs as in inference.py, plain layer by layer, the floor has the convolutions alone.
     """
@@ -86,94 +88,109 @@ def networks(side):
     def constant(getter, name, *args, **kwargs):
         return weights[name]
     with tf.Graph().as_default() as graph:
-        images = tf.placeholder(tf.uint8, [None, side, side, 3])
+        images = tf.placeholder(tf.uint8, [None, SIDE, SIDE, 3])
         with enet.fused_kernels(), tf.variable_scope('', custom_getter=constant):
-            *_, features = enet.ENet(utils.normalise(images, 'signed'), utils.NUM_CLASSES, None, skip_connections=False,
-                                     is_training=False, return_features=True)
+            *_, features = enet.ENet(utils.normalise(images, 'signed'), utils.NUM_CLASSES, return_features=True)
         ours = tf.Session().make_callable(features, [images])
-        convolutions = [op for op in graph.get_operations() if op.type in ('Conv2D', 'Conv2DBackpropInput')]
+        floor = bare_convolutions(graph, {images: make_images(1, SIDE)})
     with tf.Graph().as_default():
-        plain_images = tf.placeholder(tf.uint8, [None, side, side, 3])
-        enet.ENet(utils.normalise(plain_images, 'signed'), utils.NUM_CLASSES, None, skip_connections=False,
-                  is_training=False)   # makes the variables
+        plain_images = tf.placeholder(tf.uint8, [None, SIDE, SIDE, 3])
+        enet.ENet(utils.normalise(plain_images, 'signed'), utils.NUM_CLASSES)   # makes the variables
         plain = reference.plain_enet(utils.normalise(plain_images, 'signed'))[0]
         plain_sess = tf.Session()
         # In one call: TensorFlow prunes and optimizes the graph again for each new set of fetches.
         plain_sess.run([v.initializer for v in tf.global_variables()],
                        {v.initializer.inputs[1]: weights[v.op.name] for v in tf.global_variables()})
-    return ours, lambda batch: plain_sess.run(plain, {plain_images: batch}), bare_convolutions(convolutions, side)
+    return ours, lambda batch: plain_sess.run(plain, {plain_images: batch}), floor
 
 
-def bare_convolutions(operations, side):
-    """-> a function of images that runs these convolutions one by one, each on a constant input of its size"""
+def bare_convolutions(graph, feed):
+    """-> a function that runs the convolutions of a graph and of their gradients one by one, on inputs of their sizes.
+
+    feed: what the graph reads, for the sizes.
+    """
     import tensorflow.compat.v1 as tf
-    sizes = {}   # shape of an input -> placeholder; shapes are known once the graph is run
-
-    with operations[0].graph.as_default(), tf.Session() as sess:
-        image = next(op for op in operations[0].graph.get_operations() if op.type == 'Placeholder').outputs[0]
-        inputs = [op.inputs[2 if op.type == 'Conv2DBackpropInput' else 0] for op in operations]
-        shapes = sess.run([tf.shape(x) for x in inputs] + [tf.shape(op.outputs[0]) for op in operations],
-                          {image: np.zeros([1, side, side, 3], np.uint8)})
-    graph, last, results = tf.Graph(), None, []
-    with graph.as_default():
-        batch = tf.placeholder(tf.int32, [])
-        for op, shape, out_shape in zip(operations, shapes, shapes[len(operations):]):
-            shape = tuple(int(n) for n in shape[1:])
-            if shape not in sizes:
-                sizes[shape] = tf.placeholder(tf.float32, [None, *shape])
-            kernel = op.inputs[1].shape.as_list()
-            weights = tf.constant(np.random.default_rng(1).normal(0, 0.1, kernel).astype(np.float32))
-            with tf.control_dependencies([last] if last is not None else []):
-                if op.type == 'Conv2D':
-                    last = tf.nn.conv2d(sizes[shape], weights, op.get_attr('strides'), 'SAME',
-                                        dilations=op.get_attr('dilations'))
-                else:
-                    last = tf.nn.conv2d_transpose(sizes[shape], weights, [batch, *out_shape[1:]], 2, 'SAME')
-                results.append(last[0, 0, 0, 0])   # TensorFlow skips what is not fetched
+    operations = [op for op in graph.get_operations() if op.type.startswith('Conv2D')]
+    with graph.as_default(), tf.Session() as sess:
+        sess.run(tf.global_variables_initializer())
+        # Sizes that a gradient takes as an input are values already.
+        inputs = sess.run([[tf.shape(x) if x.dtype == tf.float32 else x for x in op.inputs] for op in operations], feed)
+    with tf.Graph().as_default() as bare:
+        def tensor(like, size):
+            if like.dtype != tf.float32:
+                return tf.constant(size)
+            if like.op.type == 'Const':
+                return tf.constant(np.full(size, 0.1, np.float32))
+            with tf.variable_scope('', reuse=tf.AUTO_REUSE):
+                return tf.get_variable('x'.join(map(str, ['input', *size])), size)
+        last = tf.no_op()
+        for op, sizes in zip(operations, inputs):
+            arguments = [tensor(*pair) for pair in zip(op.inputs, sizes)]
+            with tf.control_dependencies([last]):
+                last = bare.create_op(op.type, arguments, [tf.float32], attrs=dict(op.node_def.attr))
         sess = tf.Session()
-
-    def run(images):
-        if not run.feed or run.feed[batch] != len(images):   # made once, in the warm-up
-            run.feed = {x: np.ones([len(images), *shape], np.float32) for shape, x in sizes.items()}
-            run.feed[batch] = len(images)
-        sess.run(results, run.feed)
-    run.feed = None
-    return run
+        sess.run(tf.global_variables_initializer())
+    return sess.make_callable(last)
 
 
 def network(quick):
-    ours, plain, floor = networks(SIDE)
+    ours, plain, floor = networks()
     images = make_images(1, SIDE)
     runs = 5 if quick else 30
-    row(f'network, {SIDE}x{SIDE}', *in_turn([lambda: ours(images), lambda: plain(images), lambda: floor(images)], runs))
+    row(f'network, {SIDE}x{SIDE}', *in_turn([lambda: ours(images), lambda: plain(images), floor], runs))
     with tempfile.TemporaryDirectory() as folder:
-        # Not in turn: their threads go on spinning for a while, which slows down whatever comes next.
-        for engine, way in other_engines(os.path.join(folder, 'model'), images).items():
-            row(f'  the same by {engine}', *in_turn([way], runs, warm_up=3))
+        folder = os.path.join(folder, 'model')
+        if has('openvino') or has('onnxruntime', 'tf2onnx'):
+            run_script('inference.py', '--export', folder)
+        for name in ENGINES:
+            report_engine(f'  the same by {name}', name, runs, folder)
 
 
-def other_engines(folder, images):
-    """-> {engine: a function that runs the network} of those installed; all but PyTorch run the exported model"""
-    engines = {}
-    if importlib.util.find_spec('torch'):
-        network = reference.torch_enet(read_weights())
-        engines['PyTorch'] = lambda: network(images)
-    has_openvino = importlib.util.find_spec('openvino')
-    has_onnx = importlib.util.find_spec('onnxruntime') and importlib.util.find_spec('tf2onnx')
-    if has_openvino or has_onnx:
-        run_script('inference.py', '--export', folder)
-    if has_openvino:
-        import openvino
-        compiled = openvino.compile_model(openvino.convert_model(folder), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
-        engines['OpenVINO'] = lambda: compiled(np.float32(images))
-    if has_onnx:
-        import onnxruntime
-        subprocess.run([sys.executable, '-m', 'tf2onnx.convert', '--saved-model', folder, '--output', folder + '.onnx',
-                        '--opset', '17', '--inputs', f'image:0[{",".join(map(str, images.shape))}]'],
-                       check=True, capture_output=True)
-        session = onnxruntime.InferenceSession(folder + '.onnx')
-        engines['ONNX Runtime'] = lambda: session.run(None, {'image:0': np.float32(images)})
-    return engines
+# ---- Other runtimes --------------------------------------------------------------------------------------------------
+
+def has(*modules):
+    return all(importlib.util.find_spec(module) for module in modules)
+
+
+def torch_network(folder):
+    network, images = reference.torch_enet(read_weights()), make_images(1, SIDE)
+    return lambda: network(images)
+
+
+def torch_step(folder):
+    step = reference.torch_step(read_weights(), LEARNING_RATE)
+    return functools.partial(step, make_images(BATCH, SIDE), make_labels(BATCH, SIDE))
+
+
+def openvino_network(folder):
+    import openvino
+    compiled = openvino.compile_model(openvino.convert_model(folder), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+    return lambda: compiled(np.float32(make_images(1, SIDE)))
+
+
+def onnx_network(folder):
+    import onnxruntime
+    subprocess.run([sys.executable, '-m', 'tf2onnx.convert', '--saved-model', folder, '--output', folder + '.onnx',
+                    '--opset', '17', '--inputs', f'image:0[1,{SIDE},{SIDE},3]'], check=True, capture_output=True)
+    session = onnxruntime.InferenceSession(folder + '.onnx')
+    return lambda: session.run(None, {'image:0': np.float32(make_images(1, SIDE))})
+
+
+# The modules that each needs, and a function of the exported model's folder to what is timed.
+ENGINES = {'PyTorch': (('torch',), torch_network), 'OpenVINO': (('openvino',), openvino_network),
+           'ONNX Runtime': (('onnxruntime', 'tf2onnx'), onnx_network)}
+STEP_ENGINES = {'PyTorch, a training step': (('torch',), torch_step)}
+
+
+def report_engine(name, engine, runs, folder=''):
+    """Prints the row of an engine, timed in a process of its own, or that it is not installed."""
+    modules, _ = {**ENGINES, **STEP_ENGINES}[engine]
+    if not has(*modules):
+        print(f'{name}: skipped, {" and ".join(modules)} not installed')
+        return
+    done = subprocess.run([sys.executable, __file__, '--engine', engine, folder, str(runs)], check=True,
+                          capture_output=True, text=True)
+    row(name, float(done.stdout.split()[-1]))
 
 
 # ---- Training --------------------------------------------------------------------------------------------------------
@@ -220,6 +237,15 @@ def our_step(side, images, labels):
     return lambda: sess.run(fetches, dict(zip(inputs, (images, labels))))
 
 
+def floor_of_step(side, images, labels):
+    """-> a function that runs the convolutions of a training step and their gradients alone"""
+    import tensorflow.compat.v1 as tf
+    with tf.Graph().as_default() as graph:
+        inputs = tf.placeholder(tf.uint8, [None, side, side, 3]), tf.placeholder(tf.int32, [None, side, side])
+        build_step(*inputs, make_conventions(side))
+        return bare_convolutions(graph, dict(zip(inputs, (images, labels))))
+
+
 def plain_step(side, images, labels):
     """-> a function that takes a step of Adam on the plain graph, with the same loss"""
     import tensorflow.compat.v1 as tf
@@ -231,7 +257,7 @@ def plain_step(side, images, labels):
         image_input = tf.placeholder(tf.uint8, [None, side, side, 3])
         label_input = tf.placeholder(tf.int32, [None, side, side])
         photos = utils.normalise(image_input, conventions.normalisation)
-        enet.ENet(photos, utils.NUM_CLASSES, None, skip_connections=False, is_training=False)   # makes the variables
+        enet.ENet(photos, utils.NUM_CLASSES)   # makes the variables
         noise = enet.noise_of_step(tf.random_uniform([2], maxval=2 ** 31 - 1, dtype=tf.int32))
         embedding = utils.build_head(reference.plain_enet(photos, True, noise)[0], conventions.feature_dim)
         total = loss.discriminative_loss(embedding, label_input, conventions.feature_dim, (side, side),
@@ -263,8 +289,9 @@ STEPS = {'ours': our_step, 'plain': plain_step}
 def training(quick):
     images, labels = make_images(BATCH, SIDE), make_labels(BATCH, SIDE)
     steps = [STEPS[way](SIDE, images, labels) for way in ('ours', 'plain')]
-    seconds, plain, of_loss = in_turn([*steps, loss_alone(SIDE, labels)], 2 if quick else 12)
-    row(f'training step, {BATCH} photos of {SIDE}x{SIDE}', seconds, plain)
+    seconds, plain, floor, of_loss = in_turn([*steps, floor_of_step(SIDE, images, labels), loss_alone(SIDE, labels)],
+                                             2 if quick else 12)
+    row(f'training step, {BATCH} photos of {SIDE}x{SIDE}', seconds, plain, floor)
     row('  photos per second', BATCH / seconds, BATCH / plain, unit='/s')
     row('  the loss and its gradient, of that step', 100 * of_loss / seconds, unit='%')
     if not quick:
@@ -272,12 +299,8 @@ def training(quick):
         row('  peak memory of a process that trains', *peaks, unit='MB')
         with tempfile.TemporaryDirectory() as folder:
             row('  a step fed by the queue, 2 threads, beside a constant batch', *queue_and_constant(folder))
-    if importlib.util.find_spec('torch'):   # not in turn, as in `network`
-        step = reference.torch_step(read_weights(), LEARNING_RATE)
-        torch_seconds, = in_turn([lambda: step(images, labels)], 2 if quick else 12)
-        row('  ours beside the same step by PyTorch', seconds, torch_seconds)
-    else:
-        print('  the same step by PyTorch: left out, torch is not installed')
+    for name in STEP_ENGINES:
+        report_engine(f'  the same by {name}', name, 2 if quick else 12)
 
 
 def queue_and_constant(folder):
@@ -474,29 +497,6 @@ def data(quick):
         prepared = run_script('data/tusimple_dataset_processing.py', folder, '--outdir', outdir)
         row('scenes rendered per second, with start-up', count / rendered, unit='/s')
         row('photos prepared per second, with start-up', count / prepared, unit='/s')
-        photo = pictures.read_image(datagenerator.find_samples(outdir)[0][0])
-    levels = {f'at level {level}': [cv2.IMWRITE_PNG_COMPRESSION, level] for level in (1, 3, 6, 9)}
-    for name, parameters in {'as we do': pictures.PNG_PARAMETERS, **levels}.items():
-        data = cv2.imencode('.png', photo, parameters)[1]
-        writing, reading = in_turn([lambda: cv2.imencode('.png', photo, parameters),
-                                    lambda: cv2.imdecode(data, cv2.IMREAD_COLOR)], 3)
-        row(f'  a photo to PNG {name}: {len(data) / 2 ** 20:.2f} MB', writing)
-        row('    and back', reading)
-
-
-# ---- How the cost grows ----------------------------------------------------------------------------------------------
-
-def growth(quick):
-    if quick:
-        return
-    for side in (256, 512, 768, 1024):
-        ours, plain, _ = networks(side)
-        images = make_images(1, side)
-        row(f'network, {side}x{side}', *in_turn([lambda: ours(images), lambda: plain(images)], 7))
-    ours, plain, _ = networks(SIDE)
-    for batch in (2, 4, 8):
-        images = make_images(batch, SIDE)
-        row(f'network, batch of {batch}', *in_turn([lambda: ours(images), lambda: plain(images)], 5))
 
 
 def clusters(quick):
@@ -504,7 +504,7 @@ def clusters(quick):
         row(name, seconds, plain, floor)
 
 
-SECTIONS = {section.__name__: section for section in (network, clusters, frame, drive, training, data, growth)}
+SECTIONS = {section.__name__: section for section in (network, clusters, frame, drive, training, data)}
 
 
 def main(argv=None):
@@ -513,8 +513,14 @@ def main(argv=None):
     parser.add_argument('--only', nargs='+', choices=SECTIONS, default=list(SECTIONS), help='Sections to run.')
     parser.add_argument('--steps', nargs=2, metavar=('WAY', 'STEPS'),
                         help='Only take training steps, "ours" or "plain".')
+    parser.add_argument('--engine', nargs=3, metavar=('NAME', 'FOLDER', 'RUNS'),
+                        help='Only time another runtime on the model exported to FOLDER.')
     flags = parser.parse_args(argv)
     quiet.import_tensorflow()
+    if flags.engine:
+        name, folder, runs = flags.engine
+        print(*in_turn([{**ENGINES, **STEP_ENGINES}[name][1](folder)], int(runs), warm_up=3))
+        return
     if flags.steps:
         step = STEPS[flags.steps[0]](SIDE, make_images(BATCH, SIDE), make_labels(BATCH, SIDE))
         for _ in range(int(flags.steps[1])):

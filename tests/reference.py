@@ -23,6 +23,35 @@ def equal_labels(ours, plain):
     return np.mean(match[ours[1]] == plain[1]) if sorted(match) == list(range(plain[0])) else 0.
 
 
+# ---- Kernels ---------------------------------------------------------------------------------------------------------
+
+def not_on_gpu(graph, pixels):
+    """The types of operations, in a graph and its functions, that do not run on a GPU. -> set of str.
+
+    They have no GPU kernel, or one that reads an input of at least `pixels` values from the CPU's memory.
+    """
+    operations = list(graph.get_operations())
+    for function in graph._functions.values():
+        operations += function.graph.get_operations()
+    return {operation.type for operation in operations if not _on_gpu(operation, pixels)}
+
+
+def _on_gpu(operation, pixels):
+    from tensorflow.python.framework import kernels
+
+    def allows(constraint):
+        types = operation.get_attr(constraint.name)
+        types = types if isinstance(types, list) else [types]
+        return all(kind.as_datatype_enum in constraint.allowed_values.list.type for kind in types)
+
+    def is_large(tensor):
+        return (tensor.shape.num_elements() or 0) >= pixels
+    large = {arg.name for arg, tensor in zip(operation.op_def.input_arg, operation.inputs) if is_large(tensor)}
+    found = kernels.get_registered_kernels_for_op(operation.type).kernel
+    return any(kernel.device_type in ('GPU', 'DEFAULT') and all(map(allows, kernel.constraint))
+               and not large.intersection(kernel.host_memory_arg) for kernel in found)
+
+
 # ---- ENet ------------------------------------------------------------------------------------------------------------
 
 def small_enet():
@@ -31,10 +60,10 @@ def small_enet():
     return enet.PAPER._replace(stage1_repeat=0, stage2_kinds=(), stage4_repeat=0)
 
 
-def plain_enet(images, batch_statistics=False, noise=None, stage_two_repeat=2, skip_connections=False):
+def plain_enet(images, batch_statistics=False, noise=None):
     """enet.ENet layer by layer, on the variables of the ENet that the default graph already holds.
 
-    images: float32 [b, h, w, 3]. batch_statistics, noise: as in enet.Mode. The others: as in enet.ENet.
+    images: float32 [b, h, w, 3]. batch_statistics, noise: as in enet.Mode.
     -> (last_prelu [b, h/2, w/2, 16], logits [b, h, w, num_classes]), both float32.
     """
     import tensorflow.compat.v1 as tf  # here: plain_cluster must not wait for it
@@ -72,7 +101,7 @@ def plain_enet(images, batch_statistics=False, noise=None, stage_two_repeat=2, s
         pool=lambda x: tf.nn.max_pool2d(x, 2, 2, 'SAME'), max_pool=plain_max_pool, unpool=plain_unpool,
         concat=lambda one, other: tf.concat([one, other], axis=3))
     with tf.variable_scope('ENet', reuse=True, auxiliary_name_scope=False):
-        last_prelu = layers(images, operations, stage_two_repeat, skip_connections)
+        last_prelu = layers(images, operations)
         return last_prelu, conv_transpose(last_prelu, 'fullconv/weights') + var('fullconv/biases')
 
 
@@ -186,7 +215,7 @@ def torch_operations(tensors, training=False):
         unpool=lambda x, argmax: functional.max_unpool2d(x, argmax, 2), concat=lambda *x: torch.cat(x, 1))
 
 
-def layers(images, do, stage_two_repeat=2, skip_connections=False):
+def layers(images, do):
     """ENet from its images to last_prelu, by the operations `do` of TensorFlow or PyTorch, each on its own."""
     def initial(x, name):
         net = do.prelu(do.norm(do.conv(x, name + '_conv', stride=2), name + '_batchnorm'), name + '_prelu')
@@ -219,19 +248,18 @@ def layers(images, do, stage_two_repeat=2, skip_connections=False):
         net = do.relu(do.norm(do.conv(net, name + '_conv3'), name + '_batch_norm4'))
         return do.relu(main + do.dropout(net, 0.1, name))
 
-    net = half = initial(images, 'initial_block_1')
+    net = initial(images, 'initial_block_1')
     net, argmax_half = down(net, 'bottleneck1_0', 0.01)
     for i in range(1, 5):
         net = bottleneck(net, f'bottleneck1_{i}', dropout_rate=0.01)
-    quarter = net
     net, argmax_quarter = down(net, 'bottleneck2_0', 0.1)
-    for stage in range(2, 2 + stage_two_repeat):
+    for stage in '23':
         for i, rate in enumerate((1, 2, None, 4, 1, 8, None, 16), 1):
             net = bottleneck(net, f'bottleneck{stage}_{i}', rate or 1, asymmetric=rate is None)
-    net = up(net, argmax_quarter, 'bottleneck4_0') + (quarter if skip_connections else 0.)
+    net = up(net, argmax_quarter, 'bottleneck4_0')
     for i in '12':
         net = bottleneck(net, f'bottleneck4_{i}', decoder=True)
-    net = up(net, argmax_half, 'bottleneck5_0') + (half if skip_connections else 0.)
+    net = up(net, argmax_half, 'bottleneck5_0')
     return bottleneck(net, 'bottleneck5_1', decoder=True)
 
 

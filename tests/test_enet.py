@@ -54,20 +54,16 @@ class Network:
         self.image = tf.placeholder(tf.float32, [None, None, None, 3])
         self.seed = tf.placeholder(tf.int32, [2])
         noise = enet.noise_of_step(self.seed)
-        logits, probabilities, features = enet.ENet(self.image, 12, None, skip_connections=False, is_training=False,
-                                                    return_features=True)
+        logits, probabilities, features = enet.ENet(self.image, 12, return_features=True)
         self.variables = {v.op.name: v for v in tf.global_variables()}
         self.ours = [features, logits, probabilities]
         last_prelu, logits = reference.plain_enet(self.image)
         self.plain = [last_prelu, logits, tf.nn.softmax(logits)]
 
-        # Stage 3, the repeat of stage 2, is left out of these: graphs take seconds to build.
-        self.ours_training, _ = enet.ENet(self.image, 12, None, stage_two_repeat=1,
-                                          skip_connections=False, reuse=True, noise=noise)
+        self.ours_training, _ = enet.ENet(self.image, 12, reuse=True, is_training=True, noise=noise)
         self.updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
-        _, self.plain_training = reference.plain_enet(self.image, batch_statistics=True, noise=noise,
-                                                      stage_two_repeat=1)
-        trained = [v for v in tf.trainable_variables() if 'bottleneck3' not in v.op.name]
+        _, self.plain_training = reference.plain_enet(self.image, batch_statistics=True, noise=noise)
+        trained = tf.trainable_variables()
         # A loss that no symmetry of the network cancels.
         self.ours_gradients, self.plain_gradients = (
             dict(zip([v.op.name for v in trained],
@@ -149,12 +145,6 @@ def test_photo_gives_the_same_alone_and_in_a_batch_at_inference(network):
         assert_close(network.run(network.ours[0], images[i:i + 1]), together[i:i + 1], 1e-5)
 
 
-def test_inference_is_the_same_each_time(network):
-    images = photos(6, 1, 32, 32)
-    np.testing.assert_array_equal(network.run(network.ours[0], images, [1, 1]),
-                                  network.run(network.ours[0], images, [2, 2]))
-
-
 def test_seed_and_step_decide_what_is_dropped(network):
     images = photos(7, 1, 32, 32)
     first, again, other_step, other_seed = (network.run(network.ours_training, images, seed)
@@ -164,7 +154,7 @@ def test_seed_and_step_decide_what_is_dropped(network):
 
 
 def test_every_moving_average_has_one_update(network):
-    averages = sorted(name for name in network.variables if 'moving_' in name and 'bottleneck3' not in name)
+    averages = sorted(name for name in network.variables if 'moving_' in name)
     assert sorted(update.op.inputs[0].op.name for update in network.updates) == averages
 
 
@@ -177,13 +167,6 @@ def test_weight_decay_is_half_the_squares_of_all_convolution_weights(network):
     assert network.sess.run(penalty) == pytest.approx(expected, rel=1e-4)
 
 
-def test_skip_connections_add_the_encoder_to_the_decoder(graph):
-    images = tf.constant(photos(8, 1, 16, 16))
-    ours, _ = enet.ENet(images, 4, 1, stage_two_repeat=0, is_training=False)
-    ours, plain = evaluate([ours, reference.plain_enet(images, stage_two_repeat=0, skip_connections=True)[1]])
-    assert_close(ours, plain)
-
-
 def test_features_are_the_tensor_that_heads_of_2018_read(network):
     assert network.ours[0].name == 'ENet/bottleneck5_1_last_prelu:0'
 
@@ -191,9 +174,9 @@ def test_features_are_the_tensor_that_heads_of_2018_read(network):
 @pytest.mark.parametrize('architecture, bottlenecks', [
     (SMALL, {'1_0', '2_0', '4_0', '5_0', '5_1'}),
     (SMALL._replace(stage1_repeat=1, stage2_kinds=('asymmetric', 2), stage4_repeat=1, stage5_repeat=2),
-     {'1_0', '1_1', '2_0', '2_1', '2_2', '4_0', '4_1', '5_0', '5_1', '5_2'})], ids=['small', 'other'])
+     {'1_0', '1_1', '2_0', '2_1', '2_2', '3_1', '3_2', '4_0', '4_1', '5_0', '5_1', '5_2'})], ids=['small', 'other'])
 def test_architecture_decides_which_bottlenecks_there_are(graph, architecture, bottlenecks):
-    enet.ENet(tf.zeros([1, 16, 16, 3]), 2, 1, stage_two_repeat=1, architecture=architecture)
+    enet.ENet(tf.zeros([1, 16, 16, 3]), 2, architecture=architecture)
     names = [v.op.name for v in tf.global_variables()]
     assert set(re.findall('bottleneck([0-9]_[0-9])_conv1/weights', ' '.join(names))) == bottlenecks
     assert ('ENet/bottleneck2_1_asymmetric_conv2a/weights' in names) == ('2_1' in bottlenecks)
@@ -202,7 +185,7 @@ def test_architecture_decides_which_bottlenecks_there_are(graph, architecture, b
 
 def test_architecture_decides_how_many_channels_there_are(graph):
     small = SMALL._replace(initial_depth=5, stage1_depth=12, stage2_depth=20)
-    *_, features = enet.ENet(tf.zeros([1, 16, 24, 3]), 2, 1, return_features=True, architecture=small)
+    *_, features = enet.ENet(tf.zeros([1, 16, 24, 3]), 2, return_features=True, architecture=small)
     shapes = {v.op.name: v.shape.as_list() for v in tf.trainable_variables()}
     assert shapes['ENet/bottleneck1_0_conv3/weights'] == [1, 1, 2, 12]
     assert shapes['ENet/bottleneck2_0_conv3/weights'] == [1, 1, 3, 20]
@@ -210,27 +193,16 @@ def test_architecture_decides_how_many_channels_there_are(graph):
 
 
 def test_architecture_decides_how_much_is_dropped(graph):
-    logits, _ = enet.ENet(tf.constant(photos(9, 1, 16, 16)), 2, 1, noise=lambda shape, scope: tf.fill(shape, 0.25),
-                          architecture=SMALL._replace(stage1_dropout=0.2, dropout=0.3))
+    logits, _ = enet.ENet(tf.constant(photos(9, 1, 16, 16)), 2, is_training=True,
+                          noise=lambda shape, scope: tf.fill(shape, 0.25), architecture=SMALL._replace(stage1_dropout=0.2, dropout=0.3))
     variables = {v.op.name: v for v in tf.trainable_variables()}
     weights = [variables[f'ENet/bottleneck{i}_conv3/weights'] for i in ('1_0', '2_0', '4_0', '5_0', '5_1')]
     learned = [np.any(gradient) for gradient in evaluate(tf.gradients(tf.square(logits), weights))]
     assert learned == [True, False, False, False, False]
 
 
-def test_second_initial_block_halves_all_sizes_once_more(graph):
-    logits, _, features = enet.ENet(tf.constant(photos(8, 1, 32, 48)), 4, 1, num_initial_blocks=2, is_training=False,
-                                    return_features=True, architecture=SMALL)
-    assert evaluate(logits).shape == (1, 16, 24, 4) and features.shape[1:3] == [8, 12]
-
-
-def test_a_third_stage_is_refused_whose_names_are_those_of_the_decoder(graph):
-    with pytest.raises(ValueError, match='stage_two_repeat is 3'):
-        enet.ENet(tf.constant(photos(9, 1, 8, 8)), 2, 1, stage_two_repeat=3)
-
-
 def test_training_drops_otherwise_each_time_where_no_noise_is_given(graph):
-    logits, _ = enet.ENet(tf.constant(photos(9, 1, 8, 8)), 2, 1, architecture=SMALL)
+    logits, _ = enet.ENet(tf.constant(photos(9, 1, 8, 8)), 2, is_training=True, architecture=SMALL)
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
         assert np.abs(sess.run(logits) - sess.run(logits)).max() > 0
@@ -326,7 +298,7 @@ import tensorflow.compat.v1 as tf
 import enet, reference
 tf.disable_v2_behavior()
 dilated = reference.small_enet()._replace(stage2_kinds=(2, 16))
-logits = enet.ENet(tf.ones([1, 32, 32, 3]), 2, None, architecture=dilated)[0]
+logits = enet.ENet(tf.ones([1, 32, 32, 3]), 2, is_training=True, architecture=dilated)[0]
 gradients = tf.gradients(tf.square(logits), tf.trainable_variables())
 with tf.Session() as sess:
     sess.run(tf.global_variables_initializer())
@@ -356,14 +328,6 @@ def test_prelu_and_its_gradient_equal_finite_differences(graph):
     np.testing.assert_allclose(dx, dy * (prelu(x + h, slope) - prelu(x - h, slope)) / (2 * h), atol=1e-5)
     change = dy * (prelu(x, slope + h) - prelu(x, slope - h)) / (2 * h)
     np.testing.assert_allclose(dslope, change.sum((0, 1, 2)), atol=1e-5)
-
-
-@pytest.mark.parametrize('highest', [1, 1.5])
-def test_prelu_of_constant_slopes_is_the_same(graph, highest):
-    x = np.random.default_rng(5).normal(0, 2, [2, 5, 5, 4]).astype(np.float32)
-    slope = np.float32([-2, 0, 0.25, highest])
-    ours = enet.prelu_of_slope(tf.constant(x), slope)
-    np.testing.assert_allclose(evaluate(ours), np.where(x > 0, x, slope * x), rtol=1e-6)
 
 
 def test_slope_of_prelu_is_a_variable_of_its_scope(graph):
@@ -406,7 +370,7 @@ def test_fused_kernels_change_no_result_and_leave_no_arithmetic_between_convolut
     def build():
         before = len(graph.get_operations())
         with tf.variable_scope('', custom_getter=constant):
-            logits = enet.ENet(image, 12, None, skip_connections=False, is_training=False)[0]
+            logits = enet.ENet(image, 12)[0]
         return logits, collections.Counter(op.type for op in graph.get_operations()[before:])
 
     plain, types = build()
@@ -417,6 +381,15 @@ def test_fused_kernels_change_no_result_and_leave_no_arithmetic_between_convolut
     assert types['DepthToSpace'] == 1   # the head's
     for batch in (1, 3):
         assert_close(*evaluate([ours, plain], {image: random.uniform(-1, 1, [batch, 32, 48, 3])}), 1e-5)
+
+
+def test_every_operation_of_training_and_inference_runs_on_a_gpu(graph):
+    images = tf.zeros([2, 32, 32, 3])
+    logits = enet.ENet(images, 2, is_training=True, noise=enet.noise_of_step(tf.constant([1, 2])))[0]
+    assert any(gradient is not None for gradient in tf.gradients(logits, tf.trainable_variables()))
+    with enet.fused_kernels():
+        enet.ENet(images, 2, reuse=True)
+    assert reference.not_on_gpu(graph, 16 * 16) == set()
 
 
 # ---- Pooling ---------------------------------------------------------------------------------------------------------
@@ -444,10 +417,3 @@ def test_pooling_and_unpooling_equal_argmax_and_scatter(graph, values):
                             both(argmaxed, lambda y: reference.plain_unpool(y, argmax))])
     for name in Pooling._fields:
         np.testing.assert_allclose(getattr(ours, name), getattr(plain, name), rtol=1e-6, err_msg=name)
-
-
-def test_unpooling_puts_values_where_the_first_largest_was(graph):
-    x = tf.constant([[[[1.], [9.], [5.], [5.]], [[2.], [3.], [5.], [5.]]]])  # on the right, four tie
-    _, indices = enet.max_pool(x)
-    unpooled = evaluate(enet.unpool(tf.constant([[[[7.], [8.]]]]), indices))
-    np.testing.assert_array_equal(unpooled[0, :, :, 0], [[0, 7, 8, 0], [0, 0, 0, 0]])
