@@ -7,8 +7,6 @@ import contextlib
 import io
 import json
 import os
-import resource
-import shutil
 import subprocess
 import sys
 import threading
