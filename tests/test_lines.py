@@ -110,10 +110,17 @@ def test_lanes_that_meet_at_the_horizon_stay_two():
 
 
 @pytest.mark.parametrize('end, expected', [([640, 640], [640, 640]), ([640, 560], [710, 710])])
-def test_lanes_end_at_our_own_cars_bonnet_but_are_extended_behind_different_objects(end, expected):
+def test_lanes_end_at_our_own_cars_hood_but_are_extended_behind_different_objects(end, expected):
     ids = draw([np.where(np.array(H_SAMPLES) <= row, line, -2) for row, line in zip(end, road()[1:3])])
     for line, row in zip(lines.lanes(ids, PHOTO, H_SAMPLES), expected, strict=True):
         assert abs(max(y for x, y in zip(line, H_SAMPLES) if x >= 0) - row) <= 10
+
+
+def test_lanes_begin_where_their_pixels_are_certain():
+    ids = draw(road())
+    certainty = np.where(np.arange(256)[:, None] < 128, 0.3, 1.0) * np.ones(ids.shape)   # row 360 of the photo
+    found, _ = lines.lanes_and_confidences(ids, PHOTO, H_SAMPLES, certainty=certainty)
+    assert [min(y for x, y in zip(line, H_SAMPLES) if x >= 0) for line in found] == [360] * 4
 
 
 def test_lanes_begin_at_much_the_same_row_except_one_that_begins_far_below():

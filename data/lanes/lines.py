@@ -17,12 +17,10 @@ _PHOTO = 1280, 720
 _KNOT_SPACING = 10  # rows, as between the rows of the labels
 _KNOTS = np.arange(0, _PHOTO[1] + 1, _KNOT_SPACING)
 _LINE_WIDTH = 7  # of the lines in the labels
-
 # Runs
 _MAX_BREAK = 12  # rows without pixels within one piece of a lane: a ragged edge, a dash
 _MIN_PIECE = 24  # rows; smaller specks would bend a line of their colour towards them
 _MAX_INSTANCES = 20  # the tallest ones; untrained noise has hundreds
-
 # Fit
 _STIFF, _LOOSE, _DECAY = 0.1, 6.0, 25.0  # bend, px per knot: near; more at the far end; its decay in rows
 _SKY = 0.02  # share of the runs that may lie above the far end: specks
@@ -30,20 +28,16 @@ _HUBER = 4.0  # from the line: runs farther away get weights below 1
 _OUTLIER = 24.0  # from the line: runs farther away are not part of the lane; the metric's own tolerance is 20
 _BROAD = 5  # times _LINE_WIDTH: a broader run is no line but, say, the car next to it
 _ITERATIONS = 6  # of the reweighted fit
-
 # Join
 _JOIN_GAP = 250  # rows that a vehicle may hide
 _JOIN_OFFSET, _JOIN_DRIFT = 10.0, 0.1  # px between two lines that continue each other, and px more per row of the gap
 _JOIN_OVERLAP = 5  # rows that two parts of one lane may share: a ragged end
 _JOIN_HEIGHT = 20  # rows; the direction of a shorter line is meaningless
-
 # Select
 _MIN_HEIGHT = 50  # rows; of 13,795 lanes in the labels 0.2 % are shorter
-_MIN_ROWS = 35  # rows with pixels of the lane
 _MIN_COVER = 0.3  # share of the lane's rows with pixels of it
 _MIN_PURE = 0.4  # share of an instance's runs that are part of its line; less is a blob
 _LONG = 150.0  # rows with pixels at which the confidence of a lane is at two thirds
-
 # Ends
 _ABOVE, _BELOW = 1, 4  # rows beyond a lane's outermost pixels that still belong to it: rounding to a coarser grid
 # Lanes begin at similar rows, shortly below the horizon: each moves by this share towards the median, if within so many
@@ -51,7 +45,8 @@ _ABOVE, _BELOW = 1, 4  # rows beyond a lane's outermost pixels that still belong
 _ALIGN_SHARE, _ALIGN_WITHIN = 0.8, 80
 _EDGE = 8  # from the sides of the photo to where lanes end; labels end at 5 or so
 _MIN_EXTENSION, _MAX_EXTENSION = 30, 200  # rows to the border of the photo over which a lane is extended
-_HOOD = 15  # rows between the ends of lanes that end at our own car's hood
+_HOOD = 15  # rows between the ends of two lanes that end at our own car's hood
+_SURE = 0.6  # certainty of the run at which a lane begins; far ahead, lines run on where nothing is seen
 
 
 def lanes(ids, image_shape, h_samples, max_lanes=5):
@@ -64,21 +59,18 @@ def lanes_and_confidences(ids, image_shape, h_samples, max_lanes=5, min_confiden
 
     A line is the middle of an instance, x, as a smooth function of y: a smoothing spline that bends freely at the far
     end, as perspective does, and hardly near the camera. Behind vehicles and beyond its ends it continues straight.
-    Huber weights make it robust against ragged edges and attached blobs. A lane exists from its first to its last row
-    with pixels, and on to the border of the photo, or to our own car's hood, if it stops shortly before.
+    Huber weights make it robust against ragged edges and attached blobs. A lane exists from its first certain row to
+    its last one, and on to the border of the photo, or our own car's hood, if it stops shortly before.
 
     ids: int [h, w] of any size, 0 the background, see clustering.instance_ids
-    image_shape: (width, height) of the photo
-    h_samples: rows of the photo, px
+    image_shape: (width, height) of the photo; h_samples: rows of the photo, px
     max_lanes, min_confidence: the most confident lanes are kept, none below min_confidence
     certainty: float [h, w], of each pixel's instance, see clustering.pixel_confidence; by default 1
     -> (list of float64 [len(h_samples)], in the order of the ids: x in px of the photo, -2 where the lane is absent;
     their confidences, list of float from 0 to 1)
     """
     ids, rows = np.asarray(ids), np.asarray(h_samples, np.float64)
-    if not ids.size:
-        return [], []
-    row_height = _PHOTO[1] / ids.shape[0]
+    row_height = _PHOTO[1] / max(len(ids), 1)
     runs = _drop_specks(_find_runs(ids, certainty), row_height)
     if not len(runs.lane):
         return [], []
@@ -126,7 +118,7 @@ def _find_runs(ids, certainty=None):
     runs = np.flatnonzero(lane > 0)
     start, end, lane = change[runs], change[runs + 1], lane[runs].astype(np.intp)
     row = start // (width + 2)
-    scale_x, scale_y = np.divide(_PHOTO, (width, height))
+    scale_x, scale_y = np.divide(_PHOTO, np.maximum((width, height), 1))
     x = (start + end) / 2 - row * (width + 2) - 1
     certainty = np.ones(ids.shape) if certainty is None else certainty
     total = np.append(0, np.cumsum(np.pad(certainty, ((0, 0), (1, 1))), dtype=np.float64))
@@ -176,7 +168,6 @@ def _fit(runs):
     knot = position.astype(np.intp)
     right = position - knot
     left = 1 - right
-
     far_end = np.quantile(y, _SKY)  # of all lanes: close to the horizon
     bend = _STIFF + _LOOSE * np.exp(-np.maximum(_KNOTS[1:-1] - far_end, 0) / _DECAY)
     second = np.diff(np.eye(size), 2, axis=0) * (_HUBER / bend)[:, None]
@@ -243,13 +234,12 @@ def _select(runs, weight, row_height, max_lanes, min_confidence):
     lane_of_row = np.unique([runs.lane[part], runs.y[part]], axis=1)[0].astype(np.intp)
     filled = np.bincount(lane_of_row, minlength=len(top)) * row_height
     count = np.bincount(runs.lane, part)
-    pure = count / np.bincount(runs.lane)
-    good = ((bottom - top >= _MIN_HEIGHT) & (filled >= np.maximum(_MIN_ROWS, _MIN_COVER * (bottom - top)))
-            & (pure >= _MIN_PURE))
+    good = ((bottom - top >= _MIN_HEIGHT) & (filled >= _MIN_COVER * (bottom - top))
+            & (count >= _MIN_PURE * np.bincount(runs.lane)))
     sure = np.bincount(runs.lane, part * runs.certainty) / np.maximum(count, 1)
     fit = np.sqrt(np.bincount(runs.lane, weight) / np.bincount(runs.lane))
-    confidence = (sure * fit * np.clip(filled / np.maximum(bottom - top + row_height, 1), 0, 1)
-                  * (1 - np.exp(-filled / _LONG)))
+    cover = np.clip(filled / np.maximum(bottom - top + row_height, 1), 0, 1)
+    confidence = sure * fit * cover * (1 - np.exp(-filled / _LONG))
     good &= confidence >= min_confidence
     best = np.argsort(np.where(good, -confidence, np.inf), kind='stable')[:max_lanes]
     best = np.sort(best[good[best]])
@@ -258,12 +248,14 @@ def _select(runs, weight, row_height, max_lanes, min_confidence):
 
 def _find_ends(runs, curves, weight, selected):
     """First and last row of the selected lanes. -> (top float64 [selected], bottom float64 [selected])"""
-    top, bottom = (rows[selected] for rows in _extent(runs, weight > 0))
+    part = weight > 0
+    mean = np.bincount(runs.lane, part * runs.certainty) / np.maximum(np.bincount(runs.lane, part), 1)
+    sure = part & (runs.certainty >= np.minimum(mean, _SURE)[runs.lane])
+    top, bottom = _extent(runs, sure)[0][selected], _extent(runs, part)[1][selected]
     to_median = np.median(top) - top
     top += _ALIGN_SHARE * np.where(np.abs(to_median) <= _ALIGN_WITHIN, to_median, 0)
     lowest = np.sort(bottom)[-2:]
-    at_hood = (len(lowest) > 1 and lowest[1] - lowest[0] < _HOOD
-                     and lowest[1] < _PHOTO[1] - _MIN_EXTENSION)
+    at_hood = len(lowest) > 1 and np.ptp(lowest) < _HOOD and lowest[1] < _PHOTO[1] - _MIN_EXTENSION
     floor = lowest[1] if at_hood else _PHOTO[1]
     for i, curve in enumerate(curves[selected]):
         outside = (_KNOTS > bottom[i]) & ((curve < 0) | (curve > _PHOTO[0] - 1))
