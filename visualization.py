@@ -1,6 +1,6 @@
-"""From arrays to pictures: instances and lanes on photos, embeddings as colours and plots, and their one palette.
+"""From arrays to pictures: instances and lanes on photos, embeddings as colours and plots, one palette for all.
 
-A photo is uint8 [h, w, 3] RGB. ids are integers [h', w'] of any size: 0 is background, instances count 1, 2, ... and
+Photos are uint8 [h, w, 3] RGB. ids are integers [h', w'] of any size: 0 is background, instances are 1, 2, ..., and
 instance k has colour(k - 1) in every picture.
 """
 import functools
@@ -10,6 +10,7 @@ import warnings
 
 import cv2
 import numpy as np
+from scipy import ndimage
 
 from data.common import pictures
 
@@ -21,13 +22,13 @@ _POINTS_PER_LABEL = 4000  # in scatter plots
 
 @functools.cache
 def palette():
-    """64 colours, each as far as possible from all before it: the first are told apart at a glance. -> [(r, g, b)]"""
+    """64 colours, each as far as possible from those before it. -> [(r, g, b)]"""
     first = [(255, 40, 40), (0, 230, 80), (60, 110, 255), (255, 220, 0), (255, 0, 220), (0, 225, 255),
              (255, 130, 0)]
     steps = range(0, 256, 32)
     vivid = [c for c in itertools.product(steps, steps, steps) if max(c) >= 128 and max(c) - min(c) >= 96]
     colours = first + vivid
-    lab = cv2.cvtColor(np.float32([colours]) / 255, cv2.COLOR_RGB2LAB)[0]   # distances as the eye sees them
+    lab = cv2.cvtColor(np.float32([colours]) / 255, cv2.COLOR_RGB2LAB)[0]   # perceptual distances
     distances = np.linalg.norm(lab[:, None] - lab, axis=2)
     picked = list(range(len(first)))
     while len(picked) < 64:
@@ -56,30 +57,33 @@ def number_instances(label):
 # ---- On photos -------------------------------------------------------------------------------------------------------
 
 def draw_instances(photo, ids, alpha=0.55, outlined=False):
-    """Blends each instance's colour into the photo; the background stays as it is. -> a new uint8 [h, w, 3]
+    """Blends each instance's colour into the photo; the background is unchanged. -> a new uint8 [h, w, 3]
 
     photo: uint8 [h, w, 3]; ids: integers [h', w'], scaled to the photo with smooth outlines
-    alpha: the share of the colour in the blend, 0 to 1
-    outlined: draws a thin dark edge within each instance, which tells touching ones of similar colours apart
+    alpha: share of the colour in the blend, 0 to 1
+    outlined: draw a thin dark edge within each instance, which separates touching ones of similar colours
     """
     picture = photo.copy()
-    thickness = max(round(max(photo.shape[:2]) / 640), 1)
     height, width = photo.shape[:2]
+    thickness = max(round(max(height, width) / 640), 1)
     scale_y, scale_x = height / ids.shape[0], width / ids.shape[1]
     levels = np.arange(256)[:, None]
-    for number, (top, bottom, left, right) in _boxes(ids):
+    for number, box in enumerate(ndimage.find_objects(ids), 1):
+        if box is None:
+            continue
+        (top, bottom), (left, right) = ((side.start, side.stop) for side in box)
         # The part of the photo around an instance, with a margin of a pixel for the scaled outline.
         y0, x0 = int(max(top - 1, 0) * scale_y), int(max(left - 1, 0) * scale_x)
         y1 = min(int(np.ceil((bottom + 1) * scale_y)), height)
         x1 = min(int(np.ceil((right + 1) * scale_x)), width)
-        # Resized on the pixel grid of the whole picture: a box that is cut out and resized alone would be shifted.
+        # Scaled on the pixel grid of the whole picture: resizing the box alone would shift it.
         to_part = np.array([[scale_x, 0, (left + 0.5) * scale_x - 0.5 - x0],
                             [0, scale_y, (top + 0.5) * scale_y - 0.5 - y0]])
-        mask = np.where(ids[top:bottom, left:right] == number, 255, 0).astype(np.uint8)
+        mask = np.where(ids[box] == number, 255, 0).astype(np.uint8)
         mask = cv2.warpAffine(mask, to_part, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
+        mask = (mask > 127).astype(np.uint8)
         part = picture[y0:y1, x0:x1]
         tint = np.rint(levels * (1 - alpha) + np.multiply(colour(number - 1), alpha)).astype(np.uint8)
-        mask = (mask > 127).astype(np.uint8)
         cv2.copyTo(cv2.LUT(part, tint[None]), mask, part)
         if outlined:
             part[mask > cv2.erode(mask, np.ones((3, 3), np.uint8), iterations=thickness)] = (20, 20, 20)
@@ -87,41 +91,23 @@ def draw_instances(photo, ids, alpha=0.55, outlined=False):
 
 
 def fit_to_foreground(ids, foreground):
-    """Instances at the size of a foreground that is given, all of it and nothing else. -> integers [h, w]
+    """Resizes instances so that they cover a given foreground and nothing else. -> integers [h, w]
 
-    ids: integers [h', w'], resized by nearest neighbour; what that leaves out belongs to the nearest instance
-    foreground: uint8 [h, w], 0 or 1
+    Foreground pixels without an instance belong to the nearest one.
+    ids: integers [h', w']; foreground: uint8 [h, w], 0 or 1
     """
     dtype = np.uint16 if ids.max(initial=0) < 2 ** 16 else np.int32
     ids = pictures.resize_label(ids.astype(dtype), foreground.shape[::-1]) * foreground
     if ids.any():
-        _, nearest = cv2.distanceTransformWithLabels((ids == 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5,
-                                                     labelType=cv2.DIST_LABEL_PIXEL)
-        found, missing = ids > 0, (ids == 0) & (foreground > 0)
-        instance = np.zeros(nearest.max() + 1, ids.dtype)   # by the numbers that `nearest` has for pixels with one
-        instance[nearest[found]] = ids[found]
-        ids[missing] = instance[nearest[missing]]
+        y, x = ndimage.distance_transform_edt(ids == 0, return_distances=False, return_indices=True)
+        ids = ids[y, x] * foreground
     return ids
 
 
 def draw_mask(photo, mask, alpha=0.55):
-    """draw_instances, of instances that are coloured already: mask, uint8 [h, w, 3], see `colour_instances`."""
+    """draw_instances for instances that are coloured already. mask: uint8 [h, w, 3], see colour_instances"""
     blended = np.rint(photo * (1 - alpha) + mask * alpha).astype(np.uint8)
     return np.where(mask.any(axis=-1, keepdims=True), blended, photo)
-
-
-def _boxes(ids):
-    """Bounding boxes of the instances. -> list of (number, (top, bottom, left, right)), bottom and right exclusive"""
-    rows, columns = np.nonzero(ids > 0)   # sorted by row
-    numbers = ids[rows, columns]
-    count = numbers.max(initial=0) + 1
-    top, left = np.full(count, ids.shape[0]), np.full(count, ids.shape[1])
-    bottom, right = np.zeros(count, int), np.zeros(count, int)
-    np.minimum.at(top, numbers, rows)
-    np.maximum.at(bottom, numbers, rows + 1)
-    np.minimum.at(left, numbers, columns)
-    np.maximum.at(right, numbers, columns + 1)
-    return [(k, (top[k], bottom[k], left[k], right[k])) for k in np.flatnonzero(bottom)]
 
 
 def instances_under(lanes, h_samples, ids, size):
@@ -161,10 +147,9 @@ def _points_on_instances(lanes, h_samples, ids, size):
 
 
 def draw_lanes(photo, lanes, h_samples, numbers):
-    """Draws lane lines with a dark edge, which stands out on bright concrete. -> a new uint8 [h, w, 3]
+    """Draws lane lines with a dark edge, for contrast on bright concrete. -> a new uint8 [h, w, 3]
 
-    lanes: [num_lanes][len(h_samples)] x in px of the photo; negative where a lane is absent
-    h_samples: y in px
+    lanes: [num_lanes][len(h_samples)] x in px of the photo, negative where a lane is absent; h_samples: y in px
     numbers: [num_lanes] int, from 1: a line has the colour of the instance of that number
     """
     picture = photo.copy()
@@ -173,7 +158,7 @@ def draw_lanes(photo, lanes, h_samples, numbers):
         points = np.stack([np.asarray(lane, np.float64), np.asarray(h_samples, np.float64)], axis=1)
         present = points[:, 0] >= 0
         pieces = np.split(points, np.flatnonzero(np.diff(present)) + 1)
-        # With the last point twice, a single point is drawn as a dot rather than not at all. shift=4: 1/16 px.
+        # With the last point twice, a single point is drawn as a dot. shift=4: 1/16 px.
         pieces = [np.rint(16 * np.append(piece, piece[-1:], axis=0)).astype(np.int32)
                   for piece in pieces if len(piece) and piece[0, 0] >= 0]
         cv2.polylines(picture, pieces, False, (20, 20, 20), thickness + 2, cv2.LINE_AA, shift=4)
@@ -198,7 +183,7 @@ def overview(photo, label, embedding, mask):
     """Photo and label (top), embedding and instances (bottom) in one picture. -> uint8 [2 h + 4, 2 w + 4, 3]
 
     photo: uint8 [h, w, 3]; label: [h', w'], any instance values; embedding: [h', w', feature_dim]
-    mask: the instances in colours, uint8 [h, w, 3], see `colour_instances`
+    mask: uint8 [h, w, 3], see colour_instances
     """
     height, width = photo.shape[:2]
     panels = [photo, draw_instances(photo, number_instances(label)),
@@ -213,12 +198,10 @@ def overview(photo, label, embedding, mask):
 # ---- Plots -----------------------------------------------------------------------------------------------------------
 
 def scatter_plot(embedding, label, title=''):
-    """The pixels of one photo in embedding space, coloured by instance, a cross at each mean. -> uint8 [h', w', 3]
+    """The pixels of one photo in embedding space, coloured by instance, with crosses at the means. -> uint8 [h', w', 3]
 
-    Every pair of the first three dimensions has a panel. Of more than three dimensions the three principal components
-    are shown, and the title says how much of the variance they hold. At most 4,000 pixels per instance are drawn,
-    evenly spaced in the order of the pixels.
-
+    One panel per pair of the first three dimensions. Of more than three dimensions the first three principal components
+    are shown, with their share of the variance in the title. At most 4,000 pixels per instance are drawn.
     embedding: [h, w, feature_dim] or [N, feature_dim]; label: integers [h, w] or [N], 0 is background
     """
     # Not pyplot: its global list of figures is not thread-safe and keeps every figure alive.
@@ -267,11 +250,10 @@ def _principal_components(points):
 
 
 def evaluate_scatter_plot(log_dir, valid_pred, valid_label, feature_dim, param_string, step):
-    """Writes the scatter plot of a validation photo's embedding to log_dir/scatter_<param_string>_<step>.png. -> path
+    """Writes a scatter plot of a validation photo to log_dir/scatter_<param_string>_<step>.png. -> path
 
-    valid_pred: [b, h, w, feature_dim] or [h, w, feature_dim]
-    valid_label: [b, h, w] or [h, w]; of a batch, the first photo is plotted
-    param_string: tells runs apart, such as 'var1.0_dist1.0'; step: of the training
+    valid_pred: [b, h, w, feature_dim] or [h, w, feature_dim]; valid_label: [b, h, w] or [h, w]; the first is plotted
+    param_string: names the run, such as 'var1.0_dist1.0'; step: training step
     Raises InputError if the file cannot be written.
     """
     valid_label = np.asarray(valid_label)

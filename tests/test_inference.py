@@ -7,8 +7,6 @@ import contextlib
 import io
 import json
 import os
-import resource
-import shutil
 import subprocess
 import sys
 import threading
@@ -21,7 +19,7 @@ import pytest
 import clustering
 import inference
 import visualization
-from data.common import quiet, video
+from data.common import inputs, quiet, video
 from data.common.command_line import InputError
 
 SHAPE = (128, 72)
@@ -37,10 +35,7 @@ def colour_network(monkeypatch):
     conventions = types.SimpleNamespace(image_size=SHAPE, feature_dim=3, bandwidth=3.0, delta_v=0.5, delta_d=1.5,
                                         kind='road', background_weight=1., foreground_weight=0.)
 
-    def load_network(modeldir, architecture=None, check=lambda conventions: None):
-        check(conventions)
-        return network, conventions
-    monkeypatch.setattr(inference, 'load_network', load_network)
+    monkeypatch.setattr(inference, 'load_network', lambda modeldir, architecture=None: (network, conventions))
     monkeypatch.setattr(quiet, 'import_tensorflow', lambda: None)
 
 
@@ -127,14 +122,6 @@ def test_pictures_are_numbered_in_the_order_of_their_names(colour_network, run_s
     assert raw_files == ['a.Png', 'b.JPG', 'c.bmp', 'd.jpeg']
 
 
-@pytest.mark.parametrize('photo', [np.full([50, 60], 200, np.uint8), np.full([50, 60], 40000, np.uint16),
-                                   np.full([50, 60, 4], 90, np.uint8)], ids=['grey', '16-bit', 'RGBA'])
-def test_one_picture_of_any_type_is_accepted(colour_network, run_script, tmp_path, photo):
-    cv2.imwrite(str(tmp_path / 'photo.png'), photo)
-    outcome = run_script(inference, '-i', tmp_path / 'photo.png', '-o', tmp_path / 'out')
-    assert outcome.status == 0 and os.listdir(tmp_path / 'out') == ['cluster_0000.png']
-
-
 def test_video_becomes_a_video_of_the_same_size_and_frame_rate(colour_network, run_script, tmp_path):
     photos = [road('red', size=(256, 144))] * 2 + [road(size=(256, 144))] * 5
     write_video(tmp_path / 'drive.mp4', photos, fps=29.97)
@@ -173,52 +160,23 @@ def test_lanes_of_a_video_keep_their_ids_and_colours(colour_network, run_script,
     assert red < 60 < 100 < green   # as in the frames before, the second colour
 
 
-def test_both_parts_of_a_lane_behind_a_vehicle_have_its_id():
+def tracked_photo():
+    """A photo with two lanes in 1280x720; instances 1 and 3 are one, behind a vehicle, and 4 is none."""
     ids = np.zeros([72, 128], np.int32)
     ids[10:30, 40:43], ids[45:, 40:43], ids[10:, 100:103], ids[60:62, :9] = 3, 1, 2, 4
-    photo = inference.Photo(0, 'a', 'a', h_samples=list(range(100, 720, 10)), image=np.zeros([720, 1280, 3], np.uint8),
-                            ids=ids.copy(), lanes=[np.full(62, 415.), np.full(62, 1015.)], lane_ids=[1, 2],
-                            confidences=[0.5, 0.7])
-    tracker = types.SimpleNamespace(update=lambda lanes: (np.array([7, 5]), np.array(lanes)))
-    tracked = inference.track_lanes(photo, tracker)
-    np.testing.assert_array_equal(tracked.ids, np.array([0, 7, 5, 7, 0])[ids])
-    assert tracked.lane_ids == [7, 5] and tracked.confidences == [0.5, 0.7]
+    return inputs.Photo(0, 'a', 'a', list(range(100, 720, 10)), np.zeros([720, 1280, 3], np.uint8), ids=ids,
+                        lanes=[np.full(62, 415.), np.full(62, 1015.)], lane_ids=[1, 2], confidences=[0.5, 0.7])
 
 
-def test_line_without_an_id_is_not_shown():
-    ids = np.zeros([72, 128], np.int32)
-    ids[10:, 40:43], ids[10:, 100:103] = 1, 2
-    photo = inference.Photo(0, 'a', 'a', h_samples=list(range(100, 720, 10)), image=np.zeros([720, 1280, 3], np.uint8),
-                            ids=ids.copy(), lanes=[np.full(62, 415.), np.full(62, 1015.)], lane_ids=[1, 2],
-                            confidences=[0.5, 0.7])
-    tracker = types.SimpleNamespace(update=lambda lanes: (np.array([0, 5]), np.array(lanes)))
-    tracked = inference.track_lanes(photo, tracker)
-    np.testing.assert_array_equal(tracked.ids, np.array([0, 0, 5])[ids])
-    assert tracked.lane_ids == [5] and tracked.confidences == [0.7] and tracked.num_found == 1
-    np.testing.assert_array_equal(tracked.lanes, [np.full(62, 1015.)])
-
-
-def test_photos_of_a_folder_are_not_tracked(colour_network, run_script, tmp_path):
-    for i in range(2):
-        write(tmp_path / f'in/{i}.png', road('red', 'blue'))
-    run_script(inference, '-i', tmp_path / 'in', '--no-pictures', '--json', tmp_path / 'p.json')
-    assert not any('ids' in line for line in json_lines(tmp_path / 'p.json'))
-
-
-def test_first_codec_that_can_be_encoded_is_taken(colour_network, run_script, tmp_path, monkeypatch):
-    monkeypatch.setattr(video, 'CODECS', {'none': 'no such codec', 'mp4v': 'the second'})
-    write_video(tmp_path / 'drive.mp4', [road('red')])
-    outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / os.fsdecode(b'\xff:'))
-    assert outcome.status == 0 and 'drive.mp4 (the second)' in outcome.out
-    assert os.listdir(os.path.join(os.fsencode(tmp_path), b'\xff:')) == [b'drive.mp4']
-
-
-@pytest.mark.parametrize('name', [b'\xff\xfe.mp4', b'10:30:00.mp4'])
-def test_video_may_have_any_name(colour_network, run_script, tmp_path, monkeypatch, name):
-    os.rename(write_video(tmp_path / 'drive.mp4', [road('red')] * 3), os.path.join(os.fsencode(tmp_path), name))
-    monkeypatch.chdir(tmp_path)
-    outcome = run_script(inference, '-i', os.fsdecode(name), '-o', 'out', '--bandwidth', '50')
-    assert outcome.status == 0 and '3 pictures' in outcome.out
+@pytest.mark.parametrize('tracks', [[7, 5], [0, 5]], ids=['all', 'one too young'])
+def test_instances_have_the_id_of_their_lane_and_those_without_one_are_left_out(tracks):
+    photo = tracked_photo()
+    ids = photo.ids.copy()
+    inference.track_lanes(photo, types.SimpleNamespace(update=lambda lanes: (np.array(tracks), np.array(lanes))))
+    np.testing.assert_array_equal(photo.ids, np.array([0, tracks[0], tracks[1], tracks[0], 0])[ids])
+    kept = [track for track in tracks if track]
+    assert photo.lane_ids == kept and photo.confidences == [0.5, 0.7][-len(kept):] and photo.num_found == len(kept)
+    assert len(photo.lanes) == len(kept) and photo.lanes[-1][0] == 1015
 
 
 def test_tusimple_json_decides_photos_names_and_rows(colour_network, run_script, tmp_path):
@@ -283,7 +241,7 @@ def test_photo_may_have_any_name(colour_network, tmp_path, name):
                                  '--json', str(tmp_path / 'p.json')])
     terminal.flush()
     lines = terminal.buffer.getvalue().decode().splitlines()
-    assert status == 0 and lines[0].startswith('cluster_0000.png  1 lanes  ') and lines[0].isprintable()
+    assert status == 0 and lines[0].startswith('0000  1 lanes  ') and lines[0].isprintable()
     assert json_lines(tmp_path / 'p.json')[0]['raw_file'] == os.fsdecode(name)
     assert len(os.listdir(tmp_path / 'out')) == 3
 
@@ -336,100 +294,87 @@ def test_output_does_not_depend_on_the_number_of_workers(colour_network, run_scr
     assert len(contents(tmp_path / '0')) == 12 and contents(tmp_path / '0') == contents(tmp_path / '3')
 
 
-def test_json_implies_no_workers_unless_asked_for():
-    assert inference.parse_flags(['--json', 'p.json']).workers == 0
-    assert inference.parse_flags([]).workers >= 1
-    assert inference.parse_flags(['--json', 'p.json', '--workers', '3']).workers == 3
-
-
 def test_closing_table_shows_times_lanes_and_frames_per_second(colour_network, run_script, tmp_path):
     for i in range(3):
         write(tmp_path / f'in/{i}.png', road('red', 'blue'))
-    out = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out').out
-    assert '3 pictures, 6 lanes found' in out and 'frames per second' in out
-    lines = out.splitlines()
-    assert lines[1] == 'cluster_0001.png  2 lanes  1.png'
-    rows = {line.split()[0]: line.split()[1:] for line in lines[4:8]}
-    assert list(rows) == ['network', 'clustering', 'lanes', 'total']
-    assert all(float(median) >= 0 and float(mean) >= 0 for median, mean in rows.values())
+    lines = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out').out.splitlines()
+    assert lines[1] == '0001  2 lanes  1.png'
+    assert [line.split()[0] for line in lines[4:8]] == ['network', 'clustering', 'lanes', 'total']
+    assert '3 pictures, 6 lanes found' in lines[8] and 'frames per second' in lines[8]
 
 
 # ---- The pipeline ----------------------------------------------------------------------------------------------------
 
-def test_pipeline_keeps_the_order_and_bounds_the_items_in_memory():
-    lock, under_way, most = threading.Lock(), set(), 0
-    release = threading.Event()
+def numbered(count):
+    return (inputs.Photo(number, '', '') for number in range(count))
 
-    def read(i):
-        nonlocal most
-        with lock:
-            under_way.add(i)
-            most = max(most, len(under_way))
-        return i
 
-    def finish(i):
-        if i == 0:
+def test_pipeline_keeps_the_order_and_bounds_the_photos_in_memory():
+    under_way, most, release = set(), [], threading.Event()
+
+    def read(photo):
+        under_way.add(photo.number)
+        most.append(len(under_way))
+
+    def finish(photo):
+        if photo.number == 0:
             release.wait(60)   # the first is the last to be done
-        elif i == 2:
+        elif photo.number == 2:
             release.set()
-        return i
 
     seen = []
-    for i in inference.run_pipeline(range(200), [(read, 2), (lambda i: i, 2), (finish, 3)], num_workers=3):
-        seen.append(i)
-        with lock:
-            under_way.remove(i)
-    assert seen == list(range(200))
-    assert most <= 12
+    for photo in inference.run_pipeline(numbered(200), [(read, 2), (finish, 3)], num_workers=3):
+        seen.append(photo.number)
+        under_way.remove(photo.number)
+    assert seen == list(range(200)) and max(most) <= 9
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])
-@pytest.mark.parametrize('stage', [0, 1, 2])
-def test_exception_in_any_stage_is_raised_and_ends_all_threads(stage, num_workers):
-    def fail(i):
-        if i == 5:
-            raise ZeroDivisionError(i)
-        return i
+def test_exception_in_a_stage_is_raised_and_ends_all_threads(num_workers):
+    def fail(photo):
+        if photo.number == 5:
+            raise ZeroDivisionError
 
-    stages = [lambda i: i] * 3
-    stages[stage] = fail
-    seen = []
+    stages, seen = [(lambda photo: None, 2), (fail, 2), (lambda photo: None, 2)], []
     with pytest.raises(ZeroDivisionError):
-        for i in inference.run_pipeline(range(1000), [(function, 2) for function in stages], num_workers):
-            seen.append(i)
-    assert seen == list(range(len(seen))) and len(seen) <= 5
-    assert threading.active_count() == 1 or not any('ThreadPool' in t.name for t in threading.enumerate())
+        seen.extend(photo.number for photo in inference.run_pipeline(numbered(1000), stages, num_workers))
+    assert not any('ThreadPool' in thread.name for thread in threading.enumerate())
 
 
-def test_ctrl_c_ends_with_status_130_and_one_line(colour_network, run_script, tmp_path, monkeypatch):
-    def interrupted(*args):
-        raise KeyboardInterrupt
-    monkeypatch.setattr(clustering, 'instance_ids', interrupted)
-    write(tmp_path / 'in/a.png', road('red'))
-    (tmp_path / 'p.json').write_text('earlier predictions')
-    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out',
-                         '--json', tmp_path / 'p.json')
-    assert outcome.status == 130 and one_line(outcome.err)
-    assert (tmp_path / 'p.json').read_text() == 'earlier predictions'
+def test_stages_leave_out_photos_that_could_not_be_read():
+    bad, good = inputs.Photo(0, '', '', error=InputError('bad')), inputs.Photo(1, '', '')
+    calls = []
+    list(inference.run_pipeline([bad, good], [(lambda photo, name: calls.append((photo, name)), 1, 'x')], 0))
+    assert calls == [(good, 'x')]
 
 
-def test_stopped_run_writes_the_lanes_so_far(colour_network, run_script, tmp_path, monkeypatch):
-    whole, calls = clustering.instance_ids, []
+@pytest.fixture
+def stop_after(monkeypatch):
+    """stop_after(n, exception): the clustering of photo n raises it."""
+    def stop(count, exception):
+        whole, calls = clustering.instance_ids, []
 
-    def interrupted(*args):
-        calls.append(1)
-        if len(calls) > 2:
-            raise KeyboardInterrupt
-        return whole(*args)
-    monkeypatch.setattr(clustering, 'instance_ids', interrupted)
+        def interrupted(*args):
+            calls.append(1)
+            if len(calls) > count:
+                raise exception
+            return whole(*args)
+        monkeypatch.setattr(clustering, 'instance_ids', interrupted)
+    return stop
+
+
+@pytest.mark.parametrize('count', [0, 2])
+def test_stopped_run_writes_the_lanes_so_far(colour_network, run_script, tmp_path, stop_after, count):
+    stop_after(count, KeyboardInterrupt())
     for name in 'abcd':
         write(tmp_path / f'in/{name}.png', road('red'))
     (tmp_path / 'p.json').write_text('earlier predictions')
     (tmp_path / 'p.json.part').symlink_to('p.json')   # it is no name that the user gave
     outcome = run_script(inference, '-i', tmp_path / 'in', '--no-pictures', '--workers', '0',
                          '--json', tmp_path / 'p.json')
-    assert outcome.status == 130 and 'p.json.part: holds the lanes of the 2 pictures' in outcome.err
-    assert [line['raw_file'] for line in json_lines(tmp_path / 'p.json.part')] == ['a.png', 'b.png']
+    assert outcome.status == 130 and ('p.json.part: holds the lanes of the 2 pictures' in outcome.err) == (count == 2)
+    if count:
+        assert [line['raw_file'] for line in json_lines(tmp_path / 'p.json.part')] == ['a.png', 'b.png']
     assert (tmp_path / 'p.json').read_text() == 'earlier predictions'
 
 
@@ -448,20 +393,11 @@ def test_links_are_followed_where_the_user_names_them_and_replaced_elsewhere(col
     assert (tmp_path / 'out/p.json').is_symlink() and len(json_lines(tmp_path / 'out/lanes.json')) == 1
 
 
-@pytest.mark.parametrize('stop, status', [(KeyboardInterrupt(), 130), (SystemExit(143), 143)],
-                         ids=['Ctrl-C', 'SIGTERM'])
-def test_stopped_run_leaves_a_playable_video(colour_network, run_script, tmp_path, monkeypatch, stop, status):
-    whole, calls = clustering.instance_ids, []
-
-    def interrupted(*args):
-        calls.append(1)
-        if len(calls) > 2:
-            raise stop
-        return whole(*args)
-    monkeypatch.setattr(clustering, 'instance_ids', interrupted)
+def test_stopped_run_leaves_a_playable_video(colour_network, run_script, tmp_path, stop_after):
+    stop_after(2, SystemExit(143))   # of SIGTERM
     write_video(tmp_path / 'drive.mp4', [road('red')] * 5)
     outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / 'out', '--workers', '0')
-    assert outcome.status == status and 'out/drive.mp4: holds the 2 frames that were done' in outcome.err
+    assert outcome.status == 143 and 'out/drive.mp4: holds the 2 frames that were done' in outcome.err
     assert os.listdir(tmp_path / 'out') == ['drive.mp4'] and len(read_video(tmp_path / 'out/drive.mp4')[0]) == 2
 
 
@@ -488,13 +424,6 @@ def test_missing_photo_and_pipe_are_named(colour_network, run_script, tmp_path):
     assert os.listdir(tmp_path / 'out') == ['cluster_0000.png']
 
 
-def test_model_folder_with_brackets_is_refused(tiny_model, run_script, tmp_path):
-    shutil.copytree(tiny_model, tmp_path / 'tm [v2]')
-    write(tmp_path / 'a.png', road('red'))
-    outcome = run_script(inference, '-i', tmp_path / 'a.png', '-o', tmp_path / 'out', '-m', tmp_path / 'tm [v2]')
-    assert outcome.status == 1 and 'tm [v2]: TensorFlow reads no checkpoint' in one_line(outcome.err)
-
-
 def test_earlier_predictions_are_kept_if_no_photo_can_be_read(colour_network, run_script, tmp_path):
     good = write(tmp_path / 'good.png', road('red')).read_bytes()
     (tmp_path / 'cut.png').write_bytes(good[:len(good) // 2])
@@ -514,25 +443,6 @@ def test_truncated_video_is_processed_as_far_as_possible_and_named(colour_networ
     assert 5 <= len(read_video(tmp_path / 'out/cut.mp4')[0]) <= 11
 
 
-def test_video_whose_size_changes_is_processed_up_to_there(colour_network, run_script, tmp_path):
-    class Changing:   # FFmpeg scales such frames to the size of the first; other libraries may not
-        def __init__(self, path):
-            self._capture = whole(path)
-            self.get = self._capture.get
-
-        def read(self):
-            found, frame = self._capture.read()
-            return found, frame[::2] if found and self.get(cv2.CAP_PROP_POS_FRAMES) > 5 else frame
-
-    whole = cv2.VideoCapture
-    write_video(tmp_path / 'drive.mp4', [road('red')] * 10)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cv2, 'VideoCapture', Changing)
-        outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / 'out', '--bandwidth', '2')
-    assert outcome.status == 1 and 'drive.mp4: frame 5 is 128x36' in one_line(outcome.err)
-    assert len(read_video(tmp_path / 'out/drive.mp4')[0]) == 5
-
-
 @pytest.mark.parametrize('indir, outdir', [('drive.mp4', '.'), ('out/link.mp4', 'out'), ('out/link.mp4', '.')])
 def test_video_is_never_replaced_by_its_result(colour_network, run_script, tmp_path, monkeypatch, indir, outdir):
     monkeypatch.chdir(tmp_path)
@@ -541,60 +451,8 @@ def test_video_is_never_replaced_by_its_result(colour_network, run_script, tmp_p
     (tmp_path / 'out/link.mp4').symlink_to('../drive.mp4')
     (tmp_path / 'link.mp4').symlink_to('drive.mp4')
     outcome = run_script(inference, '-i', indir, '-o', outdir)
-    assert outcome.status == 1 and f'{indir}: lies in --outdir' in one_line(outcome.err)
+    assert outcome.status == 1 and f'{indir}: is an input' in one_line(outcome.err)
     assert (tmp_path / 'drive.mp4').read_bytes() == data and (tmp_path / 'out/link.mp4').is_symlink()
-
-
-def test_video_without_an_encoder_is_refused_in_one_line(colour_network, run_script, tmp_path, monkeypatch):
-    monkeypatch.setattr(video, 'CODECS', {'none': 'no such codec'})
-    write_video(tmp_path / 'drive.mp4', [road('red')])
-    outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / 'out')
-    assert outcome.status == 1 and 'out/drive.mp4: this OpenCV cannot encode none' in one_line(outcome.err)
-    assert os.listdir(tmp_path / 'out') == []
-
-
-def test_video_on_a_full_disk_is_named_and_an_earlier_one_kept(colour_network, run_script, tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, [20, 72, 128, 3], np.uint8)
-    write_video(tmp_path / 'drive.mp4', noise)
-    (tmp_path / 'out').mkdir()
-    (tmp_path / 'out/drive.mp4').write_text('earlier result')
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-    try:
-        outcome = run_script(inference, '-i', tmp_path / 'drive.mp4', '-o', tmp_path / 'out', '--bandwidth', '50')
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert outcome.status == 1 and 'out/drive.mp4: could not be written completely' in one_line(outcome.err)
-    assert contents(tmp_path / 'out') == {'drive.mp4': b'earlier result'}
-
-
-@pytest.mark.parametrize('make, reason', [
-    (os.mkfifo, 'is not a file'), (lambda path: path.symlink_to('/dev/zero'), 'is not a file'),
-    (lambda path: path.write_text('ffconcat version 1.0\nfile whole.mp4\n'), 'is not a video'),
-    (lambda path: path.write_text('#EXTM3U\n#EXTINF:1,\nwhole.mp4\n#EXT-X-ENDLIST\n'), 'is not a video')],
-    ids=['pipe', 'device', 'list of files', 'playlist'])
-def test_what_never_ends_or_opens_other_files_is_no_video(tmp_path, make, reason):
-    write_video(tmp_path / 'whole.mp4', [road('red')] * 2)
-    make(tmp_path / 'v.mp4')
-    outcome = subprocess.run([sys.executable, inference.__file__, '-i', tmp_path / 'v.mp4', '-o', tmp_path / 'out'],
-                             capture_output=True, text=True, timeout=60)
-    assert outcome.returncode == 1 and f'v.mp4: {reason}' in one_line(outcome.stderr)
-
-
-def test_more_workers_than_the_system_allows_are_refused(colour_network, run_script, tmp_path, monkeypatch):
-    write(tmp_path / 'in/0.png', road('red'))
-    for i in range(1, 30):
-        (tmp_path / f'in/{i}.png').symlink_to('0.png')
-    start, started = threading.Thread.start, []
-
-    def start_few(thread):
-        if len(started) == 5:
-            raise RuntimeError("can't start new thread")
-        started.append(thread)
-        start(thread)
-    monkeypatch.setattr(threading.Thread, 'start', start_few)
-    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--workers', '30000')
-    assert outcome.status == 1 and '--workers: ' in one_line(outcome.err)
 
 
 def test_bad_lines_of_a_tusimple_json_are_named_with_their_number(colour_network, run_script, tmp_path):
@@ -613,10 +471,10 @@ def test_bad_lines_of_a_tusimple_json_are_named_with_their_number(colour_network
 def test_model_that_returns_nan_is_named(colour_network, run_script, tmp_path, monkeypatch):
     network, conventions = inference.load_network('model')
     diverged = lambda batch: network(batch) * np.nan, conventions
-    monkeypatch.setattr(inference, 'load_network', lambda modeldir, architecture, check: diverged)
+    monkeypatch.setattr(inference, 'load_network', lambda modeldir, architecture=None: diverged)
     write(tmp_path / 'in/a.png', road('red'))
     outcome = run_script(inference, '-m', tmp_path / 'model', '-i', tmp_path / 'in', '-o', tmp_path / 'out')
-    assert outcome.status == 1 and str(tmp_path / 'model') in one_line(outcome.err) and 'NaN' in outcome.err
+    assert outcome.status == 1 and 'a.png: the model returns NaN' in one_line(outcome.err)
 
 
 # ---- With a network --------------------------------------------------------------------------------------------------
@@ -647,33 +505,15 @@ def test_rebuild_graph_returns_the_embedding_that_the_script_uses(tiny_model):
     assert embedding.shape == (1, *SHAPE[::-1], conventions.feature_dim) and embedding.std() > 0
     with tf.Graph().as_default(), tf.Session() as sess:
         input_image = tf.placeholder(tf.float32, [1, *SHAPE[::-1], 3])   # as the 2018 scripts had it
-        rebuilt = inference.rebuild_graph(sess, tiny_model, input_image, 1, conventions.feature_dim)
+        rebuilt = inference.rebuild_graph(sess, tiny_model, input_image, conventions.feature_dim)
         again = sess.run(rebuilt, {input_image: images})
         assert not tf.global_variables()   # the weights are constants
     np.testing.assert_allclose(again, embedding, atol=1e-4 * abs(embedding).max())
 
 
-def test_prelu_slopes_above_1_are_applied(tiny_model, tmp_path):
-    import tensorflow.compat.v1 as tf
-
-    import utils
-    conventions = utils.read_conventions(str(tiny_model))
-    images = np.random.RandomState(0).randint(0, 256, [1, *SHAPE[::-1], 3]).astype(np.uint8)
-    with tf.Graph().as_default(), tf.Session() as sess:
-        plain = utils.build_model(tf.constant(images), conventions, is_training=False)
-        utils.restore(sess, utils.find_checkpoint(str(tiny_model)), tf.global_variables())
-        one = next(v for v in tf.global_variables() if v.op.name == 'ENet/bottleneck2_1_prelu1alpha')
-        sess.run(tf.assign(one, [1.5] + [0.25] * (one.shape[0] - 1)))
-        tf.train.Saver(tf.global_variables()).save(sess, str(tmp_path / 'model.ckpt'))
-        expected = sess.run(plain)
-    utils.write_conventions(str(tmp_path), conventions)
-    embed, _ = inference.load_network(str(tmp_path))
-    np.testing.assert_allclose(embed(images), expected, atol=1e-4 * abs(expected).max())
-
-
 def test_wrong_feature_dim_is_refused(tiny_model):
     with pytest.raises(InputError, match='3 dimensions, not 5'):
-        inference.rebuild_graph(None, tiny_model, None, 1, 5)
+        inference.rebuild_graph(None, tiny_model, None, 5)
 
 
 # ---- From the shell --------------------------------------------------------------------------------------------------
@@ -695,17 +535,6 @@ def test_run_from_another_folder_prints_only_its_results(tiny_model, tmp_path):
     assert outcome.returncode == 0 and outcome.stderr == ''
     assert '3 pictures' in outcome.stdout
     assert len(os.listdir(tmp_path / 'out')) == 3 and len(json_lines(tmp_path / 'lanes.json')) == 3
-
-
-@pytest.mark.parametrize('error, shown', [('ImportError', True), ('KeyboardInterrupt', False)])
-def test_output_of_libraries_is_shown_if_tensorflow_cannot_be_imported(tmp_path, error, shown):
-    (tmp_path / 'tensorflow.py').write_text(
-        f'import os\nos.write(2, b"libcudart is broken")\nraise {error}')
-    code = 'from data import quiet; quiet.import_tensorflow()'
-    environment = dict(os.environ, PYTHONPATH=f'{tmp_path}{os.pathsep}{inference.HERE}')
-    outcome = subprocess.run([sys.executable, '-c', code], env=environment, cwd=tmp_path,
-                             capture_output=True, text=True)
-    assert outcome.returncode != 0 and ('libcudart is broken' in outcome.stderr) == shown
 
 
 # ---- Other kinds of picture ------------------------------------------------------------------------------------------
@@ -731,7 +560,7 @@ def test_instances_of_any_kind_are_numbered_by_size_and_outlined(any_network, ru
     write(tmp_path / 'in/a.png', photo)
     outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks')
     assert outcome.status == 0 and outcome.err == '' and 'lane' not in outcome.out
-    assert 'cluster_0000.png  3 instances  a.png' in outcome.out and '3 instances found (3.0 per' in outcome.out
+    assert '0000  3 instances  a.png' in outcome.out and '3 instances found (3.0 per' in outcome.out
     mask = read(tmp_path / 'out/mask_0000.png')
     np.testing.assert_array_equal(mask, photo @ np.array([2, 3, 1]) // 255)
     picture = read(tmp_path / 'out/cluster_0000.png')
@@ -780,60 +609,24 @@ def test_given_foreground_is_divided_into_instances_and_nothing_else(any_network
     assert not changed[~foreground].any()
 
 
-def test_given_foreground_of_a_few_pixels_is_one_instance(any_network, run_script, tmp_path):
-    write(tmp_path / 'in/a.png', discs((1280, 720)))
-    mask = np.zeros([720, 1280], np.uint8)
-    mask[400:402, 1000:1002] = 1   # between the pixels that the network sees
-    write(tmp_path / 'fg/a.png', mask)
-    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks', '--foreground',
-                         tmp_path / 'fg')
-    assert outcome.status == 0 and outcome.err == '' and '1 instances' in outcome.out
-    np.testing.assert_array_equal(read(tmp_path / 'out/mask_0000.png'), mask)
-
-
 def test_photos_without_a_mask_are_named_and_the_others_done(any_network, run_script, tmp_path):
     for name in 'abcd':
         write(tmp_path / f'in/{name}.png', discs())
         write(tmp_path / f'fg/{name}.png', np.ones([9, 16], np.uint8))
     (tmp_path / 'fg/a.png').unlink()
     (tmp_path / 'fg/b.png').write_bytes(b'no picture')
-    write(tmp_path / 'fg/c.bmp', np.ones([9, 16], np.uint8))
+    (tmp_path / 'fg/c.png').rename(tmp_path / 'fg/c.jpg')   # in a JPEG, zeros may be 1 or 2
     outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--foreground', tmp_path / 'fg')
     assert outcome.status == 1 and os.listdir(tmp_path / 'out') == ['cluster_0003.png']
     a, b, c = outcome.err.splitlines()
-    assert 'in/a.png: --foreground holds no mask of that name' in a and 'fg/b.png: is not a PNG' in b
-    assert 'in/c.png: --foreground holds two masks' in c
-
-
-def test_foreground_as_a_jpeg_is_refused_whose_background_is_not_0(any_network, run_script, tmp_path):
-    write(tmp_path / 'in/a.png', discs())
-    write(tmp_path / 'fg/a.jpg', discs())
-    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--foreground', tmp_path / 'fg')
-    assert outcome.status == 1 and 'fg/a.jpg: a JPEG is not 0' in one_line(outcome.err)
-
-
-@pytest.mark.parametrize('flags', [['--frames'], ['--codec', 'MJPG'], ['--no-smoothing']])
-def test_flags_about_videos_are_refused_for_photos(run_script, tmp_path, flags):
-    write(tmp_path / 'in/a.png', discs())
-    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', *flags)
-    assert outcome.status == 1 and f'{flags[0]}: is about a video' in one_line(outcome.err)
-    assert not (tmp_path / 'out').exists()
+    assert 'in/a.png: --foreground has no mask of that name' in a and 'fg/b.png' in b
+    assert 'in/c.png: --foreground has no mask of that name' in c
 
 
 def test_model_without_a_background_needs_the_foreground(any_network, run_script, tmp_path):
     any_network.background_weight = 0.
     write(tmp_path / 'in/a.png', discs())
     outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out')
-    assert outcome.status == 1 and 'give the foreground of each photo by --foreground' in one_line(outcome.err)
+    assert outcome.status == 1 and 'give the foreground by --foreground' in one_line(outcome.err)
 
 
-def test_foreground_that_cannot_be_used_is_refused(any_network, run_script, tmp_path):
-    write(tmp_path / 'in/a.png', discs())
-    write(tmp_path / 'two/a.png', discs())
-    write(tmp_path / 'two/a.bmp', discs())
-    write_video(tmp_path / 'discs.avi', [discs()])
-    for indir, foreground, words in (('in', 'none', 'none: no such folder'), ('discs.avi', 'in', 'is a video'),
-                                     ('two', 'in', 'has the same name')):
-        outcome = run_script(inference, '-i', tmp_path / indir, '-o', tmp_path / 'out', '--foreground',
-                             tmp_path / foreground)
-        assert outcome.status == 1 and words in one_line(outcome.err) and not (tmp_path / 'out').exists()

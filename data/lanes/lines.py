@@ -1,4 +1,4 @@
-"""From the instances of a photo to lane lines as TuSimple's labels have them. NumPy alone.
+"""From the instances of a photo to lane lines in the manner of TuSimple's labels. NumPy alone.
 
     lines = lanes(ids, image_shape, h_samples)   # [h, w] -> x of each lane in the rows h_samples
 
@@ -6,56 +6,47 @@
     fit        a smoothing spline x(y) through the middles of the runs of each instance, robust against outliers
     join       instances that continue each other, above and below a vehicle, become one lane, which is fitted again
     select     the most confident lanes that consist of a line rather than a blob
-    ends       where a lane begins and ends as an annotator would have it; between, x is read off the spline
+    ends       where an annotator would start and end each lane; between, x is read off the spline
 """
-
 import typing
 
 import numpy as np
 
-# All lengths are in pixels of a 1280x720 photo, TuSimple's; lanes of other photos are scaled to it and back.
+# All lengths are in pixels of a 1280x720 photo, TuSimple's, to which lanes are scaled.
 _PHOTO = 1280, 720
 _KNOT_SPACING = 10  # rows, as between the rows of the labels
+_KNOTS = np.arange(0, _PHOTO[1] + 1, _KNOT_SPACING)
 _LINE_WIDTH = 7  # of the lines in the labels
-
 # Runs
 _MAX_BREAK = 12  # rows without pixels within one piece of a lane: a ragged edge, a dash
-_MIN_PIECE = 24  # rows: a smaller speck of another lane's colour would bend the line towards it
-_MAX_INSTANCES = 20  # looked at, the tallest ones: untrained noise has hundreds
-
+_MIN_PIECE = 24  # rows; smaller specks would bend a line of their colour towards them
+_MAX_INSTANCES = 20  # the tallest ones; untrained noise has hundreds
 # Fit
-# Px that a line may bend per knot: near the camera; more at the far end; rows in which this fades to a third.
-_STIFF, _LOOSE, _DECAY = 0.1, 6.0, 25.0
+_STIFF, _LOOSE, _DECAY = 0.1, 6.0, 25.0  # bend, px per knot: near; more at the far end; its decay in rows
 _SKY = 0.02  # share of the runs that may lie above the far end: specks
 _HUBER = 4.0  # from the line: runs farther away get weights below 1
 _OUTLIER = 24.0  # from the line: runs farther away are not part of the lane; the metric's own tolerance is 20
-_BROAD = 5  # times _LINE_WIDTH: a broader run is not a line but, say, the car beside it
+_BROAD = 5  # times _LINE_WIDTH: a broader run is no line but, say, the car next to it
 _ITERATIONS = 6  # of the reweighted fit
-
 # Join
 _JOIN_GAP = 250  # rows that a vehicle may hide
 _JOIN_OFFSET, _JOIN_DRIFT = 10.0, 0.1  # px between two lines that continue each other, and px more per row of the gap
 _JOIN_OVERLAP = 5  # rows that two parts of one lane may share: a ragged end
-_JOIN_HEIGHT = 20  # rows: the direction of a shorter line is meaningless
-
+_JOIN_HEIGHT = 20  # rows; the direction of a shorter line is meaningless
 # Select
-_MIN_HEIGHT = 50  # rows: of 13,795 lanes in the labels 0.2 % are shorter
-_MIN_ROWS = 35  # rows with pixels of the lane
+_MIN_HEIGHT = 50  # rows; of 13,795 lanes in the labels 0.2 % are shorter
 _MIN_COVER = 0.3  # share of the lane's rows with pixels of it
 _MIN_PURE = 0.4  # share of an instance's runs that are part of its line; less is a blob
-_LONG = 150.0  # rows with pixels of a lane: with more than three times as many, its confidence hardly grows
-
+_LONG = 150.0  # rows with pixels at which the confidence of a lane is at two thirds
 # Ends
-# Rows beyond a lane's outermost pixels that still belong to it: ends are rounded to the rows of a coarser grid.
-_ABOVE, _BELOW = 1, 4
-# Lanes begin at much the same row, shortly below the horizon: each beginning is moved by a share of the way to their
-# median, if that is within so many rows. In the labels 4 of 5 lanes begin within 10 px of their photo's first.
+_ABOVE, _BELOW = 1, 4  # rows beyond a lane's outermost pixels that still belong to it: rounding to a coarser grid
+# Lanes begin at similar rows, shortly below the horizon: each moves by this share towards the median, if within so many
+# rows. In the labels 4 of 5 lanes begin within 10 px of the first in their photo.
 _ALIGN_SHARE, _ALIGN_WITHIN = 0.8, 80
 _EDGE = 8  # from the sides of the photo to where lanes end; labels end at 5 or so
-# Rows from a lane's end to the border of the photo: labels, too, end within the first; within the second, pixels are
-# missing and the lane is extended.
-_MIN_EXTENSION, _MAX_EXTENSION = 30, 200
-_BONNET = 15  # rows between the ends of lanes that end at the same object above the lower border: our own car
+_MIN_EXTENSION, _MAX_EXTENSION = 30, 200  # rows to the border of the photo over which a lane is extended
+_HOOD = 15  # rows between the ends of two lanes that end at our own car's hood
+_SURE = 0.6  # certainty of the run at which a lane begins; far ahead, lines run on where nothing is seen
 
 
 def lanes(ids, image_shape, h_samples, max_lanes=5):
@@ -66,45 +57,39 @@ def lanes(ids, image_shape, h_samples, max_lanes=5):
 def lanes_and_confidences(ids, image_shape, h_samples, max_lanes=5, min_confidence=0., certainty=None):
     """Lane lines of the instances of one photo.
 
-    A line is the middle of an instance, x, as a smooth function of y: a smoothing spline that may bend freely at the
-    far end, where perspective bends lanes, and hardly near the camera. Where a vehicle hides the lane, and beyond its
-    ends, it goes on straight. Huber weights make it robust against ragged edges and attached blobs. A lane exists from
-    the first to the last row with pixels of it, and on to the border of the photo, or to our own car's bonnet, if it
-    stops shortly before.
+    A line is the middle of an instance, x, as a smooth function of y: a smoothing spline that bends freely at the far
+    end, as perspective does, and hardly near the camera. Behind vehicles and beyond its ends it continues straight.
+    Huber weights make it robust against ragged edges and attached blobs. A lane exists from its first certain row to
+    its last one, and on to the border of the photo, or our own car's hood, if it stops shortly before.
 
     ids: int [h, w] of any size, 0 the background, see clustering.instance_ids
-    image_shape: (width, height) of the photo
-    h_samples: rows of the photo, px
-    max_lanes: number of lanes that are kept: those of the highest confidence
-    min_confidence: lanes below it are left out
-    certainty: float [h, w], how sure each pixel's instance is, see clustering.pixel_confidence; by default 1
+    image_shape: (width, height) of the photo; h_samples: rows of the photo, px
+    max_lanes, min_confidence: the most confident lanes are kept, none below min_confidence
+    certainty: float [h, w], of each pixel's instance, see clustering.pixel_confidence; by default 1
     -> (list of float64 [len(h_samples)], in the order of the ids: x in px of the photo, -2 where the lane is absent;
     their confidences, list of float from 0 to 1)
     """
     ids, rows = np.asarray(ids), np.asarray(h_samples, np.float64)
-    if not ids.size:
-        return [], []
-    row_height = _PHOTO[1] / ids.shape[0]
+    row_height = _PHOTO[1] / max(len(ids), 1)
     runs = _drop_specks(_find_runs(ids, certainty), row_height)
     if not len(runs.lane):
         return [], []
     curves, weight = _fit(runs)
     joined = _join(runs, curves, weight)
     if (np.diff(joined) != 1).any():
-        runs = runs._replace(lane=_renumber(joined[runs.lane]))
+        runs = runs._replace(lane=np.unique(joined[runs.lane], return_inverse=True)[1])
         curves, weight = _fit(runs)
     selected, confidence = _select(runs, weight, row_height, max_lanes, min_confidence)
     if not len(selected):
         return [], []
 
-    knots = np.arange(curves.shape[1]) * _KNOT_SPACING
     scale_x, scale_y = image_shape[0] / _PHOTO[0], image_shape[1] / _PHOTO[1]
     y = (rows + 0.5) / scale_y - 0.5
     edge = _EDGE * scale_x
+    ends = _find_ends(runs, curves, weight, selected)
     found, confidences = [], []
-    for curve, sure, top, bottom in zip(curves[selected], confidence,
-                                        *_find_ends(runs, curves, weight, knots, selected)):
-        x = (np.interp(y, knots, curve) + 0.5) * scale_x - 0.5
+    for curve, sure, top, bottom in zip(curves[selected], confidence, *ends):
+        x = (np.interp(y, _KNOTS, curve) + 0.5) * scale_x - 0.5
         exists = ((y >= top - _ABOVE) & (y <= bottom + _BELOW) & (rows >= 0) & (rows <= image_shape[1] - 1)
                   & (x >= edge) & (x <= image_shape[0] - 1 - edge))
         if np.count_nonzero(exists) >= min(2, len(rows)):
@@ -116,7 +101,7 @@ def lanes_and_confidences(ids, image_shape, h_samples, max_lanes=5, min_confiden
 # ---- Runs ------------------------------------------------------------------------------------------------------------
 
 class _Runs(typing.NamedTuple):
-    """Runs: neighbouring pixels of one instance within a row. All are [runs], in pixels of _PHOTO."""
+    """Neighbouring pixels of one instance within a row. All are [runs], in pixels of _PHOTO."""
     lane: np.ndarray  # number of the instance
     x: np.ndarray  # middle
     y: np.ndarray
@@ -125,23 +110,19 @@ class _Runs(typing.NamedTuple):
 
 
 def _find_runs(ids, certainty=None):
-    """ids: int [h, w]; certainty: float [h, w] or None, which is 1 -> _Runs of all instances, row by row"""
+    """ids: int [h, w]; certainty: float [h, w], by default 1 -> _Runs of all instances, row by row"""
     height, width = ids.shape
-    padded = np.zeros([height, width + 2], ids.dtype)  # background at both ends of a row ends its runs
-    padded[:, 1:-1] = ids
-    flat = padded.ravel()
+    flat = np.pad(ids, ((0, 0), (1, 1))).ravel()  # background at both ends of a row ends its runs
     change = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)
     lane = flat[change[:-1]]
     runs = np.flatnonzero(lane > 0)
     start, end, lane = change[runs], change[runs + 1], lane[runs].astype(np.intp)
     row = start // (width + 2)
-    scale_x, scale_y = _PHOTO[0] / width, _PHOTO[1] / height
+    scale_x, scale_y = np.divide(_PHOTO, np.maximum((width, height), 1))
     x = (start + end) / 2 - row * (width + 2) - 1
-    if certainty is None:
-        sure = np.ones(len(lane))
-    else:
-        total = np.append(0, np.cumsum(np.pad(certainty, ((0, 0), (1, 1))), dtype=np.float64))
-        sure = (total[end] - total[start]) / (end - start)
+    certainty = np.ones(ids.shape) if certainty is None else certainty
+    total = np.append(0, np.cumsum(np.pad(certainty, ((0, 0), (1, 1))), dtype=np.float64))
+    sure = (total[end] - total[start]) / (end - start)
     return _Runs(lane, x * scale_x - 0.5, (row + 0.5) * scale_y - 0.5, (end - start) * scale_x, sure)
 
 
@@ -157,16 +138,10 @@ def _drop_specks(runs, row_height):
     piece = runs.y[last] - runs.y[first] + row_height
     piece[piece < _MIN_PIECE] = 0
     height = np.bincount(runs.lane[first], piece)
-    candidate = np.zeros(len(height), bool)
-    candidate[np.argsort(-height, kind='stable')[:_MAX_INSTANCES]] = True
-    keep = np.flatnonzero(np.repeat((piece > 0) & candidate[runs.lane[first]], last - first + 1))
+    tallest = np.argsort(-height, kind='stable')[:_MAX_INSTANCES]
+    keep = np.repeat((piece > 0) & np.isin(runs.lane[first], tallest), last - first + 1)
     runs = _Runs(*[values[keep] for values in runs])
-    return runs._replace(lane=_renumber(runs.lane))
-
-
-def _renumber(numbers):
-    """int [n] -> int [n], equal where they were, from 0 without gaps, in the same order"""
-    return np.unique(numbers, return_inverse=True)[1]
+    return runs._replace(lane=np.unique(runs.lane, return_inverse=True)[1])
 
 
 def _extent(runs, part):
@@ -184,18 +159,17 @@ def _fit(runs):
     """Fits a smoothing spline to each lane, all at once, by iteratively reweighted least squares.
 
     A line is its x at knots every _KNOT_SPACING rows, linear between them. It minimises the weighted squares of its
-    distances from the runs plus those of its second differences, each over the bend that is allowed there.
+    distances from the runs plus those of its second differences over the allowed bends.
     -> (curves float64 [K, knots], weight [runs], 0 for a run that is not part of its lane)
     """
     lane, x, y, width, _ = runs
-    num, size = lane.max() + 1, _PHOTO[1] // _KNOT_SPACING + 1
+    num, size = lane.max() + 1, len(_KNOTS)
     position = np.clip(y / _KNOT_SPACING, 0, size - 1 - 1e-9)
     knot = position.astype(np.intp)
     right = position - knot
     left = 1 - right
-
     far_end = np.quantile(y, _SKY)  # of all lanes: close to the horizon
-    bend = _STIFF + _LOOSE * np.exp(-np.maximum(np.arange(1, size - 1) * _KNOT_SPACING - far_end, 0) / _DECAY)
+    bend = _STIFF + _LOOSE * np.exp(-np.maximum(_KNOTS[1:-1] - far_end, 0) / _DECAY)
     second = np.diff(np.eye(size), 2, axis=0) * (_HUBER / bend)[:, None]
     penalty = second.T @ second + 1e-9 * np.eye(size)
 
@@ -221,19 +195,18 @@ def _fit(runs):
 
 
 def _join(runs, curves, weight):
-    """Finds lanes that continue each other. -> int [K], the lowest number of the lanes that each is one with
+    """Finds lanes that continue each other, the best match first. -> int [K], the lowest number of each joined lane
 
-    Lanes that share rows are never joined, nor are those joined with them, so that lanes that converge at the horizon
-    and lanes that fork stay apart. The best match is joined first.
+    Lanes that share rows are never joined, nor are those joined with them: lanes that meet at the horizon and lanes
+    that fork stay apart.
     """
     top, bottom = _extent(runs, weight > 0)
-    knots = np.arange(curves.shape[1]) * _KNOT_SPACING
     gap = top[None, :] - bottom[:, None]  # [upper, lower]
     tall = bottom - top >= _JOIN_HEIGHT
     pairs = []
     for upper, lower in np.argwhere((gap > -_JOIN_OVERLAP) & (gap < _JOIN_GAP) & tall & tall[:, None]):
         ends = [bottom[upper], top[lower]]
-        above, below = np.interp(ends, knots, curves[upper]), np.interp(ends, knots, curves[lower])
+        above, below = np.interp(ends, _KNOTS, curves[upper]), np.interp(ends, _KNOTS, curves[lower])
         height = max(gap[upper, lower], 0)
         slant = np.hypot(1, (below[1] - below[0]) / max(height, 1))
         offset = np.abs(above - below).max() / ((_JOIN_OFFSET + _JOIN_DRIFT * height) * slant)
@@ -251,42 +224,42 @@ def _join(runs, curves, weight):
 # ---- Selection and ends ----------------------------------------------------------------------------------------------
 
 def _select(runs, weight, row_height, max_lanes, min_confidence):
-    """The lanes that are lines rather than specks and blobs, see `lanes`. -> (their numbers, sorted; confidences)
+    """The lanes that are lines rather than specks and blobs. -> (their numbers, sorted; their confidences)
 
-    A lane's confidence is the mean certainty of its runs, times the root of the mean weight that all runs of its
-    instance have in the fit (narrow ones on the line 1, others less), times the share of its rows that have pixels of
-    it, times 1 - exp(-rows / _LONG), since most false lanes are short.
+    A lane's confidence is the mean certainty of its runs, times the root of the mean weight of its instance's runs in
+    the fit, times the share of its rows that have pixels, times 1 - exp(-rows / _LONG): most false lanes are short.
     """
     part = weight > 0
     top, bottom = _extent(runs, part)
     lane_of_row = np.unique([runs.lane[part], runs.y[part]], axis=1)[0].astype(np.intp)
     filled = np.bincount(lane_of_row, minlength=len(top)) * row_height
     count = np.bincount(runs.lane, part)
-    pure = count / np.bincount(runs.lane)
-    good = ((bottom - top >= _MIN_HEIGHT) & (filled >= np.maximum(_MIN_ROWS, _MIN_COVER * (bottom - top)))
-            & (pure >= _MIN_PURE))
+    good = ((bottom - top >= _MIN_HEIGHT) & (filled >= _MIN_COVER * (bottom - top))
+            & (count >= _MIN_PURE * np.bincount(runs.lane)))
     sure = np.bincount(runs.lane, part * runs.certainty) / np.maximum(count, 1)
     fit = np.sqrt(np.bincount(runs.lane, weight) / np.bincount(runs.lane))
-    confidence = (sure * fit * np.clip(filled / np.maximum(bottom - top + row_height, 1), 0, 1)
-                  * (1 - np.exp(-filled / _LONG)))
+    cover = np.clip(filled / np.maximum(bottom - top + row_height, 1), 0, 1)
+    confidence = sure * fit * cover * (1 - np.exp(-filled / _LONG))
     good &= confidence >= min_confidence
     best = np.argsort(np.where(good, -confidence, np.inf), kind='stable')[:max_lanes]
     best = np.sort(best[good[best]])
     return best, confidence[best]
 
 
-def _find_ends(runs, curves, weight, knots, selected):
+def _find_ends(runs, curves, weight, selected):
     """First and last row of the selected lanes. -> (top float64 [selected], bottom float64 [selected])"""
-    top, bottom = (rows[selected] for rows in _extent(runs, weight > 0))
+    part = weight > 0
+    mean = np.bincount(runs.lane, part * runs.certainty) / np.maximum(np.bincount(runs.lane, part), 1)
+    sure = part & (runs.certainty >= np.minimum(mean, _SURE)[runs.lane])
+    top, bottom = _extent(runs, sure)[0][selected], _extent(runs, part)[1][selected]
     to_median = np.median(top) - top
     top += _ALIGN_SHARE * np.where(np.abs(to_median) <= _ALIGN_WITHIN, to_median, 0)
     lowest = np.sort(bottom)[-2:]
-    behind_bonnet = (len(lowest) > 1 and lowest[1] - lowest[0] < _BONNET
-                     and lowest[1] < _PHOTO[1] - _MIN_EXTENSION)
-    floor = lowest[1] if behind_bonnet else _PHOTO[1]
+    at_hood = len(lowest) > 1 and np.ptp(lowest) < _HOOD and lowest[1] < _PHOTO[1] - _MIN_EXTENSION
+    floor = lowest[1] if at_hood else _PHOTO[1]
     for i, curve in enumerate(curves[selected]):
-        outside = (knots > bottom[i]) & ((curve < 0) | (curve > _PHOTO[0] - 1))
-        border = min(knots[outside.argmax()] if outside.any() else _PHOTO[1], floor)
+        outside = (_KNOTS > bottom[i]) & ((curve < 0) | (curve > _PHOTO[0] - 1))
+        border = min(_KNOTS[outside.argmax()] if outside.any() else _PHOTO[1], floor)
         if _MIN_EXTENSION < border - bottom[i] <= _MAX_EXTENSION:
             bottom[i] = border
     return top, bottom

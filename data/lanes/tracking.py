@@ -1,41 +1,36 @@
 """Lanes that keep their ids from frame to frame of a video, and lines that do not jitter. NumPy and SciPy.
 
     tracker = LaneTracker(h_samples, frame_rate)
-    ids, lines = tracker.update(lanes)   # once per frame; lanes as lines.lanes returns them; 0: no id yet
+    ids, lines = tracker.update(lanes)   # once per frame; lanes as from lines.lanes; 0: no id yet
 
-What moves lanes in the image is mostly the camera, and it moves all of them together: by its position across the road,
-its yaw, the curvature of the road and its pitch. So this common motion is estimated first. It averages the noise of all
-lanes and may be followed quickly; what remains, the deviation of a single lane, is mostly noise and is smoothed
-strongly. A filter per lane or per row would have to choose between the two: to halve noise of 2 px it would lag by
-several px in every lane change. Lanes that are not detected for a moment move along with the others.
+Lanes move in the image mostly because the camera moves, and then all together: by its position across the road, its
+yaw, its pitch and the curvature of the road. This common motion is estimated first; it averages the noise of all lanes
+and can be followed quickly. The remaining deviation of a single lane is mostly noise and is smoothed strongly. A filter
+per lane or row would have to choose: to halve noise of 2 px it would lag by several px in every lane change. Lanes that
+are missed for a moment move along with the others.
 
-    predict   all lanes move on with the velocity of the common motion
-    match     lanes to tracks by the distance of the lines, gated: optimize.linear_sum_assignment; a new track gets its
-              id after a few matches, since what is seen for only a frame or two is rarely a lane
+    predict   all lanes move with the velocity of the common motion
+    match     lanes to tracks by the distance of the lines, gated; new tracks get an id after a few matches, since
+              lines that are seen in a frame or two are rarely lanes
     correct   the common motion, by an alpha-beta filter with the gains of Benedict and Bordner, Synthesis of an Optimal
               Set of Radar Track-While-Scan Smoothing Equations, 1962; each lane's deviation, by an exponential average
 """
-
 import numpy as np
 from scipy import optimize
 
 # Match
-# Greatest mean distance of a lane from its prediction: px per row below the horizon. Neighbouring lanes are 2 apart.
-_GATE = 0.4
+_GATE = 0.4  # mean distance of a lane from its prediction, px per row below the horizon; neighbours are 2 apart
 _HORIZON = 25  # rows between the horizon and the first row of the lanes
 _UNSHARED = 30.0  # px: cost of all rows in which only one of two lines exists, as a share of the rows of both
 _MIN_SHARED = 2  # rows
-# A line that is detected twice for a moment goes on as the older track: px that are added to the distance of a new one,
-# and the seconds after which a third of them is left.
+# A line that is detected twice continues the older track: px added to the distance of a new one; time constant, s.
 _YOUNG, _YOUNG_TIME = 60.0, 0.5
 
 # Correct
-# Seconds after which a third of an error remains.
-_COMMON_TIME, _LANE_TIME = 0.04, 0.35
-# Of the fit of the common motion, per motion of _motions. It keeps at 0 what the lanes of a frame do not determine: a
-# single lane does not determine the pitch.
+_COMMON_TIME, _LANE_TIME = 0.04, 0.35  # time constants, s
+# Regularisation per motion of _motions. It keeps at 0 what the lanes do not determine: one lane has no pitch.
 _RIDGE = 10.0, 1.0, 10.0, 3.0
-_OUTLIER = 4.0  # px: rows that deviate more from the common motion get weights below 1
+_OUTLIER = 4.0  # px from the common motion: rows that deviate more get weights below 1
 _REWEIGHTINGS = 4  # of the fit
 
 
@@ -43,13 +38,11 @@ class LaneTracker:
     """The tracks of a video's lanes: ids, lines and their common motion."""
 
     def __init__(self, h_samples, frame_rate, smoothing=True, max_gap=0.5, min_time=0.2):
-        """A tracker that knows no lanes yet.
+        """h_samples: rows of the lines, px, ascending; frame_rate: frames per second
 
-        h_samples: rows of the lines, px, ascending
-        frame_rate: frames per second
         smoothing: whether update returns filtered lines; the ids are the same
-        max_gap: seconds for which a lane that is not detected keeps its id
-        min_time: seconds for which a new lane has to be detected before it gets an id; the first ones get it at once
+        max_gap: seconds for which a missing lane keeps its id
+        min_time: seconds until a new lane gets an id; those of the first frames get it at once
         """
         self.rows, self.smoothing = np.asarray(h_samples, np.float64), smoothing
         self.frame_rate, self.max_unseen = frame_rate, round(max_gap * frame_rate)
@@ -70,9 +63,7 @@ class LaneTracker:
 
         lanes: list of float [len(h_samples)], x in px, negative where a lane is absent
         -> (ids int [len(lanes)], lines float64 [len(lanes), len(h_samples)]), in the order of the lanes. Ids count from
-        1, and none is used again; 0 is a line that has no id yet, see min_time. Lines are present in the rows in which
-        the lanes are, and -2 elsewhere.
-        Raises ValueError for lanes with another number of rows.
+        1 and are not reused, 0 is a line without one, see min_time. Lines are -2 where the lanes are absent.
         """
         lanes = np.asarray(lanes, np.float64).reshape(len(lanes), len(self.rows))
         present, recent = lanes >= 0, self.unseen <= self.max_unseen   # rows in which a lane, a track has a point
@@ -82,27 +73,10 @@ class LaneTracker:
         horizon = self.rows[some.argmax()] - _HORIZON
         motions = _motions(self.x, recent, self.rows, horizon)
 
-        self.x += _move(motions, self.velocity)
+        self.x += self.velocity @ motions
         young = _YOUNG * np.exp(-self.age / (_YOUNG_TIME * self.frame_rate))
         tracks, found = _match(self.x, recent, lanes, present, self.rows - horizon, young)
-        shared = recent[tracks] & present[found]
-        deviation = lanes[found] - self.x[tracks]
-        # Only lanes of the last frame: one that returns from a gap may have drifted.
-        motion = _fit_motion(motions[tracks], deviation, shared & (self.unseen[tracks] == 0))
-        self.x += _move(motions, self.common_gain * motion)
-        self.velocity += self.common_gain ** 2 / (2 - self.common_gain) * motion
-        deviation -= _move(motions[tracks], motion)
-
-        # The longer a lane was not detected, and the younger the track, the more the detection counts: in all rows
-        # alike, lest the line have a step.
-        waited = self.unseen[tracks].min(1, keepdims=True) + 1
-        gain = np.maximum(1 - (1 - self.lane_gain) ** waited, 1 / (self.age[tracks, None] + 1))
-        for track, lane, in_both, step in zip(tracks, found, shared, gain * deviation):
-            self.x[track, in_both] += step[in_both]
-            # New rows begin with the offset of the nearest old one, so that the line has no step.
-            new = present[lane] & ~in_both
-            offset = (self.x[track] - lanes[lane])[in_both]
-            self.x[track, new] = lanes[lane, new] + np.interp(self.rows[new], self.rows[in_both], offset)
+        self._correct(tracks, lanes[found], present[found], recent[tracks], motions)
 
         self.unseen += 1
         self.unseen[tracks] *= ~present[found]
@@ -115,40 +89,47 @@ class LaneTracker:
         place = np.zeros(len(lanes), int)  # of each lane's track
         place[found] = tracks
         place[new] = len(self.ids) + np.arange(len(new))
-        self._begin(lanes[new], present[new])
-        self._number(place)
-        ids = self.ids[place]
-        self._end()
-        self.frames += 1
-        return ids, lines
-
-    def _begin(self, lanes, present):
-        """Adds a track per lane. lanes: x in px, float64 [L, rows]; present: bool [L, rows], where they have points"""
-        count = len(lanes)
-        self.ids = np.append(self.ids, np.zeros(count, int))
-        self.age, self.seen = (np.append(values, np.ones(count, int)) for values in (self.age, self.seen))
-        self.x = np.concatenate([self.x, lanes])
-        self.unseen = np.concatenate([self.unseen, np.where(present, 0, self.max_unseen + 1)])
-
-    def _number(self, tracks):
-        """Gives an id to those of these tracks, int [L], that have none and have been seen often enough."""
-        due = tracks[(self.ids[tracks] == 0) & ((self.seen[tracks] > self.min_seen) | (self.frames <= self.min_seen))]
+        self.ids = np.append(self.ids, np.zeros(len(new), int))
+        self.age, self.seen = (np.append(values, np.ones(len(new), int)) for values in (self.age, self.seen))
+        self.x = np.concatenate([self.x, lanes[new]])
+        self.unseen = np.concatenate([self.unseen, np.where(present[new], 0, self.max_unseen + 1)])
+        due = place[(self.ids[place] == 0) & ((self.seen[place] > self.min_seen) | (self.frames <= self.min_seen))]
         self.ids[due] = self.last_id + 1 + np.arange(len(due))
         self.last_id += len(due)
-
-    def _end(self):
-        """Removes the tracks that were not detected for too long."""
+        ids = self.ids[place]
         keep = (self.unseen <= self.max_unseen).any(1)
         self.ids, self.age, self.seen, self.x, self.unseen = (
             values[keep] for values in (self.ids, self.age, self.seen, self.x, self.unseen))
+        self.frames += 1
+        return ids, lines
+
+    def _correct(self, tracks, lanes, present, recent, motions):
+        """Moves all tracks by the common motion, and tracks, int [M], towards their lanes, [M, rows]."""
+        shared = recent & present
+        deviation = lanes - self.x[tracks]
+        # Only lanes of the last frame: one that returns from a gap may have drifted.
+        motion = _fit_motion(motions[tracks], deviation, shared & (self.unseen[tracks] == 0))
+        self.x += self.common_gain * motion @ motions
+        self.velocity += self.common_gain ** 2 / (2 - self.common_gain) * motion
+        deviation -= motion @ motions[tracks]
+        # The longer a lane was missing, and the younger its track, the more its detection counts, in all rows alike.
+        waited = self.unseen[tracks].min(1, keepdims=True) + 1
+        gain = np.maximum(1 - (1 - self.lane_gain) ** waited, 1 / (self.age[tracks, None] + 1))
+        for track, lane, has_row, in_both, step in zip(tracks, lanes, present, shared, gain * deviation):
+            self.x[track, in_both] += step[in_both]
+            # New rows start with the offset of the nearest old one: no step in the line.
+            new = has_row & ~in_both
+            offset = (self.x[track] - lane)[in_both]
+            self.x[track, new] = lane[new] + np.interp(self.rows[new], self.rows[in_both], offset)
 
 
 def _match(x, recent, lanes, present, below_horizon, young):
     """Assigns lanes, [L, rows], to the tracks with lines x, [K, rows], at least total cost.
 
     recent, present: bool [K, rows] and [L, rows], the rows in which the tracks and the lanes have points
-    -> (tracks int [M], lanes int [M]). The cost is the mean |distance in x| over shared rows, plus that of the rows in
-    which only one of them exists: where a lane forks, its id goes on with the longer branch; plus young, [K], px.
+    The cost is the mean |distance in x| over shared rows, plus that of the rows in which only one of them exists (where
+    a lane forks, its id stays with the longer branch), plus young, [K], px.
+    -> (tracks int [M], lanes int [M])
     """
     shared, either = recent[:, None] & present, recent[:, None] | present
     count = shared.sum(2)
@@ -162,12 +143,11 @@ def _match(x, recent, lanes, present, below_horizon, young):
 
 
 def _motions(x, recent, rows, horizon):
-    """What lines x, [K, rows], do in the image when the camera or the road moves. -> float64 [K, 4, rows], px
+    """How lines x, [K, rows], move in the image with the camera and the road. -> float64 [K, 4, rows], px
 
     recent: bool [K, rows], where the lines have points
-
-    On a flat road in perspective, x = c + yaw + position * depth^-1 + curvature * depth, with depth = 1 / (row -
-    horizon): so its motions are 1, row - horizon, 1 / (row - horizon) and, for the pitch, dx / drow of each line.
+    On a flat road in perspective, x = c + yaw + position / depth + curvature * depth, with depth = 1 / (row - horizon),
+    so the motions are 1, row - horizon, 1 / (row - horizon) and, for the pitch, dx / drow of each line.
     """
     below = np.maximum(rows - horizon, _HORIZON)
     shape = np.stack([np.ones(len(rows)), below / below.max(initial=1), _HORIZON / below])
@@ -177,11 +157,6 @@ def _motions(x, recent, rows, horizon):
         if np.count_nonzero(has_row) > 1:
             motion[3] = np.interp(rows, rows[has_row], np.gradient(line[has_row], rows[has_row]))
     return motions
-
-
-def _move(motions, motion):
-    """Sum of the motions, [K, 4, rows], each times its amount, [4]. -> float64 [K, rows], px"""
-    return np.einsum('kmr,m->kr', motions, motion)
 
 
 def _fit_motion(motions, deviation, mask):
