@@ -17,14 +17,10 @@ import pathlib
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.common import command_line
-
-if __name__ == '__main__':
-    command_line.exit_on_interrupt()   # the imports below take half a second
 
 import numpy as np
 
-from data.common import files, pictures, prepared_set
+from data.common import command_line, files, pictures, prepared_set
 from data.common.command_line import InputError
 
 MAX_FILE_BYTES = 2 ** 31 - 1   # the largest file of COCO has 470 MB
@@ -168,8 +164,8 @@ def prepare(image):
     return name, pictures.encode(photo), pictures.encode(label), counts
 
 
-def main():
-    args = parse_args()
+def main(argv=None):
+    args = parse_args(argv)
     images, crowds = read_annotations(args.annotations, args.images, args.categories)
     annotated = [image for image in images if image[3]]
     if not annotated:

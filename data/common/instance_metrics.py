@@ -1,4 +1,4 @@
-"""How well instance ids fit a label: the measures of the leaf segmentation challenge, and AP.
+"""How well instance ids match a label: the measures of the leaf segmentation challenge, and AP.
 
 Per image, as Scharr et al. 2016 (Leaf segmentation in plant phenotyping: a collation study) define them:
   BD(a, b)         mean over the instances of a of the best Dice, 2 |A and B| / (|A| + |B|), with an instance of b
@@ -8,11 +8,10 @@ Per image, as Scharr et al. 2016 (Leaf segmentation in plant phenotyping: a coll
 A set of images has their means. Where the label has no instance, which the paper leaves open, SBD and foreground Dice
 are 1 if the prediction has none either, and 0 otherwise.
 
-AP is that of Cityscapes, over all images together and for one class: instances match if their IoU is above a threshold,
-AP50 is at 0.5, AP the mean over 0.5, 0.55, ..., 0.95. Cityscapes averages the precision over the recall as
-predictions of less and less confidence are accepted. Masks have no confidences, so that each prediction counts 1, and
-its program's curve has two points, (recall 0, precision 1) and (recall r, precision p): the average is r (1 + p) / 2.
-Nothing is ignored for being small. Without any label, AP is 1 if nothing is predicted, and 0 otherwise.
+AP is that of Cityscapes, over all images together: instances match if their IoU is above a threshold, AP50 is at 0.5,
+AP the mean over 0.5, 0.55, ..., 0.95. Masks have no confidences, so that the curve of Cityscapes' program has two
+points, (recall 0, precision 1) and (recall r, precision p), and the average precision is r (1 + p) / 2. No instance is
+too small to count. Without any label, AP is 1 if nothing is predicted, and 0 otherwise.
 """
 
 import collections
