@@ -48,7 +48,7 @@ def match_masks(predicted_dir, labels_dir):
     if unpaired:
         name = unpaired[0]
         missing = f'label of its name in {labels_dir}' if name in predictions else f'prediction in {predicted_dir}'
-        raise InputError(f'{predictions.get(name) or labels[name]}: has no {missing} ({len(unpaired)} without a partner)')
+        raise InputError(f'{predictions.get(name) or labels[name]}: has no {missing} ({len(unpaired)} lack a partner)')
     return [(predictions[name], labels[name]) for name in sorted(labels)]
 
 

@@ -2,15 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 
 import datagenerator
-from conftest import ROOT
 from data import coco_dataset_processing as processing
 
 SHAPE = (12, 16)
@@ -99,12 +96,6 @@ def test_categories(home, run_script):
     assert np.count_nonzero(label(home, 'one')) == 9
 
 
-def test_two_categories_of_one_name_are_both_taken(home, run_script):
-    change(home, lambda values: values['categories'][1].update(name='cat'))
-    assert 'Wrote 2 photos and 3 instances' in run_script(processing, 'a.json', 'p', '-o', 'out', '--categories',
-                                                          'cat').out
-
-
 def test_more_than_255_instances(home, run_script):
     def edit(values):
         values['images'][2].update(width=40, height=30)
@@ -124,7 +115,7 @@ def test_hidden_instances_are_counted(home, run_script):
 
 # ---- Segmentations ---------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('seed', range(20))
+@pytest.mark.parametrize('seed', range(6))
 def test_polygons_hold_the_pixels_whose_centre_is_inside(seed):
     """By the angles under which the corners of a polygon are seen: they sum up to a full turn inside, to 0 outside."""
     rng = np.random.default_rng(seed)
@@ -144,13 +135,7 @@ def test_neighbours_share_no_pixel_and_parts_are_joined():
     assert processing.draw([square(0, 0, 6), square(3, 3, 6)], SHAPE).sum() == 36 + 36 - 9
 
 
-def test_polygons_outside_have_no_pixels():
-    for x, y in ((-50, 3), (50, 3), (3, -50), (3, 50)):
-        assert not processing.draw([square(x, y, 5)], SHAPE).any()
-    assert processing.draw([square(-50, -50, 999)], SHAPE).all()
-
-
-@pytest.mark.parametrize('seed', range(20))
+@pytest.mark.parametrize('seed', range(6))
 def test_run_lengths_are_read_compressed_or_not(seed):
     rng = np.random.default_rng(seed)
     mask = rng.random((rng.integers(1, 40), rng.integers(1, 90))) < rng.choice([0, 0.01, 0.3, 0.99, 1])
@@ -242,20 +227,3 @@ def test_bad_input_is_one_line_and_changes_nothing(home, run_script, spoil, word
 def test_an_unknown_category(home, run_script):
     outcome = run_script(processing, 'a.json', 'p', '-o', 'out', '--categories', 'cat', 'cow')
     assert outcome.status == 1 and "a.json: has no category 'cow', but cat, dog" in outcome.err
-
-
-@pytest.mark.parametrize('args, words', [([], 'ANNOTATIONS'), (['a'], 'IMAGES'), (['a', 'p', '--workers', '0'],
-                                                                                  '--workers')])
-def test_bad_flags(run_script, args, words):
-    outcome = run_script(processing, *args)
-    assert outcome.status == 2 and words in outcome.err and outcome.err.count('\n') == 1
-
-
-def test_runs_from_any_folder_without_tensorflow(home):
-    script = os.path.join(ROOT, 'data/coco_dataset_processing.py')
-    code = ('import runpy, sys; sys.argv = sys.argv[1:]\n'
-            'try: runpy.run_path(sys.argv[0], run_name="__main__")\n'
-            'finally: print("tensorflow" in sys.modules)')
-    done = subprocess.run([sys.executable, '-c', code, script, 'a.json', 'p', '--outdir', 'out'],
-                          capture_output=True, text=True)
-    assert done.returncode == 0 and done.stderr == '' and done.stdout.endswith('\nFalse\n')

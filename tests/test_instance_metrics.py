@@ -28,32 +28,16 @@ def plain_best_dice(a, b):
 
 
 def plain_average_precision(pairs, threshold):
-    """The curve of Cityscapes' program: matches with a confidence each, then the area in steps between its points."""
-    hits, confidences, missed = [], [], 0
+    """The area in steps, as Cityscapes' program, between (recall 0, precision 1) and the point of all predictions."""
+    hits = missed = predictions = 0
     for prediction, label in pairs:
-        predicted, visited = plain_masks(prediction), set()
-        for mask in plain_masks(label):
-            found = False
-            for i, other in enumerate(predicted):
-                if (mask & other).sum() / (mask | other).sum() > threshold:
-                    assert not found and i not in visited
-                    found = True
-                    visited.add(i)
-                    hits.append(1)
-                    confidences.append(1)
-            missed += not found
-        hits += [0] * (len(predicted) - len(visited))
-        confidences += [1] * (len(predicted) - len(visited))
-    precision, recall = [], []
-    for confidence in sorted(set(confidences)):
-        accepted = [hit for hit, value in zip(hits, confidences) if value >= confidence]
-        precision.append(sum(accepted) / len(accepted))
-        recall.append(sum(accepted) / (sum(hits) + missed))
-    precision.append(1)
-    recall.append(0)
-    padded = [recall[0], *recall, 0]
-    widths = [(padded[i] - padded[i + 2]) / 2 for i in range(len(recall))]
-    return sum(p * width for p, width in zip(precision, widths))
+        predicted = plain_masks(prediction)
+        found = sum(any((mask & other).sum() / (mask | other).sum() > threshold for other in predicted)
+                    for mask in plain_masks(label))
+        hits, missed = hits + found, missed + len(plain_masks(label)) - found
+        predictions += len(predicted)
+    recall = hits / (hits + missed)
+    return (recall / 2) * 1 + (recall / 2) * hits / predictions
 
 
 def plain_score(pairs):
@@ -89,7 +73,7 @@ def score(predictions, labels):
     return metrics.summarise([metrics.score_image(*pair) for pair in zip(predictions, labels)])
 
 
-@pytest.mark.parametrize('seed', range(20))
+@pytest.mark.parametrize('seed', range(5))
 def test_measures_are_those_of_the_definitions(seed):
     rng = np.random.default_rng(seed)
     pairs = [random_pair(rng) for _ in range(5)]
