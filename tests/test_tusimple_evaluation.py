@@ -10,6 +10,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from data import tusimple_evaluation as evaluation
+from data.common.command_line import InputError
 from data.lanes import score, tusimple
 
 
@@ -106,6 +107,8 @@ def five(good_rows):
     ([upright(100)], [upright(100)], 5, (1, 0, 0)),
     ([], [], 5, (0, 0, 0)),
     ([], [upright(100)], 5, (0, 0, 1)),
+    ([upright(100 * i) for i in range(7)], [upright(100 * i) for i in range(7)], 5, (1, 0, 0)),
+    ([upright(100 * i) for i in range(4)], [upright(100 * i) for i in range(7)], 5, (4 / 6, 0, 2 / 6)),
     ([upright(100)], [], 5, (0, 1, 0)),
     ([upright(100)] * 3, [upright(100)], 5, (1, 2 / 3, 0)),                     # two over
     ([upright(100)], [upright(100)], 200, (1, 0, 0)),
@@ -147,6 +150,14 @@ def test_the_score_is_the_mean_over_photos_in_the_order_of_the_predictions():
     means, rows = score.score(predictions, labels[::-1])
     assert means == tuple(value / 20 for value in total)
     assert [row[:4] for row in rows] == [(f'{i}.jpg', *values) for i, values in enumerate(scores)]
+
+
+def test_predictions_of_windows_match_their_labels():
+    lanes = [upright(100)]
+    records = [tusimple.Record(name, lanes, ROWS, run_time=1.) for name in ('clips\\a\\20.jpg', 'clips/a/20.jpg')]
+    assert score.score(records[:1], records[1:])[0] == (1, 0, 0)
+    with pytest.raises(InputError, match='labelled a second time'):
+        score.score(records[:1], records)
 
 
 def test_run_time_can_be_left_out_of_it():

@@ -74,7 +74,8 @@ def write(records, folder, outdir, workers, problems=()):
     """
     images = os.path.realpath(os.path.join(outdir, _FOLDERS[0]))
     for record in records:
-        if os.path.realpath(os.path.dirname(os.path.join(folder, record.raw_file))) == images:
+        path = os.path.join(folder, record.raw_file.replace('\\', '/'))
+        if os.path.realpath(os.path.dirname(path)) == images:
             raise InputError(f'{record.source}: its image lies in the output folder {images}; give another --outdir')
     own, problems = _own_names(outdir), list(problems)
     cv2.setNumThreads(1)  # the workers are the parallelism

@@ -2,6 +2,7 @@
 
 As in the benchmark's own program (github.com/TuSimple/tusimple-benchmark, evaluate/lane.py) to the last digit, with
 its corner cases: a label lane without points counts; one prediction may match two lanes, so that FP can be below 0.
+With more than five label lanes, which the benchmark does not have, all but the worst are counted.
 """
 
 import collections
@@ -15,7 +16,7 @@ MATCH_ACCURACY = 0.85  # a label lane whose best prediction is less accurate is 
 _PIXEL_THRESHOLD = 20  # px between two vertical lanes
 _MAX_RUN_TIME = 200  # ms per image
 _MAX_EXTRA_LANES = 2  # predicted lanes beyond the number of label lanes
-_COUNTED_LANES = 4  # of more label lanes, the worst is ignored and one miss forgiven
+_COUNTED_LANES = 4  # with more label lanes, the worst is ignored and one miss forgiven
 
 PhotoScore = collections.namedtuple('PhotoScore', 'raw_file accuracy fp fn label_lanes predicted_lanes run_time')
 PhotoScore.__doc__ = """The score of an image, the numbers of its lanes, and the prediction's run_time in ms or None."""
@@ -73,8 +74,12 @@ def score_photo(pred_lanes, gt_lanes, h_samples, run_time=0):
     if len(gt_lanes) > _COUNTED_LANES:
         total -= min(best)
         missed = max(missed - 1, 0)
-    counted = max(min(len(gt_lanes), _COUNTED_LANES), 1)
+    counted = max(_count(gt_lanes), 1)
     return total / counted, fp, missed / counted
+
+
+def _count(lanes):
+    return len(lanes) - (len(lanes) > _COUNTED_LANES)
 
 
 def _add(values):
@@ -93,7 +98,7 @@ def count_by_confidence(prediction, label):
     missed = len(label.lanes) - np.logical_or.accumulate(matches, axis=1).sum(axis=0)
     if len(label.lanes) > _COUNTED_LANES:
         missed = np.maximum(missed - 1, 0)
-    counted = min(len(label.lanes), _COUNTED_LANES)
+    counted = _count(label.lanes)
     return prediction.confidence, right, counted - np.minimum(missed, counted), counted
 
 
@@ -122,14 +127,14 @@ def match_photos(predictions, labels):
     """-> list of (prediction, label), in the order of the predictions. Arguments and errors: see score."""
     label_of, pairs = {}, []
     for label in labels:
-        if label_of.setdefault(label.raw_file, label) is not label:
+        if label_of.setdefault(_key(label), label) is not label:
             raise InputError(f'{label.source}: raw_file {label.raw_file!a} is labelled a second time')
     waiting = dict(label_of)
     for prediction in predictions:
-        if prediction.raw_file not in waiting:
-            problem = 'is predicted a second time' if prediction.raw_file in label_of else 'is not in the labels'
+        if _key(prediction) not in waiting:
+            problem = 'is predicted a second time' if _key(prediction) in label_of else 'is not in the labels'
             raise InputError(f'{prediction.source}: raw_file {prediction.raw_file!a} {problem}')
-        pairs.append((prediction, waiting.pop(prediction.raw_file)))
+        pairs.append((prediction, waiting.pop(_key(prediction))))
     if waiting:
         first = next(iter(waiting.values()))
         raise InputError(f'{first.source}: raw_file {first.raw_file!a} has no prediction '
@@ -137,6 +142,10 @@ def match_photos(predictions, labels):
     if not pairs:
         raise InputError('there are no labels to score against')
     return pairs
+
+
+def _key(record):
+    return record.raw_file.replace('\\', '/')   # Windows writes either
 
 
 def check_rows(prediction, label):

@@ -22,7 +22,7 @@ from data.common.command_line import InputError
 
 H_SAMPLES = range(160, 720, 10)  # the rows of the test set; part of the training set starts at 240
 ABSENT = -2  # the x of a lane in a row where it is absent; readers treat every negative x so
-MAX_LANES = 5  # a sixth grey value, 20 + 50 * 5, does not fit in a byte
+MAX_LANES = 5  # of an 8-bit label: a sixth grey value, 20 + 50 * 5, does not fit in a byte
 PREPARED_LABELS = 'lanes.json'  # in a prepared folder: the lanes of its images/, for the official score
 MAX_FILE_BYTES = 2 ** 30   # the labels of all of TuSimple have 20 MB
 
@@ -130,7 +130,7 @@ def _check_numbers(values, name, length=None, least=-_LARGEST, most=_LARGEST):
 
 
 def photo_path(folder, record):
-    """-> path of the record's image, whose raw_file is relative to folder. Raises InputError if it is outside.
+    """-> path of the record's image, whose raw_file is relative to folder, with / or \\. Raises InputError if outside.
 
     Symbolic links are followed: the owner of the folder made them, not the label file.
     """
@@ -138,7 +138,7 @@ def photo_path(folder, record):
     if parts.anchor or '..' in parts.parts:
         raise InputError(f'{record.source}: raw_file {ascii(record.raw_file)[:80]} leaves its folder; '
                          'it must be relative and without ".."')
-    return os.path.join(folder, record.raw_file)
+    return os.path.join(folder, *parts.parts)
 
 
 def lane_points(lane, h_samples):
@@ -167,20 +167,17 @@ def draw_label(record, size):
     drawn.
 
     size: (width, height) of the image in px
-    -> uint8 [height, width]
-    Raises InputError for more than MAX_LANES lanes, or if a lane lies so far outside that the label must be of an
-    image of another size.
+    -> [height, width], uint8 or, if a sixth lane is drawn, uint16
+    Raises InputError if a lane lies so far outside that the label must be of an image of another size.
     """
     width, height = size
-    label = np.zeros([height, width], np.uint8)
+    label = np.zeros([height, width], np.uint16)
     for i, lane in enumerate(record.lanes):
         points = lane_points(lane, record.h_samples)
         if len(points) < 2:
             continue
-        if i >= MAX_LANES:
-            raise InputError(f'{record.source}: has more than {MAX_LANES} lanes, too many for an 8-bit label')
         if (points > np.multiply(1.1, size)).any():
             raise InputError(f'{record.source}: lane {i} lies outside the image of {width}x{height} px; '
                              'the label is for another size')
         cv2.polylines(label, [np.rint(points).astype(np.int32)], False, 20 + 50 * i, _LANE_WIDTH, cv2.LINE_8)
-    return label
+    return label if label.max() > 255 else label.astype(np.uint8)
