@@ -75,20 +75,20 @@ def stem(path):
     return os.path.splitext(os.path.basename(path))[0]
 
 
-def read_pair(pair):
-    """-> (prediction, label), uint8 or uint16 [h, w]. Raises InputError, also if their sizes differ."""
-    prediction, label = (pictures.read_label(path) for path in pair)
+def read_pair(pair, ignore=None):
+    """-> (prediction, label), int32 [h, w], -1 where the label is `ignore`. Raises InputError, also if sizes differ."""
+    prediction, label = (pictures.read_label(path).astype(np.int32) for path in pair)
     if prediction.shape != label.shape:
         raise InputError(f'{pair[0]}: is {prediction.shape[1]} x {prediction.shape[0]}, but its label {pair[1]} is '
                          f'{label.shape[1]} x {label.shape[0]}')
-    return prediction, label
+    return prediction, np.where(label == ignore, -1, label)
 
 
-def score_files(pairs):
+def score_files(pairs, ignore):
     """-> ImageScores, in the order of the pairs. Raises InputError as read_pair does."""
     cv2.setNumThreads(1)   # the threads below are the parallelism
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = prefetch.in_order(pool, lambda pair: instance_metrics.score_image(*read_pair(pair)), pairs,
+        rows = prefetch.in_order(pool, lambda pair: instance_metrics.score_image(*read_pair(pair, ignore)), pairs,
                                  2 * os.cpu_count())
         return list(tqdm.tqdm(rows, total=len(pairs), unit='image', disable=None))
 
@@ -114,17 +114,17 @@ def draw(item):
     Outlines are the label's on both sides: green around instances that a prediction matches with an IoU above 0.5, red
     around the others.
 
-    item: ((path of the prediction, path of the label), path of the image or None for black, ImageScore)
+    item: ((path of the prediction, path of the label), path of the image or None for black, ImageScore, ignored value)
     -> uint8 [h + 64, 2 w or more, 3] RGB. Raises InputError if a file cannot be read.
     """
-    pair, photo, row = item
-    prediction, label = read_pair(pair)
+    pair, photo, row, ignore = item
+    prediction, label = read_pair(pair, ignore)
     shape = label.shape[::-1]
     photo = pictures.resize_image(pictures.read_image(photo), shape) if photo else np.zeros([*label.shape, 3], np.uint8)
     predicted, labelled, overlap, union = instance_metrics.overlaps(prediction, label)
     matched = (predicted > 0) & (labelled > 0) & (2 * overlap > union)
     kernel = np.ones((3, 3), np.uint8)
-    outline = cv2.dilate(label, kernel) != cv2.erode(label, kernel)
+    outline = cv2.dilate(label.astype(np.float32), kernel) != cv2.erode(label.astype(np.float32), kernel)
     found = cv2.dilate(np.isin(label, labelled[matched]).astype(np.uint8), kernel) > 0
     panels = []
     for ids in (label, prediction):
@@ -149,6 +149,8 @@ def parse_args(argv=None):
     parser.add_argument('predicted', metavar='PREDICTED',
                         help='Folder of predicted masks, for example --outdir of inference.py --masks.')
     parser.add_argument('labels', metavar='LABELS', help='Folder of label masks, such as labels/ of a prepared set.')
+    parser.add_argument('--ignore', metavar='VALUE', type=command_line.non_negative_int,
+                        help='Value of label pixels that count nowhere, such as 255 for the borders of VOC.')
     parser.add_argument('--per-image', metavar='FILE', help='CSV file for the score of each image, worst SBD first.')
     parser.add_argument('--worst', metavar='DIR', help='Folder for pictures of the worst images, label and prediction.')
     parser.add_argument('--worst-num', metavar='N', type=command_line.positive_int, default=20,
@@ -168,7 +170,7 @@ def main(argv=None):
     inputs = [path for pair in pairs for path in pair] + [photo for photo in photos if photo]
     evaluation_report.check_outputs(args.per_image, args.worst, inputs, inputs)
 
-    rows = score_files(pairs)
+    rows = score_files(pairs, args.ignore)
     print(table(rows))
 
     scored = sorted(zip(pairs, photos, rows), key=lambda each: (each[2].sbd, -abs(each[2].dic), each[0][1]))
@@ -177,7 +179,8 @@ def main(argv=None):
             args.per_image, ('label',) + instance_metrics.ImageScore._fields[:-1] + ('matched',),
             [(os.path.basename(label),) + row[:-1] + row.matches[:1] for (_, label), _, row in scored])
     if args.worst:
-        return evaluation_report.draw_worst(args.worst, draw, scored[:args.worst_num])
+        return evaluation_report.draw_worst(args.worst, draw, [(*each, args.ignore)
+                                                               for each in scored[:args.worst_num]])
 
 
 if __name__ == '__main__':

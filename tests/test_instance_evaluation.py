@@ -57,6 +57,17 @@ def test_labels_that_are_called_masks_are_matched_by_name(home, run_script):
     assert outcome.status == 1 and 'cluster_0000.png: has no label' in outcome.err
 
 
+def test_ignored_pixels_count_nowhere(home, run_script):
+    for name in 'abc':
+        label = cv2.imread(str(home / f'lab/{name}.png'), cv2.IMREAD_UNCHANGED)
+        label[label == 300] = 255
+        write(home / f'lab/{name}.png', label)
+    outcome = run_script(evaluation, 'pred', 'lab', '--ignore', 255, '--worst', 'worst')
+    assert outcome.status in (None, 0) and outcome.out.startswith('3 images, 3 labelled and 3 predicted instances\n')
+    assert table(outcome.out) == {'SBD': 1, 'DiC': 0, '|DiC|': 0, 'foreground Dice': 1, 'AP': 1, 'AP50': 1}
+    assert len(os.listdir(home / 'worst')) == 3
+
+
 def test_per_image_scores_are_worst_first(home, run_script):
     outcome = run_script(evaluation, 'pred', 'lab', '--per-image', 'new/scores.csv')
     assert outcome.status in (None, 0)

@@ -124,6 +124,15 @@ def test_values_of_the_ids_mean_nothing():
     assert metrics.score_image(prediction, renamed) == metrics.score_image(prediction, label)
 
 
+def test_pixels_with_a_label_below_0_count_nowhere():
+    label, prediction = strip(1, 1, 0, 2, 2, 2), strip(7, 7, 7, 8, 8, 0)
+    ignored = np.where([[0, 0, 1, 0, 0, 1]], -1, label.astype(np.int32))
+    kept = label[:, [0, 1, 3, 4]]
+    assert metrics.score_image(prediction, ignored) == metrics.score_image(kept, kept)
+    row = metrics.score_image(strip(3, 0), np.full((1, 2), -1))   # an instance of ignored pixels alone is none
+    assert (row.predicted_instances, row.label_instances, row.sbd, row.foreground_dice) == (0, 0, 1, 1)
+
+
 NOTHING, ONE = strip(0, 0, 0), strip(0, 5, 5)
 
 
