@@ -3,11 +3,11 @@
     python data/instance_evaluation.py results prepared/labels
     python data/instance_evaluation.py results labels --per-image scores.csv --worst worst --images images
 
-Both folders hold id masks, PNG or BMP: grey of 8 or 16 bits, a palette (its indices are the ids) or a colour per
-instance. 0, or black, is the background, and the pixels of an instance share a value. A prediction belongs to the label
-with its name (a.png to a.png). Where PREDICTED holds mask_NNNN.png, as inference.py --masks writes, and LABELS does
-not, only those are read, and mask_0000.png belongs to the first label in the order of names, mask_0001.png to the
-second, and so on. Each must have its partner.
+Both folders hold id masks: grey of 8 or 16 bits, a palette (its indices are the ids) or a colour per instance. 0, or
+black, is the background, and the pixels of an instance share a value. A prediction belongs to the label of its name
+(a.png to a.png). Where PREDICTED holds mask_NNNN.png, as inference.py --masks writes, and LABELS does not, only those
+are read, and mask_0000.png belongs to the first label in the order of names, mask_0001.png to the second, and so on.
+Each must have its partner.
 """
 
 import concurrent.futures
@@ -16,16 +16,13 @@ import re
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.common import command_line
-
-if __name__ == '__main__':
-    command_line.exit_on_interrupt()   # the imports below take half a second
 
 import cv2
 import numpy as np
 import tqdm
 
-from data.common import evaluation_report, instance_metrics, pictures, prefetch
+import visualization
+from data.common import command_line, evaluation_report, instance_metrics, pictures, prefetch
 from data.common.command_line import InputError
 
 MASK_NAME = re.compile(r'mask_(\d{4,})\.png')  # of inference.py --masks
@@ -40,23 +37,18 @@ def match_masks(predicted_dir, labels_dir):
     Raises InputError if a folder cannot be used or a mask has no partner.
     """
     predictions, labels = pictures.list_images(predicted_dir), pictures.list_images(labels_dir)
-    masks = {int(name[1]): path for path in predictions if (name := MASK_NAME.fullmatch(os.path.basename(path)))}
+    masks = [path for path in predictions if MASK_NAME.fullmatch(os.path.basename(path))]
     if masks and not any(MASK_NAME.fullmatch(os.path.basename(path)) for path in labels):
-        for number, label in enumerate(labels):
-            if number not in masks:
-                raise InputError(f'{label}: is number {number} of {len(labels)} labels, but {predicted_dir} has no '
-                                 f'mask_{number:04d}.png')
-        if len(masks) > len(labels):
-            raise InputError(f'{masks[max(masks)]}: has no label; there are {len(labels)} in {labels_dir} for '
-                             f'{len(masks)} predictions')
-        return list(zip((masks[number] for number in range(len(labels))), labels))
+        expected = [os.path.join(predicted_dir, f'mask_{number:04d}.png') for number in range(len(labels))]
+        if wrong := sorted(set(masks) ^ set(expected)):
+            raise InputError(f'{wrong[0]}: there are {len(masks)} such masks for {len(labels)} labels in {labels_dir}')
+        return list(zip(expected, labels))
     predictions, labels = by_name(predictions), by_name(labels)
     unpaired = sorted(predictions.keys() ^ labels.keys())
     if unpaired:
         name = unpaired[0]
         missing = f'label of its name in {labels_dir}' if name in predictions else f'prediction in {predicted_dir}'
-        raise InputError(f'{predictions.get(name) or labels[name]}: has no {missing} ({len(predictions)} predictions '
-                         f'and {len(labels)} labels, {len(unpaired)} without a partner)')
+        raise InputError(f'{predictions.get(name) or labels[name]}: has no {missing} ({len(unpaired)} lack a partner)')
     return [(predictions[name], labels[name]) for name in sorted(labels)]
 
 
@@ -65,18 +57,17 @@ def by_name(paths):
     found = {}
     for path in paths:
         if path.lower().endswith(('.jpg', '.jpeg')):
-            raise InputError(f'{path}: a JPEG does not keep the ids of a mask; make it a PNG')
+            raise InputError(f'{path}: a JPEG does not preserve the ids of a mask; use PNG')
         if found.setdefault(stem(path), path) != path:
-            raise InputError(f'{path}: has the same name as {found[stem(path)]}; which of the two is meant?')
+            raise InputError(f'{path}: is ambiguous, as {found[stem(path)]} has the same name')
     return found
 
 
 def find_photos(images_dir, pairs):
-    """-> for each pair, the path of the photo with the label's name. Raises InputError if one has none."""
+    """-> for each pair, the path of the image with the label's name. Raises InputError if one has none."""
     photos = {stem(path): path for path in pictures.list_images(images_dir)}
-    for _, label in pairs:
-        if stem(label) not in photos:
-            raise InputError(f'{label}: has no photo of its name in {images_dir}')
+    if missing := [label for _, label in pairs if stem(label) not in photos]:
+        raise InputError(f'{missing[0]}: has no image of its name in {images_dir}')
     return [photos[stem(label)] for _, label in pairs]
 
 
@@ -84,30 +75,25 @@ def stem(path):
     return os.path.splitext(os.path.basename(path))[0]
 
 
-def read_pair(pair):
-    """-> (prediction, label), uint8 or uint16 [h, w]. Raises InputError, also if their sizes differ."""
-    prediction, label = (pictures.read_label(path) for path in pair)
+def read_pair(pair, ignore=None):
+    """-> (prediction, label), int32 [h, w], -1 where the label is `ignore`. Raises InputError, also if sizes differ."""
+    prediction, label = (pictures.read_label(path).astype(np.int32) for path in pair)
     if prediction.shape != label.shape:
         raise InputError(f'{pair[0]}: is {prediction.shape[1]} x {prediction.shape[0]}, but its label {pair[1]} is '
                          f'{label.shape[1]} x {label.shape[0]}')
-    return prediction, label
+    return prediction, np.where(label == ignore, -1, label)
 
 
-def score_files(pairs):
+def score_files(pairs, ignore):
     """-> ImageScores, in the order of the pairs. Raises InputError as read_pair does."""
     cv2.setNumThreads(1)   # the threads below are the parallelism
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = prefetch.in_order(pool, lambda pair: instance_metrics.score_image(*read_pair(pair)), pairs,
+        rows = prefetch.in_order(pool, lambda pair: instance_metrics.score_image(*read_pair(pair, ignore)), pairs,
                                  2 * os.cpu_count())
         return list(tqdm.tqdm(rows, total=len(pairs), unit='image', disable=None))
 
 
 # ---- Reports ---------------------------------------------------------------------------------------------------------
-
-def worst_first(scored):
-    """Sorts (pair, photo, ImageScore): lowest SBD first, of equal ones that with the larger |DiC|, then by label."""
-    return sorted(scored, key=lambda each: (each[2].sbd, -abs(each[2].dic), each[0][1]))
-
 
 def table(rows):
     """rows: list of ImageScore -> the lines to print"""
@@ -122,96 +108,79 @@ def table(rows):
                       f'AP50             {means["ap50"]:7.4f}   at IoU 0.5'])
 
 
-def draw_comparison(photo, prediction, label, name, row):
-    """The label on the left, the prediction on the right, each tinted; two lines of text above.
+def draw(item):
+    """Draws the label on the left, the prediction on the right, each tinted, below two lines of text.
 
     Outlines are the label's on both sides: green around instances that a prediction matches with an IoU above 0.5, red
     around the others.
 
-    photo: uint8 [h, w, 3] RGB, or None for black; prediction, label: uint8 or uint16 [h, w]; name: str
-    row: ImageScore
-    -> uint8 [h + 64, 2 w or more, 3]
+    item: ((path of the prediction, path of the label), path of the image or None for black, ImageScore, ignored value)
+    -> uint8 [h + 64, 2 w or more, 3] RGB. Raises InputError if a file cannot be read.
     """
-    height, width = label.shape
-    photo = np.zeros([height, width, 3], np.uint8) if photo is None else pictures.resize_image(photo, (width, height))
+    pair, photo, row, ignore = item
+    prediction, label = read_pair(pair, ignore)
+    shape = label.shape[::-1]
+    photo = pictures.resize_image(pictures.read_image(photo), shape) if photo else np.zeros([*label.shape, 3], np.uint8)
     predicted, labelled, overlap, union = instance_metrics.overlaps(prediction, label)
     matched = (predicted > 0) & (labelled > 0) & (2 * overlap > union)
     kernel = np.ones((3, 3), np.uint8)
-    outline = cv2.dilate(label, kernel) != cv2.erode(label, kernel)
+    outline = cv2.dilate(label.astype(np.float32), kernel) != cv2.erode(label.astype(np.float32), kernel)
     found = cv2.dilate(np.isin(label, labelled[matched]).astype(np.uint8), kernel) > 0
     panels = []
     for ids in (label, prediction):
-        panel = np.where(ids[..., None] > 0, photo // 2 + tints(ids) // 2, photo)
+        tints = visualization.colour_instances(visualization.number_instances(ids))
+        panel = np.where(ids[..., None] > 0, photo // 2 + tints // 2, photo)
         panel[outline & found], panel[outline & ~found] = MATCHED_COLOUR, MISSED_COLOUR
         panels.append(panel)
-    picture = np.concatenate(panels, axis=1)
-    lines = (f'{name!a}: SBD {row.sbd:.3f}, DiC {row.dic:+d}, foreground Dice {row.foreground_dice:.3f}',
+    lines = (f'{stem(pair[1])!a}: SBD {row.sbd:.3f}, DiC {row.dic:+d}, foreground Dice {row.foreground_dice:.3f}',
              f'{row.label_instances} labelled left, {row.predicted_instances} predicted right; outlines: label, '
              'green matched, red missed')
-    widths = [cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)[0][0] + 16 for line in lines]
-    head = np.zeros([64, max(widths + [2 * width]), 3], np.uint8)
+    width = max([2 * shape[0]] + [cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)[0][0] + 16 for line in lines])
+    picture = np.pad(np.concatenate(panels, axis=1), [(64, 0), (0, width - 2 * shape[0]), (0, 0)])
     for i, line in enumerate(lines):
-        cv2.putText(head, line, (8, 24 + 28 * i), cv2.FONT_HERSHEY_SIMPLEX, 0.6, TEXT_COLOUR, 1, cv2.LINE_AA)
-    return np.concatenate([head, np.pad(picture, [(0, 0), (0, head.shape[1] - 2 * width), (0, 0)])])
-
-
-def tints(ids):
-    """A colour per id, ids that follow each other far apart. ids: uint8 or uint16 [h, w] -> uint8 [h, w, 3] RGB"""
-    hues = (np.arange(int(ids.max(initial=0)) + 1) * 0.618 % 1 * 180).astype(np.uint8)   # the golden ratio
-    hsv = np.stack([hues, np.full_like(hues, 190), np.full_like(hues, 255)], axis=-1)
-    return cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0][ids]
-
-
-def draw(each):
-    """each: ((path of the prediction, path of the label), path of the photo or None, ImageScore)
-
-    -> picture, see draw_comparison. Raises InputError if a file cannot be read.
-    """
-    pair, photo, row = each
-    return draw_comparison(photo and pictures.read_image(photo), *read_pair(pair), stem(pair[1]), row)
+        cv2.putText(picture, line, (8, 24 + 28 * i), cv2.FONT_HERSHEY_SIMPLEX, 0.6, TEXT_COLOUR, 1, cv2.LINE_AA)
+    return picture
 
 
 # ---- The script ------------------------------------------------------------------------------------------------------
 
 def parse_args(argv=None):
     parser = command_line.Parser(description=f'{__doc__}\n{instance_metrics.__doc__}')
-    paths = parser.add_argument_group('files')
-    paths.add_argument('predicted', metavar='PREDICTED',
-                       help='Folder of predicted masks, for example --outdir of inference.py --masks.')
-    paths.add_argument('labels', metavar='LABELS', help='Folder of label masks, for example labels/ of a prepared set.')
-    reports = parser.add_argument_group('reports')
-    reports.add_argument('--per-image', metavar='FILE',
-                         help='CSV file to write the score of each image into, worst SBD first.')
-    reports.add_argument('--worst', metavar='DIR',
-                         help='Folder to write pictures of the worst images into, label and prediction side by side.')
-    reports.add_argument('--worst-num', metavar='N', type=command_line.positive_int, default=20,
-                         help='Number of images that --worst draws.')
-    reports.add_argument('--images', metavar='DIR',
-                         help='Folder of the photos, named as the labels, for --worst to draw on; otherwise it draws '
-                              'on black.')
+    parser.add_argument('predicted', metavar='PREDICTED',
+                        help='Folder of predicted masks, for example --outdir of inference.py --masks.')
+    parser.add_argument('labels', metavar='LABELS', help='Folder of label masks, such as labels/ of a prepared set.')
+    parser.add_argument('--ignore', metavar='VALUE', type=command_line.non_negative_int,
+                        help='Value of label pixels that count nowhere, such as 255 for the borders of VOC.')
+    parser.add_argument('--per-image', metavar='FILE', help='CSV file for the score of each image, worst SBD first.')
+    parser.add_argument('--worst', metavar='DIR', help='Folder for pictures of the worst images, label and prediction.')
+    parser.add_argument('--worst-num', metavar='N', type=command_line.positive_int, default=20,
+                        help='Number of images that --worst draws.')
+    parser.add_argument('--images', metavar='DIR',
+                        help='Folder of the images, named as the labels, for --worst to draw on instead of black.')
     args = parser.parse_args(argv)
     if args.images and not args.worst:
-        parser.error('--images is of use with --worst only')
+        parser.error('--images has no effect without --worst')
     return args
 
 
-def main():
-    args = parse_args()
+def main(argv=None):
+    args = parse_args(argv)
     pairs = match_masks(args.predicted, args.labels)
     photos = find_photos(args.images, pairs) if args.images else [None] * len(pairs)
     inputs = [path for pair in pairs for path in pair] + [photo for photo in photos if photo]
     evaluation_report.check_outputs(args.per_image, args.worst, inputs, inputs)
 
-    rows = score_files(pairs)
+    rows = score_files(pairs, args.ignore)
     print(table(rows))
 
-    scored = worst_first(zip(pairs, photos, rows))
+    scored = sorted(zip(pairs, photos, rows), key=lambda each: (each[2].sbd, -abs(each[2].dic), each[0][1]))
     if args.per_image:
         evaluation_report.write_csv(
             args.per_image, ('label',) + instance_metrics.ImageScore._fields[:-1] + ('matched',),
             [(os.path.basename(label),) + row[:-1] + row.matches[:1] for (_, label), _, row in scored])
     if args.worst:
-        return evaluation_report.draw_worst(args.worst, draw, scored[:args.worst_num])
+        return evaluation_report.draw_worst(args.worst, draw, [(*each, args.ignore)
+                                                               for each in scored[:args.worst_num]])
 
 
 if __name__ == '__main__':

@@ -1,9 +1,8 @@
-"""What the scripts that score predictions write: a CSV file with a line per picture, and pictures of the worst."""
+"""What the scripts that score predictions write: a CSV file with a line per image, and pictures of the worst."""
 
 import csv
 import io
 import os
-import re
 
 from data.common import command_line, files, pictures
 from data.common.command_line import InputError
@@ -13,22 +12,18 @@ def check_outputs(per_image, worst, inputs, pictures):
     """Makes the folders of --per-image FILE and --worst DIR, either of which may be None.
 
     inputs: paths of the files that are read; pictures: those whose folders must not be that of --worst
-    Raises InputError if a folder is not writable or an output would overwrite an input.
+    Raises InputError also if an output would overwrite an input.
     """
     if per_image:
         check_output_file('--per-image', per_image, inputs)
     if worst:
-        # The pictures of a prepared folder are called 0000.png as well.
         if os.path.realpath(worst) in map(os.path.realpath, {os.path.dirname(path) for path in pictures}):
             raise InputError(f'--worst {worst}: holds the pictures that are scored; give another folder')
         files.make_output_folder(worst)
 
 
 def check_output_file(flag, path, inputs, others=()):
-    """Makes the folder of a file that a flag names. Raises InputError as check_outputs does.
-
-    others: paths of other files that are written, or None
-    """
+    """Makes the folder of a file that a flag names. others: paths of other outputs, or None. Raises InputError."""
     files.check_output_file(flag, path)
     if os.path.realpath(path) in [os.path.realpath(other) for other in others if other]:
         raise InputError(f'{flag} {path}: another flag has the same file; give another name')
@@ -37,7 +32,7 @@ def check_output_file(flag, path, inputs, others=()):
 
 
 def write_csv(path, header, rows):
-    """Writes a CSV file, the whole or none of it. header: names of the columns; rows: tuples of as many values"""
+    """Writes a CSV file. header: names of the columns; rows: tuples of as many values"""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(header)
@@ -46,21 +41,17 @@ def write_csv(path, header, rows):
 
 
 def draw_worst(folder, draw, items):
-    """Writes NNNN.png per item, and warns of the items that cannot be drawn and of pictures of earlier runs.
+    """Writes NNNN.png per item, and warns of items that cannot be drawn.
 
     draw: function of an item that returns a picture, uint8 [h, w, 3] RGB, or raises InputError
     items: list, worst first
     -> exit status: 1 if an item could not be drawn
     """
-    status = 0
+    problems = []
     for rank, item in enumerate(items):
         try:
-            picture = draw(item)
+            pictures.write_image(os.path.join(folder, f'{rank:04d}.png'), draw(item))
         except InputError as error:
+            problems.append(error)
             command_line.warn(f'not drawn: {error}')
-            status = 1
-            continue
-        pictures.write_image(os.path.join(folder, f'{rank:04d}.png'), picture)
-    command_line.warn_of_others(folder, [name for name in os.listdir(folder) if re.fullmatch(r'\d{4,}\.png', name)
-                                         and int(name[:-4]) >= len(items)])
-    return status
+    return int(bool(problems))

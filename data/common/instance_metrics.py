@@ -1,4 +1,4 @@
-"""How well instance ids fit a label: the measures of the leaf segmentation challenge, and AP.
+"""How well instance ids match a label: the measures of the leaf segmentation challenge, and AP.
 
 Per image, as Scharr et al. 2016 (Leaf segmentation in plant phenotyping: a collation study) define them:
   BD(a, b)         mean over the instances of a of the best Dice, 2 |A and B| / (|A| + |B|), with an instance of b
@@ -8,11 +8,10 @@ Per image, as Scharr et al. 2016 (Leaf segmentation in plant phenotyping: a coll
 A set of images has their means. Where the label has no instance, which the paper leaves open, SBD and foreground Dice
 are 1 if the prediction has none either, and 0 otherwise.
 
-AP is that of Cityscapes, over all images together and for one class: instances match if their IoU is above a threshold,
-AP50 is at 0.5, AP the mean over 0.5, 0.55, ..., 0.95. Cityscapes averages the precision over the recall as
-predictions of less and less confidence are accepted. Masks have no confidences, so that each prediction counts 1, and
-its program's curve has two points, (recall 0, precision 1) and (recall r, precision p): the average is r (1 + p) / 2.
-Nothing is ignored for being small. Without any label, AP is 1 if nothing is predicted, and 0 otherwise.
+AP is that of Cityscapes, over all images together: instances match if their IoU is above a threshold, AP50 is at 0.5,
+AP the mean over 0.5, 0.55, ..., 0.95. Masks have no confidences, so that the curve of Cityscapes' program has two
+points, (recall 0, precision 1) and (recall r, precision p), and the average precision is r (1 + p) / 2. No instance is
+too small to count. Without any label, AP is 1 if nothing is predicted, and 0 otherwise.
 """
 
 import collections
@@ -27,7 +26,7 @@ ImageScore.__doc__ = 'The score of one image; matches: pairs of instances with a
 
 
 def score_image(prediction, label):
-    """The measures of one image. prediction, label: integers [h, w] from 0 to 2 ** 31 - 1, 0 is the background
+    """The measures of one image. prediction, label: integers [h, w] as in overlaps
 
     -> ImageScore. Raises ValueError if the sizes differ.
     """
@@ -53,13 +52,13 @@ def score_image(prediction, label):
 def overlaps(prediction, label):
     """The joint histogram of two id masks, background included. Raises ValueError if their sizes differ.
 
-    prediction, label: integers [h, w] from 0 to 2 ** 31 - 1
+    prediction, label: integers [h, w] up to 2 ** 31 - 1, 0 is the background; pixels with a label below 0 are ignored
     -> (predicted id, label id, pixels that have both, pixels that have either), int64, for each pair that occurs
     """
     prediction, label = np.asarray(prediction), np.asarray(label)
     if prediction.shape != label.shape:
         raise ValueError(f'a prediction of {prediction.shape} does not fit its label of {label.shape}')
-    pair = (prediction.astype(np.int64) << 32 | label.astype(np.int64)).ravel()
+    pair = (prediction.astype(np.int64) << 32 | label.astype(np.int64))[label >= 0]
     # Masks are runs of equal pixels: sorting these instead of all pixels takes a twentieth of the time.
     starts = np.flatnonzero(np.diff(pair, prepend=-1))
     pairs, index = np.unique(pair[starts], return_inverse=True)

@@ -1,4 +1,4 @@
-"""The curve of precision and recall over the confidence from which on a predicted lane is accepted."""
+"""Precision and recall over the confidence threshold of predicted lanes."""
 
 import collections
 import io
@@ -13,25 +13,23 @@ Point = collections.namedtuple('Point', 'threshold precision recall f1')
 
 
 def sort_by_confidence(prediction):
-    """-> indices of a tusimple.Record's lanes, by falling confidence. Raises InputError if it has no confidence."""
+    """-> indices of a prediction's lanes, by falling confidence. Raises InputError if it has none."""
     if prediction.confidence is None:
-        raise InputError(f'{prediction.source}: has no "confidence", a number from 0 to 1 per lane; --precision-recall '
-                         'needs it')
+        raise InputError(f'{prediction.source}: has no "confidence" per lane, which --precision-recall needs')
     return np.argsort(-np.array(prediction.confidence, np.float64), kind='stable')
 
 
 def curve(photos):
-    """Precision, recall and F1 of the predictions whose confidence is not below a threshold, over all photos.
+    """Precision, recall and F1 of the predictions whose confidence reaches a threshold, over all images.
 
-    photos: list of (confidence [n], right [n + 1], found [n + 1], labelled): the confidences, in any order, and how
-    many of the k most confident predictions are right, k from 0 to n, how many label lanes these find, and of how many
-    -> list of Points by rising threshold: each confidence that occurs, or MAX_STEPS of them. Precision is right /
-    predicted, recall found / labelled (0 without labels).
+    photos: list of (confidence [n], right [n + 1], found [n + 1], labelled): the confidences, in any order; how many of
+    the k most confident predictions are right, k from 0 to n, and how many label lanes they find; the number of those
+    -> list of Points by rising threshold: each confidence that occurs, or MAX_STEPS of them
     Raises InputError if there are no predictions.
     """
     thresholds = np.unique(np.concatenate([confidence for confidence, *_ in photos]))
     if not len(thresholds):
-        raise InputError('--precision-recall: no lane is predicted, so that there is no confidence to vary')
+        raise InputError('--precision-recall: no lane is predicted')
     if len(thresholds) > MAX_STEPS:
         thresholds = thresholds[np.linspace(0, len(thresholds) - 1, MAX_STEPS).round().astype(int)]
     predicted, right, found, labelled = np.zeros([4, len(thresholds)])
@@ -47,21 +45,20 @@ def curve(photos):
 
 
 def best_point(points):
-    """-> the Point of the highest F1, of equal ones that of the lowest threshold"""
+    """-> the Point of the highest F1, among equal ones that of the lowest threshold"""
     return max(points, key=lambda point: point.f1)
 
 
 def draw_curve(points, measure):
-    """Draws precision over recall, with the best F1 marked. measure: what makes a lane right, str -> bytes of a PNG"""
+    """Plots precision over recall, with the best F1 marked. measure: name of the measure -> bytes of a PNG"""
     from matplotlib.figure import Figure   # here: it takes half a second; without pyplot, no screen is needed
     best = best_point(points)
-    figure = Figure(figsize=(6, 5), dpi=120, layout='constrained')
+    figure = Figure(layout='constrained')
     axes = figure.add_subplot(xlabel='recall', ylabel='precision', title=f'Lanes by confidence, {measure}')
     axes.plot([point.recall for point in points], [point.precision for point in points], marker='.')
     axes.plot(best.recall, best.precision, 'o', color='tab:red',
               label=f'best F1 {best.f1:.3f}, confidence {best.threshold:.3f} and above')
-    axes.grid(alpha=0.3)
-    axes.legend(loc='lower left')
+    axes.legend()
     data = io.BytesIO()
     figure.savefig(data, format='png')
     return data.getvalue()

@@ -1,0 +1,61 @@
+"""Masks of polygons and of COCO's run lengths."""
+import numpy as np
+
+_MAX_COORDINATE = 1e6   # px, of a polygon
+
+
+def draw(segmentation, shape):
+    """Draws a segmentation of COCO: a list of polygons [x, y, x, y, ...] in px, or a dict of run lengths.
+
+    -> bool [h, w] of this shape. Raises ValueError, with the reason, if it is none.
+    """
+    if isinstance(segmentation, dict):
+        counts = segmentation.get('counts')
+        counts = _uncompress(counts) if isinstance(counts, str) else counts
+        if (segmentation.get('size') != list(shape) or not isinstance(counts, list)
+                or not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != np.prod(shape)):
+            raise ValueError('has run lengths that do not fit the image')
+        return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(shape[::-1]).T   # column by column
+    if not isinstance(segmentation, list) or not segmentation:
+        raise ValueError('has no segmentation')
+    mask = np.zeros(shape, bool)
+    for polygon in segmentation:
+        if (not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2
+                or not all(type(x) in (int, float) and abs(x) <= _MAX_COORDINATE for x in polygon)):
+            raise ValueError('has a polygon that is not a list of three or more x, y in px')
+        fill(mask, np.reshape(polygon, [-1, 2]))
+    return mask
+
+
+def fill(mask, polygon):
+    """Adds the pixels whose centre is inside, by the even-odd rule. mask: bool [h, w]; polygon: (x, y) [n, 2] in px"""
+    (x, y), (next_x, next_y) = polygon.T, np.roll(polygon, -1, axis=0).T
+    first, end = np.clip(np.ceil(np.sort([y, next_y], axis=0) - 0.5), 0, len(mask)).astype(int)   # rows of each edge
+    edge = np.repeat(np.arange(len(x)), end - first)
+    row = np.arange(len(edge)) - (np.cumsum(end - first) - end)[edge]
+    crossing = x[edge] + (row + 0.5 - y[edge]) * (next_x - x)[edge] / (next_y - y)[edge]
+    rows = slice(first.min(), end.max())
+    crossed = np.zeros([rows.stop - rows.start, mask.shape[1] + 1], bool)
+    column = np.clip(np.ceil(crossing - 0.5), 0, mask.shape[1]).astype(int)
+    np.logical_xor.at(crossed, (row - rows.start, column), True)
+    mask[rows] |= np.logical_xor.accumulate(crossed, axis=1)[:, :-1]
+
+
+def _uncompress(text):
+    """COCO's compressed run lengths. -> list of int. Raises ValueError if they are damaged.
+
+    A character has 5 bits of a number, lowest first, and one that says whether more follow. From the fourth number on,
+    they are differences to the last but one.
+    """
+    counts, value, shift = [], 0, 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 30:
+            raise ValueError('has compressed run lengths that are damaged')
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (bits & 16) << shift - 4   # the sign
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return counts

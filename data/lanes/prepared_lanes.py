@@ -1,0 +1,106 @@
+"""Writes images with lanes as training reads them: images/NNNN.png, labels/NNNN.png and lanes.json.
+
+The output appears when all of it is ready, and replaces the files that lanes.json lists from an earlier run. A run that
+is stopped while it moves the files leaves a folder that training rejects; another run completes it.
+"""
+import concurrent.futures
+import os
+import pathlib
+import re
+import shutil
+
+import cv2
+import numpy as np
+import tqdm
+
+from data.common import command_line, files, pictures, prefetch
+from data.common.command_line import InputError
+from data.lanes import tusimple
+
+_FOLDERS = ('images', 'labels')
+
+
+def _prepare(record, folder):
+    """Reads the image of a tusimple.Record and draws its label.
+
+    -> (record, image as the bytes of a PNG, label likewise, number of lanes visible in it), or (record, problem)
+    """
+    try:
+        image = pictures.read_image(tusimple.photo_path(folder, record))
+        label = tusimple.draw_label(record, image.shape[1::-1])
+    except InputError as error:
+        return record, f'{record.source}: {str(error).removeprefix(record.source + ": ")}'
+    return record, pictures.encode(image), pictures.encode(label), np.unique(label[label > 0]).size
+
+
+def _own_names(outdir):
+    """-> the names NNNN.png that earlier runs wrote into outdir, also stopped ones. Raises InputError for others."""
+    lanes_path, marker = os.path.join(outdir, tusimple.PREPARED_LABELS), os.path.join(outdir, files.HALF_WRITTEN)
+    listed = []
+    if os.path.exists(lanes_path):
+        listed += [record.raw_file for record in tusimple.read_records(lanes_path)[0]]
+    if os.path.exists(marker):
+        listed += files.read_file(marker, tusimple.MAX_FILE_BYTES).decode(errors='replace').splitlines()
+    own = {os.path.basename(path) for path in listed if re.fullmatch(r'images/\d{4,}\.png', path)}
+    for folder in _FOLDERS:
+        folder = os.path.join(outdir, folder)
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            if re.fullmatch(r'\d{4,}\.png', name) and name not in own:
+                raise InputError(f'{os.path.join(folder, name)}: is not listed in {lanes_path} and would be replaced; '
+                                 'move it away or give another --outdir')
+    return own
+
+
+def _publish(outdir, unfinished, written, own):
+    """Moves the files of written, a list of tusimple.Record, into place, and removes the other own files."""
+    lanes_path, marker = os.path.join(outdir, tusimple.PREPARED_LABELS), os.path.join(outdir, files.HALF_WRITTEN)
+    names = {os.path.basename(record.raw_file) for record in written}
+    # Until all files are in place: an image could meet the label of an earlier run.
+    files.write_file(marker, ''.join(f'images/{name}\n' for name in sorted(own | names)).encode())
+    for folder, source in zip(_FOLDERS, unfinished):
+        for name in sorted(names):
+            os.replace(os.path.join(source, name), os.path.join(outdir, folder, name))
+        for name in own - names:
+            pathlib.Path(outdir, folder, name).unlink(missing_ok=True)
+    tusimple.write_records(lanes_path, written)
+    os.remove(marker)
+
+
+def write(records, folder, outdir, workers, problems=()):
+    """Prepares the images of records, which are relative to folder, in threads, and prints what was done.
+
+    problems: lines about input that cannot be used, printed with those found here
+    Raises InputError if no record can be used, if outdir holds other pictures, or if an image lies in its images/.
+    """
+    images = os.path.realpath(os.path.join(outdir, _FOLDERS[0]))
+    for record in records:
+        path = os.path.join(folder, record.raw_file.replace('\\', '/'))
+        if os.path.realpath(os.path.dirname(path)) == images:
+            raise InputError(f'{record.source}: its image lies in the output folder {images}; give another --outdir')
+    own, problems = _own_names(outdir), list(problems)
+    cv2.setNumThreads(1)  # the workers are the parallelism
+    written, num_lanes, unfinished = [], 0, []
+    try:
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:   # OpenCV releases the GIL
+            results = prefetch.in_order(pool, lambda record: _prepare(record, folder), records, 2 * workers)
+            for record, *outcome in tqdm.tqdm(results, total=len(records), unit='image', disable=None):
+                if len(outcome) == 1:
+                    problems += outcome
+                    continue
+                if not written:  # not before: without a usable record nothing is touched
+                    unfinished += [files.make_unfinished_folder(os.path.join(outdir, name)) for name in _FOLDERS]
+                name = f'{len(written):04d}.png'
+                for target, data in zip(unfinished, outcome):
+                    files.write_file(os.path.join(target, name), data)
+                written.append(tusimple.Record(f'images/{name}', record.lanes, record.h_samples))
+                num_lanes += outcome[2]
+        if not written:
+            raise InputError(f'{folder}: none of {len(problems)} label lines is usable'
+                             + (f'; the first: {problems[0]}' if problems else ''))
+        _publish(outdir, unfinished, written, own)
+    finally:
+        for target in unfinished:
+            shutil.rmtree(target, ignore_errors=True)
+    for problem in problems:
+        print(command_line.printable(problem))
+    print(f'Wrote {len(written)} photos and {num_lanes} lanes to {outdir}; skipped {len(problems)} label lines.')

@@ -1,0 +1,158 @@
+"""TuSimple's official score of lanes.
+
+As in the benchmark's own program (github.com/TuSimple/tusimple-benchmark, evaluate/lane.py) to the last digit, with
+its corner cases: a label lane without points counts; one prediction may match two lanes, so that FP can be below 0.
+With more than five label lanes, which the benchmark does not have, all but the worst are counted.
+"""
+
+import collections
+
+import numpy as np
+
+from data.common import precision_recall
+from data.common.command_line import InputError
+
+MATCH_ACCURACY = 0.85  # a label lane whose best prediction is less accurate is missed
+_PIXEL_THRESHOLD = 20  # px between two vertical lanes
+_MAX_RUN_TIME = 200  # ms per image
+_MAX_EXTRA_LANES = 2  # predicted lanes beyond the number of label lanes
+_COUNTED_LANES = 4  # with more label lanes, the worst is ignored and one miss forgiven
+
+PhotoScore = collections.namedtuple('PhotoScore', 'raw_file accuracy fp fn label_lanes predicted_lanes run_time')
+PhotoScore.__doc__ = """The score of an image, the numbers of its lanes, and the prediction's run_time in ms or None."""
+
+
+# ---- One image -------------------------------------------------------------------------------------------------------
+
+def lane_threshold(lane, h_samples):
+    """The distance in x below which a prediction is right: 20 px / cos(angle of the label lane to the vertical). -> px
+
+    lane: x in px at h_samples, negative where it is absent. The angle is that of the least-squares line x = k y + b
+    through the points with x >= 0; 0 for fewer than two points.
+    """
+    lane, h_samples = np.asarray(lane), np.asarray(h_samples)
+    x, y = lane[lane >= 0], h_samples[lane >= 0]
+    k = 0.
+    if len(x) > 1:
+        # The steps of scikit-learn's LinearRegression, which the benchmark uses, so that the last bits agree.
+        y = y[:, None].astype(np.float64)
+        x = x.astype(np.float64)
+        k = np.linalg.lstsq(y - np.average(y, axis=0), x - np.average(x), rcond=None)[0][0]
+    return _PIXEL_THRESHOLD / np.cos(np.arctan(k))
+
+
+def lane_accuracies(pred_lanes, gt_lanes, h_samples):
+    """The share of rows in which two lanes are closer than lane_threshold, or both absent.
+
+    pred_lanes, gt_lanes: sequences of lanes, each x in px at h_samples, negative where the lane is absent
+    -> float64 [label lanes, predicted lanes]
+    """
+    predicted, labelled = (np.reshape(lanes, [-1, len(h_samples)]) for lanes in (pred_lanes, gt_lanes))
+    predicted, x = (np.where(lanes >= 0, lanes, -100) for lanes in (predicted, labelled))
+    thresholds = np.array([lane_threshold(lane, h_samples) for lane in labelled])
+    close = np.abs(predicted - x[:, None]) < thresholds[:, None, None]
+    return np.count_nonzero(close, axis=-1) / len(h_samples)
+
+
+def find_matches(accuracies):
+    """-> (label lanes that are found, predictions that are the best match of one), indices, int"""
+    found = np.flatnonzero(accuracies.max(axis=1, initial=0) >= MATCH_ACCURACY)
+    return found, np.unique(accuracies[found].argmax(axis=1)) if len(found) else found
+
+
+def score_photo(pred_lanes, gt_lanes, h_samples, run_time=0):
+    """The score of one image.
+
+    pred_lanes, gt_lanes, h_samples: as in lane_accuracies; run_time: ms -> (accuracy, fp, fn), floats
+    """
+    if run_time > _MAX_RUN_TIME or len(pred_lanes) > len(gt_lanes) + _MAX_EXTRA_LANES:
+        return 0., 0., 1.
+    best = lane_accuracies(pred_lanes, gt_lanes, h_samples).max(axis=1, initial=0).tolist()
+    missed = sum(accuracy < MATCH_ACCURACY for accuracy in best)
+    fp = (len(pred_lanes) - (len(gt_lanes) - missed)) / len(pred_lanes) if len(pred_lanes) else 0.
+    total = _add(best)
+    if len(gt_lanes) > _COUNTED_LANES:
+        total -= min(best)
+        missed = max(missed - 1, 0)
+    counted = max(_count(gt_lanes), 1)
+    return total / counted, fp, missed / counted
+
+
+def _count(lanes):
+    return len(lanes) - (len(lanes) > _COUNTED_LANES)
+
+
+def _add(values):
+    total = 0.
+    for value in values:  # not sum(), which rounds differently from Python 3.12 on
+        total += value
+    return total
+
+
+def count_by_confidence(prediction, label):
+    """What precision_recall.curve needs of an image. Raises InputError if the prediction has no confidence."""
+    order = precision_recall.sort_by_confidence(prediction)
+    accuracies = lane_accuracies(prediction.lanes, label.lanes, label.h_samples)[:, order]
+    matches = np.pad(accuracies >= MATCH_ACCURACY, [(0, 0), (1, 0)])   # first, without any prediction
+    right = np.cumsum(matches.any(axis=0))
+    missed = len(label.lanes) - np.logical_or.accumulate(matches, axis=1).sum(axis=0)
+    if len(label.lanes) > _COUNTED_LANES:
+        missed = np.maximum(missed - 1, 0)
+    counted = _count(label.lanes)
+    return prediction.confidence, right, counted - np.minimum(missed, counted), counted
+
+
+# ---- All images ------------------------------------------------------------------------------------------------------
+
+def score(predictions, labels, ignore_run_time=False):
+    """The mean score of images, each of which must have exactly one prediction.
+
+    predictions, labels: lists of tusimple.Record, matched by raw_file; a prediction's h_samples may be empty
+    ignore_run_time: slow predictions, and those without a run_time, count as fast ones
+    -> ((accuracy, fp, fn), rows): means over the images, and a PhotoScore per image in the order of the predictions
+    Raises InputError if a prediction does not fit the labels or an image has none.
+    """
+    rows = []
+    for prediction, label in match_photos(predictions, labels):
+        if prediction.run_time is None and not ignore_run_time:
+            raise InputError(f'{prediction.source}: has no "run_time" (ms); --ignore-run-time scores without it')
+        check_rows(prediction, label)
+        values = score_photo(prediction.lanes, label.lanes, label.h_samples,
+                             0 if ignore_run_time else prediction.run_time)
+        rows.append(PhotoScore(label.raw_file, *values, len(label.lanes), len(prediction.lanes), prediction.run_time))
+    return tuple(_add(row[i] for row in rows) / len(rows) for i in (1, 2, 3)), rows
+
+
+def match_photos(predictions, labels):
+    """-> list of (prediction, label), in the order of the predictions. Arguments and errors: see score."""
+    label_of, pairs = {}, []
+    for label in labels:
+        if label_of.setdefault(_key(label), label) is not label:
+            raise InputError(f'{label.source}: raw_file {label.raw_file!a} is labelled a second time')
+    waiting = dict(label_of)
+    for prediction in predictions:
+        if _key(prediction) not in waiting:
+            problem = 'is predicted a second time' if _key(prediction) in label_of else 'is not in the labels'
+            raise InputError(f'{prediction.source}: raw_file {prediction.raw_file!a} {problem}')
+        pairs.append((prediction, waiting.pop(_key(prediction))))
+    if waiting:
+        first = next(iter(waiting.values()))
+        raise InputError(f'{first.source}: raw_file {first.raw_file!a} has no prediction '
+                         f'({len(waiting)} of {len(labels)} images have none)')
+    if not pairs:
+        raise InputError('there are no labels to score against')
+    return pairs
+
+
+def _key(record):
+    return record.raw_file.replace('\\', '/')   # Windows writes either
+
+
+def check_rows(prediction, label):
+    """Raises InputError if the rows of a prediction, a tusimple.Record, are not those of its label."""
+    for i, lane in enumerate(prediction.lanes):
+        if len(lane) != len(label.h_samples):
+            raise InputError(f'{prediction.source}: lane {i} has {len(lane)} points, but its label '
+                             f'({label.source}) has {len(label.h_samples)} h_samples')
+    if len(prediction.h_samples) and list(prediction.h_samples) != list(label.h_samples):
+        raise InputError(f'{prediction.source}: its h_samples are not those of its label ({label.source})')
