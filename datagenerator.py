@@ -48,9 +48,10 @@ def _list_by_name(srcdir, folder):
     return by_name
 
 
-def split(image_paths, label_paths, seed=42):
-    """Holds out a tenth of the samples, rounded up, as scikit-learn's train_test_split does with random_state=seed.
+def split(image_paths, label_paths, most=200, seed=42):
+    """Holds out a tenth of the samples, rounded up, but at most `most`; all others are for training.
 
+    Up to `most` this is scikit-learn's train_test_split(test_size=0.1, random_state=seed); beyond, its first ones.
     -> ((training images, training labels), (validation images, validation labels)), paths
     Raises InputError if there are fewer than two.
     """
@@ -59,7 +60,7 @@ def split(image_paths, label_paths, seed=42):
         raise InputError(f'{image_paths[0] if count else "no samples"}: at least two samples are needed, '
                          'one to train on and one to validate on')
     order = np.random.RandomState(seed).permutation(count)
-    held_out = -(-count // 10)
+    held_out = min(most, -(-count // 10))
     return tuple(([image_paths[i] for i in part], [label_paths[i] for i in part])
                  for part in (order[held_out:], order[:held_out]))
 

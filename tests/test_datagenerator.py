@@ -62,6 +62,12 @@ def test_split_is_that_of_2018(count):
     assert [train_i, valid_i, train_l, valid_l] == expected
 
 
+def test_split_holds_out_at_most_so_many_and_trains_on_the_others():
+    images = [f'i{i}' for i in range(151)]
+    whole, (train, valid) = dg.split(images, images)[1][0], dg.split(images, images, most=5)
+    assert valid[0] == whole[:5] and sorted(train[0] + valid[0]) == sorted(images)
+
+
 @pytest.mark.parametrize('count', [0, 1])
 def test_split_needs_two(count):
     with pytest.raises(InputError, match='at least two samples'):
