@@ -1,8 +1,8 @@
 """From image files to batches: pairs of image and label, the split, one epoch in order, the training queue.
 
 image_shape is (width, height), as in OpenCV. Images are RGB uint8 [h, w, 3], raw 0..255: the graph normalises them.
-Labels are [h, w], one number per instance and 0 for the background; the numbers carry no order. A file that cannot be
-used is an InputError of one line that names it.
+Labels are [h, w], one number per instance and 0 for the background; the numbers carry no order. In batches they are
+int32, and negative where a pixel is ignored. A file that cannot be used is an InputError of one line that names it.
 """
 import collections
 import concurrent.futures
@@ -74,16 +74,24 @@ def read_sample(image_path, label_path):
     return image, label
 
 
+def mark_ignored(label, ignore):
+    """label: as read_sample returns it. ignore: its value at ignored pixels, or None. -> int32 [h, w], -1 at these"""
+    signed = label.astype(np.int32)
+    if ignore is not None:
+        signed[label == ignore] = -1
+    return signed
+
+
 # ---- One epoch in order ----------------------------------------------------------------------------------------------
 
-def load_batch(image_paths, label_paths, image_shape):
+def load_batch(image_paths, label_paths, image_shape, ignore=None):
     """Samples resized, without augmentation. -> (images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w])"""
-    (images, labels), = get_batches_fn(len(image_paths), image_shape, image_paths, label_paths)
+    (images, labels), = get_batches_fn(len(image_paths), image_shape, image_paths, label_paths, ignore=ignore)
     return images, labels
 
 
-def get_batches_fn(batch_size, image_shape, image_paths, label_paths, with_sizes=False):
-    """One epoch in the order of the paths, read in the caller's thread.
+def get_batches_fn(batch_size, image_shape, image_paths, label_paths, with_sizes=False, ignore=None):
+    """One epoch in the order of the paths, read in the caller's thread. ignore: see `mark_ignored`.
 
     -> iterator of (images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w]), the last of which may have fewer samples;
     if with_sizes, of (images, labels, sizes): [(width, height)] of the images before resizing
@@ -92,7 +100,7 @@ def get_batches_fn(batch_size, image_shape, image_paths, label_paths, with_sizes
         part = slice(start, start + batch_size)
         samples = [read_sample(*paths) for paths in zip(image_paths[part], label_paths[part])]
         images = np.stack([pictures.resize_image(image, image_shape) for image, _ in samples])
-        labels = np.stack([pictures.resize_label(label, image_shape) for _, label in samples], dtype=np.int32)
+        labels = np.stack([mark_ignored(pictures.resize_label(label, image_shape), ignore) for _, label in samples])
         yield (images, labels, [label.shape[::-1] for _, label in samples]) if with_sizes else (images, labels)
 
 
@@ -116,18 +124,20 @@ class BatchQueue:
     shards (0, n) to (n - 1, n) of batch size b together yield at each step what one queue of batch size n b yields.
 
     `workers` threads read, augment and resize; one more enqueues, so that at most `capacity` batches wait. About
-    cache_bytes of decoded samples are cached. The queue is on the device of the scope in which the object is made.
+    cache_bytes of decoded samples are cached. ignore: see `mark_ignored`; `augment` gets labels in which ignored pixels
+    are negative. The queue is on the device of the scope in which the object is made.
     """
 
     OVERSAMPLING = 1.5   # images are cached at this many times image_shape, so that warps stay sharp
 
     def __init__(self, image_paths, label_paths, batch_size, image_shape, seed=0, workers=2, capacity=8,
-                 augment=road_augmentation.augment, shard=(0, 1), cache_bytes=2 ** 30):
+                 augment=road_augmentation.augment, shard=(0, 1), cache_bytes=2 ** 30,
+                 ignore=None):
         import tensorflow.compat.v1 as tf   # takes seconds, and find_samples does without
         cv2.setNumThreads(1)   # the workers are the parallelism; OpenCV's threads would compete with TensorFlow's
         self._paths = list(zip(image_paths, label_paths))
         self._batch_size, self._image_shape, self._workers = batch_size, tuple(image_shape), workers
-        self._seed, self._augment, self._shard = seed, augment, shard
+        self._seed, self._augment, self._shard, self._ignore = seed, augment, shard, ignore
         self.steps_per_epoch = steps_per_epoch(len(self._paths), batch_size * shard[1])
         self._cache, cost = {}, 4 * self.OVERSAMPLING ** 2 * image_shape[0] * image_shape[1]
         self._cache_size = cache_bytes // cost   # samples
@@ -164,7 +174,7 @@ class BatchQueue:
             with contextlib.closing(samples):   # cancels what has not started
                 while not coord.should_stop():
                     images, labels, paths = zip(*(next(samples) for _ in range(self._batch_size)))
-                    batch = np.stack(images), np.stack(labels, dtype=np.int32), paths
+                    batch = np.stack(images), np.stack(labels), paths
                     try:
                         sess.run(self._enqueue, dict(zip(self._fed, batch)))
                     except Exception:
@@ -192,6 +202,7 @@ class BatchQueue:
         """place: as from _order. -> (image, label, image path as bytes), ready to be stacked"""
         epoch, position, index = place
         image, label = self._read(index)
+        label = mark_ignored(label, self._ignore)
         if self._augment:
             rng = np.random.default_rng([self._seed, epoch, position])
             image, label = self._augment(image, label, rng, self._image_shape)

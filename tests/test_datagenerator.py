@@ -1,5 +1,6 @@
 """datagenerator.py: samples in pairs, splits, batches, and the queue's order, errors and end."""
 import contextlib
+import functools
 import os
 import threading
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
-from data.common import files, pictures, quiet
+from data.common import augmentation, files, pictures, quiet
 from data.common.command_line import InputError
 from data.lanes import road_augmentation
 
@@ -91,6 +92,21 @@ def test_label_of_another_size_is_named(samples):
     pictures.write_image(samples[1][2], np.zeros((36, 60), np.uint8))
     with pytest.raises(InputError, match='labels/0002.png: is 60 x 36, but its image .*0002.png is 64 x 36'):
         dg.load_batch(*samples, SHAPE)
+
+
+def test_ignored_pixels_are_negative_in_every_batch(samples):
+    """Through resizing, cache and augmentation; in the graph's labels as in those to validate on."""
+    label = np.full((36, 64), 200, np.uint8)
+    label[:, :32] = 255
+    for path in samples[1]:
+        pictures.write_image(path, label)
+    assert set(np.unique(dg.load_batch(*samples, SHAPE)[1])) == {200, 255}
+    labels = dg.load_batch(*samples, SHAPE, ignore=255)[1]
+    assert (labels[..., :16] == -1).all() and (labels[..., 16:] == 200).all()
+    for augment in (road_augmentation.augment, augmentation.augment):
+        for batch in take(samples, 7, ignore=255, augment=functools.partial(augment, outside=-1)):
+            assert set(np.unique(batch.labels)) == {-1, 200}
+        assert any((batch.labels == 0).any() for batch in take(samples, 7, ignore=255, augment=augment))
 
 
 # ---- The queue -------------------------------------------------------------------------------------------------------

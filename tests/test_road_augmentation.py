@@ -59,6 +59,13 @@ def test_wear_fades_paint_and_nothing_else(lane_photo):
     assert road_augmentation.wear(image, np.zeros_like(label), np.random.default_rng(0)) is image
 
 
+def test_wear_takes_no_ignored_pixels_for_paint(lane_photo):
+    image, label = lane_photo
+    label[60:140] = -1
+    worn = [road_augmentation.wear(image, label, np.random.default_rng(seed)) for seed in range(10)]
+    assert all((result[60:140, :] == image[60:140, :]).all() for result in worn)
+
+
 @pytest.mark.parametrize('augment', [road_augmentation.augment, augmentation.augment], ids=['road', 'any'])
 @pytest.mark.parametrize('size', [(256, 144), (1, 1)])
 def test_augment_of_any_size_is_a_pure_function_of_sample_and_seed(lane_photo, augment, size):

@@ -45,10 +45,10 @@ def bend(image_shape, rng):
     return cv2.resize(coarse, tuple(image_shape), interpolation=cv2.INTER_CUBIC)
 
 
-def warp(image, label, matrix, displacement, image_shape):
+def warp(image, label, matrix, displacement, image_shape, outside=0):
     """Moves, bends and resizes to image_shape in one resampling: image bilinear, label nearest neighbour.
 
-    Outside the source, the image has the background's mean colour and the label is background. Reflection would
+    Outside the source, the image has the background's mean colour and the label is `outside`. Reflection would
     duplicate an instance under the same id, and replication would stretch instances at the border.
     matrix: see `placement`. displacement: see `bend`, or None.
     -> (image, label), dtypes unchanged
@@ -63,7 +63,7 @@ def warp(image, label, matrix, displacement, image_shape):
     background = (label == 0).astype(np.uint8)
     colour = cv2.mean(image, background if background.any() else None)[:3]
     return (cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=colour),
-            cv2.remap(label, *maps, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0))
+            cv2.remap(label, *maps, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=outside))
 
 
 # ---- Photometric steps -----------------------------------------------------------------------------------------------
@@ -148,15 +148,16 @@ def apply_steps(steps, image, rng):
 _PHOTOMETRIC = ((0.2, blur), (0.5, colour_temperature), (0.8, tone), (0.4, saturation), (0.4, noise), (0.1, jpeg))
 
 
-def augment(image, label, rng, image_shape=None):
+def augment(image, label, rng, image_shape=None, outside=0):
     """One random variation of a sample, a function of the state of rng alone.
 
     image: uint8 [h, w, 3] RGB. label: [h, w]. Both at the camera's own size if possible, as all geometry is one
-    resampling. image_shape: of the result, by default the image's own size.
+    resampling. image_shape: of the result, by default the image's own size. outside: label of pixels outside the source,
+    0 (background) or -1 (ignored).
     -> (image, label), dtypes unchanged, [height, width] of image_shape
     """
     height, width = label.shape
     image_shape = image_shape or (width, height)
     matrix = placement((width, height), rng)
-    image, label = warp(image, label, matrix, bend(image_shape, rng), image_shape)
+    image, label = warp(image, label, matrix, bend(image_shape, rng), image_shape, outside)
     return apply_steps(_PHOTOMETRIC, image, rng), label

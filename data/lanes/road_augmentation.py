@@ -40,11 +40,11 @@ def camera_change(size, rng):
     return flip @ new @ rotation @ np.linalg.inv(old) @ shear
 
 
-def warp(image, label, matrix, image_shape):
+def warp(image, label, matrix, image_shape, outside=0):
     """Applies camera_change's matrix and resizes to image_shape in one resampling: image bilinear, label nearest.
 
     The identity equals resize_image and resize_label. Outside the source, the image has its mean colour and the label
-    is background: reflection and replication would show lanes that are not in the label.
+    is `outside`: reflection and replication would show lanes that are not in the label.
     -> (image, label), dtypes unchanged
     """
     height, width = label.shape
@@ -54,7 +54,8 @@ def warp(image, label, matrix, image_shape):
     matrix = to_pixel @ resize @ matrix @ from_pixel
     return (cv2.warpPerspective(image, matrix, tuple(image_shape), flags=cv2.INTER_LINEAR,
                                 borderMode=cv2.BORDER_CONSTANT, borderValue=cv2.mean(image)[:3]),
-            cv2.warpPerspective(label, matrix, tuple(image_shape), flags=cv2.INTER_NEAREST))
+            cv2.warpPerspective(label, matrix, tuple(image_shape), flags=cv2.INTER_NEAREST,
+                                borderMode=cv2.BORDER_CONSTANT, borderValue=outside))
 
 
 # ---- Road and light --------------------------------------------------------------------------------------------------
@@ -194,16 +195,17 @@ _PHOTOMETRIC = ((0.25, _cut_out), (0.3, _hard_shadows), (0.12, _haze), (0.12, _s
                 (0.4, noise), (0.2, jpeg))
 
 
-def augment(image, label, rng, image_shape=None):
+def augment(image, label, rng, image_shape=None, outside=0):
     """One random variation of a sample, a function of the state of rng alone.
 
     image: uint8 [h, w, 3] RGB. label: [h, w]. Both at the camera's own size if possible, as all geometry is one
-    resampling. image_shape: of the result, by default the photo's own size.
+    resampling. image_shape: of the result, by default the photo's own size. outside: label of pixels outside the source,
+    0 (background) or -1 (ignored).
     -> (image, label), dtypes unchanged, [height, width] of image_shape
     """
     height, width = label.shape
     matrix = camera_change((width, height), rng)
-    image, label = warp(image, label, matrix, image_shape or (width, height))
+    image, label = warp(image, label, matrix, image_shape or (width, height), outside)
     if rng.random() < _WEAR:
         image = wear(image, label, rng)
     return apply_steps(_PHOTOMETRIC, image, rng), label
