@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 import uuid
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -63,6 +64,35 @@ def split(image_paths, label_paths, most=200, seed=42):
     held_out = min(most, -(-count // 10))
     return tuple(([image_paths[i] for i in part], [label_paths[i] for i in part])
                  for part in (order[held_out:], order[:held_out]))
+
+
+class Source(NamedTuple):
+    """A prepared folder and its share of each batch. train, valid: (image paths, label paths), as of `split`."""
+    folder: str
+    share: float
+    train: tuple
+    valid: tuple
+
+
+def find_sources(texts, most=200):
+    """texts: 'FOLDER' or 'FOLDER:SHARE' each, by default the share is the number of training samples. -> [Source]
+
+    most: samples that are held out of all folders together, equally many of each if they have them. Raises InputError
+    as find_samples and split do, and for a share that is not above 0.
+    """
+    sources = []
+    for text in texts:
+        folder, _, share = text.rpartition(':')
+        try:
+            share = float(share) if folder and not os.path.isdir(text) else None
+        except ValueError:   # a colon of the path
+            share = None
+        if share is not None and not 0 < share < np.inf:
+            raise InputError(f'{text}: the share has to be above 0')
+        folder = text if share is None else folder
+        train, valid = split(*find_samples(folder), most=max(1, most // len(texts)))
+        sources.append(Source(folder, share or len(train[0]), train, valid))
+    return sources
 
 
 def read_sample(image_path, label_path):
@@ -119,9 +149,11 @@ class BatchQueue:
     """A tf.FIFOQueue of the default graph, filled with batches by threads, in an order that depends on the seed alone.
 
     Epoch e visits the samples in a permutation drawn from (seed, e), without the remainder that does not fill a batch
-    (another one each epoch); a data set smaller than a batch is repeated to fill it. The augmentation of a sample is
-    drawn from (seed, epoch, position). So step s is the same for any number of workers and any start_step, and the
-    shards (0, n) to (n - 1, n) of batch size b together yield at each step what one queue of batch size n b yields.
+    (another one each epoch); a data set smaller than a batch is repeated to fill it. With groups, [(number of samples,
+    share)] in the order of the paths, the group of each place in a batch is drawn by the shares, and a group is
+    permuted anew whenever the epoch has used it up. The augmentation of a sample is drawn from (seed, epoch, position).
+    So step s is the same for any number of workers and any start_step, and the shards (0, n) to (n - 1, n) of batch
+    size b together yield at each step what one queue of batch size n b yields.
 
     `workers` threads read, augment and resize; one more enqueues, so that at most `capacity` batches wait. About
     cache_bytes of decoded samples are cached. ignore: see `mark_ignored`; `augment` gets labels in which ignored pixels
@@ -132,10 +164,11 @@ class BatchQueue:
 
     def __init__(self, image_paths, label_paths, batch_size, image_shape, seed=0, workers=2, capacity=8,
                  augment=road_augmentation.augment, shard=(0, 1), cache_bytes=2 ** 30,
-                 ignore=None):
+                 ignore=None, groups=None):
         import tensorflow.compat.v1 as tf   # takes seconds, and find_samples does without
         cv2.setNumThreads(1)   # the workers are the parallelism; OpenCV's threads would compete with TensorFlow's
         self._paths = list(zip(image_paths, label_paths))
+        self._groups = groups or [(len(self._paths), 1)]
         self._batch_size, self._image_shape, self._workers = batch_size, tuple(image_shape), workers
         self._seed, self._augment, self._shard, self._ignore = seed, augment, shard, ignore
         self.steps_per_epoch = steps_per_epoch(len(self._paths), batch_size * shard[1])
@@ -191,12 +224,28 @@ class BatchQueue:
         epoch, first_step = divmod(start_step, self.steps_per_epoch)
         shard, shards = self._shard
         while True:
-            order = np.random.default_rng([self._seed, epoch]).permutation(len(self._paths))
+            order = self._permute(epoch)
             for step in range(first_step, self.steps_per_epoch):
                 first = (step * shards + shard) * self._batch_size
                 for position in range(first, first + self._batch_size):
-                    yield epoch, position, order[position % len(order)]
+                    yield epoch, position, order[position]
             epoch, first_step = epoch + 1, 0
+
+    def _permute(self, epoch):
+        """-> int [positions of an epoch], the index of the sample at each"""
+        rng = np.random.default_rng([self._seed, epoch])
+        length = self.steps_per_epoch * self._batch_size * self._shard[1]
+        counts, shares = zip(*self._groups)
+        group = np.zeros(length, int)
+        if len(counts) > 1:
+            group = rng.choice(len(counts), length, p=np.divide(shares, sum(shares)))
+        order, first = np.empty(length, int), 0
+        for number, count in enumerate(counts):
+            places = np.flatnonzero(group == number)
+            rounds = [rng.permutation(count) for _ in range(0, len(places), count)]
+            order[places] = first + np.concatenate([*rounds, []])[:len(places)]
+            first += count
+        return order
 
     def _load(self, place):
         """place: as from _order. -> (image, label, image path as bytes), ready to be stacked"""

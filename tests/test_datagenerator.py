@@ -75,6 +75,17 @@ def test_split_needs_two(count):
         dg.split(['a.png'][:count], ['b.png'][:count])
 
 
+def test_find_sources_reads_folders_and_shares(tmp_path, samples):
+    folder = str(tmp_path)
+    plain, shared = dg.find_sources([folder, f'{folder}:2.5'])
+    assert (plain.folder, plain.share) == (folder, 6) and (shared.folder, shared.share) == (folder, 2.5)
+    assert (plain.train, plain.valid) == dg.split(*samples)
+    with pytest.raises(InputError, match=':0: the share has to be above 0'):
+        dg.find_sources([f'{folder}:0'])
+    with pytest.raises(InputError, match='a:b/images: no such folder'):
+        dg.find_sources(['a:b'])
+
+
 # ---- One epoch in order ----------------------------------------------------------------------------------------------
 
 def test_get_batches_fn_is_one_epoch_in_order(samples):
@@ -195,6 +206,25 @@ def test_data_set_smaller_than_a_batch_is_repeated(samples):
     batch, = take(samples, 1, batch_size=16)
     assert dg.steps_per_epoch(7, 16) == 1 and set(names(batch)) == set(samples[0])
     assert (batch.images[0] != batch.images[7]).any()
+
+
+def test_groups_are_drawn_by_their_shares_and_used_up_in_turn(samples):
+    whole = take(samples, 60, 5, groups=[(2, 3), (5, 1)])
+    numbers = np.array([[samples[0].index(path) for path in names(batch)] for batch in whole])
+    assert 0.68 < (numbers < 2).mean() < 0.82
+    counts = np.bincount(numbers.ravel())   # epochs are of one step: 3 or 4 of 5 places for 2 samples
+    assert len(counts) == 7 and counts[:2].min() > 3 * counts[2:].max()
+    for row in numbers:
+        own, others = np.bincount(row[row < 2], minlength=2), row[row >= 2]
+        assert abs(own[0] - own[1]) <= 1 and len(set(others)) == len(others)
+
+
+def test_groups_resume_at_any_step_and_in_shards(samples):
+    groups = [(3, 1), (4, 2.5)]
+    whole = take(samples, 8, groups=groups)
+    assert_same(take(samples, 3, groups=groups, start_step=5), whole[5:])
+    parts = [take(samples, 8, 1, groups=groups, shard=(i, 2)) for i in range(2)]
+    assert [names(batch) for batch in whole] == [names(one) + names(other) for one, other in zip(*parts)]
 
 
 @pytest.mark.parametrize('kind', ['images', 'labels'])

@@ -152,8 +152,8 @@ def augment(image, label, rng, image_shape=None, outside=0):
     """One random variation of a sample, a function of the state of rng alone.
 
     image: uint8 [h, w, 3] RGB. label: [h, w]. Both at the camera's own size if possible, as all geometry is one
-    resampling. image_shape: of the result, by default the image's own size. outside: label of pixels outside the source,
-    0 (background) or -1 (ignored).
+    resampling. image_shape: of the result, by default the image's own size. outside: label of pixels outside it, 0
+    (background) or -1 (ignored).
     -> (image, label), dtypes unchanged, [height, width] of image_shape
     """
     height, width = label.shape
