@@ -8,6 +8,7 @@ import collections
 import concurrent.futures
 import contextlib
 import os
+import re
 import threading
 import uuid
 from typing import NamedTuple
@@ -75,23 +76,19 @@ class Source(NamedTuple):
 
 
 def find_sources(texts, most=200):
-    """texts: 'FOLDER' or 'FOLDER:SHARE' each, by default the share is the number of training samples. -> [Source]
+    """texts: 'FOLDER' or 'FOLDER:SHARE' each; the default share is the number of training samples. -> [Source]
 
-    most: samples that are held out of all folders together, equally many of each if they have them. Raises InputError
-    as find_samples and split do, and for a share that is not above 0.
+    most: samples held out of all folders together, the same limit for each. Raises InputError as find_samples and split
+    do, and for a share of 0.
     """
     sources = []
     for text in texts:
-        folder, _, share = text.rpartition(':')
-        try:
-            share = float(share) if folder and not os.path.isdir(text) else None
-        except ValueError:   # a colon of the path
-            share = None
-        if share is not None and not 0 < share < np.inf:
-            raise InputError(f'{text}: the share has to be above 0')
-        folder = text if share is None else folder
+        match = re.fullmatch(r'(.+):(\d*\.?\d+)', text)
+        folder, share = match.groups() if match else (text, None)
         train, valid = split(*find_samples(folder), most=max(1, most // len(texts)))
-        sources.append(Source(folder, share or len(train[0]), train, valid))
+        sources.append(Source(folder, float(share or len(train[0])), train, valid))
+        if not sources[-1].share:
+            raise InputError(f'{text}: the share has to be above 0')
     return sources
 
 
