@@ -1,62 +1,60 @@
-"""From the pictures of a data set to batches: pairs of image and label, the split, one epoch, the training's queue.
+"""From image files to batches: pairs of image and label, the split, one epoch in order, the training queue.
 
 image_shape is (width, height), as in OpenCV. Images are RGB uint8 [h, w, 3], raw 0..255: the graph normalises them.
-Labels are [h, w], one number per instance and 0 for the background; the numbers themselves mean nothing. Whatever is
-wrong with a file is an InputError of one line that names it.
+Labels are [h, w], one number per instance and 0 for the background; the numbers carry no order. In batches they are
+int32, and negative where a pixel is ignored. A file that cannot be used is an InputError of one line that names it.
 """
-
 import collections
 import concurrent.futures
 import contextlib
 import os
+import re
 import threading
 import uuid
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from data.common import files, pictures, prefetch
-from data.lanes import road_augmentation
 from data.common.command_line import InputError
-
+from data.lanes import road_augmentation
 
 # ---- Samples ---------------------------------------------------------------------------------------------------------
+
 
 def find_samples(srcdir):
     """Pairs srcdir/images/NAME.* with srcdir/labels/NAME.*. -> (image_paths, label_paths), two lists sorted by NAME
 
-    Raises InputError if a folder is missing, empty or half-written, or a picture has no partner.
+    Raises InputError if a folder is missing, empty or unfinished, or an image or label has no partner.
     """
     if os.path.lexists(os.path.join(srcdir, files.HALF_WRITTEN)):
         raise InputError(f'{srcdir}: is half-written; run the script that makes it again')
-    by_name = []
-    for folder in ('images', 'labels'):
-        folder = os.path.join(srcdir, folder)
-        paths = collections.defaultdict(list)
-        advice = ('; python data/tusimple_dataset_processing.py DIR makes images and labels of TuSimple, '
-                  'data/README.md has other data')
-        for path in pictures.list_images(folder, advice):
-            if folder.endswith('labels') and path.lower().endswith(('.jpg', '.jpeg')):
-                raise InputError(f'{path}: a JPEG does not keep the grey values of a label; make it a PNG')
-            paths[os.path.splitext(os.path.basename(path))[0]].append(path)
-        for same in paths.values():
-            if len(same) > 1:
-                raise InputError(f'{same[1]}: has the same name as {same[0]}; which of the two is meant?')
-        by_name.append({name: same[0] for name, same in paths.items()})
-    images, labels = by_name
-    unpaired = sorted(images.keys() ^ labels.keys())
-    if unpaired:
-        path = images.get(unpaired[0]) or labels[unpaired[0]]
-        partner = 'label' if unpaired[0] in images else 'image'
-        raise InputError(f'{path}: has no {partner} of the same name ({len(images)} images and '
-                         f'{len(labels)} labels in {srcdir}, {len(unpaired)} without a partner)')
+    images, labels = (_list_by_name(srcdir, folder) for folder in ('images', 'labels'))
+    for name in sorted(images.keys() ^ labels.keys()):
+        path, partner = (images[name], 'label') if name in images else (labels[name], 'image')
+        raise InputError(f'{path}: has no {partner} of the same name ({len(images)} images and {len(labels)} labels)')
     return [images[name] for name in sorted(images)], [labels[name] for name in sorted(images)]
 
 
-def split(image_paths, label_paths, seed=42):
-    """Holds out a tenth of the samples, rounded up, as train_test_split(test_size=0.1, random_state=seed) of
-    scikit-learn did in 2018. -> ((training images, training labels), (validation images, validation labels)), paths
+def _list_by_name(srcdir, folder):
+    """-> {name without extension: path}"""
+    by_name = {}
+    for path in pictures.list_images(os.path.join(srcdir, folder), '; see data/README.md'):
+        name, extension = os.path.splitext(os.path.basename(path))
+        if name in by_name:
+            raise InputError(f'{path}: has the same name as {by_name[name]}, which is ambiguous')
+        if folder == 'labels' and extension.lower() in ('.jpg', '.jpeg'):
+            raise InputError(f'{path}: a JPEG does not keep the grey values of a label; make it a PNG')
+        by_name[name] = path
+    return by_name
 
+
+def split(image_paths, label_paths, most=200, seed=42):
+    """Holds out a tenth of the samples, rounded up, but at most `most`; all others are for training.
+
+    Up to `most` this is scikit-learn's train_test_split(test_size=0.1, random_state=seed); beyond, its first ones.
+    -> ((training images, training labels), (validation images, validation labels)), paths
     Raises InputError if there are fewer than two.
     """
     count = len(image_paths)
@@ -64,9 +62,34 @@ def split(image_paths, label_paths, seed=42):
         raise InputError(f'{image_paths[0] if count else "no samples"}: at least two samples are needed, '
                          'one to train on and one to validate on')
     order = np.random.RandomState(seed).permutation(count)
-    held_out = -(-count // 10)
+    held_out = min(most, -(-count // 10))
     return tuple(([image_paths[i] for i in part], [label_paths[i] for i in part])
                  for part in (order[held_out:], order[:held_out]))
+
+
+class Source(NamedTuple):
+    """A prepared folder and its share of each batch. train, valid: (image paths, label paths), as of `split`."""
+    folder: str
+    share: float
+    train: tuple
+    valid: tuple
+
+
+def find_sources(texts, most=200):
+    """texts: 'FOLDER' or 'FOLDER:SHARE' each; the default share is the number of training samples. -> [Source]
+
+    most: samples held out of all folders together, the same limit for each. Raises InputError as find_samples and split
+    do, and for a share of 0.
+    """
+    sources = []
+    for text in texts:
+        match = re.fullmatch(r'(.+):(\d*\.?\d+)', text)
+        folder, share = match.groups() if match else (text, None)
+        train, valid = split(*find_samples(folder), most=max(1, most // len(texts)))
+        sources.append(Source(folder, float(share or len(train[0])), train, valid))
+        if not sources[-1].share:
+            raise InputError(f'{text}: the share has to be above 0')
+    return sources
 
 
 def read_sample(image_path, label_path):
@@ -74,84 +97,80 @@ def read_sample(image_path, label_path):
     image, label = pictures.read_image(image_path), pictures.read_label(label_path)
     if image.shape[:2] != label.shape:
         raise InputError(f'{label_path}: is {label.shape[1]} x {label.shape[0]}, '
-                         f'but its photo {image_path} is {image.shape[1]} x {image.shape[0]}')
+                         f'but its image {image_path} is {image.shape[1]} x {image.shape[0]}')
     return image, label
 
 
-# ---- Batches ---------------------------------------------------------------------------------------------------------
+def mark_ignored(label, ignore):
+    """label: as read_sample returns it. ignore: its value at ignored pixels, or None. -> int32 [h, w], -1 at these"""
+    signed = label.astype(np.int32)
+    if ignore is not None:
+        signed[label == ignore] = -1
+    return signed
 
-def load_batch(image_paths, label_paths, image_shape):
-    """Samples as they are, resized. -> (images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w])"""
-    (images, labels), = get_batches_fn(len(image_paths), image_shape, image_paths, label_paths)
+
+# ---- One epoch in order ----------------------------------------------------------------------------------------------
+
+def load_batch(image_paths, label_paths, image_shape, ignore=None):
+    """Samples resized, without augmentation. -> (images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w])"""
+    (images, labels), = get_batches_fn(len(image_paths), image_shape, image_paths, label_paths, ignore=ignore)
     return images, labels
 
 
-def get_batches_fn(batch_size, image_shape, image_paths, label_paths, seed=None, with_sizes=False):
-    """One epoch in the order of the paths, or in an order drawn from seed; read in the caller's thread.
+def get_batches_fn(batch_size, image_shape, image_paths, label_paths, with_sizes=False, ignore=None):
+    """One epoch in the order of the paths, read in the caller's thread. ignore: see `mark_ignored`.
 
     -> iterator of (images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w]), the last of which may have fewer samples;
-    if with_sizes, of (images, labels, sizes): [(width, height)] of the photos before they were resized
+    if with_sizes, of (images, labels, sizes): [(width, height)] of the images before resizing
     """
-    order = np.arange(len(image_paths)) if seed is None else np.random.default_rng(seed).permutation(len(image_paths))
-    for start in range(0, len(order), batch_size):
-        samples = [read_sample(image_paths[i], label_paths[i]) for i in order[start:start + batch_size]]
+    for start in range(0, len(image_paths), batch_size):
+        part = slice(start, start + batch_size)
+        samples = [read_sample(*paths) for paths in zip(image_paths[part], label_paths[part])]
         images = np.stack([pictures.resize_image(image, image_shape) for image, _ in samples])
-        labels = np.stack([pictures.resize_label(label, image_shape) for _, label in samples], dtype=np.int32)
+        labels = np.stack([mark_ignored(pictures.resize_label(label, image_shape), ignore) for _, label in samples])
         yield (images, labels, [label.shape[::-1] for _, label in samples]) if with_sizes else (images, labels)
 
 
-def get_validation_batch(data_dir, image_shape, most=None):
-    """The photos of data_dir that `split` holds out, the first `most` or all. -> (images, labels), as load_batch"""
-    _, validation = split(*find_samples(data_dir))
-    return load_batch(*(paths[:most] for paths in validation), image_shape)
+# ---- The training queue ----------------------------------------------------------------------------------------------
 
-
-# ---- The queue -------------------------------------------------------------------------------------------------------
-
+# One step's images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w], image paths string [b].
 Batch = collections.namedtuple('Batch', 'images labels paths')
-Batch.__doc__ = """One step's images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w], paths of the photos string [b]."""
 
 
 def steps_per_epoch(num_samples, batch_size):
-    """batch_size: photos per step, of all shards together. -> int, at least 1"""
+    """batch_size: samples per step, of all shards together. -> int, at least 1"""
     return max(1, num_samples // batch_size)
 
 
 class BatchQueue:
-    """A tf.FIFOQueue of the default graph that threads fill with batches, in an order that only the seed decides.
+    """A tf.FIFOQueue of the default graph, filled with batches by threads, in an order that depends on the seed alone.
 
-        queue = BatchQueue(image_paths, label_paths, batch_size, image_shape, seed=1)
-        batch = queue.dequeue()
-        ...
-        threads = queue.start(sess, coord, start_step)
-        ...
-        coord.request_stop()
-        coord.join(threads)
+    Epoch e visits the samples in a permutation drawn from (seed, e), without the remainder that does not fill a batch
+    (another one each epoch); a data set smaller than a batch is repeated to fill it. With groups, [(number of samples,
+    share)] in the order of the paths, the group of each place in a batch is drawn by the shares, and a group is
+    permuted anew whenever the epoch has used it up. The augmentation of a sample is drawn from (seed, epoch, position).
+    So step s is the same for any number of workers and any start_step, and the shards (0, n) to (n - 1, n) of batch
+    size b together yield at each step what one queue of batch size n b yields.
 
-    Epoch e visits the samples in a permutation drawn from (seed, e), without the remainder that fills no batch (another
-    remainder each epoch); a data set smaller than a batch is gone through again to fill it. What happens to a sample is
-    drawn from (seed, epoch, position). So step s is the same whatever the number of workers and wherever start_step
-    began, and with shard (i, n) the n queues of batch b together yield at each step what one queue of batch n b yields.
-
-    `workers` threads read, augment and resize; one more enqueues, so that at most `capacity` batches wait. Decoded
-    samples are kept in memory up to cache_bytes. The queue and what fills it are on the device of the scope that is
-    active when the object is made. Raises ValueError for an empty data set.
+    `workers` threads read, augment and resize; one more enqueues, so that at most `capacity` batches wait. About
+    cache_bytes of decoded samples are cached. ignore: see `mark_ignored`; `augment` gets labels in which ignored pixels
+    are negative. The queue is on the device of the scope in which the object is made.
     """
 
-    OVERSAMPLING = 1.5   # photos are kept at this many times image_shape, so that warps stay sharp
+    OVERSAMPLING = 1.5   # images are cached at this many times image_shape, so that warps stay sharp
 
     def __init__(self, image_paths, label_paths, batch_size, image_shape, seed=0, workers=2, capacity=8,
-                 augment=road_augmentation.augment,
-                 shard=(0, 1), cache_bytes=2 ** 30):
-        if not len(image_paths) or len(image_paths) != len(label_paths):
-            raise ValueError(f'{len(image_paths)} images and {len(label_paths)} labels make no data set')
-        import tensorflow.compat.v1 as tf   # takes seconds: data sets are checked before
-        cv2.setNumThreads(1)   # the queue's threads use the cores; OpenCV's would get in TensorFlow's way
+                 augment=road_augmentation.augment, shard=(0, 1), cache_bytes=2 ** 30,
+                 ignore=None, groups=None):
+        import tensorflow.compat.v1 as tf   # takes seconds, and find_samples does without
+        cv2.setNumThreads(1)   # the workers are the parallelism; OpenCV's threads would compete with TensorFlow's
         self._paths = list(zip(image_paths, label_paths))
+        self._groups = groups or [(len(self._paths), 1)]
         self._batch_size, self._image_shape, self._workers = batch_size, tuple(image_shape), workers
-        self._seed, self._augment, self._shard = seed, augment, shard
+        self._seed, self._augment, self._shard, self._ignore = seed, augment, shard, ignore
         self.steps_per_epoch = steps_per_epoch(len(self._paths), batch_size * shard[1])
-        self._cache, self._cache_left, self._cache_lock = {}, cache_bytes, threading.Lock()
+        self._cache, cost = {}, 4 * self.OVERSAMPLING ** 2 * image_shape[0] * image_shape[1]
+        self._cache_size = cache_bytes // cost   # samples
 
         width, height = image_shape
         shapes = [[batch_size, height, width, 3], [batch_size, height, width], [batch_size]]
@@ -163,20 +182,17 @@ class BatchQueue:
         self._close = self._queue.close(cancel_pending_enqueues=True)
 
     def dequeue(self):
-        """-> Batch of tensors: the next step's, each time that they are run.
-
-        Once the queue is stopped and empty, running them raises tf.errors.OutOfRangeError.
-        """
+        """-> Batch of tensors: the next step's at each run. Once the queue has stopped, runs raise OutOfRangeError."""
         return Batch(*self._queue.dequeue())
 
     def start(self, sess, coord, start_step=0):
-        """Starts to fill the queue from step start_step on. -> threads, which coord joins
+        """Starts to fill the queue from step start_step on. -> threads, to be joined by coord
 
-        coord: tf.train.Coordinator; when it stops, so do the threads, and the queue is closed for good. An exception of
-        a worker, such as the InputError that names a file, stops it and is raised by its join.
+        coord: tf.train.Coordinator; its stop ends the threads and closes the queue for good. An exception in a worker,
+        such as the InputError that names a file, requests the stop and is raised by coord.join.
         """
-        threads = [threading.Thread(target=self._fill, args=(sess, coord, start_step), name='enqueue', daemon=True),
-                   threading.Thread(target=self._close_on_stop, args=(sess, coord), name='close', daemon=True)]
+        threads = [threading.Thread(target=target, args=(sess, coord, *args), name='queue', daemon=True)
+                   for target, *args in ((self._fill, start_step), (self._close_on_stop,))]
         for thread in threads:
             coord.register_thread(thread)
             thread.start()
@@ -185,65 +201,70 @@ class BatchQueue:
     def _fill(self, sess, coord, start_step):
         with coord.stop_on_exception(), concurrent.futures.ThreadPoolExecutor(self._workers, 'loader') as pool:
             samples = prefetch.in_order(pool, self._load, self._order(start_step), self._batch_size + self._workers)
-            with contextlib.closing(samples):   # what has not begun at a stop is cancelled
-                batch = []
-                for sample in samples:
-                    if coord.should_stop():
-                        return
-                    batch.append(sample)
-                    if len(batch) == self._batch_size:
-                        try:
-                            sess.run(self._enqueue, dict(zip(self._fed, self._stack(batch))))
-                        except Exception:
-                            if coord.should_stop():   # it was cancelled
-                                return
+            with contextlib.closing(samples):   # cancels what has not started
+                while not coord.should_stop():
+                    images, labels, paths = zip(*(next(samples) for _ in range(self._batch_size)))
+                    batch = np.stack(images), np.stack(labels), paths
+                    try:
+                        sess.run(self._enqueue, dict(zip(self._fed, batch)))
+                    except Exception:
+                        if not coord.should_stop():   # otherwise the stop cancelled it
                             raise
-                        batch = []
-
-    def _stack(self, samples):
-        images, labels, paths = zip(*samples)
-        return np.stack(images), np.stack(labels, dtype=np.int32), paths
 
     def _close_on_stop(self, sess, coord):
         coord.wait_for_stop()
-        with contextlib.suppress(Exception):   # of a session that has ended, and the queue with it
+        with contextlib.suppress(Exception):   # the session, and the queue with it, may have ended
             sess.run(self._close)
 
     def _order(self, start_step):
-        """Yields (epoch, position in the epoch, index of the sample) of this shard's samples, for ever."""
+        """Yields (epoch, position in the epoch, index of the sample) of this shard's samples, without end."""
         epoch, first_step = divmod(start_step, self.steps_per_epoch)
         shard, shards = self._shard
         while True:
-            order = np.random.default_rng([self._seed, epoch]).permutation(len(self._paths))
+            order = self._permute(epoch)
             for step in range(first_step, self.steps_per_epoch):
                 first = (step * shards + shard) * self._batch_size
                 for position in range(first, first + self._batch_size):
-                    yield epoch, position, order[position % len(order)]
+                    yield epoch, position, order[position]
             epoch, first_step = epoch + 1, 0
 
+    def _permute(self, epoch):
+        """-> int [positions of an epoch], the index of the sample at each"""
+        rng = np.random.default_rng([self._seed, epoch])
+        length = self.steps_per_epoch * self._batch_size * self._shard[1]
+        counts, shares = zip(*self._groups)
+        group = np.zeros(length, int)
+        if len(counts) > 1:
+            group = rng.choice(len(counts), length, p=np.divide(shares, sum(shares)))
+        order, first = np.empty(length, int), 0
+        for number, count in enumerate(counts):
+            places = np.flatnonzero(group == number)
+            rounds = [rng.permutation(count) for _ in range(0, len(places), count)]
+            order[places] = first + np.concatenate([*rounds, []])[:len(places)]
+            first += count
+        return order
+
     def _load(self, place):
-        """-> (image, label, path of the photo) of what _order yields, as they are enqueued."""
+        """place: as from _order. -> (image, label, image path as bytes), ready to be stacked"""
         epoch, position, index = place
         image, label = self._read(index)
+        label = mark_ignored(label, self._ignore)
         if self._augment:
             rng = np.random.default_rng([self._seed, epoch, position])
             image, label = self._augment(image, label, rng, self._image_shape)
         return image, label, os.fsencode(self._paths[index][0])
 
     def _read(self, index):
-        """A sample at the size that is kept. Kept or read anew, it is the same."""
+        """A sample at the cached size, whether cached or read anew."""
         sample = self._cache.get(index)
         if sample is None:
             image, label = read_sample(*self._paths[index])
             size = self._image_shape
-            if self._augment:   # the camera's aspect ratio is kept, as rotations need it
+            if self._augment:   # rotations need the camera's aspect ratio
                 height, width = label.shape
-                ratio = min(1, self.OVERSAMPLING * max(size[0] / width, size[1] / height))
-                size = round(width * ratio), round(height * ratio)
+                scale = min(1, self.OVERSAMPLING * max(size[0] / width, size[1] / height))
+                size = round(width * scale), round(height * scale)
             sample = pictures.resize_image(image, size), pictures.resize_label(label, size)
-            cost = sum(array.nbytes for array in sample)
-            with self._cache_lock:
-                if cost <= self._cache_left and index not in self._cache:
-                    self._cache[index] = sample
-                    self._cache_left -= cost
+            if len(self._cache) < self._cache_size:
+                self._cache[index] = sample
         return sample

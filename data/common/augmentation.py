@@ -1,33 +1,35 @@
-"""Random variations of a picture of any kind and its label: flipped, turned, scaled, moved, bent, in other light.
+"""Random variations of an image and its label, for images without an up and down: plants, cells, aerial views.
 
-For pictures that have no up and down of their own, such as plants or cells from above; for road photos there is
-data/lanes/road_augmentation.py. Pictures are uint8 RGB [h, w, 3], labels uint8 or uint16 [h, w]; image_shape is (width,
-height), as in OpenCV.
+Images are uint8 RGB [h, w, 3], labels [h, w] of any integer type that OpenCV resamples (uint8, uint16, int32);
+image_shape is (width, height), as in OpenCV. A photometric step is a pure function of an image and a
+np.random.Generator. data/lanes/road_augmentation.py shares them. Unless called uniform, its ranges are triangular with
+the mode at no change, so most images stay close to those of a camera.
 """
+import statistics
+
 import cv2
 import numpy as np
 
-from data.lanes.road_augmentation import blur, colour_temperature, jpeg, noise, saturation, tone
+from data.common.pictures import resize_image
 
-_FLIP = 0.5            # probability, for each direction
-_SCALE = (0.7, 1.4)    # as a ratio; log-uniform
-_SHIFT = 0.1           # of the width and the height, either way, beyond what leaves the whole picture or frame in view
-_BEND = 0.015          # standard deviation of the displacement, as a ratio to the shorter side
-_BEND_CELLS = (3, 8)   # along a side, between which displacements are smooth: few bend the whole, many each instance
-# (probability, step) in the order in which light passes them: lamp, lens, sensor, file. Nothing that hides parts of the
-# picture, as the label of an instance holds only what is seen of it.
-_PHOTOMETRIC = ((0.2, blur), (0.5, colour_temperature), (0.8, tone), (0.4, saturation), (0.4, noise), (0.1, jpeg))
+# ---- Geometry --------------------------------------------------------------------------------------------------------
+
+_FLIP = 0.5            # probability, per direction
+_SCALE = (0.7, 1.4)    # ratio, log-uniform
+_SHIFT = 0.1           # of width and height either way, beyond the shift that keeps the image or the frame filled
+_BEND = 0.015          # standard deviation of the displacement, relative to the shorter side
+_BEND_CELLS = (3, 8)   # control points per side: few bend the whole image, many bend each instance
 
 
 def placement(size, rng):
-    """Flips, any rotation, scale and shift, about the centre. size: (width, height) of the picture in px
+    """Flips, any rotation, scale and shift, about the centre. size: (width, height) of the image in px
 
-    -> float64 [3, 3], which maps points of the picture to where they are to be
+    -> float64 [3, 3] that maps source to destination points
     """
     width, height = size
     scale, angle = np.exp(rng.uniform(*np.log(_SCALE))), rng.uniform(0, 2 * np.pi)
     flips = np.where(rng.random(2) < _FLIP, -1, 1)
-    room = np.abs(scale - 1) / 2 + _SHIFT   # an enlarged picture is a crop, which lies anywhere in it
+    room = np.abs(scale - 1) / 2 + _SHIFT   # an enlarged image is a crop from anywhere within it
     shift = rng.uniform(-room, room, 2) * size
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     to_centre = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
@@ -37,47 +39,125 @@ def placement(size, rng):
 
 
 def bend(image_shape, rng):
-    """A smooth random displacement. -> float32 [height, width, 2] of image_shape (x, y), in shorter sides"""
+    """A smooth random displacement. -> float32 [height, width, 2] (x, y), relative to the shorter side"""
     cells = rng.integers(_BEND_CELLS[0], _BEND_CELLS[1] + 1)
     coarse = rng.normal(0, _BEND, (cells, cells, 2)).astype(np.float32)
     return cv2.resize(coarse, tuple(image_shape), interpolation=cv2.INTER_CUBIC)
 
 
-def warp(image, label, matrix, displacement, image_shape):
+def warp(image, label, matrix, displacement, image_shape, outside=0):
     """Moves, bends and resizes to image_shape in one resampling: image bilinear, label nearest neighbour.
 
-    What lies outside the picture is filled with the mean colour of the background and labelled background. Reflected,
-    an instance would come a second time, apart from the first and with the same id, which the loss would pull together;
-    and an instance at the border would grow into a shape that none has.
-    matrix: see `placement`; displacement: float32 [height, width, 2] or None, see `bend`
-    -> (image, label) of the dtypes given
+    Outside the source, the image has the background's mean colour and the label is `outside`. Reflection would
+    duplicate an instance under the same id, and replication would stretch instances at the border.
+    matrix: see `placement`. displacement: see `bend`, or None.
+    -> (image, label), dtypes unchanged
     """
     height, width = label.shape
-    to_picture = np.linalg.inv(matrix) @ np.diag([width / image_shape[0], height / image_shape[1], 1])
-    # Centres of pixels lie half a pixel from their corners.
-    x, y = (np.arange(count, dtype=np.float32) + 0.5 for count in image_shape)
+    to_source = np.linalg.inv(matrix) @ np.diag([width / image_shape[0], height / image_shape[1], 1])
+    x, y = (np.arange(count, dtype=np.float32) + 0.5 for count in image_shape)   # centres of pixels
     maps = [np.float32(row[0]) * x + (np.float32(row[1]) * y + np.float32(row[2] - 0.5))[:, None]
-            for row in to_picture[:2]]
+            for row in to_source[:2]]
     if displacement is not None:
         maps = [values + min(width, height) * displacement[..., i] for i, values in enumerate(maps)]
     background = (label == 0).astype(np.uint8)
     colour = cv2.mean(image, background if background.any() else None)[:3]
     return (cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=colour),
-            cv2.remap(label, *maps, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0))
+            cv2.remap(label, *maps, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=outside))
 
 
-def augment(image, label, rng, image_shape=None):
-    """One random variation of a sample at image_shape (None: the picture's own size), decided by rng's state alone.
+# ---- Photometric steps -----------------------------------------------------------------------------------------------
 
-    image: uint8 [h, w, 3] RGB; label: uint8 or uint16 [h, w]; of any size, best at the camera's own, since all changes
-    of shape are one resampling
-    -> (image, label) of the same dtypes, [height, width] of image_shape
+def around(rng, low, high, mode=0):
+    """-> a triangular random number from low to high"""
+    return rng.triangular(low, mode, high)
+
+
+def ratio(rng, low, high):
+    """-> a random factor from low to high, with mode 1"""
+    return np.exp(around(rng, np.log(low), np.log(high)))
+
+
+def blur(image, rng):
+    """Defocus (sigma 0.3 to 1.4 px), motion blur (3 to 9 px) or low resolution (x0.5 to x0.85), uniform."""
+    kind = rng.integers(3)
+    if kind == 0:
+        return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.4))
+    if kind == 1:
+        length, angle = rng.uniform(3, 9) / 2, rng.uniform(0, np.pi)
+        kernel = np.zeros((11, 11), np.float32)
+        step = length * np.array([np.cos(angle), np.sin(angle)])
+        cv2.line(kernel, *np.int32(np.rint([5 - step, 5 + step])).tolist(), 1, 1, cv2.LINE_AA)
+        return cv2.filter2D(image, -1, kernel / kernel.sum())
+    height, width = image.shape[:2]
+    factor = rng.uniform(0.5, 0.85)
+    small = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return resize_image(resize_image(image, small), (width, height))
+
+
+def colour_temperature(image, rng):
+    """White balance: blue against red up to x1.35, green against both up to x1.1."""
+    warm, tint = ratio(rng, 1 / 1.35, 1.35), ratio(rng, 1 / 1.1, 1.1)
+    curve = np.arange(256)[:, None] * np.array([warm, tint, 1 / warm])
+    return cv2.LUT(image, np.minimum(curve, 255).astype(np.uint8)[None])
+
+
+def tone(image, rng):
+    """Gamma 1/2.2 to 1.6, contrast x0.5 to x1.4, brightness -35 to 50 grey levels: dusk to overexposure."""
+    curve = 255 * np.linspace(0, 1, 256) ** ratio(rng, 1 / 2.2, 1.6)
+    curve = 127.5 + (curve - 127.5) * ratio(rng, 0.5, 1.4) + around(rng, -35, 50)
+    return cv2.LUT(image, np.clip(curve, 0, 255).astype(np.uint8))
+
+
+def saturation(image, rng):
+    """Saturation x0 to x1.8; one image in ten is grey."""
+    factor = 0 if rng.random() < 0.1 else around(rng, 0, 1.8, 1)
+    grey = np.tile([0.299, 0.587, 0.114], (3, 1))
+    return cv2.transform(image, grey + factor * (np.eye(3) - grey))
+
+
+_NORMAL_QUANTILES = np.array([statistics.NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)])
+
+
+def noise(image, rng):
+    """Gaussian sensor noise with a standard deviation of uniform 1 to 12 grey levels."""
+    # Looking random bytes up in a table is ten times as fast as drawing normal floats.
+    table = np.rint(_NORMAL_QUANTILES * rng.uniform(1, 12)).astype(np.int16)
+    dice = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape)
+    return cv2.add(image, cv2.LUT(dice, table), dtype=cv2.CV_8U)
+
+
+def jpeg(image, rng):
+    """Compression at quality 20 to 90."""
+    _, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 91))])
+    return cv2.imdecode(data, cv2.IMREAD_COLOR)
+
+
+def apply_steps(steps, image, rng):
+    """Applies each step with its probability, in order. steps: [(probability, step)]. -> image"""
+    for probability, step in steps:
+        if rng.random() < probability:
+            image = step(image, rng)
+    return image
+
+
+# ---- The augmentation ------------------------------------------------------------------------------------------------
+
+# In the order in which light meets them: lamp, lens, sensor, file. None hides part of the image: instances are labelled
+# where they are visible.
+_PHOTOMETRIC = ((0.2, blur), (0.5, colour_temperature), (0.8, tone), (0.4, saturation), (0.4, noise), (0.1, jpeg))
+
+
+def augment(image, label, rng, image_shape=None, outside=0):
+    """One random variation of a sample, a function of the state of rng alone.
+
+    image: uint8 [h, w, 3] RGB. label: [h, w]. Both at the camera's own size if possible, as all geometry is one
+    resampling. image_shape: of the result, by default the image's own size. outside: label of pixels outside it, 0
+    (background) or -1 (ignored).
+    -> (image, label), dtypes unchanged, [height, width] of image_shape
     """
     height, width = label.shape
     image_shape = image_shape or (width, height)
     matrix = placement((width, height), rng)
-    image, label = warp(image, label, matrix, bend(image_shape, rng), image_shape)
-    for probability, step in _PHOTOMETRIC:
-        if rng.random() < probability:
-            image = step(image, rng)
-    return image, label
+    image, label = warp(image, label, matrix, bend(image_shape, rng), image_shape, outside)
+    return apply_steps(_PHOTOMETRIC, image, rng), label
