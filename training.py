@@ -408,9 +408,8 @@ def run_chief(flags, data, addresses, architecture):
         quiet.check_checkpoint_folder(folder)
         files.make_output_folder(folder)
     print(f'recipe {run.recipe}: {settings.as_flags(vars(run))}')
-    print(f'{len(data.train[0]):,} images to train on, {len(data.valid[0]):,} to validate on'
-          + (' with the official score' if data.records and run.head == 'Instance' and run.kind == 'road' else ''),
-          flush=True)
+    score = ' with the official score' if data.records and run.head == 'Instance' and run.kind == 'road' else ''
+    print(f'{len(data.train[0]):,} images to train on, {len(data.valid[0]):,} to validate on{score}', flush=True)
     with lock_folder(states):
         replica = make_replica(addresses, 0)
         with StopSignal() as stop, concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -420,8 +419,7 @@ def run_chief(flags, data, addresses, architecture):
             return 128 + stop.number
         replica.leave()
     if not has_checkpoint(flags.outdir):
-        raise InputError(f'{flags.outdir}: holds no model, because no epoch had a finite validation loss; try a lower '
-                         f'--learning-rate')
+        raise InputError(f'{flags.outdir}: no epoch had a finite validation loss; try a lower --learning-rate')
     print(f'all {run.epochs} epochs are done; the model of the best is in {flags.outdir}')
     return 0
 
