@@ -110,40 +110,29 @@ def draw_mask(photo, mask, alpha=0.55):
     return np.where(mask.any(axis=-1, keepdims=True), blended, photo)
 
 
-def instances_under(lanes, h_samples, ids, size):
-    """The instance under most points of each lane, the background left out. -> list of int, from 1
+def lane_of_instance(lanes, h_samples, ids, size):
+    """Which lane each instance belongs to: the one with most points on it, if those are on at least half of its rows.
 
-    lanes, h_samples: as for draw_lanes; ids: integers [h', w']; size: (width, height) of the photo
+    Instances above and below a vehicle may be one lane. Each lane has at least the instance under most of its points.
+    lanes, h_samples: see draw_lanes; ids: integers [h', w']; size: (width, height) of the photo
+    -> int [number of instances + 1], the index of the lane or -1, as for the background
     """
-    return [int(counts[1:].argmax()) + 1 for counts in _points_on_instances(lanes, h_samples, ids, size)]
-
-
-def lanes_over(lanes, h_samples, ids, size):
-    """The lane of each instance, by number: that with most points on it, on at least half of its rows in h_samples.
-
-    Two instances above and below a vehicle may be one lane. The arguments: see instances_under
-    -> int [number of instances + 1], the index of the lane, or -1, as for the background
-    """
-    counts = _points_on_instances(lanes, h_samples, ids, size)
-    if not len(counts):
-        return np.full(counts.shape[1], -1)
-    rows = np.clip((np.asarray(h_samples) + 0.5) * ids.shape[0] / size[1], 0, ids.shape[0] - 1).astype(int)
-    present = np.zeros([len(rows), counts.shape[1]], bool)
-    present[np.arange(len(rows))[:, None], ids[rows]] = True
-    over = np.where(2 * counts.max(axis=0) >= np.maximum(present.sum(axis=0), 1), counts.argmax(axis=0), -1)
-    over[0] = -1
-    return over
-
-
-def _points_on_instances(lanes, h_samples, ids, size):
-    """How many points of each lane lie on each instance. -> int [num_lanes, number of instances + 1], at least 2"""
-    scale, num = np.divide(ids.shape[::-1], size), max(ids.max(initial=0), 1) + 1
-    counts = np.zeros([len(lanes), num], int)
-    for lane, count in zip(lanes, counts):
-        points = np.stack([lane, h_samples], axis=1)[np.asarray(lane) >= 0]
-        x, y = np.clip((points + 0.5) * scale, 0, np.subtract(ids.shape[::-1], 1)).astype(int).T
-        count += np.bincount(ids[y, x], minlength=num)
-    return counts
+    x_scale, y_scale = np.divide(ids.shape[::-1], size)
+    rows = np.clip((np.asarray(h_samples) + 0.5) * y_scale, 0, ids.shape[0] - 1).astype(int)
+    present = np.zeros([len(rows), ids.max(initial=0) + 1], int)   # instances in the rows
+    present[np.arange(len(rows))[:, None], ids[rows]] = 1
+    counts = np.zeros([len(lanes), present.shape[1]], int)   # points of each lane on each instance
+    for lane, count in zip(np.asarray(lanes), counts):
+        x = np.clip((lane[lane >= 0] + 0.5) * x_scale, 0, ids.shape[1] - 1).astype(int)
+        count += np.bincount(ids[rows[lane >= 0], x], minlength=len(count))
+    counts[:, 0] = 0
+    most = counts.max(axis=0, initial=0)
+    owner = np.full(len(most), -1)
+    if most.any():
+        owner = np.where((most > 0) & (2 * most >= present.sum(axis=0)), counts.argmax(axis=0), -1)
+        found = np.flatnonzero(counts.any(axis=1))
+        owner[counts[found].argmax(axis=1)] = found
+    return owner
 
 
 def draw_lanes(photo, lanes, h_samples, numbers):
