@@ -35,7 +35,6 @@ from data.common.pipeline import Stage
 from data.lanes import lines, tracking, tusimple
 
 # TensorFlow takes seconds to import: enet.py and utils.py, which need it, are imported where the network is built.
-
 HERE = os.path.dirname(os.path.abspath(__file__))
 NUM_READERS = 2   # threads that decode photos
 NUM_CALLERS = 2   # threads that run the network: while one is between operations, the other uses the cores

@@ -7,7 +7,7 @@ import cv2
 
 from data.common.command_line import InputError
 
-EXTENSIONS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpg', '.ts', '.webm')
+EXTENSIONS = ('.avi', '.mov', '.mp4')
 # What an MP4 file may hold, in the order in which they are tried. Browsers play H.264 and VP9; OpenCV from PyPI has no
 # encoder for H.264, and takes 0.27 s for a frame of 1280x720 in VP9, 5 ms in MPEG-4.
 CODECS = {'avc1': 'H.264', 'mp4v': 'MPEG-4; browsers need --codec vp09', 'vp09': 'VP9', 'MJPG': 'Motion JPEG'}
