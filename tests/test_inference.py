@@ -6,10 +6,8 @@ Most tests replace the network by one that returns the colours of a photo: areas
 import csv
 import json
 import os
-import pathlib
 import subprocess
 import sys
-import threading
 import types
 
 import cv2
@@ -20,7 +18,7 @@ import clustering
 import inference
 import reference
 import visualization
-from data.common import inputs, pipeline, quiet
+from data.common import inputs, quiet
 from data.common.command_line import InputError
 
 SHAPE = (128, 72)
@@ -104,10 +102,10 @@ def one_line(text):
 def test_instances_are_coloured_from_left_to_right_and_background_is_unchanged(colour_network, run_script, tmp_path):
     photo = road('blue', 'red')
     write(tmp_path / 'in/a.png', photo)
-    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out')
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks')
     assert outcome.status == 0 and outcome.err == ''
-    picture = read(tmp_path / 'out/cluster_0000.png')
-    assert picture.shape == photo.shape
+    mask, picture = read(tmp_path / 'out/mask_0000.png'), read(tmp_path / 'out/cluster_0000.png')
+    assert mask.dtype == np.uint8 and [mask[63, 15], mask[63, 105], mask[63, 60]] == [1, 2, 0]
     np.testing.assert_array_equal(picture[:, 122:], photo[:, 122:])
     for (x, y), k in (((15, 63), 0), ((105, 63), 1)):   # on the left line, on the right line
         expected = 0.45 * photo[y, x] + 0.55 * np.array(visualization.colour(k))
@@ -136,17 +134,6 @@ def test_video_becomes_a_video_of_the_same_size_and_frame_rate(colour_network, r
     colour = visualization.colour(0)   # of the lane line, which hides the photo
     found = [(np.abs(frame.astype(int) - colour).max(axis=2) < 60).sum() for frame in frames]
     assert min(found[:2]) > 15 and max(found[2:]) == 0
-
-
-def test_frames_and_masks_of_a_video_are_pictures_in_order(colour_network, run_script, tmp_path):
-    write_video(tmp_path / 'drive.avi', [np.full([72, 128, 3], 30 * i, np.uint8) for i in range(7)])
-    outcome = run_script(inference, '-i', tmp_path / 'drive.avi', '-o', tmp_path / 'out', '--frames', '--masks',
-                         '--json', tmp_path / 'p.json')
-    assert outcome.status == 0 and '7 pictures' in outcome.out
-    assert len(pictures_in(tmp_path / 'out')) == 14
-    grey = [read(tmp_path / f'out/cluster_{i:04d}.png').mean() for i in range(7)]
-    np.testing.assert_allclose(grey, 30 * np.arange(7), atol=3)
-    assert json_lines(tmp_path / 'p.json')[6]['raw_file'] == 'drive.avi/0006'
 
 
 @pytest.mark.parametrize('workers', [0, 2])
@@ -191,24 +178,6 @@ def test_tusimple_json_decides_photos_names_and_rows(colour_network, run_script,
     left, right = predictions[0]['lanes']   # the red line runs from (100, 710) to (500, 100)
     np.testing.assert_allclose(left[2], 100 + 400 * (710 - 400) / 610, atol=15)
     np.testing.assert_allclose(right[2], 1100 - 400 * (710 - 400) / 610, atol=15)
-
-
-def test_rows_are_scaled_to_the_height_of_the_photo(colour_network, run_script, tmp_path):
-    for name, height in (('a', 720), ('b', 360), ('c', 20)):
-        write(tmp_path / f'in/{name}.png', road('red', size=(64, height)))
-    run_script(inference, '-i', tmp_path / 'in', '--no-pictures', '--json', tmp_path / 'p.json')
-    rows = [line['h_samples'] for line in json_lines(tmp_path / 'p.json')]
-    assert rows[0] == list(range(160, 720, 10)) and rows[1] == list(range(80, 360, 5))
-    assert rows[2] == list(range(4, 20))
-
-
-def test_masks_hold_the_instance_ids_at_the_size_of_the_photo(colour_network, run_script, tmp_path):
-    write(tmp_path / 'in/a.png', road('red', 'blue'))
-    run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks', '--no-pictures')
-    assert pictures_in(tmp_path / 'out') == ['mask_0000.png']
-    mask = read(tmp_path / 'out/mask_0000.png')
-    assert mask.dtype == np.uint8 and mask.shape == (72, 128)
-    assert [mask[63, 15], mask[63, 105], mask[63, 60]] == [1, 2, 0]
 
 
 def test_mask_of_more_than_255_instances_has_16_bits(any_network, run_script, tmp_path, monkeypatch):
@@ -257,73 +226,16 @@ def test_table_names_the_photo_of_each_number(colour_network, run_script, tmp_pa
         assert sum(times[:3]) == pytest.approx(times[3], abs=0.2) == pytest.approx(line['run_time'], abs=0.2)
 
 
-def test_results_of_other_photos_are_replaced_with_a_warning_and_kept_elsewhere(colour_network, run_script, tmp_path):
-    def run(indir):
-        return run_script(inference, '-i', tmp_path / indir, '-o', tmp_path / 'out').err
-    for i in range(3):
-        write(tmp_path / f'in/{i}.png', road('red'))
-    write(tmp_path / 'other/0.png', road('red'))
-    assert run('in') == '' == run('in')
-    replaced, kept = run('other').splitlines()
-    assert 'replaces the results of other photos' in replaced and 'in/0.png, 1 in all' in replaced
-    assert 'not of this run (cluster_0001.png, 2 numbers in all)' in kept
-    files = [row['file'].removeprefix(f'{tmp_path}/') for row in table(tmp_path / 'out')]
-    assert files == ['other/0.png', 'in/1.png', 'in/2.png']
-    for name in ('cluster_0001.png', 'cluster_0002.png'):
-        (tmp_path / 'out' / name).unlink()
-    assert run('other') == '' and len(table(tmp_path / 'out')) == 1
-
-
-def test_table_of_something_else_is_not_replaced(colour_network, run_script, tmp_path):
-    write(tmp_path / 'in/a.png', road('red'))
-    (tmp_path / 'in/photos.csv').write_text('date,place\n')
-    outcome = run_script(inference, '-i', tmp_path / 'in/a.png', '-o', tmp_path / 'in')
-    assert outcome.status == 1 and 'photos.csv: is not a table of results' in one_line(outcome.err)
-
-
-def test_several_inputs_are_numbered_on_and_results_keep_the_tree(colour_network, run_script, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ('a/1.png', 'a/sub/2.png', 'a/sub/3.png', 'b/1.png', 'c.png'):
+def test_results_keep_the_tree(colour_network, run_script, tmp_path):
+    for name in ('in/1.png', 'in/sub/2.png'):
         write(tmp_path / name, road('red'))
-    write_video(tmp_path / 'a/sub/drive.avi', [road('red')] * 2)
-    for _ in range(2):   # the results lie below an input
-        outcome = run_script(inference, '-i', 'a', 'b', 'c.png', '-o', 'a/out', '--recursive', '--masks', '--json', 'p')
+    write_video(tmp_path / 'in/sub/drive.avi', [road('red')] * 2)
+    for _ in range(2):   # the results lie below the input
+        outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'in/out', '--recursive', '--masks',
+                             '--no-pictures')
         assert outcome.status == 0 and outcome.err == ''
-    masks = [str(path.relative_to('a/out')) for path in sorted(pathlib.Path('a/out').rglob('mask_*'))]
-    assert masks == ['mask_0000.png', 'mask_0001.png', 'mask_0002.png', 'sub/drive/mask_0000.png',
-                     'sub/drive/mask_0001.png', 'sub/mask_0000.png', 'sub/mask_0001.png']
-    assert len(read_video('a/out/sub/drive.mp4')[0]) == 2
-    assert [line['raw_file'] for line in json_lines(tmp_path / 'p')] == [
-        'a/1.png', 'b/1.png', 'c.png', 'a/sub/2.png', 'a/sub/3.png', 'a/sub/drive.avi/0000', 'a/sub/drive.avi/0001']
-    run_script(inference, '-i', 'b', '-o', 'out', '--recursive', '--json', 'p')
-    assert [line['raw_file'] for line in json_lines(tmp_path / 'p')] == ['1.png']
-
-
-def test_videos_with_the_same_result_are_refused(colour_network, run_script, tmp_path):
-    for name in ('drive.avi', 'drive.mp4'):
-        write_video(tmp_path / name, [road('red')])
-    outcome = run_script(inference, '-i', tmp_path / 'drive.avi', tmp_path / 'drive.mp4', '-o', tmp_path / 'out')
-    assert outcome.status == 1 and 'would both become' in one_line(outcome.err)
-
-
-def test_folder_names_and_counts_what_it_skips(colour_network, run_script, tmp_path):
-    write(tmp_path / 'in/a.png', road('red'))
-    for name in ('notes.txt', 'b.raw', '.hidden'):
-        (tmp_path / 'in' / name).write_text('no photo')
-    write(tmp_path / 'in/sub/b.png', road('red'))
-    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out')
-    assert outcome.status == 0 and 'skipped 3 files and folders' in one_line(outcome.err)
-    assert '(b.raw, notes.txt, sub/)' in outcome.err
-
-
-@pytest.mark.parametrize('extension', ['.m4v', '.mkv', '.ts', '.webm'])
-def test_video_of_any_container_is_a_video(colour_network, run_script, tmp_path, extension):
-    codec = 'VP80' if extension == '.webm' else 'mp4v'
-    writer = cv2.VideoWriter(str(tmp_path / f'a{extension}'), cv2.VideoWriter_fourcc(*codec), 25, (128, 72))
-    writer.write(road('red'))
-    writer.release()
-    outcome = run_script(inference, '-i', tmp_path / f'a{extension}', '-o', tmp_path / 'out', '--bandwidth', '2')
-    assert outcome.status == 0 and os.listdir(tmp_path / 'out') == ['a.mp4']
+    masks = {name for name in contents(tmp_path / 'in/out') if not name.endswith('photos.csv')}
+    assert masks == {'mask_0000.png', 'sub/mask_0000.png', 'sub/drive/mask_0000.png', 'sub/drive/mask_0001.png'}
 
 
 def test_defaults_on_another_drive_are_absolute(monkeypatch):
@@ -372,16 +284,6 @@ def test_scattered_embedding_is_warned_of(colour_network, run_script, tmp_path):
     assert '1 of 2 pictures is scattered' in outcome.err and 'train mine for longer' in outcome.err
 
 
-def test_larger_bandwidth_merges_instances(any_network, run_script, tmp_path):
-    write(tmp_path / 'in/a.png', road('red', 'blue'))
-    found = []
-    for bandwidth in ('3', '50'):
-        run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks',
-                   '--bandwidth', bandwidth)
-        found.append(read(tmp_path / 'out/mask_0000.png').max())
-    assert found == [2, 1]
-
-
 def test_output_does_not_depend_on_the_number_of_workers(colour_network, run_script, tmp_path):
     for i in range(6):
         write(tmp_path / f'in/{i}.png', road('red', 'blue', size=(100 + 10 * i, 90)))
@@ -399,54 +301,7 @@ def test_closing_table_shows_times_lanes_and_frames_per_second(colour_network, r
     assert '3 pictures, 6 lanes found' in lines[5] and 'frames per second' in lines[5]
 
 
-# ---- The pipeline ----------------------------------------------------------------------------------------------------
-
-def stage(function, name=''):
-    return pipeline.Stage(name, 2, function)
-
-
-def numbered(count):
-    return (inputs.Photo(number, '', '') for number in range(count))
-
-
-def test_pipeline_keeps_the_order_and_bounds_the_photos_in_memory():
-    under_way, most, release = set(), [], threading.Event()
-
-    def read(photo):
-        under_way.add(photo.number)
-        most.append(len(under_way))
-
-    def finish(photo):
-        if photo.number == 0:
-            release.wait(60)   # the first is the last to be done
-        elif photo.number == 2:
-            release.set()
-
-    seen = []
-    for photo in pipeline.run(numbered(200), [stage(read), stage(finish)], num_workers=3):
-        seen.append(photo.number)
-        under_way.remove(photo.number)
-    assert seen == list(range(200)) and max(most) <= 9
-
-
-@pytest.mark.parametrize('num_workers', [0, 2])
-def test_exception_in_a_stage_is_raised_and_ends_all_threads(num_workers):
-    def fail(photo):
-        if photo.number == 5:
-            raise ZeroDivisionError
-
-    stages = [stage(lambda photo: None), stage(fail), stage(lambda photo: None)]
-    with pytest.raises(ZeroDivisionError):
-        list(pipeline.run(numbered(1000), stages, num_workers))
-    assert not any('ThreadPool' in thread.name for thread in threading.enumerate())
-
-
-def test_stages_are_timed_and_leave_out_photos_that_could_not_be_read():
-    bad, good = inputs.Photo(0, '', '', error=InputError('bad')), inputs.Photo(1, '', '')
-    calls = []
-    list(pipeline.run([bad, good], [stage(calls.append, 'network'), stage(calls.append)], 0))
-    assert calls == [good, good] and list(good.times) == ['network'] and not bad.times
-
+# ---- Stopped runs ----------------------------------------------------------------------------------------------------
 
 @pytest.fixture
 def stop_after(monkeypatch):
@@ -515,15 +370,6 @@ def test_one_bad_photo_is_named_and_the_others_are_processed(colour_network, run
     assert '3 pictures' in outcome.out
 
 
-def test_missing_photo_and_pipe_are_named(colour_network, run_script, tmp_path):
-    write(tmp_path / 'in/a.png', road('red'))
-    (tmp_path / 'in/b.jpg').symlink_to('nowhere')
-    os.mkfifo(tmp_path / 'in/c.jpg')
-    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out')
-    assert outcome.status == 1 and 'b.jpg: no such file' in outcome.err and 'c.jpg: is not a file' in outcome.err
-    assert pictures_in(tmp_path / 'out') == ['cluster_0000.png']
-
-
 def test_earlier_predictions_are_kept_if_no_photo_can_be_read(colour_network, run_script, tmp_path):
     good = write(tmp_path / 'good.png', road('red')).read_bytes()
     (tmp_path / 'cut.png').write_bytes(good[:len(good) // 2])
@@ -553,19 +399,6 @@ def test_video_is_never_replaced_by_its_result(colour_network, run_script, tmp_p
     outcome = run_script(inference, '-i', indir, '-o', outdir)
     assert outcome.status == 1 and f'{indir}: is an input' in one_line(outcome.err)
     assert (tmp_path / 'drive.mp4').read_bytes() == data and (tmp_path / 'out/link.mp4').is_symlink()
-
-
-def test_bad_lines_of_a_tusimple_json_are_named_with_their_number(colour_network, run_script, tmp_path):
-    write(tmp_path / 'a.jpg', road('red'))
-    (tmp_path / 'tasks.json').write_text('{"raw_file": "a.jpg", "h_samples": [30, 40]}\n'
-                                         'not json\n'
-                                         '{"raw_file": "../secret.jpg", "h_samples": [30, 40]}\n'
-                                         '{"raw_file": "absent.jpg", "h_samples": [30, 40]}\n')
-    outcome = run_script(inference, '-i', tmp_path / 'tasks.json', '-o', tmp_path / 'out')
-    lines = outcome.err.splitlines()
-    assert outcome.status == 1 and len(lines) == 3
-    assert 'tasks.json:2' in lines[0] and 'tasks.json:3' in lines[1] and 'absent.jpg' in lines[2]
-    assert pictures_in(tmp_path / 'out') == ['cluster_0000.png']
 
 
 def test_model_that_returns_nan_is_named(colour_network, run_script, tmp_path, monkeypatch):
@@ -611,6 +444,8 @@ def test_rebuild_graph_returns_the_embedding_that_the_script_uses(tiny_model):
         again = sess.run(rebuilt, {input_image: images})
         assert not tf.global_variables()   # the weights are constants
     np.testing.assert_allclose(again, embedding, atol=1e-4 * abs(embedding).max())
+    with pytest.raises(InputError, match='3 dimensions, not 5'):
+        inference.rebuild_graph(None, tiny_model, None, 5)
 
 
 def test_load_network_leaves_eager_execution_on():
@@ -619,11 +454,6 @@ def test_load_network_leaves_eager_execution_on():
             'output = embed(np.zeros([1, *conventions.image_size[::-1], 3], np.uint8))\n'
             'assert tf.executing_eagerly() and tf.constant(output).numpy().shape == output.shape')
     subprocess.run([sys.executable, '-c', code], cwd=inference.HERE, check=True)
-
-
-def test_wrong_feature_dim_is_refused(tiny_model):
-    with pytest.raises(InputError, match='3 dimensions, not 5'):
-        inference.rebuild_graph(None, tiny_model, None, 5)
 
 
 # ---- From the shell --------------------------------------------------------------------------------------------------
