@@ -22,7 +22,7 @@ import numpy as np
 import tqdm
 
 import visualization
-from data.common import command_line, evaluation_report, instance_metrics, pictures, prefetch
+from data.common import classes, command_line, evaluation_report, instance_metrics, pictures, prefetch
 from data.common.command_line import InputError
 
 MASK_NAME = re.compile(r'mask_(\d{4,})\.png')  # of inference.py --masks
@@ -84,12 +84,15 @@ def read_pair(pair, ignore=None):
     return prediction, np.where(label == ignore, -1, label)
 
 
-def score_files(pairs, ignore):
-    """-> ImageScores, in the order of the pairs. Raises InputError as read_pair does."""
+def score_files(pairs, ignore, names):
+    """-> [(ImageScore, score_classes, {} without names)], in the order of the pairs. Raises InputError as read_pair."""
+    def score(pair):
+        masks = read_pair(pair, ignore)
+        return instance_metrics.score_image(*masks), instance_metrics.score_classes(*masks) if names else {}
+
     cv2.setNumThreads(1)   # the threads below are the parallelism
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = prefetch.in_order(pool, lambda pair: instance_metrics.score_image(*read_pair(pair, ignore)), pairs,
-                                 2 * os.cpu_count())
+        rows = prefetch.in_order(pool, score, pairs, 2 * os.cpu_count())
         return list(tqdm.tqdm(rows, total=len(pairs), unit='image', disable=None))
 
 
@@ -106,6 +109,28 @@ def table(rows):
                       f'foreground Dice  {means["foreground_dice"]:7.4f}   mean',
                       f'AP               {means["ap"]:7.4f}   over all images, IoU 0.5 to 0.95',
                       f'AP50             {means["ap50"]:7.4f}   at IoU 0.5'])
+
+
+def class_table(scores, names):
+    """AP and AP50 of each class over all images, and their means over the classes that are labelled, as Cityscapes.
+
+    scores: list of {class: ImageScore}, see instance_metrics.score_classes; names: of class 1, 2, ...
+    -> the lines to print
+    """
+    lines, means = [f'{"class":<16} {"AP":>7} {"AP50":>7}   labelled  predicted'], []
+    for number in sorted({number for each in scores for number in each}):
+        rows = [each[number] for each in scores if number in each]
+        labelled, predicted = sum(row.label_instances for row in rows), sum(row.predicted_instances for row in rows)
+        values = instance_metrics.summarise(rows)
+        name = names[number - 1] if number <= len(names) else f'class {number}'
+        if labelled:
+            means.append([values['ap'], values['ap50']])
+            lines.append(f'{name:<16} {values["ap"]:7.4f} {values["ap50"]:7.4f} {labelled:10,} {predicted:10,}')
+        elif predicted:
+            lines.append(f'{name:<16} {"-":>7} {"-":>7} {labelled:10,} {predicted:10,}')
+    if means:
+        lines.append('{:<16} {:7.4f} {:7.4f}'.format('mean', *np.mean(means, axis=0)))
+    return '\n'.join(lines)
 
 
 def draw(item):
@@ -151,6 +176,9 @@ def parse_args(argv=None):
     parser.add_argument('labels', metavar='LABELS', help='Folder of label masks, such as labels/ of a prepared set.')
     parser.add_argument('--ignore', metavar='VALUE', type=command_line.non_negative_int,
                         help='Value of label pixels that count nowhere, such as 255 for the borders of VOC.')
+    parser.add_argument('--classes', metavar='FILE',
+                        help='Names of classes, one a line, of ids class * 1000 + number (default: classes.txt next to '
+                             'LABELS if it is there).')
     parser.add_argument('--per-image', metavar='FILE', help='CSV file for the score of each image, worst SBD first.')
     parser.add_argument('--worst', metavar='DIR', help='Folder for pictures of the worst images, label and prediction.')
     parser.add_argument('--worst-num', metavar='N', type=command_line.positive_int, default=20,
@@ -170,8 +198,13 @@ def main(argv=None):
     inputs = [path for pair in pairs for path in pair] + [photo for photo in photos if photo]
     evaluation_report.check_outputs(args.per_image, args.worst, inputs, inputs)
 
-    rows = score_files(pairs, args.ignore)
+    beside = os.path.join(os.path.dirname(os.path.abspath(args.labels)), classes.FILE)
+    path = args.classes or (beside if os.path.exists(beside) else None)
+    names = classes.read(path) if path else []
+    rows, of_classes = zip(*score_files(pairs, args.ignore, names))
     print(table(rows))
+    if names:
+        print(class_table(of_classes, names))
 
     scored = sorted(zip(pairs, photos, rows), key=lambda each: (each[2].sbd, -abs(each[2].dic), each[0][1]))
     if args.per_image:
