@@ -57,11 +57,9 @@ def convert(ids):
 
 def prepare(sample):
     """-> (name, image as the bytes of a PNG, label likewise, {'instances': number}). Raises InputError."""
-    name, image_path, label_path = sample
-    image, label = pictures.read_image(image_path), convert(pictures.read_label(label_path))
-    if image.shape[:2] != label.shape:
-        raise InputError(f'{label_path}: is {label.shape[1]} x {label.shape[0]}, but its image is '
-                         f'{image.shape[1]} x {image.shape[0]}')
+    name, *paths = sample
+    image, ids = pictures.read_pair(*paths)
+    label = convert(ids)
     return name, pictures.encode(image), pictures.encode(label), {'instances': np.unique(label[label > IGNORED]).size}
 
 

@@ -75,24 +75,28 @@ def stem(path):
     return os.path.splitext(os.path.basename(path))[0]
 
 
-def read_pair(pair, ignore=None):
-    """-> (prediction, label), int32 [h, w], -1 where the label is `ignore`. Raises InputError, also if sizes differ."""
-    prediction, label = (pictures.read_label(path).astype(np.int32) for path in pair)
+def read_pair(pair, photo, ignore):
+    """Reads a prediction and its label, turned by the EXIF orientation of the image at the path photo, or None.
+
+    -> (prediction, label), int32 [h, w], -1 where the label is `ignore`. Raises InputError, also if sizes differ.
+    """
+    prediction = pictures.read_label(pair[0]).astype(np.int32)
+    label = (pictures.read_pair(photo, pair[1])[1] if photo else pictures.read_label(pair[1])).astype(np.int32)
     if prediction.shape != label.shape:
         raise InputError(f'{pair[0]}: is {prediction.shape[1]} x {prediction.shape[0]}, but its label {pair[1]} is '
-                         f'{label.shape[1]} x {label.shape[0]}')
+                         f'{label.shape[1]} x {label.shape[0]}; if its image has an EXIF orientation, give --images')
     return prediction, np.where(label == ignore, -1, label)
 
 
-def score_files(pairs, ignore, names):
+def score_files(pairs, photos, ignore, names):
     """-> [(ImageScore, score_classes, {} without names)], in the order of the pairs. Raises InputError as read_pair."""
-    def score(pair):
-        masks = read_pair(pair, ignore)
+    def score(item):
+        masks = read_pair(*item, ignore)
         return instance_metrics.score_image(*masks), instance_metrics.score_classes(*masks) if names else {}
 
     cv2.setNumThreads(1)   # the threads below are the parallelism
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = prefetch.in_order(pool, score, pairs, 2 * os.cpu_count())
+        rows = prefetch.in_order(pool, score, zip(pairs, photos), 2 * os.cpu_count())
         return list(tqdm.tqdm(rows, total=len(pairs), unit='image', disable=None))
 
 
@@ -143,7 +147,7 @@ def draw(item):
     -> uint8 [h + 64, 2 w or more, 3] RGB. Raises InputError if a file cannot be read.
     """
     pair, photo, row, ignore = item
-    prediction, label = read_pair(pair, ignore)
+    prediction, label = read_pair(pair, photo, ignore)
     shape = label.shape[::-1]
     photo = pictures.resize_image(pictures.read_image(photo), shape) if photo else np.zeros([*label.shape, 3], np.uint8)
     predicted, labelled, overlap, union = instance_metrics.overlaps(prediction, label)
@@ -184,11 +188,9 @@ def parse_args(argv=None):
     parser.add_argument('--worst-num', metavar='N', type=command_line.positive_int, default=20,
                         help='Number of images that --worst draws.')
     parser.add_argument('--images', metavar='DIR',
-                        help='Folder of the images, named as the labels, for --worst to draw on instead of black.')
-    args = parser.parse_args(argv)
-    if args.images and not args.worst:
-        parser.error('--images has no effect without --worst')
-    return args
+                        help='Folder of the images, named as the labels: for --worst to draw on instead of black, and '
+                             'for labels to be turned as their images by EXIF.')
+    return parser.parse_args(argv)
 
 
 def main(argv=None):
@@ -201,7 +203,7 @@ def main(argv=None):
     beside = os.path.join(os.path.dirname(os.path.abspath(args.labels)), classes.FILE)
     path = args.classes or (beside if os.path.exists(beside) else None)
     names = classes.read(path) if path else []
-    rows, of_classes = zip(*score_files(pairs, args.ignore, names))
+    rows, of_classes = zip(*score_files(pairs, photos, args.ignore, names))
     print(table(rows))
     if names:
         print(class_table(of_classes, names))

@@ -70,7 +70,7 @@ def test_files_that_cannot_be_used_are_named_or_counted(home, run_script):
     assert 'Wrote 1 photos' in outcome.out and '1 images or labels without the other' in outcome.out
     assert cv2.imwrite(str(first), np.zeros((9, 9, 3), np.uint8))
     outcome = run_script(processing, 'city', '-o', 'new')
-    assert outcome.status == 1 and 'is 40 x 8, but its' in outcome.err and not (home / 'new').exists()
+    assert outcome.status == 1 and 'is 40 x 8, but its photo' in outcome.err and not (home / 'new').exists()
     first.unlink()
     outcome = run_script(processing, 'city', '-o', 'new')
     assert outcome.status == 1 and 'city: holds no *_leftImg8bit.png' in outcome.err
