@@ -1,8 +1,7 @@
 """ENet (Paszke, Chaurasia, Kim, Culurciello 2016, arXiv:1606.02147), as pure functions that build a TensorFlow graph.
 
-Read `ENet()` from top to bottom beside table 1 of the paper: one line per block. Every variable has the name that the
-public checkpoints of 2018 use, so that weights from then load. What makes the graph fast, without changing what it
-computes, is in the last section.
+`ENet()` reads from top to bottom as table 1 of the paper: one line per block. Variables have the names of the public
+checkpoints of 2018, so that their weights load. Optimisations that do not change the result are in the last section.
 """
 import contextlib
 import contextvars
@@ -84,9 +83,9 @@ def ENet(inputs, num_classes, reuse=None, is_training=False, batch_statistics=No
 # ---- Blocks ----------------------------------------------------------------------------------------------------------
 
 def initial_block(x, depth, mode, scope):
-    """Figure 2a: 3x3 convolution with stride 2 beside max-pooling. float32 [b, h, w, c] -> [b, h/2, w/2, depth + c]."""
+    """Figure 2a: 3x3 convolution with stride 2, and max-pooling. float32 [b, h, w, c] -> [b, h/2, w/2, depth + c]."""
     net = conv_norm(x, depth, [3, 3], mode, scope + '_conv', scope + '_batchnorm', stride=2)
-    return concat_prelu(net, tf.nn.max_pool2d(x, 2, 2, 'SAME'), scope + '_prelu')
+    return _concat_prelu(net, slope_variable(scope + '_prelu', depth), tf.nn.max_pool2d(x, 2, 2, 'SAME'))
 
 
 def bottleneck(x, depth, mode, scope, dropout, kind=1, decoder=False):
@@ -185,19 +184,21 @@ def conv_norm(x, depth, kernel, mode, scope, norm_scope, stride=1, rate=1):
 def conv_transpose_norm(x, depth, kernel, mode, name, norm_scope):
     """Transposed convolution with stride 2, no biases, then batch norm. float32 [b, h, w, c] -> [b, 2h, 2w, depth]."""
     filters = weights_variable(name, [*kernel, depth, x.shape[-1]])
-    return batch_norm(lambda w: conv_transpose(x, w), filters, 0., mode, norm_scope, depth_axis=2)
-
-
-def conv_transpose(x, filters):
-    """SAME transposed convolution, stride 2. x: float32 [b, h, w, c], filters: [k, k, d, c] -> [b, 2h, 2w, d]."""
     batch, height, width, _ = dynamic_shape(x)
-    shape = [batch, 2 * height, 2 * width, filters.shape[2]]
-    return tf.nn.conv2d_transpose(x, filters, shape, strides=2, padding='SAME')
+    shape = [batch, 2 * height, 2 * width, depth]
+    return batch_norm(lambda w: tf.nn.conv2d_transpose(x, w, shape, strides=2, padding='SAME'), filters, 0., mode,
+                      norm_scope, depth_axis=2)
 
 
 def head(x, depth):
-    """Transposed 2x2 convolution with stride 2 and biases. x: float32 [b, h, w, c] -> float32 [b, 2h, 2w, depth]."""
-    return conv_transpose_2x2(x, weights_variable('weights', [2, 2, depth, x.shape[-1]]), bias_variable(depth))
+    """Transposed 2x2 convolution with stride 2 and biases. x: float32 [b, h, w, c] -> float32 [b, 2h, 2w, depth].
+
+    The results for two pixels do not overlap, so it is a 1x1 convolution to four times the channels, in four places.
+    """
+    filters, biases = weights_variable('weights', [2, 2, depth, x.shape[-1]]), bias_variable(depth)
+    filters = tf.reshape(tf.transpose(filters, [3, 0, 1, 2]), [1, 1, x.shape[-1], 4 * depth])
+    quads = tf.nn.conv2d(x, filters, strides=1, padding='SAME')
+    return tf.nn.depth_to_space(tf.nn.bias_add(quads, tf.tile(biases, [4])), 2)
 
 
 def batch_norm(convolve, weights, biases, mode, scope, depth_axis=3):
@@ -215,7 +216,8 @@ def batch_norm(convolve, weights, biases, mode, scope, depth_axis=3):
                                           trainable=False)
     if not mode.batch_statistics:
         scale = (moving_variance + EPSILON) ** -0.5
-        return scaled_convolution(convolve, weights, scale, beta + (biases - moving_mean) * scale, depth_axis)
+        scaled = weights * (scale if depth_axis == 3 else scale[:, None])   # folded into the convolution
+        return tf.nn.bias_add(convolve(scaled), beta + (biases - moving_mean) * scale)
     y, mean, variance = normalised_convolution(convolve, weights, beta, depth_axis)
     for average, value in ((moving_mean, mean + biases), (moving_variance, variance)) if mode.decay is not None else ():
         tf.add_to_collection(tf.GraphKeys.UPDATE_OPS,
@@ -246,9 +248,9 @@ def kept_channels(x, rate, noise, scope):
 
 
 def noise_of_step(seed):
-    """The source of dropout's noise for one step. seed: int32 [2], such as (run's seed, step) -> noise(shape, scope).
+    """Dropout's noise for one step, determined by seed and scope. seed: int32 [2], such as (run's seed, step).
 
-    Seed and scope alone decide what is dropped, so a step that is run again drops the same.
+    -> noise(shape, scope), float32 of that shape, uniform in [0, 1).
     """
     def noise(shape, scope):
         return tf.random.stateless_uniform(shape, seed + [zlib.crc32(scope.encode()) & 0x7fffffff, 0])
@@ -256,11 +258,10 @@ def noise_of_step(seed):
 
 
 def noise_of_2018(shape, scope):
-    """What dropout drew in the first run of a session of 2018: the operation's seed was 0, whatever the scope.
+    """The noise of the graph of 2018, which by mistake dropped channels at inference too. -> float32 in [0, 1).
 
-    The graph of then dropped channels at inference too, by mistake; this repeats it. TensorFlow's stateful generator
-    with (graph seed 87654321, operation seed 0) is Philox with that key and a counter of 0.
-    -> float32 of that shape, uniform in [0, 1).
+    It is the first draw of TensorFlow's stateful generator with graph seed 87654321 and operation seed 0, that is,
+    Philox with that key and a counter of 0.
     """
     del scope
     return tf.raw_ops.StatelessRandomUniformV2(shape=shape, key=tf.constant([87654321], tf.uint64),
@@ -274,16 +275,15 @@ def dynamic_shape(x):
 
 # ---- Fast paths ------------------------------------------------------------------------------------------------------
 
-# Each function here equals the formula in its docstring; the rest is for the sake of speed, that is, of few passes over
-# memory. Where a custom getter puts NumPy arrays in the place of the variables (`utils.constant_weights`), what depends
-# on weights alone is computed once, while the graph is built.
+# Each function equals the formula in its docstring with fewer passes over memory. Where a custom getter replaces
+# variables by NumPy arrays (`utils.constant_weights`), what depends on weights alone is computed once, at build time.
 
 _FUSED = contextvars.ContextVar('fused', default=False)
 
 
 @contextlib.contextmanager
 def fused_kernels():
-    """In its block, each function marked `fused` becomes one operation, a loop that XLA compiles when it first runs.
+    """While active, each function marked `fused` becomes one operation, a loop that XLA compiles when it first runs.
 
     For inference on this machine: outside of it a graph has plain operations alone, which can be exported, and whose
     gradients are computed faster than by XLA.
@@ -305,14 +305,6 @@ def fused(function):
     return call
 
 
-def scaled_convolution(convolve, weights, scale, offset, depth_axis):
-    """convolve(weights) * scale + offset, as one convolution. -> float32 [b, h, w, depth].
-
-    scale, offset: float32 [depth]. depth_axis: of the weights.
-    """
-    return tf.nn.bias_add(convolve(weights * (scale if depth_axis == 3 else scale[:, None])), offset)
-
-
 def normalised_convolution(convolve, weights, beta, depth_axis):
     """convolve(weights), normalised by its own mean and variance, + beta.
 
@@ -326,18 +318,6 @@ def normalised_convolution(convolve, weights, beta, depth_axis):
         beta = tf.pad(beta, [[0, more]])
     parts = tf.nn.fused_batch_norm(convolve(weights), tf.ones([depth + more]), beta, epsilon=EPSILON)
     return [part[..., :depth] for part in parts] if more else parts
-
-
-def conv_transpose_2x2(x, filters, biases):
-    """Transposed 2x2 convolution with stride 2 of x, float32 [b, h, w, c], + biases. -> float32 [b, 2h, 2w, depth].
-
-    What it makes of two pixels does not overlap, so it is a 1x1 convolution to four times the channels, in four places.
-    filters: float32 [2, 2, depth, c].
-    """
-    *_, depth, channels = filters.shape
-    filters = tf.reshape(tf.transpose(filters, [3, 0, 1, 2]), [1, 1, channels, 4 * depth])
-    quads = tf.nn.conv2d(x, filters, strides=1, padding='SAME')
-    return tf.nn.depth_to_space(tf.nn.bias_add(quads, tf.tile(biases, [4])), 2)
 
 
 def dilated_conv(x, weights, stride, rate, mode):
@@ -363,21 +343,15 @@ def has_dilated_gradient():
     return True
 
 
-def concat_prelu(x, other, scope):
-    """prelu(x) and other, [b, h, w, c] and [b, h, w, d], side by side. -> float32 [b, h, w, c + d]."""
-    return _concat_prelu(x, slope_variable(scope, x.shape[-1]), other)
-
-
 @fused
 def _concat_prelu(x, slope, other):
     return tf.concat([_prelu(x, slope), other], axis=-1)
 
 
 def sum_prelu(x, net, rate, mode, scope, prelu4=True):
-    """How the encoder's blocks end: prelu(x + prelu4(dropout(prelu3(net)))). -> float32 [b, h, w, c].
+    """The end of the encoder's blocks: prelu(x + prelu4(dropout(prelu3(net)))). -> float32 [b, h, w, c].
 
     x: float32 [b, h, w, at most c]; missing channels are zeros. net: float32 [b, h, w, c]. rate: of dropout.
-    prelu4: False leaves it out.
     """
     depth = net.shape[-1]
     kept = kept_channels(net, rate, mode.noise, scope)
@@ -397,7 +371,7 @@ def _sum_prelu(x, net, kept, slope, last_slope):
 
 
 def sum_relu(x, net, rate, mode, scope, unpool_indices=None):
-    """How the decoder's blocks end: relu(x + dropout(relu(net))). x, net: float32 [b, h, w, c] -> the same shape.
+    """The end of the decoder's blocks: relu(x + dropout(relu(net))). x, net: float32 [b, h, w, c] -> the same shape.
 
     rate: of dropout. unpool_indices: if given, x is [b, h/2, w/2, c] and unpooled first, see `unpool`.
     """

@@ -3,13 +3,15 @@
     python inference.py                                        the shipped model on the shipped photos
     python inference.py --indir photos --outdir results        a folder of photos
     python inference.py --indir drive.mp4 --outdir results     a video, which becomes results/drive.mp4
+    python inference.py --indir photos more/*.jpg --recursive  several, with their subfolders
     python inference.py --indir test_tasks_0627.json --json predictions.json --no-pictures
     python inference.py --modeldir leaves_model --indir plants --outdir results --masks     (training.py --kind any)
     python inference.py --export lanes/1                       the network alone, for TensorFlow Serving and others
 
 Each photo becomes cluster_NNNN.png, of the same size, with every instance coloured and the largest cluster (the
-background) unchanged. NNNN counts from 0000 in the order of the file names, of the lines of the JSON, or of the frames.
-A photo that cannot be read is reported and skipped, along with its number, and the exit status is 1.
+background) unchanged. NNNN counts from 0000 in the order of the inputs and of their names; photos.csv lists the number,
+file, instances, confidences and times of each photo. Results of subfolders go to subfolders of the same names. A photo
+that cannot be read is reported and skipped, along with its number, and the exit status is 1.
 
 A video becomes an MP4 of the same size and frame rate, without sound, with lanes coloured and their lines drawn. A lane
 keeps its id and colour from frame to frame and through gaps of half a second; lines that are seen for less than a
@@ -17,11 +19,9 @@ fifth of a second are left out. An interrupted run keeps the frames that are don
 
 With a model of --kind any, instances are outlined and coloured by size, the largest first, in each frame anew.
 """
-import concurrent.futures
 import contextlib
 import functools
 import os
-import re
 import time
 
 import numpy as np
@@ -29,16 +29,15 @@ import tqdm
 
 import clustering
 import visualization
-from data.common import command_line, files, inputs, pictures, prefetch, quiet, video
+from data.common import command_line, files, inputs, photo_table, pictures, pipeline, quiet, video
 from data.common.command_line import InputError
+from data.common.pipeline import Stage
 from data.lanes import lines, tracking, tusimple
 
 # TensorFlow takes seconds to import: enet.py and utils.py, which need it, are imported where the network is built.
-
 HERE = os.path.dirname(os.path.abspath(__file__))
 NUM_READERS = 2   # threads that decode photos
 NUM_CALLERS = 2   # threads that run the network: while one is between operations, the other uses the cores
-OUTPUT_NAME = re.compile(r'(?:cluster|mask|scatter|embedding)_(\d{4,})\.png')
 
 
 # ---- Flags -----------------------------------------------------------------------------------------------------------
@@ -47,8 +46,9 @@ def parse_flags(argv):
     parser = command_line.Parser(description=__doc__)
     add = parser.add_argument_group('model and files').add_argument
     add('-m', '--modeldir', default=_default_path('trained_model'), help='Folder of the checkpoint.')
-    add('-i', '--indir', default=_default_path('inference_test/images'),
-        help='Folder of photos, one photo, a video, or a TuSimple JSON next to its photos.')
+    add('-i', '--indir', nargs='+', default=[_default_path('inference_test/images')], metavar='PATH',
+        help='Folders, photos, videos, or TuSimple JSONs next to their photos.')
+    add('--recursive', action='store_true', help='Search the subfolders of --indir, too.')
     add('-o', '--outdir', default=_default_path('inference_test/results'), help='Folder for the results.')
     add = parser.add_argument_group('instances').add_argument
     add('--bandwidth', type=command_line.bandwidth,
@@ -57,7 +57,8 @@ def parse_flags(argv):
                                             'pixels above 0, and no others, are divided into instances.')
     add('--max-lanes', type=command_line.positive_int, default=5, metavar='N',
         help='Maximum number of lanes per photo; the most confident are kept.')
-    add('--min-confidence', type=command_line.share, default=0., help='Minimum confidence of a lane, 0 to 1.')
+    add('--min-confidence', type=command_line.share,
+        help='Minimum confidence of a lane, 0 to 1 (default: the model\'s).')
     add = parser.add_argument_group('outputs').add_argument
     add('--draw-lanes', action='store_true', help='Draw lane lines into cluster_NNNN.png; videos always have them.')
     add('--frames', action='store_true', help='Write cluster_NNNN.png per frame instead of a video.')
@@ -69,7 +70,8 @@ def parse_flags(argv):
     add('--scatter', action='store_true',
         help='Write the embedding as points, scatter_NNNN.png, and as colours, embedding_NNNN.png.')
     add('--json', metavar='FILE',
-        help='Write the lanes in TuSimple\'s format, with their confidence, their ids in videos, and run_time in ms.')
+        help='Write the lanes in TuSimple\'s format, with confidence, ids in videos, and run_time: ms for resizing, '
+             'network, clustering and lanes, without reading and writing.')
     add('--export', metavar='DIR',
         help='Only write the network as a SavedModel into a new folder: `image`, float32 [b, h, w, 3], RGB 0..255, to '
              '`embedding` and, with a foreground head, `foreground`.')
@@ -90,8 +92,12 @@ def parse_flags(argv):
 
 
 def _default_path(name):
-    """-> path of a file of the project, relative to the current folder"""
-    return os.path.relpath(os.path.join(HERE, name))
+    """-> path of a file of the project, relative to the current folder where possible"""
+    path = os.path.join(HERE, name)
+    try:
+        return os.path.relpath(path)
+    except ValueError:   # on another drive of Windows
+        return path
 
 
 # ---- Network ---------------------------------------------------------------------------------------------------------
@@ -171,20 +177,22 @@ def find_instances(photo, conventions, bandwidth=None):
         photo.scattered = bool(points.size and clustering.is_scattered(points, bandwidth))
         if photo.given is not None and not photo.scattered:   # too small for a cluster, but it is foreground
             photo.ids[foreground] = 1
-    if conventions.kind == 'any':   # the first colours, which differ most, for the largest
-        photo.ids = clustering.number_by_size(photo.ids)
     photo.num_found = int(photo.ids.max(initial=0))
+    photo.shown = np.arange(photo.num_found + 1)
+    if conventions.kind == 'any':   # the first colours, which differ most, for the largest
+        sizes = np.bincount(photo.ids.ravel())
+        photo.shown[1 + np.argsort(-sizes[1:], kind='stable')] = photo.shown[1:].copy()
 
 
 def find_lanes(photo, conventions, max_lanes=5, min_confidence=0.):
-    """Sets photo.lanes from photo.ids. max_lanes, min_confidence: see lines.lanes_and_confidences"""
+    """Sets photo.lanes from photo.ids; instances that are no lane, or left out by the limits, are not shown."""
     size = photo.image.shape[1::-1]
     photo.h_samples = photo.h_samples or default_rows(size[1])
     certainty = clustering.pixel_confidence(photo.embedding, photo.ids, conventions.delta_v, photo.foreground)
     photo.lanes, photo.confidences = lines.lanes_and_confidences(
         photo.ids, size, photo.h_samples, max_lanes, min_confidence, certainty)
     photo.num_found = len(photo.lanes)
-    photo.lane_ids = visualization.instances_under(photo.lanes, photo.h_samples, photo.ids, size)
+    photo.shown = 1 + visualization.lane_of_instance(photo.lanes, photo.h_samples, photo.ids, size)
 
 
 def default_rows(height):
@@ -194,46 +202,57 @@ def default_rows(height):
 
 def track_lanes(photo, tracker):
     """Replaces the lanes of the next frame by those of a tracking.LaneTracker; lanes without an id are left out."""
-    over = visualization.lanes_over(photo.lanes, photo.h_samples, photo.ids, photo.image.shape[1::-1])
-    over[photo.lane_ids] = range(len(photo.lanes))
     ids, tracked = tracker.update(photo.lanes)
     kept = np.flatnonzero(ids)
-    photo.lane_ids, photo.lanes = ids[kept].tolist(), list(tracked[kept])
+    photo.track_ids, photo.lanes = ids[kept].tolist(), list(tracked[kept])
     photo.confidences = [photo.confidences[i] for i in kept]
     photo.num_found = len(kept)
-    photo.ids = np.append(ids, 0).astype(np.int32)[over][photo.ids]
+    photo.shown = np.append(0, ids)[photo.shown]
 
 
 # ---- Outputs ---------------------------------------------------------------------------------------------------------
 
-def check_outputs(flags, paths, video_path):
-    """Makes the output folders. paths: of the inputs; video_path: of the video to write, or None.
+def is_numbered(job, flags):
+    """-> whether the results of a job are, or include, numbered pictures"""
+    return flags.masks or flags.scatter or not flags.no_pictures and (job.video is None or flags.frames)
+
+
+def check_outputs(flags, jobs, masks):
+    """Makes the output folders, and warns of results that will be replaced. masks: paths of input masks
 
     Raises InputError if a folder cannot be written to, or if an output would replace an input.
     """
     if flags.json:
         files.check_output_file('--json', flags.json)
-    if flags.writes_pictures:
-        files.make_output_folder(flags.outdir)
-    outputs = {os.path.realpath(path) for path in (flags.json, video_path) if path}
+    paths = [*flags.indir, *masks, *(photo.path for job in jobs for photo in job.photos)]
+    outputs = {os.path.realpath(path) for path in [flags.json, *(job.result for job in jobs)] if path}
+    folders = {os.path.realpath(job.folder) for job in jobs if is_numbered(job, flags)}
     for path in paths:
         folder, name = os.path.split(path)
-        if os.path.realpath(path) in outputs or (flags.writes_pictures and OUTPUT_NAME.fullmatch(name)
-                                                 and os.path.realpath(folder) == os.path.realpath(flags.outdir)):
+        if os.path.realpath(path) in outputs or (photo_table.PICTURE.fullmatch(name)
+                                                 and os.path.realpath(folder) in folders):
             raise InputError(f'{path}: is an input that a result would replace; give the result another name or folder')
+    for job in jobs:
+        if job.video and not flags.no_pictures:
+            files.make_output_folder(os.path.dirname(job.result))
+        if is_numbered(job, flags):
+            files.make_output_folder(job.folder)
+            photo_table.warn_of_others(job.folder, job.photos)
 
 
-def write_pictures(photo, flags, to_video, is_road):
+def write_pictures(photo, flags, folder, to_video, is_road):
     """Writes the pictures of a photo that the flags ask for, and releases its arrays.
 
     to_video: set photo.picture instead of writing cluster_NNNN.png; is_road: whether the instances are lanes
     """
-    path = os.path.join(flags.outdir, f'%s_{photo.number:04d}.png')
+    path = os.path.join(folder, f'%s_{photo.number:04d}.png')
     ids = photo.ids if photo.given is None else visualization.fit_to_foreground(photo.ids, photo.given)
+    ids = photo.shown[ids]
     if not flags.no_pictures:
         picture = visualization.draw_instances(photo.image, ids, outlined=not is_road)
         if is_road and (flags.draw_lanes or to_video):
-            picture = visualization.draw_lanes(picture, photo.lanes, photo.h_samples, photo.lane_ids)
+            numbers = range(1, len(photo.lanes) + 1) if photo.track_ids is None else photo.track_ids
+            picture = visualization.draw_lanes(picture, photo.lanes, photo.h_samples, numbers)
         if to_video:
             photo.picture = picture
         else:
@@ -244,24 +263,23 @@ def write_pictures(photo, flags, to_video, is_road):
     if flags.scatter:
         name = command_line.printable(photo.raw_file).replace('$', r'\$')   # matplotlib: $ begins mathematics
         title = f'{name}: {photo.num_found} instances'
-        pictures.write_image(path % 'scatter', visualization.scatter_plot(photo.embedding, photo.ids, title))
+        plot = visualization.scatter_plot(photo.embedding, photo.shown[photo.ids], title)
+        pictures.write_image(path % 'scatter', plot)
         pictures.write_image(path % 'embedding', visualization.embedding_as_colours(photo.embedding))
     photo.image = photo.given = photo.embedding = photo.foreground = photo.ids = None
 
 
-def write_json(path, photos, with_ids, follow_links=True):
-    """Writes the lanes of photos, x to a hundredth of a pixel. with_ids: for frames of a video"""
+def write_json(path, photos, follow_links=True):
+    """Writes the lanes of photos, x to a hundredth of a pixel."""
     records = [tusimple.Record(photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
-                               run_time=round(sum(photo.times.values()), 3), ids=photo.lane_ids if with_ids else None,
+                               run_time=round(sum(photo.times.values()), 3), ids=photo.track_ids,
                                confidence=np.round(photo.confidences, 4).tolist())
                for photo in photos]
     tusimple.write_records(path, records, follow_links=follow_links)
 
 
-def print_results(photos, seconds, flags, output, what):
-    """Prints a line per photo, where they are few, the table of times, and where the results are. what: was found"""
-    for photo in photos if len(photos) <= 20 and not output else ():
-        print(f'{photo.number:04d}  {photo.num_found} {what}  {command_line.printable(photo.raw_file)}')
+def print_results(photos, seconds, flags, what):
+    """Prints the table of times and where the results are. what: was found"""
     print(f'{"ms per picture":<14}{"median":>8}{"mean":>8}')
     times = {name: [photo.times[name] for photo in photos] for name in photos[0].times}
     for name, values in [*times.items(), ('total', np.sum([*times.values()], axis=0))]:
@@ -269,73 +287,48 @@ def print_results(photos, seconds, flags, output, what):
     found = sum(photo.num_found for photo in photos)
     print(f'{len(photos):,} pictures, {found:,} {what} found ({found / len(photos):.1f} per picture), '
           f'{len(photos) / seconds:.1f} frames per second with reading and writing')
-    if output:
-        print(f'video: {output.path} ({output.codec})')
-    if not flags.no_pictures and not output or flags.masks or flags.scatter:
-        print(f'pictures 0000 to {photos[-1].number:04d}: {flags.outdir}')
+    if flags.writes_pictures:
+        print(f'results: {flags.outdir}')
     if flags.json:
         print(f'lanes: {flags.json}')
 
 
 # ---- The run ---------------------------------------------------------------------------------------------------------
 
-def make_stages(flags, masks, clip, embed, conventions, to_video):
-    """What happens to each photo, from its file to its pictures. -> stages of run_pipeline
+def make_stages(job, clip, flags, masks, embed, conventions):
+    """What happens to each photo, from its file to its pictures. -> list of Stage
 
-    masks: see inputs.read_photo; clip: the video, or None; embed, conventions: of load_network
-    to_video: see write_pictures
+    clip: the video, or None; masks: see inputs.read_photo; embed, conventions: of load_network
     """
     is_road = conventions.kind == 'road'
-    stages = [(inputs.read_photo, NUM_READERS, masks), (embed_photo, NUM_CALLERS, embed, conventions),
-              (find_instances, flags.workers, conventions, flags.bandwidth)]
+    stages = [Stage('', NUM_READERS, inputs.read_photo, (masks,)),
+              Stage('network', NUM_CALLERS, embed_photo, (embed, conventions)),
+              Stage('clustering', flags.workers, find_instances, (conventions, flags.bandwidth))]
     if is_road:
-        stages.append((find_lanes, flags.workers, conventions, flags.max_lanes, flags.min_confidence))
+        least = getattr(conventions, 'min_confidence', 0.) if flags.min_confidence is None else flags.min_confidence
+        stages.append(Stage('lanes', flags.workers, find_lanes, (conventions, flags.max_lanes, least)))
     if is_road and clip:
         tracker = tracking.LaneTracker(default_rows(clip.size[1]), clip.fps, not flags.no_smoothing)
-        stages.append((track_lanes, 1, tracker))
-    return [*stages, (write_pictures, flags.workers, flags, to_video, is_road)]
+        stages.append(Stage('lanes', 1, track_lanes, (tracker,)))
+    to_video = clip is not None and not flags.frames
+    return [*stages, Stage('', flags.workers, write_pictures, (flags, job.folder, to_video, is_road))]
 
 
-def run_pipeline(photos, stages, num_workers):
-    """Takes each photo through the stages, in threads. -> iterator of the photos, in order
+def run_job(job, flags, masks, embed, conventions, done):
+    """Takes the photos of a job through the stages and appends them to done. -> number of unreadable photos
 
-    stages: list of (function, number of threads, arguments after the photo ...). A stage works a few photos ahead of
-    the next, so that few are in memory; with one thread it sees them in order. An exception is raised in place of the
-    photo. num_workers 0: everything runs in the calling thread, one photo after the other.
+    If it is interrupted, the finished part stays: in the video, and in photos.csv.
     """
-    with contextlib.ExitStack() as stack:
-        for function, num_threads, *args in stages:
-            work = functools.partial(_work, function, args)
-            if num_workers == 0:
-                photos = map(work, photos)
-            else:
-                pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(num_threads))
-                photos = prefetch.in_order(pool, work, photos, num_threads + 1)
-        yield from photos
-
-
-def _work(function, args, photo):
-    """Calls function(photo, *args) unless the photo could not be read, and adds to photo.times. -> photo"""
-    if photo.error is None:
-        start = time.perf_counter()
-        function(photo, *args)
-        if function in TIMED:
-            photo.times[TIMED[function]] += 1000 * (time.perf_counter() - start)
-    return photo
-
-
-TIMED = {embed_photo: 'network', find_instances: 'clustering', find_lanes: 'lanes', track_lanes: 'lanes'}
-
-
-def collect(results, clip, flags, output, done):
-    """Appends the photos of run_pipeline to done, writes frames into the output video. -> number of unreadable photos
-
-    clip: the input video, output: the video.Writer, or None. If interrupted, the finished part goes into the video,
-    and into FILE.part instead of --json FILE.
-    """
-    bad = 0
+    clip = video.read_video(job.video) if job.video else None
+    photos = inputs.read_frames(job, clip) if clip else job.photos
+    output = None
+    if clip and not flags.no_pictures and not flags.frames:
+        output = video.Writer(job.result, clip.size, clip.fps, [flags.codec] if flags.codec else video.CODECS)
+    results = pipeline.run(photos, make_stages(job, clip, flags, masks, embed, conventions), flags.workers)
+    start, bad = len(done), 0
     try:
-        for photo in results:
+        for photo in tqdm.tqdm(results, total=clip.count if clip else len(photos), unit='photo', disable=None,
+                               leave=False):
             if photo.error is not None:
                 tqdm.tqdm.write('', end='')   # clears the bar
                 command_line.warn(photo.error)
@@ -343,35 +336,19 @@ def collect(results, clip, flags, output, done):
                 continue
             if output:
                 output.write(photo.picture)
-            photo.picture = None
+            photo.picture = photo.shown = None
             if not flags.json:   # a long video has a million of them
-                photo.lanes = photo.confidences = photo.lane_ids = photo.h_samples = None
+                photo.lanes = photo.h_samples = None
             done.append(photo)
-    except BaseException:   # Ctrl-C as well
-        if flags.json and done:
-            write_json(flags.json + '.part', done, bool(clip), follow_links=False)
-            command_line.warn(f'{flags.json}.part: holds the lanes of the {len(done)} pictures that were done')
+    finally:   # after Ctrl-C as well
         if output and output.close():
-            command_line.warn(f'{output.path}: holds the {len(done)} frames that were done')
-        raise
-    if output:
-        output.close()
-    if clip and clip.count and not bad and len(done) < 0.95 * clip.count - 1:   # some headers are off by a few frames
-        command_line.warn(f'{flags.indir}: only {len(done)} of its {clip.count} frames can be decoded')
+            print(f'video: {job.result} ({output.codec}), {len(done) - start} frames')
+        if is_numbered(job, flags) and len(done) > start:
+            photo_table.write(job.folder, done[start:])
+    if clip and clip.count and not bad and len(done) - start < 0.95 * clip.count - 1:   # headers may be off by a few
+        command_line.warn(f'{job.video}: only {len(done) - start} of its {clip.count} frames can be decoded')
         bad += 1
     return bad
-
-
-def warn_of_results(photos, flags, bandwidth):
-    """Warns of embeddings without clusters, and of pictures in --outdir that are not of these photos."""
-    scattered = sum(photo.scattered for photo in photos)
-    if scattered:
-        command_line.warn(f'the embedding of {scattered} of {len(photos)} pictures is scattered and was treated as '
-                          f'background: train {flags.modeldir} for longer, or give a --bandwidth above {bandwidth:g}')
-    if flags.writes_pictures:
-        numbers = {photo.number for photo in photos}
-        matches = filter(None, map(OUTPUT_NAME.fullmatch, os.listdir(flags.outdir)))
-        command_line.warn_of_others(flags.outdir, [match[0] for match in matches if int(match[1]) not in numbers])
 
 
 def main(argv=None, architecture=None):
@@ -384,14 +361,12 @@ def main(argv=None, architecture=None):
         utils.export_model(functools.partial(rebuild_graph, architecture=architecture), flags.modeldir, flags.export)
         return 0
 
-    photos, problems, clip = inputs.find_photos(flags.indir)
-    masks = flags.foreground and {inputs.stem(path): path for path in pictures.list_images(flags.foreground)
-                                  if not path.lower().endswith(('.jpg', '.jpeg'))}   # whose zeros are not 0
-    video_path = None
-    if clip and not flags.no_pictures and not flags.frames:
-        video_path = os.path.join(flags.outdir, inputs.stem(flags.indir) + '.mp4')
-    paths = [flags.indir, *(masks or {}).values()] + ([] if clip else [photo.path for photo in photos])
-    check_outputs(flags, paths, video_path)
+    jobs, problems = inputs.find_jobs(flags.indir, flags.outdir, flags.recursive)
+    masks = None
+    if flags.foreground:
+        masks = {inputs.stem(path): path for path in pictures.list_images(flags.foreground)
+                 if not path.lower().endswith(('.jpg', '.jpeg'))}   # whose zeros are not 0
+    check_outputs(flags, jobs, (masks or {}).values())
     for problem in problems:
         command_line.warn(problem)
 
@@ -401,21 +376,23 @@ def main(argv=None, architecture=None):
     width, height = conventions.image_size
     embed(np.zeros([1, height, width, 3], np.uint8))   # the first call plans the graph; the next are timed
 
-    start = time.perf_counter()
-    output = None
-    if video_path:
-        output = video.Writer(video_path, clip.size, clip.fps, [flags.codec] if flags.codec else video.CODECS)
-    stages = make_stages(flags, masks, clip, embed, conventions, bool(output))
-    results = run_pipeline(photos, stages, flags.workers)
-    bar = tqdm.tqdm(results, total=clip.count if clip else len(photos), unit='photo', disable=None, leave=False)
-    done = []
-    bad = collect(bar, clip, flags, output, done)
+    start, done = time.perf_counter(), []
+    try:
+        bad = sum(run_job(job, flags, masks, embed, conventions, done) for job in jobs)
+    except BaseException:   # Ctrl-C as well
+        if flags.json and done:
+            write_json(flags.json + '.part', done, follow_links=False)
+            command_line.warn(f'{flags.json}.part: holds the lanes of the {len(done)} pictures that were done')
+        raise
     if done:
         if flags.json:
-            write_json(flags.json, done, bool(clip))
-        print_results(done, time.perf_counter() - start, flags, output,
-                      'lanes' if conventions.kind == 'road' else 'instances')
-        warn_of_results(done, flags, flags.bandwidth or conventions.bandwidth)
+            write_json(flags.json, done)
+        what = 'lanes' if conventions.kind == 'road' else 'instances'
+        print_results(done, time.perf_counter() - start, flags, what)
+        scattered = sum(photo.scattered for photo in done)
+        if scattered:
+            command_line.warn(f'the embedding of {scattered} of {len(done)} pictures is scattered and was treated as '
+                              f'background: train {flags.modeldir} for longer, or give a larger --bandwidth')
     return 1 if problems or bad else 0
 
 

@@ -52,9 +52,8 @@ SUMMARY_STEPS = 10            # between two points of the TensorBoard curves
 PICTURE_EPOCHS = 5            # between two sets of pictures and scatter plots in --logdir
 AUGMENTATION = {'road': road_augmentation.augment, 'any': augmentation.augment}
 
+# train, valid: (image paths, label paths); records: a tusimple.Record for each of valid, or None; photos: `fingerprint`
 Data = collections.namedtuple('Data', ['train', 'valid', 'records', 'photos'])
-Data.__doc__ = """train, valid: (image paths, label paths); records: a tusimple.Record for each of valid, or None;
-photos: of run.fingerprint."""
 
 
 def parse_flags(argv=None):
@@ -70,12 +69,10 @@ def parse_flags(argv=None):
                               f'unless overridden. (default: {DEFAULT_MODELDIR} if it holds one; otherwise at random)')
     folders.add_argument('-o', '--outdir', default='saved_model', help='Folder for the trained model.')
     folders.add_argument('-l', '--logdir', default='log',
-                         help='Folder for TensorBoard, scatter plots and pictures; with --semantic, its subfolder '
-                              'semantic.')
+                         help='Folder for TensorBoard and pictures; with --semantic, its subfolder semantic.')
     folders.add_argument('--fresh', action='store_true', help='Replace the run or model that --outdir holds.')
     settings.add_flags(parser)
-    parser.add_argument_group('running').add_argument(
-        '--workers', type=command_line.workers, default=2, help='Threads that load images.')
+    parser.add_argument('--workers', type=command_line.workers, default=2, help='Threads that load images.')
     return parser.parse_args(argv)
 
 
@@ -329,7 +326,7 @@ def take_steps(sess, graph, step, run, flags, replica, chief, stop):
         if not np.isfinite([values['terms']['total'], values['norm']]).all():
             raise InputError(
                 f'step {step}: the loss ({as_text(values["terms"])}) or its gradient (norm {values["norm"]:g}) is not '
-                f'finite for {", ".join(map(os.fsdecode, values["paths"]))}'
+                f'finite for {", ".join(os.path.basename(os.fsdecode(path)) for path in values["paths"])}'
                 f'{" or images of workers" * (replica.count > 1)}; to continue from the last state: --modeldir '
                 f'{os.path.join(flags.outdir, RESUME)} --outdir NEW --learning-rate {run.learning_rate / 3:.1g}')
         if chief:
@@ -411,9 +408,8 @@ def run_chief(flags, data, addresses, architecture):
         quiet.check_checkpoint_folder(folder)
         files.make_output_folder(folder)
     print(f'recipe {run.recipe}: {settings.as_flags(vars(run))}')
-    print(f'{len(data.train[0]):,} images to train on, {len(data.valid[0]):,} to validate on'
-          + (' with the official score' if data.records and run.head == 'Instance' and run.kind == 'road' else ''),
-          flush=True)
+    score = ' with the official score' if data.records and run.head == 'Instance' and run.kind == 'road' else ''
+    print(f'{len(data.train[0]):,} images to train on, {len(data.valid[0]):,} to validate on{score}', flush=True)
     with lock_folder(states):
         replica = make_replica(addresses, 0)
         with StopSignal() as stop, concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -423,8 +419,7 @@ def run_chief(flags, data, addresses, architecture):
             return 128 + stop.number
         replica.leave()
     if not has_checkpoint(flags.outdir):
-        raise InputError(f'{flags.outdir}: holds no model, because no epoch had a finite validation loss; try a lower '
-                         f'--learning-rate')
+        raise InputError(f'{flags.outdir}: no epoch had a finite validation loss; try a lower --learning-rate')
     print(f'all {run.epochs} epochs are done; the model of the best is in {flags.outdir}')
     return 0
 

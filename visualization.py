@@ -14,8 +14,7 @@ from scipy import ndimage
 
 from data.common import pictures
 
-_BACKGROUND_GREY = 150  # of background pixels in scatter plots
-_POINTS_PER_LABEL = 4000  # in scatter plots
+_BACKGROUND_GREY, _POINTS_PER_LABEL = 150, 4000  # in scatter plots
 
 
 # ---- Colours ---------------------------------------------------------------------------------------------------------
@@ -72,7 +71,7 @@ def draw_instances(photo, ids, alpha=0.55, outlined=False):
         if box is None:
             continue
         (top, bottom), (left, right) = ((side.start, side.stop) for side in box)
-        # The part of the photo around an instance, with a margin of a pixel for the scaled outline.
+        # The part around an instance, with a margin of a pixel for the scaled outline.
         y0, x0 = int(max(top - 1, 0) * scale_y), int(max(left - 1, 0) * scale_x)
         y1 = min(int(np.ceil((bottom + 1) * scale_y)), height)
         x1 = min(int(np.ceil((right + 1) * scale_x)), width)
@@ -110,40 +109,28 @@ def draw_mask(photo, mask, alpha=0.55):
     return np.where(mask.any(axis=-1, keepdims=True), blended, photo)
 
 
-def instances_under(lanes, h_samples, ids, size):
-    """The instance under most points of each lane, the background left out. -> list of int, from 1
+def lane_of_instance(lanes, h_samples, ids, size):
+    """Which lane each instance belongs to: the one with most points on it, if those are on at least half of its rows.
 
-    lanes, h_samples: as for draw_lanes; ids: integers [h', w']; size: (width, height) of the photo
+    Instances above and below a vehicle may be one lane. Each lane has at least the instance under most of its points.
+    lanes, h_samples: see draw_lanes; ids: integers [h', w']; size: (width, height) of the photo
+    -> int [number of instances + 1], the index of the lane or -1, as for the background
     """
-    return [int(counts[1:].argmax()) + 1 for counts in _points_on_instances(lanes, h_samples, ids, size)]
-
-
-def lanes_over(lanes, h_samples, ids, size):
-    """The lane of each instance, by number: that with most points on it, on at least half of its rows in h_samples.
-
-    Two instances above and below a vehicle may be one lane. The arguments: see instances_under
-    -> int [number of instances + 1], the index of the lane, or -1, as for the background
-    """
-    counts = _points_on_instances(lanes, h_samples, ids, size)
-    if not len(counts):
+    x_scale, y_scale = np.divide(ids.shape[::-1], size)
+    rows = np.clip((np.asarray(h_samples) + 0.5) * y_scale, 0, ids.shape[0] - 1).astype(int)
+    present = np.zeros([len(rows), ids.max(initial=0) + 1], int)   # instances in the rows
+    present[np.arange(len(rows))[:, None], ids[rows]] = 1
+    counts = np.zeros([len(lanes), present.shape[1]], int)   # points of each lane on each instance
+    for lane, count in zip(np.asarray(lanes), counts):
+        x = np.clip((lane[lane >= 0] + 0.5) * x_scale, 0, ids.shape[1] - 1).astype(int)
+        count += np.bincount(ids[rows[lane >= 0], x], minlength=len(count))
+    counts[:, 0] = 0
+    if not counts.any():
         return np.full(counts.shape[1], -1)
-    rows = np.clip((np.asarray(h_samples) + 0.5) * ids.shape[0] / size[1], 0, ids.shape[0] - 1).astype(int)
-    present = np.zeros([len(rows), counts.shape[1]], bool)
-    present[np.arange(len(rows))[:, None], ids[rows]] = True
-    over = np.where(2 * counts.max(axis=0) >= np.maximum(present.sum(axis=0), 1), counts.argmax(axis=0), -1)
-    over[0] = -1
-    return over
-
-
-def _points_on_instances(lanes, h_samples, ids, size):
-    """How many points of each lane lie on each instance. -> int [num_lanes, number of instances + 1], at least 2"""
-    scale, num = np.divide(ids.shape[::-1], size), max(ids.max(initial=0), 1) + 1
-    counts = np.zeros([len(lanes), num], int)
-    for lane, count in zip(lanes, counts):
-        points = np.stack([lane, h_samples], axis=1)[np.asarray(lane) >= 0]
-        x, y = np.clip((points + 0.5) * scale, 0, np.subtract(ids.shape[::-1], 1)).astype(int).T
-        count += np.bincount(ids[y, x], minlength=num)
-    return counts
+    most, found = counts.max(axis=0), np.flatnonzero(counts.any(axis=1))
+    owner = np.where((most > 0) & (2 * most >= present.sum(axis=0)), counts.argmax(axis=0), -1)
+    owner[counts[found].argmax(axis=1)] = found
+    return owner
 
 
 def draw_lanes(photo, lanes, h_samples, numbers):
@@ -169,14 +156,12 @@ def draw_lanes(photo, lanes, h_samples, numbers):
 def embedding_as_colours(embedding):
     """The first three dimensions of an embedding as red, green and blue, each scaled to 0..255. -> uint8 [h, w, 3]
 
-    embedding: [h, w, feature_dim]. The channel of a dimension that is missing or constant is 0.
+    embedding: [h, w, feature_dim]; the channel of a missing or constant dimension is 0
     """
     embedding = np.asarray(embedding)[..., :3].astype(np.float64)
     low, high = embedding.min(axis=(0, 1)), embedding.max(axis=(0, 1))
     scaled = (embedding - low) / np.where(high > low, high - low, 1)
-    picture = np.zeros([*embedding.shape[:2], 3], np.uint8)
-    picture[..., :embedding.shape[-1]] = np.rint(255 * scaled)
-    return picture
+    return np.pad(np.rint(255 * scaled), ((0, 0), (0, 0), (0, 3 - scaled.shape[-1]))).astype(np.uint8)
 
 
 def overview(photo, label, embedding, mask):
@@ -186,9 +171,8 @@ def overview(photo, label, embedding, mask):
     mask: uint8 [h, w, 3], see colour_instances
     """
     height, width = photo.shape[:2]
-    panels = [photo, draw_instances(photo, number_instances(label)),
-              pictures.resize_image(embedding_as_colours(embedding), (width, height)),
-              draw_mask(photo, mask)]
+    colours = pictures.resize_image(embedding_as_colours(embedding), (width, height))
+    panels = [photo, draw_instances(photo, number_instances(label)), colours, draw_mask(photo, mask)]
     picture = np.full([2 * height + 4, 2 * width + 4, 3], 255, np.uint8)
     for panel, y, x in zip(panels, (0, 0, height + 4, height + 4), (0, width + 4, 0, width + 4)):
         picture[y:y + height, x:x + width] = panel
@@ -208,14 +192,14 @@ def scatter_plot(embedding, label, title=''):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     warnings.filterwarnings('ignore', 'Glyph .* missing from')   # of a title in another script
-
     label = np.ravel(label)
     points = np.reshape(embedding, (len(label), -1)).astype(np.float64)
     name = 'dimension'
-    if points.shape[1] > 3:
-        points, share = _principal_components(points)
-        name = 'component'
-        title += f'  ({share:.0%} of the variance)'
+    if points.shape[1] > 3:   # the first three principal components
+        centred = points - points.mean(axis=0)
+        variances, directions = np.linalg.eigh(centred.T @ centred)   # ascending
+        points, name = centred @ directions[:, :-4:-1], 'component'
+        title += f'  ({variances[-3:].sum() / max(variances.sum(), 1e-300):.0%} of the variance)'
     if points.shape[1] == 1:
         points = np.stack([points[:, 0], label], axis=1)   # one row of points per label
     pairs = [(0, 1)] if points.shape[1] == 2 else [(0, 1), (0, 2), (1, 2)]
@@ -229,8 +213,7 @@ def scatter_plot(embedding, label, title=''):
         axes.set_xlabel(f'{name} {i + 1}')
         axes.set_ylabel(f'{name} {j + 1}')
         axes.grid(alpha=0.3)
-    values = np.unique(label)
-    for value, number in zip(values, number_instances(values)):
+    for value, number in zip(np.unique(label), number_instances(np.unique(label))):
         own = points[label == value]
         drawn = own[np.linspace(0, len(own) - 1, min(len(own), _POINTS_PER_LABEL)).astype(int)]
         rgb = np.divide(colour(number - 1) if number else (_BACKGROUND_GREY,) * 3, 255)
@@ -240,13 +223,6 @@ def scatter_plot(embedding, label, title=''):
             axes.plot(mean[i], mean[j], 'x', color='black', markersize=8, zorder=2)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]
-
-
-def _principal_components(points):
-    """-> (the first three principal components, float64 [N, 3]; their share of the variance)"""
-    centred = points - points.mean(axis=0)
-    variances, directions = np.linalg.eigh(centred.T @ centred)   # ascending
-    return centred @ directions[:, :-4:-1], variances[-3:].sum() / max(variances.sum(), 1e-300)
 
 
 def evaluate_scatter_plot(log_dir, valid_pred, valid_label, feature_dim, param_string, step):
@@ -259,7 +235,6 @@ def evaluate_scatter_plot(log_dir, valid_pred, valid_label, feature_dim, param_s
     valid_label = np.asarray(valid_label)
     label = valid_label.reshape(-1, *valid_label.shape[-2:])[0]
     embedding = np.reshape(valid_pred, (-1, *label.shape, feature_dim))[0]
-    name = f'scatter_{param_string}_{step:06d}.png'.replace(os.sep, '_')
-    path = os.path.join(log_dir, name)
+    path = os.path.join(log_dir, f'scatter_{param_string}_{step:06d}.png'.replace(os.sep, '_'))
     pictures.write_image(path, scatter_plot(embedding, label, f'{param_string}  step {step:,}'))
     return path

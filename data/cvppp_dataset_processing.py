@@ -55,11 +55,8 @@ def find_plants(folder):
 
 def prepare(plant):
     """-> (name, image as the bytes of a PNG, label likewise, {'leaves': number}). Raises InputError."""
-    name, photo_path, label_path = plant
-    photo, label = pictures.read_image(photo_path), pictures.read_label(label_path)
-    if photo.shape[:2] != label.shape:
-        raise InputError(f'{label_path}: is {label.shape[1]} x {label.shape[0]}, but its image is '
-                         f'{photo.shape[1]} x {photo.shape[0]}')
+    name, *paths = plant
+    photo, label = pictures.read_pair(*paths)
     return name, pictures.encode(photo), pictures.encode(label), {'leaves': np.unique(label[label > 0]).size}
 
 

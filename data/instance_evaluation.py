@@ -22,7 +22,7 @@ import numpy as np
 import tqdm
 
 import visualization
-from data.common import command_line, evaluation_report, instance_metrics, pictures, prefetch
+from data.common import classes, command_line, evaluation_report, instance_metrics, pictures, prefetch
 from data.common.command_line import InputError
 
 MASK_NAME = re.compile(r'mask_(\d{4,})\.png')  # of inference.py --masks
@@ -75,21 +75,28 @@ def stem(path):
     return os.path.splitext(os.path.basename(path))[0]
 
 
-def read_pair(pair, ignore=None):
-    """-> (prediction, label), int32 [h, w], -1 where the label is `ignore`. Raises InputError, also if sizes differ."""
-    prediction, label = (pictures.read_label(path).astype(np.int32) for path in pair)
+def read_pair(pair, photo, ignore):
+    """Reads a prediction and its label, turned by the EXIF orientation of the image at the path photo, or None.
+
+    -> (prediction, label), int32 [h, w], -1 where the label is `ignore`. Raises InputError, also if sizes differ.
+    """
+    prediction = pictures.read_label(pair[0]).astype(np.int32)
+    label = (pictures.read_pair(photo, pair[1])[1] if photo else pictures.read_label(pair[1])).astype(np.int32)
     if prediction.shape != label.shape:
         raise InputError(f'{pair[0]}: is {prediction.shape[1]} x {prediction.shape[0]}, but its label {pair[1]} is '
-                         f'{label.shape[1]} x {label.shape[0]}')
+                         f'{label.shape[1]} x {label.shape[0]}; if its image has an EXIF orientation, give --images')
     return prediction, np.where(label == ignore, -1, label)
 
 
-def score_files(pairs, ignore):
-    """-> ImageScores, in the order of the pairs. Raises InputError as read_pair does."""
+def score_files(pairs, photos, ignore, names):
+    """-> [(ImageScore, score_classes, {} without names)], in the order of the pairs. Raises InputError as read_pair."""
+    def score(item):
+        masks = read_pair(*item, ignore)
+        return instance_metrics.score_image(*masks), instance_metrics.score_classes(*masks) if names else {}
+
     cv2.setNumThreads(1)   # the threads below are the parallelism
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = prefetch.in_order(pool, lambda pair: instance_metrics.score_image(*read_pair(pair, ignore)), pairs,
-                                 2 * os.cpu_count())
+        rows = prefetch.in_order(pool, score, zip(pairs, photos), 2 * os.cpu_count())
         return list(tqdm.tqdm(rows, total=len(pairs), unit='image', disable=None))
 
 
@@ -108,6 +115,28 @@ def table(rows):
                       f'AP50             {means["ap50"]:7.4f}   at IoU 0.5'])
 
 
+def class_table(scores, names):
+    """AP and AP50 of each class over all images, and their means over the classes that are labelled, as Cityscapes.
+
+    scores: list of {class: ImageScore}, see instance_metrics.score_classes; names: of class 1, 2, ...
+    -> the lines to print
+    """
+    lines, means = [f'{"class":<16} {"AP":>7} {"AP50":>7}   labelled  predicted'], []
+    for number in sorted({number for each in scores for number in each}):
+        rows = [each[number] for each in scores if number in each]
+        labelled, predicted = sum(row.label_instances for row in rows), sum(row.predicted_instances for row in rows)
+        values = instance_metrics.summarise(rows)
+        name = names[number - 1] if number <= len(names) else f'class {number}'
+        if labelled:
+            means.append([values['ap'], values['ap50']])
+            lines.append(f'{name:<16} {values["ap"]:7.4f} {values["ap50"]:7.4f} {labelled:10,} {predicted:10,}')
+        elif predicted:
+            lines.append(f'{name:<16} {"-":>7} {"-":>7} {labelled:10,} {predicted:10,}')
+    if means:
+        lines.append('{:<16} {:7.4f} {:7.4f}'.format('mean', *np.mean(means, axis=0)))
+    return '\n'.join(lines)
+
+
 def draw(item):
     """Draws the label on the left, the prediction on the right, each tinted, below two lines of text.
 
@@ -118,7 +147,7 @@ def draw(item):
     -> uint8 [h + 64, 2 w or more, 3] RGB. Raises InputError if a file cannot be read.
     """
     pair, photo, row, ignore = item
-    prediction, label = read_pair(pair, ignore)
+    prediction, label = read_pair(pair, photo, ignore)
     shape = label.shape[::-1]
     photo = pictures.resize_image(pictures.read_image(photo), shape) if photo else np.zeros([*label.shape, 3], np.uint8)
     predicted, labelled, overlap, union = instance_metrics.overlaps(prediction, label)
@@ -151,16 +180,17 @@ def parse_args(argv=None):
     parser.add_argument('labels', metavar='LABELS', help='Folder of label masks, such as labels/ of a prepared set.')
     parser.add_argument('--ignore', metavar='VALUE', type=command_line.non_negative_int,
                         help='Value of label pixels that count nowhere, such as 255 for the borders of VOC.')
+    parser.add_argument('--classes', metavar='FILE',
+                        help='Names of classes, one a line, of ids class * 1000 + number (default: classes.txt next to '
+                             'LABELS if it is there).')
     parser.add_argument('--per-image', metavar='FILE', help='CSV file for the score of each image, worst SBD first.')
     parser.add_argument('--worst', metavar='DIR', help='Folder for pictures of the worst images, label and prediction.')
     parser.add_argument('--worst-num', metavar='N', type=command_line.positive_int, default=20,
                         help='Number of images that --worst draws.')
     parser.add_argument('--images', metavar='DIR',
-                        help='Folder of the images, named as the labels, for --worst to draw on instead of black.')
-    args = parser.parse_args(argv)
-    if args.images and not args.worst:
-        parser.error('--images has no effect without --worst')
-    return args
+                        help='Folder of the images, named as the labels: for --worst to draw on instead of black, and '
+                             'for labels to be turned as their images by EXIF.')
+    return parser.parse_args(argv)
 
 
 def main(argv=None):
@@ -170,8 +200,13 @@ def main(argv=None):
     inputs = [path for pair in pairs for path in pair] + [photo for photo in photos if photo]
     evaluation_report.check_outputs(args.per_image, args.worst, inputs, inputs)
 
-    rows = score_files(pairs, args.ignore)
+    beside = os.path.join(os.path.dirname(os.path.abspath(args.labels)), classes.FILE)
+    path = args.classes or (beside if os.path.exists(beside) else None)
+    names = classes.read(path) if path else []
+    rows, of_classes = zip(*score_files(pairs, photos, args.ignore, names))
     print(table(rows))
+    if names:
+        print(class_table(of_classes, names))
 
     scored = sorted(zip(pairs, photos, rows), key=lambda each: (each[2].sbd, -abs(each[2].dic), each[0][1]))
     if args.per_image:

@@ -5,8 +5,9 @@
     python data/tusimple_evaluation.py predictions.json labels.json --measure culane
 
 Both files hold one JSON object per line; a prediction needs raw_file, lanes at the h_samples of its label and, for
-TuSimple's measure, run_time in ms. Prints the benchmark's JSON list of Accuracy, FP and FN, or CULane's precision,
-recall and F1. data/lanes/score.py and data/lanes/culane.py have the rules.
+TuSimple's measure, run_time in ms. For CULane's, either may be a folder of NAME.lines.txt, as CULane has them.
+Prints the benchmark's JSON list of Accuracy, FP and FN, or CULane's precision, recall and F1. data/lanes/score.py and
+data/lanes/culane.py have the rules.
 
 --precision-recall writes the precision and recall of all lanes whose confidence reaches a threshold, for each
 confidence that occurs, and prints the threshold of the best F1. By TuSimple's measure a prediction is right if it is
@@ -72,11 +73,9 @@ def score_tusimple(args, predictions, labels):
 
 def score_culane(args, predictions, labels):
     """Prints precision, recall and F1. -> as score_tusimple, the pairs of culane.Lanes"""
-    pairs = score.match_photos(predictions, labels)
-    for pair in pairs:
-        score.check_rows(*pair)
-    pairs = [[culane.from_record(record, label.h_samples) for record in (prediction, label)]
-             for prediction, label in pairs]
+    pairs = [[each if isinstance(each, culane.Lanes) else
+              culane.from_record(each, each.h_samples or getattr(pair[1], 'h_samples', ())) for each in pair]
+             for pair in score.match_photos(predictions, labels)]
     width, height = args.photo_size
     culane.check_labels([label for _, label in pairs], args.photo_size)
     ious = [culane.lane_ious(prediction.lanes, label.lanes, args.photo_size)
@@ -133,11 +132,17 @@ def draw(item):
 
 # ---- The script ------------------------------------------------------------------------------------------------------
 
+def read(args, path, **kwargs):
+    """-> list of tusimple.Record, or of culane.Lanes from a folder. Raises InputError."""
+    if args.measure == 'culane' and os.path.isdir(path):
+        return [culane.read_photo(path, name) for name in culane.find_lines(path)]
+    return tusimple.read_all(path, **kwargs)
+
+
 def main(argv=None):
     args = parse_args(argv)
-    labels = tusimple.read_all(args.labels)
-    predictions = tusimple.read_all(args.predictions, need_h_samples=False)
-    folder = os.path.dirname(args.labels)
+    labels, predictions = read(args, args.labels), read(args, args.predictions, need_h_samples=False)
+    folder = args.labels if os.path.isdir(args.labels) else os.path.dirname(args.labels)
     photos = [os.path.join(folder, label.raw_file) for label in labels]
     inputs = [args.predictions, args.labels, *photos]
     evaluation_report.check_outputs(args.per_image, args.worst, inputs, photos)

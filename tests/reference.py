@@ -1,5 +1,6 @@
 """The plain ways that our fast ones are measured and tested against, each as short and readable as can be."""
 
+import functools
 import re
 import types
 import warnings
@@ -37,8 +38,6 @@ def not_on_gpu(graph, pixels):
 
 
 def _on_gpu(operation, pixels):
-    from tensorflow.python.framework import kernels
-
     def allows(constraint):
         types = operation.get_attr(constraint.name)
         types = types if isinstance(types, list) else [types]
@@ -47,9 +46,14 @@ def _on_gpu(operation, pixels):
     def is_large(tensor):
         return (tensor.shape.num_elements() or 0) >= pixels
     large = {arg.name for arg, tensor in zip(operation.op_def.input_arg, operation.inputs) if is_large(tensor)}
-    found = kernels.get_registered_kernels_for_op(operation.type).kernel
     return any(kernel.device_type in ('GPU', 'DEFAULT') and all(map(allows, kernel.constraint))
-               and not large.intersection(kernel.host_memory_arg) for kernel in found)
+               and not large.intersection(kernel.host_memory_arg) for kernel in _kernels(operation.type))
+
+
+@functools.cache
+def _kernels(kind):
+    from tensorflow.python.framework import kernels
+    return kernels.get_registered_kernels_for_op(kind).kernel
 
 
 # ---- ENet ------------------------------------------------------------------------------------------------------------

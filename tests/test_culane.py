@@ -1,6 +1,7 @@
 """data/lanes/culane.py: IoUs and hits against a slow and literal computation, hand-made cases, and --measure culane."""
 
 import csv
+import dataclasses
 import itertools
 import os
 
@@ -8,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from data import culane_dataset_processing as culane_processing
 from data import tusimple_evaluation as evaluation
 from data.lanes import culane, tusimple
 
@@ -154,3 +156,55 @@ def test_reports_are_worst_first(files, run_script, tmp_path):
     for path, colour in zip(files, (evaluation.PREDICTION_COLOUR, evaluation.LABEL_COLOUR)):   # wrong, missed
         x = tusimple.read_all(path)[0].lanes[1][0]
         assert picture[20, x].tolist() == list(colour)
+
+
+# ---- Files of CULane -------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def drive(files, monkeypatch):
+    """The lanes of files as .lines.txt: truth/ with images, and found/; the working folder."""
+    home = files[0].parent
+    for path, folder in zip(files, ('found', 'truth')):
+        for record in tusimple.read_all(path):
+            target = home / folder / record.raw_file
+            target.parent.mkdir(parents=True)
+            target.write_bytes((files[1].parent / record.raw_file).read_bytes())
+            culane.write_lines(str(target.with_suffix('.lines.txt')), record.lanes, record.h_samples)
+    monkeypatch.chdir(home)
+    return home
+
+
+def test_lines_are_written_from_the_bottom_up_and_read_back(tmp_path):
+    path = tmp_path / 'a.lines.txt'
+    culane.write_lines(path, [[-2, 10.126, 20], [-2, -2, -2], [5, 6, -2]], [160, 170, 180])
+    assert path.read_text() == '20.00 180 10.13 170\n6.00 170 5.00 160\n'
+    assert [lane.tolist() for lane in culane.read_lines(path)] == [[[20, 180], [10.13, 170]], [[6, 170], [5, 160]]]
+
+
+def test_folders_of_lines_are_measured_as_json(drive, files, run_script):
+    expected = run_script(evaluation, *files, '--measure', 'culane').out
+    for predictions, labels in (('found', 'truth'), (files[0], 'truth'), ('found', files[1])):
+        outcome = run_script(evaluation, predictions, labels, '--measure', 'culane', '--worst', drive / 'worst')
+        assert outcome.status in (None, 0) and outcome.out == expected and outcome.err == ''
+
+
+@pytest.mark.parametrize('text', ['1 2 3', '1 a', '1 nan', '1e300 5'])
+def test_lines_that_are_none_are_named(drive, run_script, text):
+    (drive / 'found/clips/0000/1/20.lines.txt').write_text(f'\n{text}\n')
+    outcome = run_script(evaluation, 'found', 'truth', '--measure', 'culane')
+    assert outcome.status == 1 and '20.lines.txt:2: is not a lane' in outcome.err and outcome.err.count('\n') == 1
+
+
+def test_culane_is_prepared_with_and_without_a_list(drive, files, run_script):
+    outcome = run_script(culane_processing, 'truth', '-o', 'out')
+    assert outcome.status in (None, 0) and outcome.out == 'Wrote 3 photos and 5 lanes to out; skipped 0.\n'
+    for record, label in zip(tusimple.read_all('out/lanes.json'), tusimple.read_all(files[1])):
+        lanes = [lane for lane in label.lanes if max(lane) >= 0]
+        assert (cv2.imread(f'out/labels/{record.raw_file[7:]}', -1) > 0).tolist() == (
+            tusimple.draw_label(dataclasses.replace(label, lanes=lanes), (128, 72)) > 0).tolist()
+    (drive / 'list.txt').write_text('/clips/0000/2/20.jpg /seg.png 1 0 0 0\n/clips/no.jpg\n/../a.jpg\n')
+    outcome = run_script(culane_processing, 'truth', 'list.txt', '-o', 'listed')
+    assert 'Wrote 1 photos and 1 lanes to listed; skipped 2.' in outcome.out
+    assert 'no.lines.txt: no such file' in outcome.out and 'leaves its folder' in outcome.out
+    outcome = run_script(culane_processing, 'out', '-o', 'new')
+    assert outcome.status == 1 and 'out: holds no *.lines.txt' in outcome.err

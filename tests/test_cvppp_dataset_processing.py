@@ -69,7 +69,7 @@ BAD_PLANTS = {
     'label without photo': (lambda folder: (folder / 'plant002_rgb.png').unlink(),
                             'plant002_rgb.png: no such file'),
     'another size': (lambda folder: cv2.imwrite(str(folder / 'plant002_label.png'), np.ones((9, 8), np.uint8)),
-                     'plant002_label.png: is 8 x 9, but its image is 40 x 30'),
+                     'plant002_label.png: is 8 x 9, but its photo '),
     'photo as label': (lambda folder: (folder / 'plant002_label.png').write_bytes(
         (folder / 'plant002_rgb.png').read_bytes()), 'plant002_label.png: has 1,200 colours'),
 }

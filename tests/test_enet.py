@@ -194,7 +194,8 @@ def test_architecture_decides_how_many_channels_there_are(graph):
 
 def test_architecture_decides_how_much_is_dropped(graph):
     logits, _ = enet.ENet(tf.constant(photos(9, 1, 16, 16)), 2, is_training=True,
-                          noise=lambda shape, scope: tf.fill(shape, 0.25), architecture=SMALL._replace(stage1_dropout=0.2, dropout=0.3))
+                          noise=lambda shape, scope: tf.fill(shape, 0.25),
+                          architecture=SMALL._replace(stage1_dropout=0.2, dropout=0.3))
     variables = {v.op.name: v for v in tf.trainable_variables()}
     weights = [variables[f'ENet/bottleneck{i}_conv3/weights'] for i in ('1_0', '2_0', '4_0', '5_0', '5_1')]
     learned = [np.any(gradient) for gradient in evaluate(tf.gradients(tf.square(logits), weights))]

@@ -94,7 +94,7 @@ def test_plain_tensorflow_2_returns_the_embedding_of_inference(model, model_of_2
         assert ('foreground float32 [?, ?, ?]' in outcome.out) == (folder == 'ours')
         with tf.Graph().as_default(), tf.Session() as sess:
             image = tf.placeholder(tf.uint8, [None, None, None, 3])
-            embedding = inference.rebuild_graph(sess, str(model_dir), image, None, depth, ARCHITECTURE)
+            embedding = inference.rebuild_graph(sess, str(model_dir), image, depth, ARCHITECTURE)
             for name, images in photos.items():
                 outputs = clustering.split_output(sess.run(embedding, {image: images}), depth)
                 for output, values in zip(('embedding', 'foreground'), outputs):
@@ -121,7 +121,7 @@ def test_tensorflow_lite_gives_the_embedding_of_inference_at_any_size(model, tmp
     outputs = sorted(interpreter.get_output_details(), key=lambda output: -len(output['shape']))   # embedding first
     with tf.Graph().as_default(), tf.Session() as sess:
         image_input = tf.placeholder(tf.uint8, [None, None, None, 3])
-        ours = inference.rebuild_graph(sess, str(model), image_input, None, 4, ARCHITECTURE)
+        ours = inference.rebuild_graph(sess, str(model), image_input, 4, ARCHITECTURE)
         for size in SIZES:
             images = np.random.default_rng(1).integers(0, 256, [*size, 3])
             interpreter.resize_tensor_input(image, images.shape)
@@ -138,7 +138,7 @@ def test_no_prelu_looks_like_a_leaky_relu(model):
     """tf2onnx takes max(x, constant * x) for a leaky ReLU, and stops at one whose slopes are many."""
     with tf.Graph().as_default() as graph, tf.Session() as sess:
         image = tf.placeholder(tf.uint8, [None, None, None, 3])
-        inference.rebuild_graph(sess, str(model), image, None, 4, ARCHITECTURE)
+        inference.rebuild_graph(sess, str(model), image, 4, ARCHITECTURE)
         for maximum in (op for op in graph.get_operations() if op.type == 'Maximum'):
             for x, other in (maximum.inputs, reversed(maximum.inputs)):
                 assert other.op.type != 'Mul' or all(factor is not x for factor in other.op.inputs), maximum.name

@@ -5,6 +5,7 @@ import os
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
 from data import instance_evaluation as evaluation
@@ -68,6 +69,23 @@ def test_ignored_pixels_count_nowhere(home, run_script):
     assert len(os.listdir(home / 'worst')) == 3
 
 
+@pytest.mark.parametrize('orientation, turn', [(6, cv2.ROTATE_90_COUNTERCLOCKWISE), (3, cv2.ROTATE_180)])
+def test_labels_are_turned_by_the_exif_of_their_images(home, run_script, orientation, turn):
+    exif = PIL.Image.Exif()
+    exif[0x112] = orientation
+    for name in 'abc':   # stored as the camera was held, while predictions are upright
+        label = cv2.rotate(cv2.imread(f'lab/{name}.png', -1), turn)
+        write(home / f'lab/{name}.png', label)
+        PIL.Image.new('RGB', label.shape[::-1]).save(f'images/{name}.jpg', exif=exif)
+    outcome = run_script(evaluation, 'pred', 'lab', '--images', 'images')
+    assert outcome.status in (None, 0) and table(outcome.out)['SBD'] == 0.8333
+    outcome = run_script(evaluation, 'pred', 'lab')
+    if orientation == 6:
+        assert outcome.status == 1 and 'EXIF orientation, give --images' in outcome.err
+    else:
+        assert table(outcome.out)['SBD'] < 0.5
+
+
 def test_per_image_scores_are_worst_first(home, run_script):
     outcome = run_script(evaluation, 'pred', 'lab', '--per-image', 'new/scores.csv')
     assert outcome.status in (None, 0)
@@ -96,13 +114,6 @@ def test_the_worst_are_drawn_with_what_is_missed_in_red(home, run_script, flags)
     assert grey == ([90] * 3 if flags else [0] * 3)
     left, right = worst[20, 20], worst[20, 81 + 20]   # the instance that is missed: tinted on the left alone
     assert right.tolist() == grey and left.tolist() != grey
-
-
-def test_a_photo_that_cannot_be_read_is_named_and_the_others_are_drawn(home, run_script):
-    (home / 'images/b.jpg').write_text('text')
-    outcome = run_script(evaluation, 'pred', 'lab', '--worst', 'worst', '--images', 'images')
-    assert outcome.status == 1 and outcome.out.startswith('3 images')
-    assert 'not drawn: images/b.jpg' in outcome.err and sorted(os.listdir(home / 'worst')) == ['0001.png', '0002.png']
 
 
 def gone(path):
@@ -136,6 +147,7 @@ BAD = {
     'two of a name': ('pred lab', picture('pred/a.bmp', np.zeros((60, 80))), 'pred/a.png: is ambiguous, as pred/a.bmp'),
     'another size': ('pred lab', picture('pred/b.png', np.zeros((60, 80))),
                      'pred/b.png: is 80 x 60, but its label lab/b.png is 81 x 60'),
+    'damaged photo': ('pred lab --images images', lambda home: (home / 'images/b.jpg').write_text('text'), 'images/b.jpg'),
     'no photo': ('pred lab --worst w --images images', gone('images/b.jpg'), 'lab/b.png: has no image of its name'),
     'scores over a mask': ('pred lab --per-image lab/a.png', None, '--per-image lab/a.png: is an input itself'),
     'pictures among masks': ('pred lab --worst pred/../lab', None,

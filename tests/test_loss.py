@@ -205,7 +205,7 @@ def test_many_instances(instances):
     np.testing.assert_allclose(evaluate(prediction, labels)[0], formula(prediction, labels), rtol=1e-4)
 
 
-@pytest.mark.parametrize('labels', [[[[65536, 1]]], [np.arange(1023).reshape(33, 31)]], ids=['label', 'instances'])
+@pytest.mark.parametrize('labels', [[[[65536, 1]]], [np.arange(1024).reshape(32, 32)]], ids=['label', 'instances'])
 def test_loss_beyond_its_limits_is_nan(labels):
     terms = loss.discriminative_loss(np.ones([*np.shape(labels), D], np.float32), np.array(labels), D,
                                      np.shape(labels)[:0:-1], DELTA_V, DELTA_D, *WEIGHTS)

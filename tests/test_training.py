@@ -418,7 +418,7 @@ def test_loss_that_is_not_finite_ends_the_run_before_anything_is_saved(home, dat
     outcome = train('-s', data, *THREE)
     one_line(outcome, 'step 4: the loss (total ', 'or its gradient (norm nan) is not finite',
              '--modeldir saved_model/resume --outdir NEW --learning-rate 0.003')
-    assert outcome.err.count(f'{data}/images/') == 5
+    assert outcome.err.count('.png') == 5
     assert last_state(home)['global_step'] == 3
     assert all(np.isfinite(value).all() for name, value in last_state(home).items() if name != 'best_score')
     monkeypatch.undo()

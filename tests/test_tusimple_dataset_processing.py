@@ -37,7 +37,7 @@ def test_photos_labels_and_lanes_have_the_same_numbers(tusimple_folder, out, run
     outcome = run_script(processing, tusimple_folder, '-o', out)
     assert outcome.status in (None, 0) and outcome.err == ''
     # One of the six lanes is empty.
-    assert outcome.out == f'Wrote 3 photos and 5 lanes to {out}; skipped 0 label lines.\n'
+    assert outcome.out == f'Wrote 3 photos and 5 lanes to {out}; skipped 0.\n'
     assert sorted(files_of(out)) == sorted(
         ['lanes.json'] + [f'{folder}/000{i}.png' for folder in ('images', 'labels') for i in range(3)])
     originals, prepared = (tusimple.read_all(path) for path in (tusimple_folder / 'label_data_0000.json',
@@ -82,7 +82,7 @@ def test_a_bad_line_is_reported_skipped_and_counted(make, reason, tusimple_folde
     assert outcome.status in (None, 0)
     report, summary = outcome.out.splitlines()
     assert report.startswith(f'{path}:2: ') and reason in report and report.count(str(path)) == 1
-    assert 'Wrote 3 photos' in summary and 'skipped 1 label lines' in summary
+    assert 'Wrote 3 photos' in summary and 'skipped 1' in summary
     assert sorted(os.listdir(out / 'images')) == ['0000.png', '0001.png', '0002.png']
     assert [record.lanes for record in tusimple.read_all(out / 'lanes.json')] == [
         json.loads(line)['lanes'] for line in (first, *rest)]

@@ -207,116 +207,73 @@ def test_partial_restore_keeps_the_rest_and_returns_the_names(tmp_path, sess):
 def test_constants_that_do_not_fit_are_named_once_all_are_known(small_model):
     with pytest.raises(InputError, match=r'3 of 4 variables do not fit: .*is \[2\] instead of \[3\].*missing'):
         with utils.constant_weights(utils.find_checkpoint(small_model)):
-            tf.get_variable('ENet/a', [3])
-            tf.get_variable('ENet/b', [1, 1])
-            tf.get_variable('other', [1])
-            tf.get_variable('another', [1])
+            for name, shape in (('ENet/a', [3]), ('ENet/b', [1, 1]), ('other', [1]), ('another', [1])):
+                tf.get_variable(name, shape)
 
 
-DAMAGES = {
-    'index is text': ('index', lambda data: b'Download failed: 404\n' * 20),
-    'index is cut': ('index', lambda data: data[:len(data) // 2]),
-    'data are empty': ('data-00000-of-00001', lambda data: b''),
-    'data are cut': ('data-00000-of-00001', lambda data: data[:-2]),
-}
-
-
-@pytest.mark.parametrize('damage', DAMAGES)
-def test_damaged_checkpoint_is_an_error_that_names_it(tmp_path, sess, damage):
-    arrays = {'ENet/norm/moving_mean': np.float32([1, 2]), 'ENet/w': np.float32([3])}
-    folder = save_checkpoint(tmp_path, arrays)
-    part, change = DAMAGES[damage]
+@pytest.mark.parametrize('part, change', [
+    ('index', lambda data: b'Download failed: 404\n' * 20), ('index', lambda data: data[:len(data) // 2]),
+    ('data-00000-of-00001', lambda data: b'')], ids=['index is text', 'index is cut', 'data are empty'])
+def test_damaged_checkpoint_is_an_error_that_names_it(tmp_path, sess, part, change):
+    folder = save_checkpoint(tmp_path, {'ENet/norm/moving_mean': np.float32([1, 2])})
     path = tmp_path / f'model.ckpt-7.{part}'
     path.write_bytes(change(path.read_bytes()))
     checkpoint = utils.find_checkpoint(folder)
-    variables = [variable(name, np.zeros_like(value)) for name, value in arrays.items()]
+    weights = variable('ENet/norm/moving_mean', [0, 0])
     with pytest.raises(InputError, match=re.escape(checkpoint)):
-        utils.restore(sess, checkpoint, variables)
+        utils.restore(sess, checkpoint, [weights])
     with pytest.raises(InputError, match=re.escape(checkpoint)), utils.constant_weights(checkpoint):
-        for name, value in arrays.items():
-            tf.get_variable(name, value.shape)
-    if damage != 'data are cut':  # what is cut is the head's, at the end
-        with pytest.raises(InputError, match=re.escape(checkpoint)):
-            utils.read_conventions(folder)
+        tf.get_variable('ENet/norm/moving_mean', [2])
+    with pytest.raises(InputError, match=re.escape(checkpoint)):
+        utils.read_conventions(folder)
 
 
 # ---- The model of 2018 -----------------------------------------------------------------------------------------------
 
-@pytest.fixture(scope='module')
-def rebuilt(model_of_2018):
-    """The embedding of a graph with variables, of the plain graph and of one with constants, and the variables."""
+def test_checkpoint_of_2018_gives_what_the_graph_of_2018_gave(model_of_2018):
+    """In a graph with variables and in one with constants, compared with a plain graph."""
     images = np.random.default_rng(2).integers(0, 256, [2, 32, 48, 3], np.uint8)
     with tf.Graph().as_default(), tf.Session() as sess:
         image = tf.placeholder(tf.uint8, [None, None, None, 3])
         live = utils.build_model(image, utils.read_conventions(model_of_2018))
+        head = {f'Instance/{HEAD}/weights', f'Instance/{HEAD}/biases'}
+        assert {v.op.name for v in tf.global_variables()} == reference.checkpoint_variables().keys() | head
         utils.restore(sess, utils.find_checkpoint(model_of_2018), tf.global_variables())
         last_prelu, _ = reference.plain_enet(tf.cast(image, tf.float32), batch_statistics=True,
                                              noise=enet.noise_of_2018)
         with tf.variable_scope(f'Instance/{HEAD}', reuse=True):
             plain = tf.nn.conv2d_transpose(last_prelu, tf.get_variable('weights'), tf.shape(live), 2, 'SAME')
             plain = tf.nn.relu(plain + tf.get_variable('biases'))
-        live_value, plain_value = sess.run([live, plain], {image: images})
-        variables = {v.op.name for v in tf.global_variables()}
-    with tf.Graph().as_default(), tf.Session() as sess:
-        image = tf.placeholder(tf.uint8, [None, None, None, 3])
-        frozen_value = sess.run(inference.rebuild_graph(sess, model_of_2018, image, 1, 3), {image: images})
-        assert not tf.global_variables()
-    return live_value, plain_value, frozen_value, variables
-
-
-def test_checkpoint_of_2018_gives_what_the_graph_of_2018_gave(rebuilt):
-    live, plain, _, _ = rebuilt
+        live, plain = sess.run([live, plain], {image: images})
     assert live.shape == (2, 32, 48, 3) and live.min() == 0 and plain.max() > 0.1
     # Statistics over the 48 pixels of the deepest layers magnify rounding; test_enet.py is stricter.
     np.testing.assert_allclose(live, plain, atol=1e-3 * plain.max())
-
-
-def test_graph_of_constants_equals_that_of_variables(rebuilt):
-    live, _, frozen, _ = rebuilt
+    with tf.Graph().as_default(), tf.Session() as sess:
+        image = tf.placeholder(tf.uint8, [None, None, None, 3])
+        frozen = sess.run(inference.rebuild_graph(sess, model_of_2018, image, 3), {image: images})
+        assert not tf.global_variables()
     np.testing.assert_allclose(frozen, live, atol=1e-5 * live.max())
 
 
-def test_model_has_the_variables_of_its_checkpoint_and_no_more(rebuilt):
-    head = {f'Instance/{HEAD}/weights', f'Instance/{HEAD}/biases'}
-    assert rebuilt[3] == reference.checkpoint_variables().keys() | head
-
-
-@pytest.fixture(scope='module')
-def fine_tuning(model_of_2018, tmp_path_factory):
-    """load_enet and a new head of 5 dimensions, from a checkpoint with a semantic head."""
+def test_a_new_head_of_any_dimension_on_the_weights_of_another_head(model_of_2018, tmp_path):
     reader = tf.train.load_checkpoint(utils.find_checkpoint(model_of_2018))
     arrays = {name.replace('Instance', 'Semantic'): reader.get_tensor(name)
               for name in reader.get_variable_to_shape_map()}
-    folder = save_checkpoint(tmp_path_factory.mktemp('semantic'), arrays)
-    with tf.Graph().as_default() as graph:
-        sess = tf.Session()
-        image = tf.placeholder(tf.uint8, [None, 16, 16, 3])
-        last_prelu = utils.load_enet(sess, folder, image)
+    save_checkpoint(tmp_path, arrays)
+    with tf.Graph().as_default(), tf.Session() as sess:
+        last_prelu = utils.load_enet(sess, str(tmp_path), tf.zeros([2, 16, 16, 3]))
         embedding = utils.add_transfer_layers_and_initialize(sess, last_prelu, 5)
-    yield sess, graph, image, last_prelu, embedding, arrays
-    sess.close()
-
-
-def test_load_enet_brings_the_weights_of_another_head_and_the_new_one_may_have_any_dimension(fine_tuning):
-    sess, graph, image, last_prelu, embedding, arrays = fine_tuning
-    assert last_prelu.name == 'ENet/bottleneck5_1_last_prelu:0' and last_prelu.shape.as_list() == [None, 8, 8, 16]
-    with graph.as_default():
-        variables = {v.op.name: v for v in tf.global_variables()}
-    heads = {name: v.shape.as_list() for name, v in variables.items() if not name.startswith('ENet/')}
-    assert heads == {f'Instance/{HEAD}/weights': [2, 2, 5, 16], f'Instance/{HEAD}/biases': [5]}
-    assert variables.keys() - heads.keys() == reference.checkpoint_variables().keys()
-    for name, value in sess.run({name: variables[name] for name in variables.keys() - heads.keys()}).items():
-        np.testing.assert_array_equal(value, arrays[name])
-    value = sess.run(embedding, {image: np.random.default_rng(3).integers(0, 256, [2, 16, 16, 3], np.uint8)})
-    assert value.shape == (2, 16, 16, 5) and value.min() < 0  # no ReLU on an embedding
-
-
-def test_all_but_the_last_layer_of_enet_is_trained(fine_tuning):
-    with fine_tuning[1].as_default():
-        everything, trained = ({v.op.name for v in variables} for variables in
-                               (tf.trainable_variables(), utils.to_train()))
-    assert everything - trained == {'ENet/fullconv/weights', 'ENet/fullconv/biases'}
-    assert f'Instance/{HEAD}/weights' in trained and not any('moving_' in name for name in trained)
+        assert last_prelu.name == 'ENet/bottleneck5_1_last_prelu:0' and last_prelu.shape.as_list() == [2, 8, 8, 16]
+        value = sess.run(embedding)
+        assert value.shape == (2, 16, 16, 5) and value.min() < 0  # no ReLU on an embedding
+        enet_variables = {v.op.name: v for v in tf.global_variables(scope='ENet/')}
+        heads = {v.op.name: v.shape.as_list() for v in tf.global_variables() if v.op.name not in enet_variables}
+        assert heads == {f'Instance/{HEAD}/weights': [2, 2, 5, 16], f'Instance/{HEAD}/biases': [5]}
+        assert enet_variables.keys() == reference.checkpoint_variables().keys()
+        for name, value in sess.run(enet_variables).items():
+            np.testing.assert_array_equal(value, arrays[name])
+        untrained = {v.op.name for v in tf.trainable_variables()} - {v.op.name for v in utils.to_train()}
+        assert untrained == {'ENet/fullconv/weights', 'ENet/fullconv/biases'}
 
 
 # ---- Around the network ----------------------------------------------------------------------------------------------

@@ -70,24 +70,21 @@ def test_lanes_without_a_line_are_drawn_without_an_error(lanes):
     assert picture.any() == (lanes == [[-2, 5]])
 
 
-def test_lane_has_the_colour_of_the_instance_under_it():
-    ids = np.zeros([60, 40], int)
-    ids[:20, 10], ids[20:, 10], ids[:, 30] = 5, 2, 3
-    lanes = [[10.5 * 16] * 30, [30.5 * 16] * 30]   # instances 1 and 4 are no lanes, 2 and 5 are one
-    h_samples = list(range(16, 960, 32))
-    numbers = visualization.instances_under(lanes, h_samples, ids, (640, 960))
-    picture = visualization.draw_lanes(np.zeros([960, 640, 3], np.uint8), lanes, h_samples, numbers)
-    assert tuple(picture[400, 168]) == visualization.colour(1)
-    assert tuple(picture[400, 488]) == visualization.colour(2)
-
-
 def test_instances_above_and_below_a_vehicle_belong_to_the_lane_over_both():
     ids = np.zeros([60, 40], int)
     ids[:20, 10], ids[40:, 10], ids[:, 30], ids[:30, 20] = 5, 2, 3, 4
-    lanes = [[30.5 * 16] * 30, [10.5 * 16] * 30, [20.5 * 16] * 6 + [-2] * 24]   # the last over two fifths of 4
+    lanes = [[30.5 * 16] * 30, [10.5 * 16] * 30]
     h_samples = list(range(16, 960, 32))
-    assert visualization.lanes_over(lanes, h_samples, ids, (640, 960)).tolist() == [-1, -1, 1, 0, -1, 1]
-    assert visualization.lanes_over([], h_samples, ids, (640, 960)).tolist() == [-1] * 6
+    assert visualization.lane_of_instance(lanes, h_samples, ids, (640, 960)).tolist() == [-1, -1, 1, 0, -1, 1]
+    short = [20.5 * 16] * 6 + [-2] * 24   # over two fifths of 4, but over nothing else
+    assert visualization.lane_of_instance([short], h_samples, ids, (640, 960)).tolist() == [-1, -1, -1, -1, 0, -1]
+    assert visualization.lane_of_instance([], h_samples, ids, (640, 960)).tolist() == [-1] * 6
+
+
+def test_lane_over_no_instance_owns_none():
+    ids = np.eye(8, dtype=int)
+    for lane in ([-2, -2], [3, 3]):
+        assert visualization.lane_of_instance([lane], [5, 15], ids, (20, 20)).tolist() == [-1, -1]
 
 
 def test_embedding_colours_use_the_whole_range_of_each_dimension():

@@ -1,12 +1,13 @@
-"""The photos that a path stands for: a folder, a photo, a video's frames or the lines of a TuSimple JSON."""
+"""The photos that paths stand for: folders, photos, videos and TuSimple JSONs, grouped by where their results go."""
 import collections
 import dataclasses
 import itertools
 import os
+import typing
 
 import numpy as np
 
-from data.common import pictures, video
+from data.common import command_line, pictures, video
 from data.common.command_line import InputError
 from data.lanes import tusimple
 
@@ -19,67 +20,133 @@ class Photo:
     path: str
     h_samples: list = None         # y of lane points, px; None: TuSimple's rows, scaled to the photo's height
     image: np.ndarray = None       # uint8 [h, w, 3] RGB
-    given: np.ndarray = None       # bool [h, w], the foreground of --foreground
+    given: np.ndarray = None       # uint8 [h, w], 1 in the foreground of --foreground
     embedding: np.ndarray = None   # float32 [h', w', feature_dim], at the size of the network
     foreground: np.ndarray = None  # float32 [h', w'], foreground probability, from models with a foreground head
-    ids: np.ndarray = None         # int [h', w']: 0 background, instances from left to right, by size or by track
+    ids: np.ndarray = None         # int [h', w'], the clusters: 0 background, instances 1, 2, ...
+    # int [number of instances + 1]: the id under which each is shown, from left to right, by size or by track; 0: not
+    shown: np.ndarray = None
+    num_found: int = 0             # lanes, or other instances
     lanes: list = None             # [num_lanes][len(h_samples)] x in px, negative where absent
     confidences: list = None       # [num_lanes] 0 to 1
-    lane_ids: list = None          # [num_lanes] int, from 1: the instance under the lane; in a video its track
-    num_found: int = 0             # lanes, or other instances
+    track_ids: list = None         # [num_lanes] int, from 1, of a frame of a video
     scattered: bool = False        # see clustering.is_scattered
     picture: np.ndarray = None     # uint8 [h, w, 3] RGB, the frame of the output video
     error: InputError = None       # why the photo could not be read; the fields above then keep their defaults
     times: dict = dataclasses.field(default_factory=collections.Counter)   # {'network', 'clustering', 'lanes': ms}
 
 
-def find_photos(indir):
-    """-> (list of Photo, or iterator of those of a video; a line for each unusable entry of a JSON; video.Clip or None)
+class Job(typing.NamedTuple):
+    """Photos, or the frames of a video, whose results are numbered in one folder."""
+    folder: str
+    photos: list           # of Photo; of a video its first frame
+    video: str = None      # path of the video
+    result: str = None     # path of the MP4 that it becomes
 
-    Raises InputError if there is no photo.
+
+# ---- Finding ---------------------------------------------------------------------------------------------------------
+
+def find_jobs(paths, outdir, recursive):
+    """What --indir stands for. -> (list of Job, lines about what cannot be used)
+
+    Results go to outdir, those of subfolders to its subfolders of the same names.
+    Raises InputError if there is no photo, or if two videos would have the same result.
     """
-    if not os.path.lexists(indir):
-        raise InputError(f'{indir}: no such file or folder')
-    if indir.lower().endswith('.json'):
-        return *_read_task(indir), None
-    if indir.lower().endswith(video.EXTENSIONS):
-        clip = video.read_video(indir)
-        return _read_frames(clip, indir), [], clip
-    paths = pictures.list_images(indir) if os.path.isdir(indir) else [indir]
-    return [Photo(number, os.path.basename(path), path) for number, path in enumerate(paths)], [], None
-
-
-def _read_frames(clip, path):
-    """-> iterator of Photo, one per frame; if the video cannot be read to its end, the last one has an error"""
-    frames = iter(clip.frames)
-    for number in itertools.count():
-        name = f'{os.path.basename(path)}/{number:04d}'
+    groups, videos, problems = {}, {}, []
+    for path in paths:
+        for file, subfolder in _walk(path, outdir, recursive):
+            folder = os.path.normpath(os.path.join(outdir, subfolder))
+            name = file if len(paths) > 1 else os.path.normpath(os.path.join(subfolder, os.path.basename(file)))
+            name = name.replace(os.sep, '/')
+            if file.lower().endswith(video.EXTENSIONS):
+                result = os.path.join(folder, stem(file) + '.mp4')
+                if result in videos:
+                    raise InputError(f'{file} and {videos[result].video} would both become {result}')
+                videos[result] = Job(folder, [frame(name, file, 0)], file, result)
+            elif file.lower().endswith('.json'):
+                problems += _read_task(file, groups.setdefault(folder, []))
+            else:
+                group = groups.setdefault(folder, [])
+                group.append(Photo(len(group), name, file))
+    for result, job in list(videos.items()):
         try:
-            yield Photo(number, name, name, image=next(frames))
-        except StopIteration:
-            return
+            video.read_video(job.video)
         except InputError as error:
-            yield Photo(number, name, name, error=error)
+            problems.append(str(error))
+            del videos[result]
+    jobs = [Job(folder, photos) for folder, photos in groups.items() if photos]
+    if not jobs and not videos:
+        raise InputError(problems[0] if problems else f'{paths[0]}: lists no photos')
+    if jobs or len(videos) > 1:   # the numbers of frames are those of their video
+        videos = {result: job._replace(folder=result[:-len('.mp4')]) for result, job in videos.items()}
+    return jobs + list(videos.values()), problems
 
 
-def _read_task(json_path):
-    """The photos that a TuSimple JSON lists. -> (list of Photo, lines about unusable entries)"""
+def _walk(path, outdir, recursive):
+    """Yields (path of a photo or video, folder relative to `path`). Raises InputError if a folder has none."""
+    if not os.path.isdir(path):
+        if not os.path.lexists(path):
+            raise InputError(f'{path}: no such file or folder')
+        yield path, ''
+        return
+    found, skipped = False, []
+    for folder, subfolders, names in os.walk(path, onerror=_raise):
+        for name in sorted(names):
+            if name.lower().endswith((*pictures.IMAGE_EXTENSIONS, *video.EXTENSIONS)):
+                found = True
+                yield os.path.join(folder, name), os.path.relpath(folder, path)
+            elif not name.startswith('.'):
+                skipped.append(name)
+        if not recursive:
+            skipped += [name + os.sep for name in sorted(subfolders) if not name.startswith('.')]
+            break
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith('.') and
+                               os.path.realpath(os.path.join(folder, name)) != os.path.realpath(outdir))
+    if not found:
+        raise InputError(f'{path}: holds no photos or videos')
+    if skipped:
+        command_line.warn(f'{path}: skipped {len(skipped)} files and folders, neither photos nor videos '
+                          f'({", ".join(skipped[:3])}{", ..." * (len(skipped) > 3)})')
+
+
+def _raise(error):
+    raise error
+
+
+def _read_task(json_path, photos):
+    """Appends the photos that a TuSimple JSON lists. -> lines about unusable entries"""
     records, problems = tusimple.read_records(json_path, need_lanes=False)
-    photos = []
     for record in records:
         try:
             path = tusimple.photo_path(os.path.dirname(json_path), record)
             photos.append(Photo(len(photos), record.raw_file, path, record.h_samples))
         except InputError as error:
             problems.append(str(error))
-    if not photos:
-        raise InputError(problems[0] if problems else f'{json_path}: lists no photos')
-    return photos, problems
+    return problems
 
 
 def stem(path):
     """-> the name of a file without folder and extension"""
     return os.path.splitext(os.path.basename(path))[0]
+
+
+# ---- Reading ---------------------------------------------------------------------------------------------------------
+
+def frame(name, path, number, **kwargs):
+    """-> Photo of a frame of a video. name: of the video in the JSON"""
+    return Photo(number, f'{name}/{number:04d}', f'{path}/{number:04d}', **kwargs)
+
+
+def read_frames(job, clip):
+    """-> iterator of Photo, one per frame; if the video cannot be read to its end, the last one has an error"""
+    name, frames = os.path.dirname(job.photos[0].raw_file), iter(clip.frames)
+    for number in itertools.count():
+        try:
+            yield frame(name, job.video, number, image=next(frames))
+        except StopIteration:
+            return
+        except InputError as error:
+            yield frame(name, job.video, number, error=error)
 
 
 def read_photo(photo, masks=None):

@@ -18,6 +18,8 @@ import collections
 
 import numpy as np
 
+from data.common import classes
+
 _IOU_TWENTIETHS = range(10, 20)  # the IoU thresholds of AP, in twentieths: 0.5 to 0.95
 
 ImageScore = collections.namedtuple(
@@ -47,6 +49,14 @@ def score_image(prediction, label):
                       dic=counts[0] - counts[1],
                       foreground_dice=float(2 * overlap[instances].sum() / foreground) if foreground else 1.,
                       label_instances=counts[1], predicted_instances=counts[0], matches=matches)
+
+
+def score_classes(prediction, label):
+    """score_image of each class alone. prediction, label: ids class * 1000 + number -> {class: ImageScore}"""
+    class_of, truth_of = prediction // classes.BASE, label // classes.BASE
+    return {number: score_image(np.where(class_of == number, prediction, 0),
+                                np.where((truth_of == number) | (label < 0), label, 0))
+            for number in {*np.unique(class_of).tolist(), *np.unique(truth_of).tolist()} if number > 0}
 
 
 def overlaps(prediction, label):

@@ -139,21 +139,18 @@ def names_of(use):
 
 def add_flags(parser):
     """Adds the flags of the settings, in their groups. What is not given is absent from the parsed flags."""
-    groups = {}
-    for name, field in FIELDS.items():
-        title = field.metadata['group']
-        if not field.metadata['flags']:
-            continue
-        if title not in groups:
-            groups[title] = parser.add_argument_group(title)
+    flagged = {name: field for name, field in FIELDS.items() if field.metadata['flags']}
+    titles = dict.fromkeys(field.metadata['group'] for field in flagged.values())
+    groups = {title: parser.add_argument_group(title) for title in titles}
+    for name, field in flagged.items():
         argument, sentence = dict(field.metadata['argument']), field.metadata['help']
         if 'action' in argument:
             argument.pop('choices', None)
         else:
             default = 'road if --srcdir has lanes.json, otherwise any' if name == 'kind' else _as_text(field.default)
             sentence += f' (default: {default})'
-        groups[title].add_argument(*field.metadata['flags'], dest=name, default=argparse.SUPPRESS, help=sentence,
-                                   **argument)
+        groups[field.metadata['group']].add_argument(*field.metadata['flags'], dest=name, default=argparse.SUPPRESS,
+                                                    help=sentence, **argument)
 
 
 def given(flags):
@@ -192,8 +189,7 @@ def start(chosen, model=None):
     -> (Settings, {name: value} of what came from the model). Raises InputError where they contradict each other.
     """
     values = {**RECIPES[chosen['recipe']], **chosen}
-    semantic = values.get('head') == 'Semantic'
-    about_embedding = names_of('embedding')
+    semantic, about_embedding = values.get('head') == 'Semantic', names_of('embedding')
     if semantic:
         for name in chosen.keys() & about_embedding:
             raise InputError(f'{FIELDS[name].metadata["flags"][0]}: is about an embedding, and --semantic trains none')
@@ -257,13 +253,12 @@ def from_json(text, source):
         raise InputError(f'{source}: is not a record of conventions; take the file that training wrote')
     if type(version) is not int or version != VERSION or record.keys() - FIELDS:
         raise InputError(f'{source}: is of another version of this program ("version" {version!r}); it reads {VERSION}')
-    values = {}
     for name, value in record.items():
         try:
-            values[name] = _checked(value, FIELDS[name])
+            record[name] = _checked(value, FIELDS[name])
         except (ValueError, TypeError, OverflowError, argparse.ArgumentTypeError) as error:
             raise InputError(f'{source}: "{name}" is not such a value ({error})')
-    settings = Settings(**values)
+    settings = Settings(**record)
     settings.check(f'{source}: ')
     return settings
 
@@ -271,12 +266,14 @@ def from_json(text, source):
 def _checked(value, field):
     """-> a value of JSON as that of a field. Raises what argparse's types raise, ValueError or TypeError."""
     kind, argument = type(field.default), field.metadata['argument']
+    if value is None and field.default is None:
+        return None
     if kind is tuple:
         if type(value) is not list or len(value) != argument.get('nargs', len(value)) or not all(
-                type(each) in (int, bool) for each in value):
-            raise ValueError(f'{value!r} is no list of numbers')
-        return tuple(map(argument.get('type', int), value))
-    if type(value) is not kind and not (kind is float and type(value) is int):
+                type(each) in (int, bool, str) for each in value):
+            raise ValueError(f'{value!r} is no such list')
+        return tuple(map(argument.get('type', lambda each: each), value))
+    if type(value) is not kind and not (kind in (float, type(None)) and type(value) is int):
         raise ValueError(f'{value!r} is no {kind.__name__}')
     if value not in argument.get('choices', [value]):
         raise ValueError(f'{value!r} is not {" or ".join(argument["choices"])}')

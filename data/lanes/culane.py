@@ -9,15 +9,17 @@ and a lane without points, as in some TuSimple labels, does not count.
 """
 
 import collections
+import os
 
 import cv2
 import numpy as np
 from scipy import optimize
 
-from data.common import precision_recall
+from data.common import files, precision_recall
 from data.common.command_line import InputError
 from data.lanes import tusimple
 
+LINES = '.lines.txt'  # the end of a file name
 _CANVAS_WIDTH = 1640  # px, of CULane's images
 _LANE_WIDTH = 30  # px of the canvas
 _MIN_IOU = 0.5  # a hit is above it
@@ -29,7 +31,12 @@ Lanes.__doc__ = """The lanes of an image, each as points (x, y) in px, float64 [
 
 
 def from_record(record, h_samples):
-    """The lanes of a tusimple.Record in rows h_samples, without those that have no points. -> Lanes"""
+    """The lanes of a tusimple.Record in rows h_samples, without those that have no points. -> Lanes
+
+    Raises InputError if a lane has another number of rows.
+    """
+    if any(len(lane) != len(h_samples) for lane in record.lanes):
+        raise InputError(f'{record.source}: a lane has not as many points as its label h_samples ({len(h_samples)})')
     lanes = [tusimple.lane_points(lane, h_samples) for lane in record.lanes]
     confidence = record.confidence and [value for value, lane in zip(record.confidence, lanes) if len(lane)]
     return Lanes(record.raw_file, [lane for lane in lanes if len(lane)], record.source, confidence)
@@ -116,3 +123,50 @@ def count_by_confidence(prediction, ious):
     order = precision_recall.sort_by_confidence(prediction)
     hits = [len(find_hits(ious[:, order[:k]])[0]) for k in range(len(order) + 1)]
     return prediction.confidence, hits, hits, len(ious)
+
+
+# ---- Files -----------------------------------------------------------------------------------------------------------
+
+def read_lines(path):
+    """Reads a .lines.txt, a lane per line: x y x y ... in px. -> list of float64 [points, 2]. Raises InputError."""
+    lanes = []
+    for number, line in enumerate(files.read_file(path, tusimple.MAX_FILE_BYTES).splitlines(), 1):
+        try:
+            lane = np.array(line.split(), np.float64).reshape(-1, 2)
+        except ValueError:
+            lane = np.array([[np.nan, np.nan]])
+        if not (np.abs(lane) < 1e9).all():
+            raise InputError(f'{path}:{number}: is not a lane, x y x y ... in px')
+        lanes += [lane] if len(lane) else []
+    return lanes
+
+
+def find_lines(folder):
+    """-> the sorted paths NAME.jpg, relative to a folder, of the NAME.lines.txt in it and below. Raises InputError."""
+    files.list_folder(folder)
+    found = sorted(os.path.relpath(os.path.join(parent, name), folder).removesuffix(LINES) + '.jpg'
+                   for parent, _, names in os.walk(folder) for name in names if name.endswith(LINES))
+    if not found:
+        raise InputError(f'{folder}: holds no *{LINES}')
+    return found
+
+
+def read_photo(folder, raw_file):
+    """-> the Lanes of an image, from the .lines.txt next to it. Raises InputError."""
+    path = os.path.join(folder, os.path.splitext(raw_file)[0] + LINES)
+    return Lanes(raw_file, read_lines(path), path, None)
+
+
+def write_lines(path, lanes, h_samples):
+    """Writes the lanes of an image as a .lines.txt, from its bottom up. lanes, h_samples: as in tusimple.Record"""
+    points = [lane[lane[:, 1].argsort()[::-1]] for lane in (tusimple.lane_points(lane, h_samples) for lane in lanes)]
+    lines = [' '.join(f'{x:.2f} {y:.10g}' for x, y in lane) + '\n' for lane in points if len(lane)]
+    files.write_file(path, ''.join(lines).encode())
+
+
+def to_record(lanes):
+    """Lanes -> tusimple.Record in the rows of their points. Points outside at the left or the top are dropped."""
+    rows = sorted({y for lane in lanes.lanes for y in lane[:, 1].tolist() if y >= 0}) or [0]
+    columns = [dict(zip(lane[:, 1].tolist(), lane[:, 0].tolist())) for lane in lanes.lanes]
+    lanes_in_rows = [[max(x_of.get(y, tusimple.ABSENT), tusimple.ABSENT) for y in rows] for x_of in columns]
+    return tusimple.Record(lanes.raw_file, lanes_in_rows, rows, lanes.source)

@@ -40,8 +40,7 @@ _MIN_PURE = 0.4  # share of an instance's runs that are part of its line; less i
 _LONG = 150.0  # rows with pixels at which the confidence of a lane is at two thirds
 # Ends
 _ABOVE, _BELOW = 1, 4  # rows beyond a lane's outermost pixels that still belong to it: rounding to a coarser grid
-# Lanes begin at similar rows, shortly below the horizon: each moves by this share towards the median, if within so many
-# rows. In the labels 4 of 5 lanes begin within 10 px of the first in their photo.
+# Lanes begin at similar rows below the horizon: each moves by this share towards the median, if within so many rows.
 _ALIGN_SHARE, _ALIGN_WITHIN = 0.8, 80
 _EDGE = 8  # from the sides of the photo to where lanes end; labels end at 5 or so
 _MIN_EXTENSION, _MAX_EXTENSION = 30, 200  # rows to the border of the photo over which a lane is extended
@@ -158,16 +157,15 @@ def _extent(runs, part):
 def _fit(runs):
     """Fits a smoothing spline to each lane, all at once, by iteratively reweighted least squares.
 
-    A line is its x at knots every _KNOT_SPACING rows, linear between them. It minimises the weighted squares of its
-    distances from the runs plus those of its second differences over the allowed bends.
+    A line is its x at _KNOTS, linear between them. It minimises the weighted squares of its distances from the runs
+    plus those of its second differences over the allowed bends.
     -> (curves float64 [K, knots], weight [runs], 0 for a run that is not part of its lane)
     """
     lane, x, y, width, _ = runs
     num, size = lane.max() + 1, len(_KNOTS)
     position = np.clip(y / _KNOT_SPACING, 0, size - 1 - 1e-9)
     knot = position.astype(np.intp)
-    right = position - knot
-    left = 1 - right
+    left, right = 1 - (position - knot), position - knot
     far_end = np.quantile(y, _SKY)  # of all lanes: close to the horizon
     bend = _STIFF + _LOOSE * np.exp(-np.maximum(_KNOTS[1:-1] - far_end, 0) / _DECAY)
     second = np.diff(np.eye(size), 2, axis=0) * (_HUBER / bend)[:, None]
@@ -186,8 +184,7 @@ def _fit(runs):
         vector = np.bincount(ends, np.concatenate([weight * x * left, weight * x * right]), num * size)
         curves = np.linalg.solve(matrix + penalty, vector.reshape(num, size, 1))[:, :, 0]
         upper, lower = curves[lane, knot], curves[lane, knot + 1]
-        # A run through a slanted line is wider than the line.
-        slant = np.hypot(1, (lower - upper) / _KNOT_SPACING)
+        slant = np.hypot(1, (lower - upper) / _KNOT_SPACING)  # a run through a slanted line is wider than the line
         distance = np.abs(x - upper * left - lower * right) / slant
         weight = np.minimum(1, 2 * _LINE_WIDTH * slant / width) ** 2
         weight *= np.minimum(1, _HUBER / np.maximum(distance, 1e-9))
@@ -240,9 +237,8 @@ def _select(runs, weight, row_height, max_lanes, min_confidence):
     fit = np.sqrt(np.bincount(runs.lane, weight) / np.bincount(runs.lane))
     cover = np.clip(filled / np.maximum(bottom - top + row_height, 1), 0, 1)
     confidence = sure * fit * cover * (1 - np.exp(-filled / _LONG))
-    good &= confidence >= min_confidence
-    best = np.argsort(np.where(good, -confidence, np.inf), kind='stable')[:max_lanes]
-    best = np.sort(best[good[best]])
+    candidates = np.flatnonzero(good & (confidence >= min_confidence))
+    best = np.sort(candidates[np.argsort(-confidence[candidates], kind='stable')[:max_lanes]])
     return best, confidence[best]
 
 
@@ -253,7 +249,7 @@ def _find_ends(runs, curves, weight, selected):
     sure = part & (runs.certainty >= np.minimum(mean, _SURE)[runs.lane])
     top, bottom = _extent(runs, sure)[0][selected], _extent(runs, part)[1][selected]
     to_median = np.median(top) - top
-    top += _ALIGN_SHARE * np.where(np.abs(to_median) <= _ALIGN_WITHIN, to_median, 0)
+    top += _ALIGN_SHARE * to_median * (np.abs(to_median) <= _ALIGN_WITHIN)
     lowest = np.sort(bottom)[-2:]
     at_hood = len(lowest) > 1 and np.ptp(lowest) < _HOOD and lowest[1] < _PHOTO[1] - _MIN_EXTENSION
     floor = lowest[1] if at_hood else _PHOTO[1]

@@ -20,14 +20,14 @@ from data.lanes import tusimple
 _FOLDERS = ('images', 'labels')
 
 
-def _prepare(record, folder):
-    """Reads the image of a tusimple.Record and draws its label.
+def _prepare(record, read, draw):
+    """Reads the image of a tusimple.Record and draws its label, see write.
 
     -> (record, image as the bytes of a PNG, label likewise, number of lanes visible in it), or (record, problem)
     """
     try:
-        image = pictures.read_image(tusimple.photo_path(folder, record))
-        label = tusimple.draw_label(record, image.shape[1::-1])
+        image = read(record)
+        label = draw(record, image.shape[1::-1])
     except InputError as error:
         return record, f'{record.source}: {str(error).removeprefix(record.source + ": ")}'
     return record, pictures.encode(image), pictures.encode(label), np.unique(label[label > 0]).size
@@ -66,10 +66,11 @@ def _publish(outdir, unfinished, written, own):
     os.remove(marker)
 
 
-def write(records, folder, outdir, workers, problems=()):
+def write(records, folder, outdir, workers, problems=(), read=None, draw=tusimple.draw_label):
     """Prepares the images of records, which are relative to folder, in threads, and prints what was done.
 
     problems: lines about input that cannot be used, printed with those found here
+    read: function of a record that returns its image, if that is no file; draw: as tusimple.draw_label
     Raises InputError if no record can be used, if outdir holds other pictures, or if an image lies in its images/.
     """
     images = os.path.realpath(os.path.join(outdir, _FOLDERS[0]))
@@ -82,7 +83,8 @@ def write(records, folder, outdir, workers, problems=()):
     written, num_lanes, unfinished = [], 0, []
     try:
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:   # OpenCV releases the GIL
-            results = prefetch.in_order(pool, lambda record: _prepare(record, folder), records, 2 * workers)
+            read = read or (lambda record: pictures.read_image(tusimple.photo_path(folder, record)))
+            results = prefetch.in_order(pool, lambda record: _prepare(record, read, draw), records, 2 * workers)
             for record, *outcome in tqdm.tqdm(results, total=len(records), unit='image', disable=None):
                 if len(outcome) == 1:
                     problems += outcome
@@ -95,7 +97,7 @@ def write(records, folder, outdir, workers, problems=()):
                 written.append(tusimple.Record(f'images/{name}', record.lanes, record.h_samples))
                 num_lanes += outcome[2]
         if not written:
-            raise InputError(f'{folder}: none of {len(problems)} label lines is usable'
+            raise InputError(f'{folder}: none of {len(problems)} entries is usable'
                              + (f'; the first: {problems[0]}' if problems else ''))
         _publish(outdir, unfinished, written, own)
     finally:
@@ -103,4 +105,4 @@ def write(records, folder, outdir, workers, problems=()):
             shutil.rmtree(target, ignore_errors=True)
     for problem in problems:
         print(command_line.printable(problem))
-    print(f'Wrote {len(written)} photos and {num_lanes} lanes to {outdir}; skipped {len(problems)} label lines.')
+    print(f'Wrote {len(written)} photos and {num_lanes} lanes to {outdir}; skipped {len(problems)}.')

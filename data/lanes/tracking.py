@@ -23,13 +23,11 @@ _GATE = 0.4  # mean distance of a lane from its prediction, px per row below the
 _HORIZON = 25  # rows between the horizon and the first row of the lanes
 _UNSHARED = 30.0  # px: cost of all rows in which only one of two lines exists, as a share of the rows of both
 _MIN_SHARED = 2  # rows
-# A line that is detected twice continues the older track: px added to the distance of a new one; time constant, s.
-_YOUNG, _YOUNG_TIME = 60.0, 0.5
+_YOUNG, _YOUNG_TIME = 60.0, 0.5  # px added to the distance of a new track, of two on one line; time constant, s
 
 # Correct
 _COMMON_TIME, _LANE_TIME = 0.04, 0.35  # time constants, s
-# Regularisation per motion of _motions. It keeps at 0 what the lanes do not determine: one lane has no pitch.
-_RIDGE = 10.0, 1.0, 10.0, 3.0
+_RIDGE = 10.0, 1.0, 10.0, 3.0  # per motion of _motions: keeps at 0 what the lanes do not determine
 _OUTLIER = 4.0  # px from the common motion: rows that deviate more get weights below 1
 _REWEIGHTINGS = 4  # of the fit
 
@@ -45,8 +43,8 @@ class LaneTracker:
         min_time: seconds until a new lane gets an id; those of the first frames get it at once
         """
         self.rows, self.smoothing = np.asarray(h_samples, np.float64), smoothing
-        self.frame_rate, self.max_unseen = frame_rate, round(max_gap * frame_rate)
-        self.min_seen = round(min_time * frame_rate)
+        self.frame_rate = frame_rate
+        self.max_unseen, self.min_seen = round(max_gap * frame_rate), round(min_time * frame_rate)
         self.frames = 0  # before this one
         self.common_gain, self.lane_gain = (1 - np.exp(-1 / (seconds * frame_rate))
                                             for seconds in (_COMMON_TIME, _LANE_TIME))
@@ -78,9 +76,8 @@ class LaneTracker:
         tracks, found = _match(self.x, recent, lanes, present, self.rows - horizon, young)
         self._correct(tracks, lanes[found], present[found], recent[tracks], motions)
 
-        self.unseen += 1
+        self.age, self.unseen = self.age + 1, self.unseen + 1
         self.unseen[tracks] *= ~present[found]
-        self.age += 1
         self.seen[tracks] += 1
         lines = np.where(present, lanes, -2)
         if self.smoothing:
@@ -98,8 +95,8 @@ class LaneTracker:
         self.last_id += len(due)
         ids = self.ids[place]
         keep = (self.unseen <= self.max_unseen).any(1)
-        self.ids, self.age, self.seen, self.x, self.unseen = (
-            values[keep] for values in (self.ids, self.age, self.seen, self.x, self.unseen))
+        for name in ('ids', 'age', 'seen', 'x', 'unseen'):
+            setattr(self, name, getattr(self, name)[keep])
         self.frames += 1
         return ids, lines
 

@@ -1,0 +1,84 @@
+"""Prepares Cityscapes for training, with the class of each instance.
+
+    python data/cityscapes_dataset_processing.py CITYSCAPES --outdir prepared
+    python training.py --srcdir prepared --ignore 255
+
+Reads *_leftImg8bit.png and *_gtFine_instanceIds.png in the folder and those below, and writes images/NAME.png,
+labels/NAME.png (16 bits: class * 1000 + number, as in the original) and classes.txt, the eight classes that Cityscapes
+evaluates, counted from 1. What its official table of ids ignores in evaluation (void, caravans, trailers) and groups of
+instances have the value 255, which --ignore of training.py and instance_evaluation.py takes; everything else is 0. An
+image that cannot be used is printed with the reason and skipped. The output appears when all of it is ready, and
+replaces nothing.
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import numpy as np
+
+from data.common import classes, command_line, files, pictures, prepared_set
+from data.common.command_line import InputError
+
+IMAGE, LABEL = '_leftImg8bit.png', '_gtFine_instanceIds.png'
+IGNORED = 255
+# From labels.py of cityscapesScripts: the ids of classes with instances, and those with ignoreInEval.
+CLASSES = {24: 'person', 25: 'rider', 26: 'car', 27: 'truck', 28: 'bus', 31: 'train', 32: 'motorcycle', 33: 'bicycle'}
+IGNORED_IDS = [0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30]
+
+
+def find_samples(folder):
+    """-> ([(name, path of the image, path of the label)] by name, number of files alone). Raises InputError."""
+    files.list_folder(folder)
+    found = {end: {} for end in (IMAGE, LABEL)}
+    for parent, _, names in os.walk(folder):
+        for end in found:
+            found[end].update({name.removesuffix(end): os.path.join(parent, name)
+                               for name in names if name.endswith(end)})
+    samples = sorted(found[IMAGE].keys() & found[LABEL].keys())
+    if not samples:
+        raise InputError(f'{folder}: holds no *{IMAGE} with *{LABEL}')
+    alone = len(found[IMAGE].keys() ^ found[LABEL].keys())
+    return [(f'{name}.png', found[IMAGE][name], found[LABEL][name]) for name in samples], alone
+
+
+def convert(ids):
+    """Cityscapes' instanceIds, uint16 [h, w] -> label, uint16 [h, w]: class * 1000 + number, IGNORED, 0 background"""
+    ids = ids.astype(np.int32)
+    is_instance = ids >= 1000
+    class_id = np.where(is_instance, ids // 1000, ids)
+    label = np.zeros(ids.shape, np.uint16)
+    for number, each in enumerate(CLASSES, 1):
+        of_class = class_id == each
+        label[of_class] = np.where(is_instance, number * classes.BASE + ids % 1000, IGNORED)[of_class]   # or a group
+    label[np.isin(class_id, IGNORED_IDS)] = IGNORED
+    return label
+
+
+def prepare(sample):
+    """-> (name, image as the bytes of a PNG, label likewise, {'instances': number}). Raises InputError."""
+    name, *paths = sample
+    image, ids = pictures.read_pair(*paths)
+    label = convert(ids)
+    return name, pictures.encode(image), pictures.encode(label), {'instances': np.unique(label[label > IGNORED]).size}
+
+
+def main(argv=None):
+    parser = command_line.Parser(description=__doc__)
+    parser.add_argument('folder', metavar='DIR', help=f'Folder with *{IMAGE} and *{LABEL}, or with such folders in it.')
+    parser.add_argument('-o', '--outdir', default=os.path.dirname(os.path.abspath(__file__)),
+                        help=f'Folder for images/, labels/ and {classes.FILE}.')
+    parser.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
+                        help='Number of threads that decode and encode pictures, at most 4 per core.')
+    args = parser.parse_args(argv)
+    (samples, alone), names = find_samples(args.folder), list(CLASSES.values())
+    prepared_set.refuse_others(args.outdir, {name for name, *_ in samples})
+    classes.check(args.outdir, names)
+    written, sums, skipped = prepared_set.prepare_samples(args.folder, args.outdir, prepare, samples, args.workers)
+    classes.write(args.outdir, names)
+    print(f'Wrote {written} photos and {sums["instances"]} instances to {args.outdir}; skipped {skipped}, and '
+          f'{alone} images or labels without the other.')
+
+
+if __name__ == '__main__':
+    command_line.run(main)

@@ -1,0 +1,33 @@
+"""Labels with classes: value = class * 1000 + number, classes counted from 1 as in classes.txt, one name a line.
+
+As in Cityscapes' instanceIds. The file lies next to images/ and labels/; 0 is the background.
+"""
+import os
+
+from data.common import files
+from data.common.command_line import InputError
+
+FILE = 'classes.txt'
+BASE = 1000
+MAX_CLASSES = (2 ** 16 - 1) // BASE   # of a 16-bit label
+
+
+def read(path):
+    """-> the names of a file. Raises InputError if it has none or too many."""
+    lines = files.read_file(path, 2 ** 20).decode(errors='replace').splitlines()
+    names = [line.strip() for line in lines if line.strip()]
+    if not 0 < len(names) <= MAX_CLASSES:
+        raise InputError(f'{path}: has {len(names)} names of classes; one a line, up to {MAX_CLASSES}')
+    return names
+
+
+def check(outdir, names):
+    """Raises InputError if there are too many names, or if outdir has other ones."""
+    path = os.path.join(outdir, FILE)
+    if len(names) > MAX_CLASSES or os.path.lexists(path) and read(path) != list(names):
+        raise InputError(f'{path}: has other classes than these {len(names)}, or they are more than {MAX_CLASSES}; '
+                         'give another folder')
+
+
+def write(outdir, names):
+    files.write_file(os.path.join(outdir, FILE), ''.join(f'{name}\n' for name in names).encode())

@@ -1,0 +1,45 @@
+"""Prepares CULane for training: images and label pictures of the same names, and lanes.json.
+
+    python data/culane_dataset_processing.py CULANE CULANE/list/train.txt --outdir prepared
+
+Reads NAME.lines.txt next to each NAME.jpg that the list names, a path per line relative to the folder, or, without a
+list, each in the folder and those below. The output is that of tusimple_dataset_processing.py. An image that cannot be
+used is printed with the reason and skipped.
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from data.common import command_line, files
+from data.common.command_line import InputError
+from data.lanes import culane, prepared_lanes, tusimple
+
+
+def read_list(path):
+    """-> the paths of images in a file, relative to the folder. Raises InputError."""
+    lines = files.read_file(path, tusimple.MAX_FILE_BYTES).decode(errors='replace').splitlines()
+    return [line.split()[0].lstrip('/') for line in lines if line.strip()]   # train_gt.txt has more columns
+
+
+def main(argv=None):
+    parser = command_line.Parser(description=__doc__)
+    parser.add_argument('folder', metavar='DIR', help='Folder of CULane, with the folders of its drives.')
+    parser.add_argument('list', metavar='LIST', nargs='?', help='File with the path of an image per line.')
+    parser.add_argument('-o', '--outdir', default=os.path.dirname(os.path.abspath(__file__)),
+                        help='Folder for images/, labels/ and lanes.json.')
+    parser.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
+                        help='Number of threads that decode and encode pictures, at most 4 per core.')
+    args = parser.parse_args(argv)
+    records, problems = [], []
+    for name in read_list(args.list) if args.list else culane.find_lines(args.folder):
+        try:
+            tusimple.photo_path(args.folder, tusimple.Record(name, [], [], args.list))
+            records.append(culane.to_record(culane.read_photo(args.folder, name)))
+        except InputError as error:
+            problems.append(str(error))
+    prepared_lanes.write(records, args.folder, args.outdir, args.workers, problems)
+
+
+if __name__ == '__main__':
+    command_line.run(main)

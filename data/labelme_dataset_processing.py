@@ -1,0 +1,197 @@
+"""Prepares annotations of labelme for training: regions as instances, or lines as lanes.
+
+    python data/labelme_dataset_processing.py annotated --outdir prepared
+    python data/labelme_dataset_processing.py annotated --outdir prepared --classes
+
+Reads each NAME.json in the folder; its image is embedded or lies next to it. Polygons, rectangles, circles and masks
+become images/NAME.png and labels/NAME.png (16 bits: background 0, each instance its own value), smaller ones over
+larger ones. In a folder without them, lines (line, linestrip) become images/NNNN.png, labels/NNNN.png, with lines 7 px
+thick, and lanes.json, in TuSimple's rows. Shapes of the same label and group_id are one instance. With --classes,
+values are class * 1000 + number, and classes.txt has the texts of the labels in alphabetical order, class 1 first.
+Files and shapes that cannot be used are left out and counted, files with the reason.
+"""
+import base64
+import collections
+import io
+import json
+import os
+import pathlib
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import numpy as np
+import PIL.Image
+
+from data.common import classes, command_line, files, pictures, prepared_set, segmentations
+from data.common.command_line import InputError
+from data.lanes import prepared_lanes, tusimple
+
+REGIONS, LINES = ('polygon', 'rectangle', 'circle', 'mask'), ('line', 'linestrip')
+ERRORS = KeyError, OSError, TypeError, ValueError   # of values from a file that are not what they should be
+
+
+def read_file(path):
+    """-> (the shapes of a file, dicts; image data in base64 or None; path of the image). Raises InputError."""
+    try:
+        values = json.loads(files.read_file(path, pictures.MAX_FILE_BYTES))
+        shapes = [{'shape_type': None, **shape} for shape in values['shapes']]
+        for shape in shapes:
+            shape['shape_type'] = shape['shape_type'] or 'polygon'   # old files have no types
+        name = pathlib.PureWindowsPath(str(values.get('imagePath'))).name   # next to it, wherever it was annotated
+        return shapes, values.get('imageData'), os.path.join(os.path.dirname(path), name)
+    except (RecursionError, *ERRORS):
+        raise InputError(f'{path}: is not a file of labelme, a JSON object with a list "shapes"') from None
+
+
+def read_image(path):
+    """-> the image of a file, uint8 [h, w, 3] RGB. Raises InputError."""
+    _, data, name = read_file(path)
+    try:
+        return decode(data, 'RGB') if data else pictures.read_image(name)
+    except (InputError, *ERRORS) as error:
+        reason = error if isinstance(error, InputError) else 'its imageData is not a picture'
+        raise InputError(f'{path}: {reason}') from None
+
+
+def decode(data, mode):
+    with PIL.Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        return np.array(image.convert(mode))
+
+
+def points_of(shape):
+    """-> the points (x, y) of a shape in px, float64 [points, 2], two at least. Raises TypeError or ValueError."""
+    points = np.array(shape.get('points'), np.float64)
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) < 2 or not (np.abs(points) < 1e6).all():
+        raise ValueError
+    return points
+
+
+def grouped(shapes, draw):
+    """Collects draw(shape) of each instance. -> ({(text, instance): list}, number of shapes that cannot be used)"""
+    groups, unusable = collections.defaultdict(list), 0
+    for number, shape in enumerate(shapes):
+        try:
+            value = draw(shape)
+        except ERRORS:
+            unusable += 1
+            continue
+        instance = f'shape {number}' if shape.get('group_id') is None else str(shape['group_id'])
+        groups[str(shape.get('label')), instance].append(value)
+    return groups, unusable
+
+
+def values_of(texts, class_of):
+    """The label's value of each instance, by its text. class_of: {text: class}, empty for none -> list of int"""
+    counts, values = collections.Counter(), []
+    for text in texts:
+        kind = class_of.get(text, 0)
+        counts[kind] += 1
+        values.append(kind * classes.BASE + counts[kind])
+    if class_of and max(counts.values(), default=0) >= classes.BASE:
+        raise InputError(f'an image has {classes.BASE} instances of a class or more, too many for --classes')
+    return values
+
+
+def region(shape, size):
+    """-> the pixels of a shape in an image of size [h, w], as flat indices. Raises one of ERRORS."""
+    kind, points, mask = shape['shape_type'], points_of(shape), np.zeros(size, bool)
+    if kind == 'mask':   # in the box of the points
+        x, y = np.maximum(points[0], 0).astype(int)
+        target = mask[y:, x:]
+        patch = decode(shape['mask'], 'L')[:target.shape[0], :target.shape[1]]
+        target[:patch.shape[0], :patch.shape[1]] = patch > 0
+        return np.flatnonzero(mask)
+    if kind == 'rectangle' and len(points) == 2:   # two corners
+        points = np.stack([points[[0, 1, 1, 0], 0], points[[0, 0, 1, 1], 1]], axis=1)
+    if kind == 'circle':   # its centre and a point on it
+        turns = np.linspace(0, 2 * np.pi, 360, endpoint=False)
+        points = points[0] + np.hypot(*(points[1] - points[0])) * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+    if kind not in REGIONS or len(points) < 3:
+        raise ValueError
+    segmentations.fill(mask, points)
+    return np.flatnonzero(mask)
+
+
+def prepare(item):
+    """item: (path, {text: class}) -> (name, image as the bytes of a PNG, label likewise, counts). Raises InputError."""
+    path, class_of = item
+    image = read_image(path)
+    groups, unusable = grouped(read_file(path)[0], lambda shape: region(shape, image.shape[:2]))
+    masks = [(text, np.unique(np.concatenate(found))) for (text, _), found in groups.items()]
+    masks.sort(key=lambda each: -len(each[1]))
+    label = np.zeros(image.shape[:2], np.uint16)
+    for value, (_, pixels) in zip(values_of([text for text, _ in masks], class_of), masks):
+        label.flat[pixels] = value
+    counts = {'instances': np.unique(label[label > 0]).size, 'unusable': unusable}
+    if not counts['instances']:
+        raise InputError(f'{path}: has no region')
+    return f'{pathlib.Path(path).stem}.png', pictures.encode(image), pictures.encode(label), counts
+
+
+def to_record(path, class_of):
+    """-> tusimple.Record of the lines of a file, with the label's values as ids. Raises InputError."""
+    height, width = read_image(path).shape[:2]
+    rows = np.unique(np.multiply(tusimple.H_SAMPLES, height) // 720)
+    groups, _ = grouped([shape for shape in read_file(path)[0] if shape['shape_type'] in LINES], points_of)
+    lanes = []
+    for points in map(np.concatenate, groups.values()):
+        x, y = points[points[:, 1].argsort(kind='stable')].T
+        lane = np.round(np.interp(rows, y, x), 2)
+        exists = (rows >= y[0]) & (rows <= y[-1]) & (lane >= 0) & (lane < width)
+        lanes.append(np.where(exists, lane, tusimple.ABSENT).tolist())
+    return tusimple.Record(os.path.basename(path), lanes, rows.tolist(), path,
+                           ids=values_of([text for text, _ in groups], class_of))
+
+
+def draw_label(record, size):
+    """tusimple.draw_label, but with the ids of a record of to_record as values"""
+    table = np.zeros(2 ** 16, np.uint16)
+    table[20 + 50 * np.arange(len(record.ids))] = record.ids
+    return table[tusimple.draw_label(record, size)]
+
+
+def main(argv=None):
+    parser = command_line.Parser(description=__doc__)
+    parser.add_argument('folder', metavar='DIR', help='Folder of NAME.json, as labelme writes them.')
+    parser.add_argument('-o', '--outdir', default=os.path.dirname(os.path.abspath(__file__)),
+                        help='Folder for images/ and labels/.')
+    parser.add_argument('--classes', action='store_true', help='Write the class of each instance into the labels.')
+    parser.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
+                        help='Number of threads that decode and encode pictures, at most 4 per core.')
+    args = parser.parse_args(argv)
+    paths, kinds, texts, records, problems = [], set(), set(), [], []
+    for name in files.list_folder(args.folder):
+        if name.endswith('.json'):
+            try:
+                shapes, *_ = read_file(os.path.join(args.folder, name))
+                paths.append(os.path.join(args.folder, name))
+                kinds |= {str(shape['shape_type']) for shape in shapes}
+                texts |= {str(shape.get('label')) for shape in shapes}
+            except InputError as error:
+                problems.append(str(error))
+    if not paths:
+        raise InputError(problems[0] if problems else f'{args.folder}: holds no *.json')
+    class_of = {name: number for number, name in enumerate(sorted(texts), 1)} if args.classes else {}
+    if class_of:
+        classes.check(args.outdir, list(class_of))
+    if kinds & set(REGIONS) or not kinds & set(LINES):
+        prepared_set.refuse_others(args.outdir, {f'{pathlib.Path(path).stem}.png' for path in paths})
+        written, sums, skipped = prepared_set.prepare_samples(
+            args.folder, args.outdir, prepare, [(path, class_of) for path in paths], args.workers, problems)
+        print(f'Wrote {written} photos and {sums["instances"]} instances to {args.outdir}; skipped {skipped} files and '
+              f'{sums["unusable"]} shapes.')
+    else:
+        for path in paths:
+            try:
+                records.append(to_record(path, class_of))
+            except InputError as error:
+                problems.append(str(error))
+        prepared_lanes.write(records, args.folder, args.outdir, args.workers, problems,
+                             lambda record: read_image(record.source), draw_label if class_of else tusimple.draw_label)
+    if class_of:
+        classes.write(args.outdir, list(class_of))
+
+
+if __name__ == '__main__':
+    command_line.run(main)
