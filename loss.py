@@ -13,12 +13,14 @@ pushed apart as soon as they differ at all. Pixels with a negative label are ign
 operation has a GPU kernel and compiles with XLA, which needs a bound on the number of instances.
 """
 import functools
+import math
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 _MAX_LABEL = (1 << 16) - 1
-_BOUNDS = 32, 256, 1024  # instances of an image, ignored pixels and background included; the smallest that does
+_BOUND = 1024  # instances of an image, ignored pixels and background included
+_BLOCK = 8192  # pixels
 
 
 @tf.autograph.experimental.do_not_convert
@@ -40,23 +42,15 @@ def discriminative_loss(prediction, correct_label, feature_dim, image_shape, del
     if not any(tf.TensorShape(shape).is_compatible_with(prediction.shape) for shape in shapes):
         raise ValueError(f'The prediction has the shape {tuple(prediction.shape)}; for image_shape (width, height) = '
                          f'{tuple(image_shape)} it must be [b, {height}, {width}, {feature_dim}]')
-    x = tf.reshape(tf.cast(prediction, tf.float32), [-1, height, width, feature_dim])
-    segment, numbers, counts = _number_values(tf.reshape(tf.cast(correct_label, tf.float32), [-1, height, width]))
-
-    def terms(bound):
-        """The three terms with n = bound instances per image: the ignored pixels, the background, the others."""
-        count = tf.stop_gradient(tf.raw_ops.DenseBincount(input=numbers, size=bound, weights=counts))  # pixels, [b, n]
-        present = tf.cast(count > 0., tf.float32) * np.float32([0., not ignore_background] + [1.] * (bound - 2))
-        count = tf.maximum(count, 1.)
-        means = _sum_over_pixels(x, segment, count) / count[..., None]  # mu_c
-        weights = np.float32([0., background_weight] + [1.] * (bound - 2))
-        variance = weights * _hinged_variance(x, means, segment, count, delta_v)
-        return tf.stack([_mean_over_images(variance, present), _hinged_distance(means, present, delta_d),
-                         _mean_over_images(_safe_norm(means), present)])
-    highest = tf.reduce_max(numbers)
-    smallest = tf.reduce_sum(tf.cast(highest >= np.int64(_BOUNDS[:-1]), tf.int32))
-    unweighted = tf.switch_case(smallest, [functools.partial(terms, bound) for bound in _BOUNDS])
-    valid = tf.logical_and(highest < _BOUNDS[-1], tf.reduce_max(counts[:, -1]) < 1.)
+    x = tf.reshape(tf.cast(prediction, tf.float32), [-1, height * width, feature_dim])
+    segment, count, valid = _find_instances(tf.reshape(tf.cast(correct_label, tf.float32), [-1, height * width]))
+    present = tf.cast(count > 0., tf.float32) * np.float32([0., not ignore_background] + [1.] * (_BOUND - 2))
+    count = tf.maximum(count, 1.)
+    means = _sum_over_pixels(x, segment) / count[..., None]  # mu_c
+    weights = np.float32([0., background_weight] + [1.] * (_BOUND - 2))
+    variance = weights * _hinged_variance(x, means, segment, count, delta_v)
+    unweighted = tf.stack([_mean_over_images(variance, present), _hinged_distance(means, present, delta_d),
+                           _mean_over_images(_safe_norm(means), present)])
     l_var, l_dist, l_reg = tf.unstack(tf.where_v2(valid, unweighted * [param_var, param_dist, param_reg], np.nan))
     return l_var + l_dist + l_reg, l_var, l_dist, l_reg
 
@@ -86,35 +80,52 @@ def foreground_log_loss(log_odds, labels):
     return tf.math.divide_no_nan(tf.reduce_sum(known * entropy), tf.reduce_sum(known))
 
 
-def _number_values(labels):
-    """Numbers the values of each image in order: 0 is ignored, 1 the background, whether or not there are any.
+def _find_instances(labels):
+    """Numbers the label values of each image in order. Number 0 is ignored, 1 the background, even if they are absent.
 
-    labels: float32 [b, h, w]. The values are -1 (ignored), 0 to _MAX_LABEL, _MAX_LABEL + 1 (too large).
-    -> (number of each pixel's value, [b, h, w]; of each value, [b, values]; pixels per value, float32 [b, values]).
-    Numbers are int64: many operations on int32 run on the CPU even with a GPU.
+    labels: float32 [b, pixels]. -> (the number of each pixel, int64 [b, pixels]; pixels per number, float32
+    [b, _BOUND]; whether all labels and numbers are within bounds, bool scalar)
     """
-    size = _MAX_LABEL + 3
+    size = _MAX_LABEL + 1 + 256  # of the table of values: -1 (ignored) to _MAX_LABEL, then those that are too large
     values = tf.cast(tf.clip_by_value(labels, -1., _MAX_LABEL + 1.) + 1., tf.int64)
-    rows = tf.reshape(values, [-1, labels.shape[1] * labels.shape[2]])
-    counts = tf.raw_ops.DenseBincount(input=rows, size=size, weights=tf.zeros([0]))
+    counts = tf.raw_ops.DenseBincount(input=values, size=size, weights=tf.zeros([0]))
     occupied = tf.maximum(tf.cast(counts > 0., tf.float32), np.float32([1., 1.] + [0.] * (size - 2)))
-    numbers = tf.cast(tf.cumsum(occupied, axis=1), tf.int64) - 1
-    return tf.gather(tf.minimum(numbers, _BOUNDS[-1] - 1), values, batch_dims=1), numbers, counts
+    blocks = tf.reshape(occupied, [-1, size // 256, 256])  # under XLA, cumsum takes the square of the length
+    before = tf.cumsum(tf.reduce_sum(blocks, axis=2, keepdims=True), axis=1, exclusive=True)
+    numbers = tf.cast(tf.reshape(tf.cumsum(blocks, axis=2) + before, [-1, size]), tf.int64) - 1
+    valid = tf.logical_and(tf.reduce_max(numbers) < _BOUND, tf.reduce_max(counts[:, _MAX_LABEL + 2]) < 1.)
+    segment = tf.gather(tf.minimum(numbers, _BOUND - 1), values, batch_dims=1)
+    count = tf.raw_ops.DenseBincount(input=segment, size=_BOUND, weights=tf.zeros([0]))
+    return segment, tf.stop_gradient(count), valid
 
 
 def _hinged_variance(x, means, segment, count, delta_v):
     """The inner sum of equation 1 per instance, 1/N_c sum_i [|mu_c - x_i| - delta_v]+ ^2. -> float32 [b, n]."""
     distance = _safe_norm(_gather_to_pixels(means, segment) - x)
-    return _sum_over_pixels(tf.square(tf.nn.relu(distance - delta_v))[..., None], segment, count)[..., 0] / count
+    return _sum_over_pixels(tf.square(tf.nn.relu(distance - delta_v))[..., None], segment)[..., 0] / count
 
 
+@tf.custom_gradient
 def _hinged_distance(means, present, delta_d):
-    """Equation 2 per image, then the mean over the images. means: float32 [b, n, d] -> scalar."""
-    others = 1. - np.eye(means.shape[1], dtype=np.float32)
-    weight = others * present[:, :, None] * present[:, None, :]
-    hinge = tf.square(tf.nn.relu(2. * delta_d - _safe_norm(means[:, :, None] - means[:, None, :])))
-    total = tf.reduce_sum(weight * hinge, axis=[1, 2])
-    return tf.reduce_mean(total / tf.maximum(tf.reduce_sum(weight, axis=[1, 2]), 1.))
+    """Equation 2 per image, then the mean over the images. means: float32 [b, n, d]; present: [b, n] -> scalar.
+
+    The pairs of the first few instances alone are computed where there are no others; the gradient goes with them.
+    """
+    def pairs(n):
+        apart = means[:, :n, None] - means[:, None, :n]
+        weight = (1. - np.eye(n, dtype=np.float32)) * present[:, :n, None] * present[:, None, :n]
+        weight /= tf.maximum(tf.reduce_sum(weight, axis=[1, 2], keepdims=True), 1.)
+        norm = tf.sqrt(tf.reduce_sum(tf.square(apart), axis=-1))
+        hinge = tf.nn.relu(2. * delta_d - norm)
+        gradient = tf.reduce_sum(tf.math.divide_no_nan(-4. * weight * hinge, norm)[..., None] * apart, axis=2)
+        images = tf.cast(tf.shape(means)[0], tf.float32)
+        return (tf.reduce_sum(weight * tf.square(hinge)) / images,
+                tf.pad(gradient / images, [[0, 0], [0, _BOUND - n], [0, 0]]))
+    bounds = 32, 256, _BOUND
+    highest = tf.reduce_max(present * np.arange(_BOUND, dtype=np.float32))
+    smallest = tf.reduce_sum(tf.cast(highest >= np.float32(bounds[:-1]), tf.int32))
+    value, gradient = tf.switch_case(smallest, [functools.partial(pairs, n) for n in bounds])
+    return value, lambda dy: (dy * gradient, None, None)
 
 
 def _mean_over_images(values, present):
@@ -124,24 +135,24 @@ def _mean_over_images(values, present):
 
 
 @tf.custom_gradient
-def _sum_over_pixels(values, segment, like):
-    """The sum over the pixels of each instance. [b, h, w, d], int64 [b, h, w], [b, n, ...] -> float32 [b, n, d].
+def _sum_over_pixels(values, segment):
+    """The sum over the pixels of each instance. float32 [b, pixels, d], int64 [b, pixels] -> float32 [b, _BOUND, d].
 
-    Only rows are summed in float32: over 250,000 pixels it loses the fourth digit.
+    Only blocks are summed in float32: over 250,000 pixels it loses the fourth digit.
     """
-    (_, height, width, depth), n = values.shape, int(like.shape[1])
-    rows = tf.reshape(segment, [-1, width])
-    sums = [tf.raw_ops.DenseBincount(input=rows, size=n, weights=tf.reshape(column, [-1, width]))
+    pixels, depth = values.shape[1:]
+    block = math.gcd(pixels, _BLOCK)
+    blocks = tf.reshape(segment, [-1, block])
+    sums = [tf.raw_ops.DenseBincount(input=blocks, size=_BOUND, weights=tf.reshape(column, [-1, block]))
             for column in tf.unstack(values, axis=-1)]
-    sums = tf.cast(tf.reshape(tf.stack(sums, axis=-1), [-1, height, n, depth]), tf.float64)
-    return tf.cast(tf.reduce_sum(sums, axis=1), tf.float32), lambda dy: (
-        tf.gather(dy, segment, batch_dims=1), None, None)
+    sums = tf.cast(tf.reshape(tf.stack(sums, axis=-1), [-1, pixels // block, _BOUND, depth]), tf.float64)
+    return tf.cast(tf.reduce_sum(sums, axis=1), tf.float32), lambda dy: (tf.gather(dy, segment, batch_dims=1), None)
 
 
 @tf.custom_gradient
 def _gather_to_pixels(values, segment):
-    """Each pixel's instance's value. float32 [b, n, d], int64 [b, h, w] -> float32 [b, h, w, d]."""
-    return tf.gather(values, segment, batch_dims=1), lambda dy: (_sum_over_pixels(dy, segment, values), None)
+    """Each pixel's instance's value. float32 [b, n, d], int64 [b, pixels] -> float32 [b, pixels, d]."""
+    return tf.gather(values, segment, batch_dims=1), lambda dy: (_sum_over_pixels(dy, segment), None)
 
 
 @tf.custom_gradient
