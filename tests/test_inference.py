@@ -141,8 +141,8 @@ def test_lanes_of_a_video_keep_their_ids_and_colours(colour_network, run_script,
     """The left lane is missed for two frames: the right one stays the second, and the left one returns as the first."""
     frames = [road('red', 'blue')] * 3 + [road('blue')] * 2 + [road('red', 'blue')] * 3
     write_video(tmp_path / 'drive.avi', frames)
-    outcome = run_script(inference, '-i', tmp_path / 'drive.avi', '-o', tmp_path / 'out', '--frames', '--bandwidth',
-                         '2', '--json', tmp_path / 'p.json', '--workers', workers, '--no-smoothing')
+    outcome = run_script(inference, '-i', tmp_path / 'drive.avi', '-o', tmp_path / 'out', '--frames',
+                         '--json', tmp_path / 'p.json', '--workers', workers, '--no-smoothing')
     assert outcome.status == 0
     ids = [line['ids'] for line in json_lines(tmp_path / 'p.json')]
     assert ids == [[1, 2]] * 3 + [[2]] * 2 + [[1, 2]] * 3
@@ -251,7 +251,7 @@ def test_lanes_beyond_the_limits_are_left_out_everywhere(colour_network, run_scr
     write_video(tmp_path / 'drive.avi', [road('red', 'blue')])
     for indir in ('in', 'drive.avi'):
         run_script(inference, '-i', tmp_path / indir, '-o', tmp_path / indir / '..' / 'out', '--masks', '--frames',
-                   '--json', tmp_path / 'p.json', '--bandwidth', '2', *limit)
+                   '--json', tmp_path / 'p.json', *limit)
         line, = json_lines(tmp_path / 'p.json')
         assert len(line['lanes']) == expected and read(tmp_path / 'out/mask_0000.png').max() == expected
         if indir == 'in':
@@ -422,9 +422,10 @@ def tiny_model(tmp_path_factory):
     import tensorflow.compat.v1 as tf
 
     import utils
+    from data.common import settings
     folder = tmp_path_factory.mktemp('tiny_model')
-    conventions = utils.Conventions(image_size=SHAPE, batch_statistics=False, dropout_at_inference=False)
-    utils.write_conventions(folder, conventions)
+    conventions = settings.Settings(image_size=SHAPE, batch_statistics=False, dropout_at_inference=False)
+    settings.write(folder, conventions)
     with tf.Graph().as_default(), tf.Session() as sess:
         utils.build_model(tf.placeholder(tf.uint8, [None, *SHAPE[::-1], 3]), conventions, architecture=ARCHITECTURE)
         sess.run(tf.global_variables_initializer())

@@ -49,7 +49,7 @@ _SURE = 0.6  # certainty of the run at which a lane begins; far ahead, lines run
 
 
 def lanes(ids, image_shape, h_samples, max_lanes=5):
-    """`lanes_and_confidences` without the confidences."""
+    """lanes_and_confidences without the confidences."""
     return lanes_and_confidences(ids, image_shape, h_samples, max_lanes)[0]
 
 
