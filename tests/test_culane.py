@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import itertools
 import os
 
 import cv2
@@ -42,15 +41,6 @@ def plain_mask(lane, h_samples, size):
     return mask
 
 
-def plain_hits(ious):
-    """The number of hits of the best of all assignments."""
-    if ious.shape[0] > ious.shape[1]:
-        ious = ious.T
-    columns = max(itertools.permutations(range(ious.shape[1]), ious.shape[0]),
-                  key=lambda columns: sum(ious[i, j] for i, j in enumerate(columns)))
-    return sum(ious[i, j] > 0.5 for i, j in enumerate(columns))
-
-
 @pytest.mark.parametrize('size', [(820, 295)])
 def test_ious_are_those_of_distances_to_the_pieces(size):
     rng = np.random.default_rng(0)
@@ -64,20 +54,12 @@ def test_ious_are_those_of_distances_to_the_pieces(size):
     assert np.abs(ious - plain).max() < 0.04 and ious[0, 2] == 1
 
 
-@pytest.mark.parametrize('num_labels, num_predictions', [(0, 0), (0, 2), (3, 0), (2, 4), (4, 4), (5, 3)])
-def test_hits_are_those_of_the_best_of_all_assignments(num_labels, num_predictions):
-    rng = np.random.default_rng(1)
-    for _ in range(30):
-        ious = rng.random([num_labels, num_predictions])
-        assert len(culane.find_hits(ious)[0]) == plain_hits(ious)
-
-
 # ---- Cases worked out by hand ----------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('apart', [0, 5, 8, 12, 20, 40])
-def test_upright_lanes_overlap_by_their_distance(apart):
-    iou = ious_of([upright(400 + apart)], [upright(400)])[0, 0]
-    assert iou == pytest.approx(max(30 - apart, 0) / (30 + apart), abs=0.02)
+
+def test_the_assignment_of_the_highest_sum_has_hits_above_half():
+    assert [part.tolist() for part in culane.find_hits(np.array([[.9, .6], [.7, 0]]))] == [[0, 1], [1, 0]]
+    assert [len(culane.find_hits(np.array([[iou]]))[0]) for iou in (0.5, 0.5001)] == [0, 1]
 
 
 def test_lanes_of_all_photos_count_together():

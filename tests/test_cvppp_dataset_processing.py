@@ -122,30 +122,6 @@ def test_pictures_of_others_are_refused_and_nothing_is_touched(plants, tmp_path,
     assert files_of(tmp_path / 'out') == {name: b'mine'}
 
 
-def test_lanes_of_others_are_refused(plants, tmp_path, run_script):
-    (tmp_path / 'out').mkdir()
-    (tmp_path / 'out/lanes.json').write_text('mine')
-    failure(run_script(processing, plants, '-o', tmp_path / 'out'), 'lanes.json: holds the lanes of other photos')
-    assert files_of(tmp_path / 'out') == {'lanes.json': b'mine'}
-
-
-def test_a_folder_and_a_link_to_it_are_read_once(plants, tmp_path, run_script):
-    (plants / 'latest').symlink_to('A1')
-    assert 'Wrote 3 photos' in run_script(processing, plants, '-o', tmp_path / 'out').out
-
-
-def test_a_failure_half_way_leaves_no_pictures(plants, tmp_path, run_script, monkeypatch):
-    write_file = files.write_file
-
-    def full_disk(path, data, **_):
-        if path.endswith('A2_plant001.png'):
-            raise InputError(f'{path}: cannot be written: No space left on device')
-        write_file(path, data)
-    monkeypatch.setattr(files, 'write_file', full_disk)
-    failure(run_script(processing, plants, '-o', tmp_path / 'out'), 'No space left')
-    assert files_of(tmp_path / 'out') == {}
-
-
 def test_a_run_that_is_stopped_among_its_files_is_noticed_and_completed(plants, tmp_path, run_script):
     replace = os.replace
 

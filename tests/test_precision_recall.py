@@ -7,8 +7,7 @@ import pytest
 
 from data import tusimple_evaluation as evaluation
 from data.common import precision_recall
-from data.common.command_line import InputError
-from data.lanes import culane, score, tusimple
+from data.lanes import culane, tusimple
 
 SIZE = 400, 300
 ROWS = list(range(0, 300, 15))  # 20: 17 right ones are 0.85
@@ -32,21 +31,6 @@ def accepted_lanes(prediction, threshold):
     return [lane for lane, value in zip(prediction.lanes, prediction.confidence) if value >= threshold]
 
 
-def plain_tusimple(pairs, threshold):
-    """-> (right, predicted, found, labelled) of the lanes that are accepted"""
-    right = predicted = found = labelled = 0
-    for prediction, label in pairs:
-        lanes = accepted_lanes(prediction, threshold)
-        good = (score.lane_accuracies(lanes, label.lanes, ROWS) >= 0.85).T.tolist()
-        right += sum(map(any, good))
-        predicted += len(lanes)
-        missed = sum(not any(row[i] for row in good) for i in range(len(label.lanes)))
-        counted = len(label.lanes) - (len(label.lanes) > 4)   # one of five or more is forgiven
-        labelled += counted
-        found += min(len(label.lanes) - missed, counted)
-    return right, predicted, found, labelled
-
-
 def ious_of(*sets):
     return culane.lane_ious(*([tusimple.lane_points(lane, ROWS) for lane in lanes] for lanes in sets), SIZE)
 
@@ -61,18 +45,13 @@ def plain_culane(pairs, threshold):
     return hits, predicted, hits, labelled
 
 
-@pytest.mark.parametrize('measure', ['tusimple', 'culane'])
-def test_each_point_is_the_score_of_the_lanes_that_are_accepted(measure):
+def test_each_point_is_the_score_of_the_lanes_that_are_accepted():
     pairs = random_photos(12, 0)
-    if measure == 'tusimple':
-        photos, plain = [score.count_by_confidence(*pair) for pair in pairs], plain_tusimple
-    else:
-        photos, plain = [culane.count_by_confidence(prediction, ious_of(prediction.lanes, label.lanes))
-                         for prediction, label in pairs], plain_culane
-    points = precision_recall.curve(photos)
+    points = precision_recall.curve([culane.count_by_confidence(prediction, ious_of(prediction.lanes, label.lanes))
+                                     for prediction, label in pairs])
     assert [point.threshold for point in points] == sorted({value for pair in pairs for value in pair[0].confidence})
     for threshold, precision, recall, f1 in points:
-        right, predicted, found, labelled = plain(pairs, threshold)
+        right, predicted, found, labelled = plain_culane(pairs, threshold)
         assert (precision, recall) == (right / predicted, found / labelled)
         assert f1 == pytest.approx(2 * precision * recall / (precision + recall) if right else 0)
     assert len({point.f1 for point in points}) > 5
@@ -93,11 +72,6 @@ def test_many_confidences_make_200_steps_from_the_lowest_to_the_highest():
     points = precision_recall.curve([(confidence, range(1001), range(1001), 2000)])
     assert len(points) == 200 and points[0].threshold == confidence.min() and points[-1].threshold == confidence.max()
     assert points[0][1:3] == (1, 0.5) and points[-1][1:3] == (1, 1 / 2000)
-
-
-def test_without_predictions_there_is_no_curve():
-    with pytest.raises(InputError, match='no lane is predicted'):
-        precision_recall.curve([([], [0], [0], 3)])
 
 
 # ---- The script ------------------------------------------------------------------------------------------------------
@@ -140,13 +114,6 @@ def test_predictions_without_confidence_are_one_line(files, run_script, tmp_path
     outcome = run_script(evaluation, *files, '--measure', measure, '--precision-recall', tmp_path / 'curve.csv')
     assert outcome.status and outcome.err.count('\n') == 1 and outcome.out == ''
     assert 'predictions.json:2: has no "confidence"' in outcome.err and not (tmp_path / 'curve.csv').exists()
-
-
-def test_the_curve_does_not_replace_an_input(files, run_script):
-    before = files[0].read_bytes()
-    outcome = run_script(evaluation, *files, '--precision-recall', files[0])
-    assert outcome.status and '--precision-recall' in outcome.err and 'is an input itself' in outcome.err
-    assert files[0].read_bytes() == before
 
 
 def test_the_curve_and_the_score_of_each_photo_are_two_files(files, run_script, tmp_path):

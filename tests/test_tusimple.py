@@ -67,19 +67,6 @@ def test_tasks_without_lanes_are_read_when_lanes_are_not_needed(tmp_path):
     assert problems == [] and [record.lanes for record in records] == [[], []]
 
 
-def test_predictions_without_h_samples_are_read_when_those_are_not_needed(tmp_path):
-    _, records, problems = read(tmp_path, line(h_samples=None), line(lanes=[[1]]), need_h_samples=False)
-    assert [record.h_samples for record in records] == [[]] and len(problems) == 1
-
-
-@pytest.mark.parametrize('name', ['missing', 'empty', 'file'])
-def test_a_folder_without_label_files_is_named(name, tmp_path):
-    (tmp_path / 'empty').mkdir()
-    (tmp_path / 'file').touch()
-    with pytest.raises(InputError, match=name):
-        tusimple.find_label_files(str(tmp_path / name))
-
-
 def record(lanes=(), h_samples=(), raw_file='a.jpg'):
     return tusimple.Record(raw_file, lanes, h_samples, 'f.json:7')
 
@@ -127,11 +114,6 @@ def test_label_leaves_out_absent_points_and_bridges_the_gap():
 def test_a_lane_keeps_its_grey_value_when_one_before_it_is_empty():
     label = tusimple.draw_label(record([[-2, -2], [10, 10]], [0, 20]), (20, 21))
     assert set(np.unique(label)) == {0, 70}
-
-
-@pytest.mark.parametrize('lanes', [[], [[-2, -2]], [[5, -2]]])
-def test_fewer_than_two_points_are_no_line(lanes):
-    assert not tusimple.draw_label(record(lanes, [5, 10]), (20, 20)).any()
 
 
 def test_a_label_has_16_bits_only_if_a_sixth_lane_is_drawn():
