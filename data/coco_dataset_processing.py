@@ -23,22 +23,10 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import cv2
 import numpy as np
 
-from data.common import command_line, files, pictures, prepared_set, segmentations
+from data.common import command_line, files, pictures, preparation, prepared_set, segmentations
 from data.common.command_line import InputError
 
 MAX_FILE_BYTES = 2 ** 31 - 1   # the largest file of COCO has 470 MB
-
-
-def parse_args(argv=None):
-    parser = command_line.Parser(description=__doc__)
-    parser.add_argument('annotations', metavar='ANNOTATIONS', help='JSON file with "images" and "annotations".')
-    parser.add_argument('images', metavar='PHOTOS', help='Folder of the images.')
-    parser.add_argument('-o', '--outdir', default=os.path.dirname(os.path.abspath(__file__)),
-                        help='Folder for images/ and labels/.')
-    parser.add_argument('--categories', metavar='NAME', nargs='+', help='Only instances of these categories.')
-    parser.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
-                        help='Number of threads that decode and encode pictures, at most 4 per core.')
-    return parser.parse_args(argv)
 
 
 # ---- The annotations -------------------------------------------------------------------------------------------------
@@ -142,7 +130,11 @@ def prepare(image):
 
 
 def main(argv=None):
-    args = parse_args(argv)
+    parser = preparation.parser(__doc__)
+    parser.add_argument('annotations', metavar='ANNOTATIONS', help='JSON file with "images" and "annotations".')
+    parser.add_argument('images', metavar='PHOTOS', help='Folder of the images.')
+    parser.add_argument('--categories', metavar='NAME', nargs='+', help='Only instances of these categories.')
+    args = parser.parse_args(argv)
     images, problems, orphans = read_annotations(args.annotations, args.images, args.categories)
     annotated = [image for image in images if image[3]]
     if not annotated:

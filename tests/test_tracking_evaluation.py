@@ -107,7 +107,7 @@ def change(**values):
     ('predictions', lambda lines: lines.pop(), 'there are 3 predicted and 4 labelled frames'),
     ('predictions', change(ids=None), 'predictions.json:2: has no "ids"'),
     ('labels', change(ids=[7, 7]), 'labels.json:2: has no "ids" that differ'),
-    ('predictions', change(lanes=[[5], [6]], h_samples=None), 'predictions.json:2: lane 0 has 1 points'),
+    ('predictions', change(lanes=[[5], [6]], h_samples=None), 'predictions.json:2: its lanes are not in the h_samples'),
     ('labels', change(h_samples=ROWS[1:] + [600]), 'labels.json:2: its h_samples are not those of the first frame'),
     ('labels', lambda lines: lines.clear(), 'labels.json: holds no lines'),
 ])
