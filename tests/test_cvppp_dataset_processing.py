@@ -104,13 +104,6 @@ def test_nothing_usable_is_an_error_and_makes_nothing(tmp_path, run_script, fold
 
 # ---- What is in the output folder already ----------------------------------------------------------------------------
 
-def test_same_bytes_again_and_with_any_number_of_workers(plants, tmp_path, run_script):
-    results = []
-    for out, workers in (('one', 1), ('one', 1), ('many', 5)):
-        assert run_script(processing, plants, '-o', tmp_path / out, '--workers', workers).status in (None, 0)
-        results.append(files_of(tmp_path / out))
-    assert len(results[0]) == 6 and results[0] == results[1] == results[2]
-
 
 @pytest.mark.parametrize('name, words', [
     ('images/0000.png', 'is not of this data set'), ('labels/mine.BMP', 'is not of this data set'),

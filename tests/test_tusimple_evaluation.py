@@ -1,6 +1,5 @@
 """data/lanes/score.py against a slow and literal score, and data/tusimple_evaluation.py."""
 
-import dataclasses
 import os
 
 import cv2
@@ -126,15 +125,13 @@ def test_corner(predicted, truth, run_time, expected):
 
 # ---- Many photos -----------------------------------------------------------------------------------------------------
 
-def photos(num, seed=2):
-    rng = np.random.default_rng(seed)
-    labels, predictions, scores = [], [], []
-    for i in range(num):
-        pred_lanes, gt_lanes, h_samples, run_time = random_photo(rng)
-        labels.append(tusimple.Record(f'{i}.jpg', gt_lanes, h_samples, f'labels.json:{i + 1}'))
-        predictions.append(tusimple.Record(f'{i}.jpg', pred_lanes, [], f'predictions.json:{i + 1}', run_time))
-        scores.append(plain_score(pred_lanes, gt_lanes, h_samples, run_time))
-    return predictions, labels, scores
+
+def test_run_time_can_be_left_out_of_it():
+    slow, none, label = (tusimple.Record('a.jpg', [upright(100)], ROWS, run_time=time) for time in (201, None, 1))
+    assert score.score([slow], [label])[0] == (0, 0, 1)
+    assert score.score([slow], [label], True)[0] == score.score([none], [label], True)[0] == (1, 0, 0)
+    with pytest.raises(InputError, match='has no "run_time"'):
+        score.score([none], [label])
 
 
 def test_predictions_of_windows_match_their_labels():
@@ -143,16 +140,6 @@ def test_predictions_of_windows_match_their_labels():
     assert score.score(records[:1], records[1:])[0] == (1, 0, 0)
     with pytest.raises(InputError, match='labelled a second time'):
         score.score(records[:1], records)
-
-
-def test_run_time_can_be_left_out_of_it():
-    predictions, labels, _ = photos(20)
-    without = [dataclasses.replace(prediction, run_time=None) for prediction in predictions]
-    fast = [dataclasses.replace(prediction, run_time=1.) for prediction in predictions]
-    expected, _ = score.score(fast, labels)
-    assert score.score(without, labels, ignore_run_time=True)[0] == expected
-    assert score.score(predictions, labels, ignore_run_time=True)[0] == expected
-    assert score.score(predictions, labels)[0] != expected
 
 
 # ---- The script ------------------------------------------------------------------------------------------------------
