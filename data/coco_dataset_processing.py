@@ -43,18 +43,18 @@ def read_annotations(path, folder, categories=None):
         raise InputError(f'{path}: is not JSON') from None
     annotations, of_image = entries(path, values, 'annotations'), collections.defaultdict(list)
     if categories:
-        names = {str(entry.get('id')): str(entry.get('name')) for entry in entries(path, values, 'categories')}
+        names = {id_of(entry, 'id'): str(entry.get('name')) for entry in entries(path, values, 'categories')}
         if unknown := set(categories) - set(names.values()):
             raise InputError(f'{path}: has no category {min(unknown)!a}, but {", ".join(sorted(names.values()))}')
-        annotations = [each for each in annotations if names.get(str(each.get('category_id'))) in categories]
+        annotations = [each for each in annotations if names.get(id_of(each, 'category_id')) in categories]
     for each in annotations:
-        of_image[str(each.get('image_id'))].append(each)
+        of_image[id_of(each, 'image_id')].append(each)
 
     images, ids, problems = {}, set(), []
     listed = [(entry, str(entry.get('file_name'))) for entry in entries(path, values, 'images')]
     on_disk, uses = find_files(folder), collections.Counter(last_part(file_name) for _, file_name in listed)
     for entry, file_name in listed:
-        found, key = find_photo(file_name, on_disk, uses), str(entry.get('id'))
+        found, key = find_photo(file_name, on_disk, uses), id_of(entry, 'id')
         name = found and '_'.join(found.with_suffix('.png').parts)
         if not name or key == 'None' or key in ids or name in images:
             reason = 'has no id of its own, or another image its name' if name else f'is not in {folder}'
@@ -66,11 +66,15 @@ def read_annotations(path, folder, categories=None):
 
 
 def entries(path, values, key):
-    """-> the list of dicts values[key], {} for what is none. Raises InputError if there is no list."""
+    """-> the list values[key], with {} in place of all but dicts. Raises InputError if there is no list."""
     found = values.get(key) if isinstance(values, dict) else None
     if not isinstance(found, list):
         raise InputError(f'{path}: has no list "{key}"')
     return [entry if isinstance(entry, dict) else {} for entry in found]
+
+
+def id_of(entry, key):
+    return str(entry.get(key)).removesuffix('.0')   # some programs write 7.0 or "7" for 7
 
 
 def find_files(folder):

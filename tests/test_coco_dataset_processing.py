@@ -189,6 +189,12 @@ def test_an_annotation_that_cannot_be_used_costs_itself(home, run_script, segmen
         segmentations.draw(segmentation, SHAPE)
 
 
+def test_ids_may_be_fractions_or_text(home, run_script):
+    change(home, lambda values: values['annotations'][0].update(image_id=7., category_id='3'))
+    outcome = run_script(processing, 'a.json', 'p', '-o', 'out', '--categories', 'cat')
+    assert 'Wrote 1 photos and 1 instances' in outcome.out
+
+
 @pytest.mark.parametrize('annotation', [{'image_id': 99}, {}, 7], ids=['of no image', 'without an image', 'a number'])
 def test_an_annotation_without_its_image_is_counted(home, run_script, annotation):
     change(home, lambda values: values['annotations'].append(annotation))

@@ -108,7 +108,7 @@ def test_nothing_usable_is_an_error_and_makes_nothing(tmp_path, run_script, fold
 @pytest.mark.parametrize('name, words', [
     ('images/0000.png', 'is not of this data set'), ('labels/mine.BMP', 'is not of this data set'),
     ('labels/A1_plant002.png', 'is there already, and differs')])
-def test_pictures_of_others_are_refused_and_nothing_is_touched(plants, tmp_path, run_script, name, words):
+def test_pictures_of_others_are_rejected_and_nothing_is_touched(plants, tmp_path, run_script, name, words):
     (tmp_path / 'out' / name).parent.mkdir(parents=True)
     (tmp_path / 'out' / name).write_text('mine')
     failure(run_script(processing, plants, '-o', tmp_path / 'out'), f'{name}: {words}')

@@ -72,7 +72,7 @@ def record(lanes=(), h_samples=(), raw_file='a.jpg'):
 
 
 @pytest.mark.parametrize('raw_file', ['/etc/passwd', '../a.jpg', '//host/a.jpg', 'a\\..\\..\\b.jpg', 'C:\\a.jpg'])
-def test_a_photo_outside_the_folder_is_refused_with_file_and_line(raw_file):
+def test_a_photo_outside_the_folder_is_rejected_with_file_and_line(raw_file):
     with pytest.raises(InputError, match=r'^f\.json:7: raw_file .* leaves'):
         tusimple.photo_path('folder', record(raw_file=raw_file))
 
@@ -125,6 +125,6 @@ def test_a_label_has_16_bits_only_if_a_sixth_lane_is_drawn():
 
 
 @pytest.mark.parametrize('lane, h_samples', [([10, 23], [0, 10]), ([10, 10], [0, 23]), ([10, 1e9], [0, 10])])
-def test_a_label_of_another_photo_size_is_refused(lane, h_samples):
+def test_a_label_of_another_photo_size_is_rejected(lane, h_samples):
     with pytest.raises(InputError, match='f.json:7: lane 0 lies outside the image of 20x20 px'):
         tusimple.draw_label(record([lane], h_samples), (20, 20))
