@@ -10,8 +10,8 @@ Prints the benchmark's JSON list of Accuracy, FP and FN, or CULane's precision, 
 data/lanes/culane.py have the rules.
 
 --precision-recall writes precision and recall over the confidence from which lanes count, and prints the threshold of
-the best F1. By TuSimple's measure a prediction is right if it is 0.85 accurate on a label lane, and label lanes are
-found as FN counts them, over the lanes of all images together; limits of run_time and number do not apply.
+the best F1. By TuSimple's measure, a prediction is right if it is 0.85 accurate on a label lane; label lanes count as
+in FN, over all images together, without the limits of run_time and number.
 """
 import json
 import os
@@ -26,7 +26,6 @@ import tqdm
 from data.common import command_line, evaluation_report, files, pictures, precision_recall
 from data.lanes import culane, score, tusimple
 
-DEFAULT_PHOTO_SIZE = 1280, 720  # px, of TuSimple's images
 LABEL_COLOUR, PREDICTION_COLOUR = (0, 220, 0), (255, 40, 40)  # RGB
 
 
@@ -147,7 +146,7 @@ def main(argv=None):
 
     if args.measure == 'culane' and not args.photo_size:
         path = tusimple.photo_path(folder, labels[0])
-        args.photo_size = pictures.read_image(path).shape[1::-1] if os.path.exists(path) else DEFAULT_PHOTO_SIZE
+        args.photo_size = pictures.read_image(path).shape[1::-1] if os.path.exists(path) else (1280, 720)
     measure = score_culane if args.measure == 'culane' else score_tusimple
     rows, pairs, curve = measure(args, predictions, labels)
     if args.precision_recall:

@@ -19,7 +19,6 @@ _MAX_EXTRA_LANES = 2  # predicted lanes beyond the number of label lanes
 _COUNTED_LANES = 4  # with more label lanes, the worst is ignored and one miss forgiven
 
 PhotoScore = collections.namedtuple('PhotoScore', 'raw_file accuracy fp fn label_lanes predicted_lanes run_time')
-PhotoScore.__doc__ = """The score of an image, the numbers of its lanes, and the prediction's run_time in ms or None."""
 
 
 # ---- One image -------------------------------------------------------------------------------------------------------
