@@ -36,15 +36,15 @@ def parse_args(argv=None):
     parser.add_argument('--per-image', metavar='FILE', help='CSV file for the score of each image, worst first.')
     parser.add_argument('--worst', metavar='DIR', help='Folder for the worst images, with both sets of lanes.')
     parser.add_argument('--worst-num', metavar='N', type=command_line.positive_int, default=20,
-                         help='Number of images that --worst draws.')
+                        help='Number of images that --worst draws.')
     parser.add_argument('--precision-recall', metavar='FILE',
-                         help='CSV file, or plot if it ends in .png, of precision and recall over lane confidence.')
+                        help='CSV file, or plot if it ends in .png, of precision and recall over lane confidence.')
     parser.add_argument('--ignore-run-time', action='store_true',
-                       help='Score as if no image had taken more than 200 ms; run_time may be missing.')
+                        help='Score as if no image had taken more than 200 ms; run_time may be missing.')
     parser.add_argument('--measure', choices=['tusimple', 'culane'], default='tusimple',
-                       help="TuSimple's accuracy, FP and FN, or CULane's precision, recall and F1.")
+                        help="TuSimple's accuracy, FP and FN, or CULane's precision, recall and F1.")
     parser.add_argument('--photo-size', nargs=2, metavar=('W', 'H'), type=command_line.positive_int,
-                       help="Image size in px for --measure culane (default: the first label image's, else 1280 720).")
+                        help="Image size in px for --measure culane (default: the first label image's, else 1280 720).")
     args = parser.parse_args(argv)
     if args.photo_size and args.measure != 'culane':
         parser.error('--photo-size requires --measure culane')
