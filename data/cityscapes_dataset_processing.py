@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np
 
-from data.common import classes, command_line, files, pictures, prepared_set
+from data.common import classes, command_line, files, pictures, preparation, prepared_set
 from data.common.command_line import InputError
 
 IMAGE, LABEL = '_leftImg8bit.png', '_gtFine_instanceIds.png'
@@ -64,12 +64,8 @@ def prepare(sample):
 
 
 def main(argv=None):
-    parser = command_line.Parser(description=__doc__)
+    parser = preparation.parser(__doc__, 'images/, labels/ and classes.txt')
     parser.add_argument('folder', metavar='DIR', help=f'Folder with *{IMAGE} and *{LABEL}, or with such folders in it.')
-    parser.add_argument('-o', '--outdir', default=os.path.dirname(os.path.abspath(__file__)),
-                        help=f'Folder for images/, labels/ and {classes.FILE}.')
-    parser.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
-                        help='Number of threads that decode and encode pictures, at most 4 per core.')
     args = parser.parse_args(argv)
     (samples, alone), names = find_samples(args.folder), list(CLASSES.values())
     prepared_set.refuse_others(args.outdir, {name for name, *_ in samples})

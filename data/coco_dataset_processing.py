@@ -23,22 +23,10 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import cv2
 import numpy as np
 
-from data.common import command_line, files, pictures, prepared_set, segmentations
+from data.common import command_line, files, pictures, preparation, prepared_set, segmentations
 from data.common.command_line import InputError
 
 MAX_FILE_BYTES = 2 ** 31 - 1   # the largest file of COCO has 470 MB
-
-
-def parse_args(argv=None):
-    parser = command_line.Parser(description=__doc__)
-    parser.add_argument('annotations', metavar='ANNOTATIONS', help='JSON file with "images" and "annotations".')
-    parser.add_argument('images', metavar='PHOTOS', help='Folder of the images.')
-    parser.add_argument('-o', '--outdir', default=os.path.dirname(os.path.abspath(__file__)),
-                        help='Folder for images/ and labels/.')
-    parser.add_argument('--categories', metavar='NAME', nargs='+', help='Only instances of these categories.')
-    parser.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
-                        help='Number of threads that decode and encode pictures, at most 4 per core.')
-    return parser.parse_args(argv)
 
 
 # ---- The annotations -------------------------------------------------------------------------------------------------
@@ -55,18 +43,18 @@ def read_annotations(path, folder, categories=None):
         raise InputError(f'{path}: is not JSON') from None
     annotations, of_image = entries(path, values, 'annotations'), collections.defaultdict(list)
     if categories:
-        names = {str(entry.get('id')): str(entry.get('name')) for entry in entries(path, values, 'categories')}
+        names = {id_of(entry, 'id'): str(entry.get('name')) for entry in entries(path, values, 'categories')}
         if unknown := set(categories) - set(names.values()):
             raise InputError(f'{path}: has no category {min(unknown)!a}, but {", ".join(sorted(names.values()))}')
-        annotations = [each for each in annotations if names.get(str(each.get('category_id'))) in categories]
+        annotations = [each for each in annotations if names.get(id_of(each, 'category_id')) in categories]
     for each in annotations:
-        of_image[str(each.get('image_id'))].append(each)
+        of_image[id_of(each, 'image_id')].append(each)
 
     images, ids, problems = {}, set(), []
     listed = [(entry, str(entry.get('file_name'))) for entry in entries(path, values, 'images')]
     on_disk, uses = find_files(folder), collections.Counter(last_part(file_name) for _, file_name in listed)
     for entry, file_name in listed:
-        found, key = find_photo(file_name, on_disk, uses), str(entry.get('id'))
+        found, key = find_photo(file_name, on_disk, uses), id_of(entry, 'id')
         name = found and '_'.join(found.with_suffix('.png').parts)
         if not name or key == 'None' or key in ids or name in images:
             reason = 'has no id of its own, or another image its name' if name else f'is not in {folder}'
@@ -78,11 +66,15 @@ def read_annotations(path, folder, categories=None):
 
 
 def entries(path, values, key):
-    """-> the list of dicts values[key], {} for what is none. Raises InputError if there is no list."""
+    """-> the list values[key], with {} in place of all but dicts. Raises InputError if there is no list."""
     found = values.get(key) if isinstance(values, dict) else None
     if not isinstance(found, list):
         raise InputError(f'{path}: has no list "{key}"')
     return [entry if isinstance(entry, dict) else {} for entry in found]
+
+
+def id_of(entry, key):
+    return str(entry.get(key)).removesuffix('.0')   # some programs write 7.0 or "7" for 7
 
 
 def find_files(folder):
@@ -142,7 +134,11 @@ def prepare(image):
 
 
 def main(argv=None):
-    args = parse_args(argv)
+    parser = preparation.parser(__doc__)
+    parser.add_argument('annotations', metavar='ANNOTATIONS', help='JSON file with "images" and "annotations".')
+    parser.add_argument('images', metavar='PHOTOS', help='Folder of the images.')
+    parser.add_argument('--categories', metavar='NAME', nargs='+', help='Only instances of these categories.')
+    args = parser.parse_args(argv)
     images, problems, orphans = read_annotations(args.annotations, args.images, args.categories)
     annotated = [image for image in images if image[3]]
     if not annotated:

@@ -11,7 +11,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from data.common import command_line, files
+from data.common import command_line, files, preparation
 from data.common.command_line import InputError
 from data.lanes import culane, prepared_lanes, tusimple
 
@@ -23,13 +23,9 @@ def read_list(path):
 
 
 def main(argv=None):
-    parser = command_line.Parser(description=__doc__)
+    parser = preparation.parser(__doc__, 'images/, labels/ and lanes.json')
     parser.add_argument('folder', metavar='DIR', help='Folder of CULane, with the folders of its drives.')
     parser.add_argument('list', metavar='LIST', nargs='?', help='File with the path of an image per line.')
-    parser.add_argument('-o', '--outdir', default=os.path.dirname(os.path.abspath(__file__)),
-                        help='Folder for images/, labels/ and lanes.json.')
-    parser.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
-                        help='Number of threads that decode and encode pictures, at most 4 per core.')
     args = parser.parse_args(argv)
     records, problems = [], []
     for name in read_list(args.list) if args.list else culane.find_lines(args.folder):

@@ -16,21 +16,10 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np
 
-from data.common import command_line, files, pictures, prepared_set
+from data.common import command_line, files, pictures, preparation, prepared_set
 from data.common.command_line import InputError
 
 PHOTO, LABEL = '_rgb.png', '_label.png'  # after the name of a plant
-
-
-def parse_args(argv=None):
-    parser = command_line.Parser(description=__doc__)
-    parser.add_argument('folder', metavar='DIR',
-                        help='Folder with plantNNN_rgb.png and plantNNN_label.png, or with such folders in it.')
-    parser.add_argument('-o', '--outdir', default=os.path.dirname(os.path.abspath(__file__)),
-                        help='Folder for images/ and labels/.')
-    parser.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
-                        help='Number of threads that decode and encode pictures, at most 4 per core.')
-    return parser.parse_args(argv)
 
 
 def find_plants(folder):
@@ -61,7 +50,10 @@ def prepare(plant):
 
 
 def main(argv=None):
-    args = parse_args(argv)
+    parser = preparation.parser(__doc__)
+    parser.add_argument('folder', metavar='DIR',
+                        help='Folder with plantNNN_rgb.png and plantNNN_label.png, or with such folders in it.')
+    args = parser.parse_args(argv)
     plants = find_plants(args.folder)
     prepared_set.refuse_others(args.outdir, {name for name, *_ in plants})
     written, sums, skipped = prepared_set.prepare_samples(args.folder, args.outdir, prepare, plants, args.workers)

@@ -4,10 +4,9 @@
     python data/instance_evaluation.py results labels --per-image scores.csv --worst worst --images images
 
 Both folders hold id masks: grey of 8 or 16 bits, a palette (its indices are the ids) or a colour per instance. 0, or
-black, is the background, and the pixels of an instance share a value. A prediction belongs to the label of its name
-(a.png to a.png). Where PREDICTED holds mask_NNNN.png, as inference.py --masks writes, and LABELS does not, only those
-are read, and mask_0000.png belongs to the first label in the order of names, mask_0001.png to the second, and so on.
-Each must have its partner.
+black, is the background, and the pixels of an instance share a value. Predictions match labels by file name. Where
+PREDICTED holds mask_NNNN.png, as inference.py --masks writes, and LABELS does not, only those are read, and match the
+labels in the order of names. Each must have its partner.
 """
 
 import concurrent.futures
@@ -26,26 +25,26 @@ from data.common import classes, command_line, evaluation_report, instance_metri
 from data.common.command_line import InputError
 
 MASK_NAME = re.compile(r'mask_(\d{4,})\.png')  # of inference.py --masks
-MATCHED_COLOUR, MISSED_COLOUR, TEXT_COLOUR = (0, 230, 0), (255, 40, 40), (255, 255, 255)  # RGB
+MATCHED_COLOUR, MISSED_COLOUR = (0, 230, 0), (255, 40, 40)  # RGB
 
 
 # ---- Pairs of files --------------------------------------------------------------------------------------------------
 
 def match_masks(predicted_dir, labels_dir):
-    """Pairs predictions with labels, see the docstring above. -> list of (path of the prediction, path of the label)
+    """Pairs predictions with labels, see above. -> list of (path of the prediction, path of the label)
 
-    Raises InputError if a folder cannot be used or a mask has no partner.
+    Raises InputError if a mask has no partner.
     """
     predictions, labels = pictures.list_images(predicted_dir), pictures.list_images(labels_dir)
-    masks = [path for path in predictions if MASK_NAME.fullmatch(os.path.basename(path))]
-    if masks and not any(MASK_NAME.fullmatch(os.path.basename(path)) for path in labels):
+    masks, other = ([path for path in paths if MASK_NAME.fullmatch(os.path.basename(path))]
+                    for paths in (predictions, labels))
+    if masks and not other:
         expected = [os.path.join(predicted_dir, f'mask_{number:04d}.png') for number in range(len(labels))]
         if wrong := sorted(set(masks) ^ set(expected)):
             raise InputError(f'{wrong[0]}: there are {len(masks)} such masks for {len(labels)} labels in {labels_dir}')
         return list(zip(expected, labels))
     predictions, labels = by_name(predictions), by_name(labels)
-    unpaired = sorted(predictions.keys() ^ labels.keys())
-    if unpaired:
+    if unpaired := sorted(predictions.keys() ^ labels.keys()):
         name = unpaired[0]
         missing = f'label of its name in {labels_dir}' if name in predictions else f'prediction in {predicted_dir}'
         raise InputError(f'{predictions.get(name) or labels[name]}: has no {missing} ({len(unpaired)} lack a partner)')
@@ -105,8 +104,8 @@ def score_files(pairs, photos, ignore, names):
 def table(rows):
     """rows: list of ImageScore -> the lines to print"""
     means = instance_metrics.summarise(rows)
-    labelled, predicted = sum(row.label_instances for row in rows), sum(row.predicted_instances for row in rows)
-    return '\n'.join([f'{len(rows)} images, {labelled} labelled and {predicted} predicted instances',
+    return '\n'.join([f'{len(rows)} images, {sum(row.label_instances for row in rows)} labelled and '
+                      f'{sum(row.predicted_instances for row in rows)} predicted instances',
                       f'SBD              {means["sbd"]:7.4f}   symmetric best Dice, mean over the images',
                       f'DiC              {means["dic"]:+7.2f}   predicted minus labelled instances, mean',
                       f'|DiC|            {means["abs_dic"]:7.2f}   its absolute value, mean',
@@ -125,15 +124,11 @@ def class_table(scores, names):
     for number in sorted({number for each in scores for number in each}):
         rows = [each[number] for each in scores if number in each]
         labelled, predicted = sum(row.label_instances for row in rows), sum(row.predicted_instances for row in rows)
-        values = instance_metrics.summarise(rows)
+        means.append([instance_metrics.summarise(rows)[name] if labelled else np.nan for name in ('ap', 'ap50')])
         name = names[number - 1] if number <= len(names) else f'class {number}'
-        if labelled:
-            means.append([values['ap'], values['ap50']])
-            lines.append(f'{name:<16} {values["ap"]:7.4f} {values["ap50"]:7.4f} {labelled:10,} {predicted:10,}')
-        elif predicted:
-            lines.append(f'{name:<16} {"-":>7} {"-":>7} {labelled:10,} {predicted:10,}')
-    if means:
-        lines.append('{:<16} {:7.4f} {:7.4f}'.format('mean', *np.mean(means, axis=0)))
+        lines.append('{:<16} {:7.4f} {:7.4f} {:10,} {:10,}'.format(name, *means[-1], labelled, predicted))
+    if np.isfinite(means).any():
+        lines.append('{:<16} {:7.4f} {:7.4f}'.format('mean', *np.nanmean(means, axis=0)))
     return '\n'.join(lines)
 
 
@@ -144,7 +139,7 @@ def draw(item):
     around the others.
 
     item: ((path of the prediction, path of the label), path of the image or None for black, ImageScore, ignored value)
-    -> uint8 [h + 64, 2 w or more, 3] RGB. Raises InputError if a file cannot be read.
+    -> uint8 [h + 64, 2 w, 640 at least, 3] RGB. Raises InputError if a file cannot be read.
     """
     pair, photo, row, ignore = item
     prediction, label = read_pair(pair, photo, ignore)
@@ -164,10 +159,9 @@ def draw(item):
     lines = (f'{stem(pair[1])!a}: SBD {row.sbd:.3f}, DiC {row.dic:+d}, foreground Dice {row.foreground_dice:.3f}',
              f'{row.label_instances} labelled left, {row.predicted_instances} predicted right; outlines: label, '
              'green matched, red missed')
-    width = max([2 * shape[0]] + [cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)[0][0] + 16 for line in lines])
-    picture = np.pad(np.concatenate(panels, axis=1), [(64, 0), (0, width - 2 * shape[0]), (0, 0)])
+    picture = np.pad(np.concatenate(panels, axis=1), [(64, 0), (0, max(640 - 2 * shape[0], 0)), (0, 0)])
     for i, line in enumerate(lines):
-        cv2.putText(picture, line, (8, 24 + 28 * i), cv2.FONT_HERSHEY_SIMPLEX, 0.6, TEXT_COLOUR, 1, cv2.LINE_AA)
+        cv2.putText(picture, line, (8, 24 + 28 * i), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
     return picture
 
 
@@ -200,9 +194,8 @@ def main(argv=None):
     inputs = [path for pair in pairs for path in pair] + [photo for photo in photos if photo]
     evaluation_report.check_outputs(args.per_image, args.worst, inputs, inputs)
 
-    beside = os.path.join(os.path.dirname(os.path.abspath(args.labels)), classes.FILE)
-    path = args.classes or (beside if os.path.exists(beside) else None)
-    names = classes.read(path) if path else []
+    path = args.classes or os.path.join(os.path.dirname(os.path.abspath(args.labels)), classes.FILE)
+    names = classes.read(path) if args.classes or os.path.exists(path) else []
     rows, of_classes = zip(*score_files(pairs, photos, args.ignore, names))
     print(table(rows))
     if names:
@@ -214,8 +207,8 @@ def main(argv=None):
             args.per_image, ('label',) + instance_metrics.ImageScore._fields[:-1] + ('matched',),
             [(os.path.basename(label),) + row[:-1] + row.matches[:1] for (_, label), _, row in scored])
     if args.worst:
-        return evaluation_report.draw_worst(args.worst, draw, [(*each, args.ignore)
-                                                               for each in scored[:args.worst_num]])
+        worst = [(*each, args.ignore) for each in scored[:args.worst_num]]
+        return evaluation_report.draw_worst(args.worst, draw, worst)
 
 
 if __name__ == '__main__':

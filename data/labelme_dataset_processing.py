@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np
 import PIL.Image
 
-from data.common import classes, command_line, files, pictures, prepared_set, segmentations
+from data.common import classes, command_line, files, pictures, preparation, prepared_set, segmentations
 from data.common.command_line import InputError
 from data.lanes import prepared_lanes, tusimple
 
@@ -152,13 +152,9 @@ def draw_label(record, size):
 
 
 def main(argv=None):
-    parser = command_line.Parser(description=__doc__)
+    parser = preparation.parser(__doc__)
     parser.add_argument('folder', metavar='DIR', help='Folder of NAME.json, as labelme writes them.')
-    parser.add_argument('-o', '--outdir', default=os.path.dirname(os.path.abspath(__file__)),
-                        help='Folder for images/ and labels/.')
     parser.add_argument('--classes', action='store_true', help='Write the class of each instance into the labels.')
-    parser.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
-                        help='Number of threads that decode and encode pictures, at most 4 per core.')
     args = parser.parse_args(argv)
     paths, kinds, texts, records, problems = [], set(), set(), [], []
     for name in files.list_folder(args.folder):

@@ -26,8 +26,8 @@ MIN_SHARED = 2  # rows of a match
 NAMES = ('frames', 'id switches per 1,000 frames', 'missed lanes per frame', 'false lanes per frame', 'error, median',
          'error, mean', 'jitter', 'TuSimple accuracy')
 
-Measures = collections.namedtuple('Measures', 'frames switches missed false_positives median_error mean_error jitter '
-                                              'accuracy')
+Measures = collections.namedtuple(
+    'Measures', 'frames switches missed false_positives median_error mean_error jitter accuracy')
 Measures.__doc__ = """How well the lanes of a video were tracked, as in NAMES; NaN where there is nothing to measure."""
 
 
@@ -105,11 +105,9 @@ def check(predictions, labels):
         if record.ids is None or len(set(record.ids)) < len(record.ids):
             raise InputError(f'{record.source}: has no "ids" that differ from lane to lane')
     if not labels or len(predictions) != len(labels):
-        raise InputError(f'there are {len(predictions)} predicted and {len(labels)} labelled frames; both must be of '
-                         'the same video')
-    for label in labels:
-        if list(label.h_samples) != list(labels[0].h_samples):
-            raise InputError(f'{label.source}: its h_samples are not those of the first frame ({labels[0].source})')
+        raise InputError(f'there are {len(predictions)} predicted and {len(labels)} labelled frames; give one video')
+    if wrong := [label for label in labels if list(label.h_samples) != list(labels[0].h_samples)]:
+        raise InputError(f'{wrong[0].source}: its h_samples are not those of the first frame ({labels[0].source})')
 
 
 def main(argv=None):
@@ -117,8 +115,7 @@ def main(argv=None):
     parser.add_argument('predictions', help='File of predicted lanes of a video, as written by inference.py --json.')
     parser.add_argument('labels', help='File of label lanes: the label_data_synthetic.json of the drive.')
     args = parser.parse_args(argv)
-    labels = tusimple.read_all(args.labels)
-    measures = evaluate(tusimple.read_all(args.predictions, need_h_samples=False), labels)
+    measures = evaluate(tusimple.read_all(args.predictions, need_h_samples=False), tusimple.read_all(args.labels))
     for name, value, form in zip(NAMES, measures, (',', '.2f', '.3f', '.3f', '.2f', '.2f', '.2f', '.4f')):
         unit = ' px' if name.startswith(('error', 'jitter')) else ''
         print(f'{name:30}{f"{value:{form}}{unit}":>10}')

@@ -13,22 +13,14 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from data.common import command_line
+from data.common import command_line, preparation
 from data.lanes import prepared_lanes, tusimple
 
 
-def parse_args(argv=None):
-    parser = command_line.Parser(description=__doc__)
-    parser.add_argument('train_data_dir', help='Folder with label_data_*.json and the images that they name.')
-    parser.add_argument('-o', '--outdir', default=os.path.dirname(os.path.abspath(__file__)),
-                        help='Folder for images/, labels/ and lanes.json.')
-    parser.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
-                        help='Number of threads that decode and encode pictures, at most 4 per core.')
-    return parser.parse_args(argv)
-
-
 def main(argv=None):
-    args = parse_args(argv)
+    parser = preparation.parser(__doc__, 'images/, labels/ and lanes.json')
+    parser.add_argument('train_data_dir', help='Folder with label_data_*.json and the images that they name.')
+    args = parser.parse_args(argv)
     records, problems = [], []
     for path in tusimple.find_label_files(args.train_data_dir):
         for found, each in zip((records, problems), tusimple.read_records(path)):

@@ -9,10 +9,9 @@ TuSimple's measure, run_time in ms. For CULane's, either may be a folder of NAME
 Prints the benchmark's JSON list of Accuracy, FP and FN, or CULane's precision, recall and F1. data/lanes/score.py and
 data/lanes/culane.py have the rules.
 
---precision-recall writes the precision and recall of all lanes whose confidence reaches a threshold, for each
-confidence that occurs, and prints the threshold of the best F1. By TuSimple's measure a prediction is right if it is
-0.85 accurate on a label lane, and label lanes are found as FN counts them, over the lanes of all images together; the
-limits of run_time and of the number of lanes do not apply.
+--precision-recall writes precision and recall over the confidence from which lanes count, and prints the threshold of
+the best F1. By TuSimple's measure, a prediction is right if it is 0.85 accurate on a label lane; label lanes count as
+in FN, over all images together, without the limits of run_time and number.
 """
 import json
 import os
@@ -27,29 +26,25 @@ import tqdm
 from data.common import command_line, evaluation_report, files, pictures, precision_recall
 from data.lanes import culane, score, tusimple
 
-DEFAULT_PHOTO_SIZE = 1280, 720  # px, of TuSimple's images
 LABEL_COLOUR, PREDICTION_COLOUR = (0, 220, 0), (255, 40, 40)  # RGB
 
 
 def parse_args(argv=None):
     parser = command_line.Parser(description=__doc__)
-    paths = parser.add_argument_group('files')
-    paths.add_argument('predictions', help='File of predicted lanes, as written by inference.py --json.')
-    paths.add_argument('labels', help='File of label lanes: a label_data_*.json, or lanes.json of a prepared folder.')
-    reports = parser.add_argument_group('reports')
-    reports.add_argument('--per-image', metavar='FILE', help='CSV file for the score of each image, worst first.')
-    reports.add_argument('--worst', metavar='DIR', help='Folder for the worst images, with both sets of lanes.')
-    reports.add_argument('--worst-num', metavar='N', type=command_line.positive_int, default=20,
-                         help='Number of images that --worst draws.')
-    reports.add_argument('--precision-recall', metavar='FILE',
-                         help='CSV file, or plot if it ends in .png, of precision and recall over lane confidence.')
-    rules = parser.add_argument_group('rules')
-    rules.add_argument('--ignore-run-time', action='store_true',
-                       help='Score as if no image had taken more than 200 ms; run_time may be missing.')
-    rules.add_argument('--measure', choices=['tusimple', 'culane'], default='tusimple',
-                       help="TuSimple's accuracy, FP and FN, or CULane's precision, recall and F1.")
-    rules.add_argument('--photo-size', nargs=2, metavar=('W', 'H'), type=command_line.positive_int,
-                       help="Image size in px for --measure culane (default: the first label image's, else 1280 720).")
+    parser.add_argument('predictions', help='File of predicted lanes, as written by inference.py --json.')
+    parser.add_argument('labels', help='File of label lanes: a label_data_*.json, or lanes.json of a prepared folder.')
+    parser.add_argument('--per-image', metavar='FILE', help='CSV file for the score of each image, worst first.')
+    parser.add_argument('--worst', metavar='DIR', help='Folder for the worst images, with both sets of lanes.')
+    parser.add_argument('--worst-num', metavar='N', type=command_line.positive_int, default=20,
+                        help='Number of images that --worst draws.')
+    parser.add_argument('--precision-recall', metavar='FILE',
+                        help='CSV file, or plot if it ends in .png, of precision and recall over lane confidence.')
+    parser.add_argument('--ignore-run-time', action='store_true',
+                        help='Score as if no image had taken more than 200 ms; run_time may be missing.')
+    parser.add_argument('--measure', choices=['tusimple', 'culane'], default='tusimple',
+                        help="TuSimple's accuracy, FP and FN, or CULane's precision, recall and F1.")
+    parser.add_argument('--photo-size', nargs=2, metavar=('W', 'H'), type=command_line.positive_int,
+                        help="Image size in px for --measure culane (default: the first label image's, else 1280 720).")
     args = parser.parse_args(argv)
     if args.photo_size and args.measure != 'culane':
         parser.error('--photo-size requires --measure culane')
@@ -151,7 +146,7 @@ def main(argv=None):
 
     if args.measure == 'culane' and not args.photo_size:
         path = tusimple.photo_path(folder, labels[0])
-        args.photo_size = pictures.read_image(path).shape[1::-1] if os.path.exists(path) else DEFAULT_PHOTO_SIZE
+        args.photo_size = pictures.read_image(path).shape[1::-1] if os.path.exists(path) else (1280, 720)
     measure = score_culane if args.measure == 'culane' else score_tusimple
     rows, pairs, curve = measure(args, predictions, labels)
     if args.precision_recall:

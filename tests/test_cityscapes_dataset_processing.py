@@ -53,7 +53,8 @@ def test_scores_of_each_class_and_their_mean(home, run_script):
     lines = [line.split() for line in outcome.out.splitlines()[7:]]
     # person: recall 1, precision 1/2; car: recall 1/2, precision 1
     assert lines == [['class', 'AP', 'AP50', 'labelled', 'predicted'], ['person', '0.7500', '0.7500', '1', '2'],
-                     ['car', '0.5000', '0.5000', '2', '1'], ['bicycle', '-', '-', '0', '2'],
+                     ['rider', 'nan', 'nan', '0', '0'],
+                     ['car', '0.5000', '0.5000', '2', '1'], ['bicycle', 'nan', 'nan', '0', '2'],
                      ['mean', '0.6250', '0.6250']]
     (home / 'names').write_text('one\ntwo\n')
     outcome = run_script(instance_evaluation, 'pred', 'out/labels', '--classes', 'names')

@@ -104,46 +104,15 @@ def test_nothing_usable_is_an_error_and_makes_nothing(tmp_path, run_script, fold
 
 # ---- What is in the output folder already ----------------------------------------------------------------------------
 
-def test_same_bytes_again_and_with_any_number_of_workers(plants, tmp_path, run_script):
-    results = []
-    for out, workers in (('one', 1), ('one', 1), ('many', 5)):
-        assert run_script(processing, plants, '-o', tmp_path / out, '--workers', workers).status in (None, 0)
-        results.append(files_of(tmp_path / out))
-    assert len(results[0]) == 6 and results[0] == results[1] == results[2]
-
 
 @pytest.mark.parametrize('name, words', [
     ('images/0000.png', 'is not of this data set'), ('labels/mine.BMP', 'is not of this data set'),
     ('labels/A1_plant002.png', 'is there already, and differs')])
-def test_pictures_of_others_are_refused_and_nothing_is_touched(plants, tmp_path, run_script, name, words):
+def test_pictures_of_others_are_rejected_and_nothing_is_touched(plants, tmp_path, run_script, name, words):
     (tmp_path / 'out' / name).parent.mkdir(parents=True)
     (tmp_path / 'out' / name).write_text('mine')
     failure(run_script(processing, plants, '-o', tmp_path / 'out'), f'{name}: {words}')
     assert files_of(tmp_path / 'out') == {name: b'mine'}
-
-
-def test_lanes_of_others_are_refused(plants, tmp_path, run_script):
-    (tmp_path / 'out').mkdir()
-    (tmp_path / 'out/lanes.json').write_text('mine')
-    failure(run_script(processing, plants, '-o', tmp_path / 'out'), 'lanes.json: holds the lanes of other photos')
-    assert files_of(tmp_path / 'out') == {'lanes.json': b'mine'}
-
-
-def test_a_folder_and_a_link_to_it_are_read_once(plants, tmp_path, run_script):
-    (plants / 'latest').symlink_to('A1')
-    assert 'Wrote 3 photos' in run_script(processing, plants, '-o', tmp_path / 'out').out
-
-
-def test_a_failure_half_way_leaves_no_pictures(plants, tmp_path, run_script, monkeypatch):
-    write_file = files.write_file
-
-    def full_disk(path, data, **_):
-        if path.endswith('A2_plant001.png'):
-            raise InputError(f'{path}: cannot be written: No space left on device')
-        write_file(path, data)
-    monkeypatch.setattr(files, 'write_file', full_disk)
-    failure(run_script(processing, plants, '-o', tmp_path / 'out'), 'No space left')
-    assert files_of(tmp_path / 'out') == {}
 
 
 def test_a_run_that_is_stopped_among_its_files_is_noticed_and_completed(plants, tmp_path, run_script):

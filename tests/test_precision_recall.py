@@ -1,4 +1,4 @@
-"""Precision and recall over the confidence of lanes, against one threshold after the other, and --precision-recall."""
+"""data/common/precision_recall.py, and --precision-recall of data/tusimple_evaluation.py."""
 
 import csv
 
@@ -7,75 +7,7 @@ import pytest
 
 from data import tusimple_evaluation as evaluation
 from data.common import precision_recall
-from data.common.command_line import InputError
-from data.lanes import culane, score, tusimple
-
-SIZE = 400, 300
-ROWS = list(range(0, 300, 15))  # 20: 17 right ones are 0.85
-
-
-def random_photos(num, seed):
-    """Pairs of predictions with confidences in tenths, many of them equal, and labels. -> list of (Record, Record)"""
-    rng = np.random.default_rng(seed)
-    pairs = []
-    for i in range(num):
-        labels = [[60 * k + 20] * 20 for k in range(rng.integers(0, 7))]
-        lanes = [[lane[0] + int(offset)] * 20 for lane in labels
-                 for offset in rng.choice([0, 2, 30], rng.integers(0, 3))]
-        confidence = (rng.integers(0, 11, len(lanes)) / 10).tolist()
-        pairs.append((tusimple.Record(f'{i}', lanes, ROWS, run_time=1., confidence=confidence),
-                      tusimple.Record(f'{i}', labels, ROWS)))
-    return pairs
-
-
-def accepted_lanes(prediction, threshold):
-    return [lane for lane, value in zip(prediction.lanes, prediction.confidence) if value >= threshold]
-
-
-def plain_tusimple(pairs, threshold):
-    """-> (right, predicted, found, labelled) of the lanes that are accepted"""
-    right = predicted = found = labelled = 0
-    for prediction, label in pairs:
-        lanes = accepted_lanes(prediction, threshold)
-        good = (score.lane_accuracies(lanes, label.lanes, ROWS) >= 0.85).T.tolist()
-        right += sum(map(any, good))
-        predicted += len(lanes)
-        missed = sum(not any(row[i] for row in good) for i in range(len(label.lanes)))
-        counted = len(label.lanes) - (len(label.lanes) > 4)   # one of five or more is forgiven
-        labelled += counted
-        found += min(len(label.lanes) - missed, counted)
-    return right, predicted, found, labelled
-
-
-def ious_of(*sets):
-    return culane.lane_ious(*([tusimple.lane_points(lane, ROWS) for lane in lanes] for lanes in sets), SIZE)
-
-
-def plain_culane(pairs, threshold):
-    hits = predicted = labelled = 0
-    for prediction, label in pairs:
-        lanes = accepted_lanes(prediction, threshold)
-        hits += len(culane.find_hits(ious_of(lanes, label.lanes))[0])
-        predicted += len(lanes)
-        labelled += len(label.lanes)
-    return hits, predicted, hits, labelled
-
-
-@pytest.mark.parametrize('measure', ['tusimple', 'culane'])
-def test_each_point_is_the_score_of_the_lanes_that_are_accepted(measure):
-    pairs = random_photos(12, 0)
-    if measure == 'tusimple':
-        photos, plain = [score.count_by_confidence(*pair) for pair in pairs], plain_tusimple
-    else:
-        photos, plain = [culane.count_by_confidence(prediction, ious_of(prediction.lanes, label.lanes))
-                         for prediction, label in pairs], plain_culane
-    points = precision_recall.curve(photos)
-    assert [point.threshold for point in points] == sorted({value for pair in pairs for value in pair[0].confidence})
-    for threshold, precision, recall, f1 in points:
-        right, predicted, found, labelled = plain(pairs, threshold)
-        assert (precision, recall) == (right / predicted, found / labelled)
-        assert f1 == pytest.approx(2 * precision * recall / (precision + recall) if right else 0)
-    assert len({point.f1 for point in points}) > 5
+from data.lanes import tusimple
 
 
 def test_a_curve_by_hand():
@@ -93,11 +25,6 @@ def test_many_confidences_make_200_steps_from_the_lowest_to_the_highest():
     points = precision_recall.curve([(confidence, range(1001), range(1001), 2000)])
     assert len(points) == 200 and points[0].threshold == confidence.min() and points[-1].threshold == confidence.max()
     assert points[0][1:3] == (1, 0.5) and points[-1][1:3] == (1, 1 / 2000)
-
-
-def test_without_predictions_there_is_no_curve():
-    with pytest.raises(InputError, match='no lane is predicted'):
-        precision_recall.curve([([], [0], [0], 3)])
 
 
 # ---- The script ------------------------------------------------------------------------------------------------------
@@ -140,18 +67,3 @@ def test_predictions_without_confidence_are_one_line(files, run_script, tmp_path
     outcome = run_script(evaluation, *files, '--measure', measure, '--precision-recall', tmp_path / 'curve.csv')
     assert outcome.status and outcome.err.count('\n') == 1 and outcome.out == ''
     assert 'predictions.json:2: has no "confidence"' in outcome.err and not (tmp_path / 'curve.csv').exists()
-
-
-def test_the_curve_does_not_replace_an_input(files, run_script):
-    before = files[0].read_bytes()
-    outcome = run_script(evaluation, *files, '--precision-recall', files[0])
-    assert outcome.status and '--precision-recall' in outcome.err and 'is an input itself' in outcome.err
-    assert files[0].read_bytes() == before
-
-
-def test_the_curve_and_the_score_of_each_photo_are_two_files(files, run_script, tmp_path):
-    (tmp_path / 'link').symlink_to(tmp_path)
-    outcome = run_script(evaluation, *files, '--per-image', tmp_path / 'a.csv',
-                         '--precision-recall', tmp_path / 'link/a.csv')
-    assert outcome.status and outcome.err.count('\n') == 1 and 'another flag has the same file' in outcome.err
-    assert not (tmp_path / 'a.csv').exists()

@@ -59,12 +59,6 @@ def test_lanes_far_from_all_others_are_missed_and_false():
     assert measures.median_error == measures.mean_error == 19
 
 
-def test_lanes_that_share_one_row_are_no_match():
-    lower, upper = upright(100, 10), [100] * 11 + [-2] * 9
-    assert measure([{1: upper}], [{7: lower}]).missed == 1
-    assert measure([{1: [100] * 12 + [-2] * 8}], [{7: lower}]).missed == 0
-
-
 def test_as_many_lanes_as_possible_are_matched():
     # 1 is nearest to 8, but then nothing is left for 7.
     measures = measure([{1: 110, 2: 128}], [{7: 95, 8: 112}])
@@ -72,24 +66,11 @@ def test_as_many_lanes_as_possible_are_matched():
     assert measures.mean_error == pytest.approx((15 + 16) / 2)
 
 
-def test_errors_are_of_the_points_that_both_have():
-    # 10 points 1 px off, 20 points 4 px off
-    measures = measure([{1: upright(101, 10), 2: 496}], [{7: 100, 8: upright(500)}])
-    assert measures.median_error == 4 and measures.mean_error == pytest.approx((10 * 1 + 20 * 4) / 30)
-
-
 def test_jitter_is_the_change_of_the_error_in_rows_that_both_frames_have():
     # Lane 7 moves by 10; its error goes 2, -1, -1: changes -3 in 20 rows, 0 in the 10 that are left.
     predicted = [{1: 102}, {1: 109}, {1: upright(119, 10)}]
     measures = measure(predicted, [{7: 100}, {7: 110}, {7: 120}])
     assert measures.jitter == pytest.approx(math.sqrt(20 * 9 / 30))
-
-
-def test_where_nothing_matches_errors_are_not_a_number():
-    for predicted in ([{}], [{1: 900}]):
-        measures = measure(predicted, [{7: 100}])
-        assert np.isnan([measures.median_error, measures.mean_error, measures.jitter]).all()
-        assert measures.missed == 1 and measures.accuracy == 0
 
 
 # ---- The script ------------------------------------------------------------------------------------------------------
@@ -126,7 +107,7 @@ def change(**values):
     ('predictions', lambda lines: lines.pop(), 'there are 3 predicted and 4 labelled frames'),
     ('predictions', change(ids=None), 'predictions.json:2: has no "ids"'),
     ('labels', change(ids=[7, 7]), 'labels.json:2: has no "ids" that differ'),
-    ('predictions', change(lanes=[[5], [6]], h_samples=None), 'predictions.json:2: lane 0 has 1 points'),
+    ('predictions', change(lanes=[[5], [6]], h_samples=None), 'predictions.json:2: its lanes are not in the h_samples'),
     ('labels', change(h_samples=ROWS[1:] + [600]), 'labels.json:2: its h_samples are not those of the first frame'),
     ('labels', lambda lines: lines.clear(), 'labels.json: holds no lines'),
 ])

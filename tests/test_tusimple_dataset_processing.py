@@ -129,16 +129,6 @@ def test_links_in_the_output_folder_are_not_followed(tusimple_folder, tmp_path, 
     assert (tmp_path / 'mine').read_text() == 'mine'
 
 
-def test_files_of_an_earlier_longer_run_are_removed_and_others_kept(tusimple_folder, out, run_script):
-    run_script(processing, tusimple_folder, '-o', out)
-    for name in ('labels/photo.png', 'images/0007.jpg'):
-        (out / name).write_text('x')
-    (tusimple_folder / 'label_data_0000.json').write_text(label_lines(tusimple_folder)[0])
-    run_script(processing, tusimple_folder, '-o', out)
-    assert sorted(files_of(out)) == ['images/0000.png', 'images/0007.jpg', 'labels/0000.png', 'labels/photo.png',
-                                     'lanes.json']
-
-
 @pytest.mark.parametrize('name', ['images/0001.png', 'labels/12345.png'])
 def test_pictures_of_others_are_rejected_and_nothing_is_touched(tusimple_folder, out, run_script, name):
     lines = label_lines(tusimple_folder)
@@ -173,7 +163,7 @@ def test_a_run_that_is_stopped_among_its_files_is_noticed_and_completed(tusimple
         assert run_script(processing, tusimple_folder, '-o', out).status == 130
     with pytest.raises(InputError, match='out: is half-written'):
         datagenerator.find_samples(str(out))
-    path.write_text(second)
+    path.write_text(second)   # fewer images: those of higher numbers are removed
     for folder in (out, tmp_path / 'new'):
         assert run_script(processing, tusimple_folder, '-o', folder).status in (None, 0)
     assert files_of(out) == files_of(tmp_path / 'new')

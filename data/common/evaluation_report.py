@@ -9,15 +9,14 @@ from data.common.command_line import InputError
 
 
 def check_outputs(per_image, worst, inputs, pictures):
-    """Makes the folders of --per-image FILE and --worst DIR, either of which may be None.
+    """Makes the folders of --per-image FILE and --worst DIR, either of which may be None. Raises InputError.
 
-    inputs: paths of the files that are read; pictures: those whose folders must not be that of --worst
-    Raises InputError also if an output would overwrite an input.
+    inputs: paths of the files that are read, not to be overwritten; pictures: those that --worst must not lie among
     """
     if per_image:
         check_output_file('--per-image', per_image, inputs)
     if worst:
-        if os.path.realpath(worst) in map(os.path.realpath, {os.path.dirname(path) for path in pictures}):
+        if os.path.realpath(worst) in {os.path.realpath(os.path.dirname(path)) for path in pictures}:
             raise InputError(f'--worst {worst}: holds the pictures that are scored; give another folder')
         files.make_output_folder(worst)
 

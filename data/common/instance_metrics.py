@@ -22,8 +22,7 @@ from data.common import classes
 
 _IOU_TWENTIETHS = range(10, 20)  # the IoU thresholds of AP, in twentieths: 0.5 to 0.95
 
-ImageScore = collections.namedtuple(
-    'ImageScore', 'sbd dic foreground_dice label_instances predicted_instances matches')
+ImageScore = collections.namedtuple('ImageScore', 'sbd dic foreground_dice label_instances predicted_instances matches')
 ImageScore.__doc__ = 'The score of one image; matches: pairs of instances with an IoU above each threshold of AP.'
 
 
@@ -52,7 +51,7 @@ def score_image(prediction, label):
 
 
 def score_classes(prediction, label):
-    """score_image of each class alone. prediction, label: ids class * 1000 + number -> {class: ImageScore}"""
+    """score_image of each class alone. prediction, label: ids class * 1000 + number, int32 -> {class: ImageScore}"""
     class_of, truth_of = prediction // classes.BASE, label // classes.BASE
     return {number: score_image(np.where(class_of == number, prediction, 0),
                                 np.where((truth_of == number) | (label < 0), label, 0))
@@ -87,15 +86,10 @@ def summarise(rows):
     """
     if not rows:
         raise ValueError('there are no images to score')
-    dic = np.array([row.dic for row in rows], np.float64)
-    predicted, labelled = (sum(getattr(row, name) for row in rows)
-                           for name in ('predicted_instances', 'label_instances'))
-    matches = np.sum([row.matches for row in rows], axis=0)
-    if labelled:
-        average_precisions = matches / labelled * (1 + matches / max(predicted, 1)) / 2
-    else:
-        average_precisions = np.full(len(matches), float(not predicted))
-    return {'sbd': float(np.mean([row.sbd for row in rows])), 'dic': float(dic.mean()),
-            'abs_dic': float(np.abs(dic).mean()),
-            'foreground_dice': float(np.mean([row.foreground_dice for row in rows])),
-            'ap': float(average_precisions.mean()), 'ap50': float(average_precisions[0])}
+    sbd, dic, foreground_dice, labelled, predicted, matches = map(np.array, zip(*rows))
+    labelled, predicted, matches = labelled.sum(), predicted.sum(), matches.sum(axis=0)
+    precisions = (matches / labelled * (1 + matches / max(predicted, 1)) / 2 if labelled
+                  else np.full(len(matches), not predicted))
+    means = {'sbd': sbd, 'dic': dic, 'abs_dic': np.abs(dic), 'foreground_dice': foreground_dice, 'ap': precisions,
+             'ap50': precisions[0]}
+    return {name: float(np.mean(values)) for name, values in means.items()}

@@ -30,8 +30,8 @@ def curve(photos):
     thresholds = np.unique(np.concatenate([confidence for confidence, *_ in photos]))
     if not len(thresholds):
         raise InputError('--precision-recall: no lane is predicted')
-    if len(thresholds) > MAX_STEPS:
-        thresholds = thresholds[np.linspace(0, len(thresholds) - 1, MAX_STEPS).round().astype(int)]
+    steps = min(MAX_STEPS, len(thresholds))
+    thresholds = thresholds[np.linspace(0, len(thresholds) - 1, steps).round().astype(int)]
     predicted, right, found, labelled = np.zeros([4, len(thresholds)])
     for confidence, right_of, found_of, labelled_of in photos:
         accepted = len(confidence) - np.searchsorted(np.sort(confidence), thresholds)
@@ -45,7 +45,7 @@ def curve(photos):
 
 
 def best_point(points):
-    """-> the Point of the highest F1, among equal ones that of the lowest threshold"""
+    """-> the Point of the highest F1, the first of equal ones"""
     return max(points, key=lambda point: point.f1)
 
 
@@ -56,8 +56,7 @@ def draw_curve(points, measure):
     figure = Figure(layout='constrained')
     axes = figure.add_subplot(xlabel='recall', ylabel='precision', title=f'Lanes by confidence, {measure}')
     axes.plot([point.recall for point in points], [point.precision for point in points], marker='.')
-    axes.plot(best.recall, best.precision, 'o', color='tab:red',
-              label=f'best F1 {best.f1:.3f}, confidence {best.threshold:.3f} and above')
+    axes.plot(best.recall, best.precision, 'o', label=f'best F1 {best.f1:.3f}, confidence from {best.threshold:.3f}')
     axes.legend()
     data = io.BytesIO()
     figure.savefig(data, format='png')

@@ -7,7 +7,7 @@ _MAX_COORDINATE = 1e6   # px, of a polygon
 def draw(segmentation, shape):
     """Draws a segmentation of COCO: a list of polygons [x, y, x, y, ...] in px, or a dict of run lengths.
 
-    -> bool [h, w] of this shape. Raises ValueError, with the reason, if it is none.
+    -> bool [h, w] of this shape. Raises ValueError, with the reason, if it is not one.
     """
     if isinstance(segmentation, dict):
         counts = segmentation.get('counts')

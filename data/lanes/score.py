@@ -19,7 +19,6 @@ _MAX_EXTRA_LANES = 2  # predicted lanes beyond the number of label lanes
 _COUNTED_LANES = 4  # with more label lanes, the worst is ignored and one miss forgiven
 
 PhotoScore = collections.namedtuple('PhotoScore', 'raw_file accuracy fp fn label_lanes predicted_lanes run_time')
-PhotoScore.__doc__ = """The score of an image, the numbers of its lanes, and the prediction's run_time in ms or None."""
 
 
 # ---- One image -------------------------------------------------------------------------------------------------------
@@ -116,7 +115,9 @@ def score(predictions, labels, ignore_run_time=False):
     for prediction, label in match_photos(predictions, labels):
         if prediction.run_time is None and not ignore_run_time:
             raise InputError(f'{prediction.source}: has no "run_time" (ms); --ignore-run-time scores without it')
-        check_rows(prediction, label)
+        own = list(prediction.h_samples)
+        if own and own != list(label.h_samples) or any(len(lane) != len(label.h_samples) for lane in prediction.lanes):
+            raise InputError(f'{prediction.source}: its lanes are not in the h_samples of its label ({label.source})')
         values = score_photo(prediction.lanes, label.lanes, label.h_samples,
                              0 if ignore_run_time else prediction.run_time)
         rows.append(PhotoScore(label.raw_file, *values, len(label.lanes), len(prediction.lanes), prediction.run_time))
@@ -137,22 +138,9 @@ def match_photos(predictions, labels):
         pairs.append((prediction, waiting.pop(_key(prediction))))
     if waiting:
         first = next(iter(waiting.values()))
-        raise InputError(f'{first.source}: raw_file {first.raw_file!a} has no prediction '
-                         f'({len(waiting)} of {len(labels)} images have none)')
-    if not pairs:
-        raise InputError('there are no labels to score against')
+        raise InputError(f'{first.source}: raw_file {first.raw_file!a} has no prediction ({len(waiting)} have none)')
     return pairs
 
 
 def _key(record):
     return record.raw_file.replace('\\', '/')   # Windows writes either
-
-
-def check_rows(prediction, label):
-    """Raises InputError if the rows of a prediction, a tusimple.Record, are not those of its label."""
-    for i, lane in enumerate(prediction.lanes):
-        if len(lane) != len(label.h_samples):
-            raise InputError(f'{prediction.source}: lane {i} has {len(lane)} points, but its label '
-                             f'({label.source}) has {len(label.h_samples)} h_samples')
-    if len(prediction.h_samples) and list(prediction.h_samples) != list(label.h_samples):
-        raise InputError(f'{prediction.source}: its h_samples are not those of its label ({label.source})')

@@ -37,8 +37,7 @@ class Record:
 
     raw_file: path of the image relative to its JSON file, exactly as read
     lanes: list of lists of numbers, [lanes][len(h_samples)], x in px; negative: the lane is absent in that row
-    h_samples: list of numbers, y in px
-    source: 'file:line' where it was read, for messages
+    h_samples: list of numbers, y in px; source: 'file:line' where it was read, for messages
     run_time: ms that a prediction took; None in labels
     ids: for video frames, list of int, [lanes]: the number of a lane in all frames; otherwise None
     confidence: list of float from 0 to 1, [lanes], of a prediction; None if unknown
@@ -85,7 +84,7 @@ def read_all(path, **kwargs):
     """-> records of a file, see read_records. Raises InputError if a line cannot be used or there is none."""
     records, problems = read_records(path, **kwargs)
     if problems or not records:
-        raise InputError(problems[0] if problems else f'{path}: holds no lines')
+        raise InputError((problems or [f'{path}: holds no lines'])[0])
     return records
 
 
@@ -132,7 +131,7 @@ def _check_numbers(values, name, length=None, least=-_LARGEST, most=_LARGEST):
 def photo_path(folder, record):
     """-> path of the record's image, whose raw_file is relative to folder, with / or \\. Raises InputError if outside.
 
-    Symbolic links are followed: the owner of the folder made them, not the label file.
+    Symbolic links are followed, as the owner of the folder made them.
     """
     parts = pathlib.PureWindowsPath(record.raw_file)  # splits at / and \, and recognises drive letters
     if parts.anchor or '..' in parts.parts:
