@@ -92,17 +92,8 @@ def find_sources(texts, most=200):
     return sources
 
 
-def read_sample(image_path, label_path):
-    """-> (image uint8 [h, w, 3] RGB, label uint8 or uint16 [h, w]). Raises InputError, also if their sizes differ."""
-    image, label = pictures.read_image(image_path), pictures.read_label(label_path)
-    if image.shape[:2] != label.shape:
-        raise InputError(f'{label_path}: is {label.shape[1]} x {label.shape[0]}, '
-                         f'but its image {image_path} is {image.shape[1]} x {image.shape[0]}')
-    return image, label
-
-
 def mark_ignored(label, ignore):
-    """label: as read_sample returns it. ignore: its value at ignored pixels, or None. -> int32 [h, w], -1 at these"""
+    """label: uint8 or uint16 [h, w]. ignore: its value at ignored pixels, or None. -> int32 [h, w], -1 at these"""
     signed = label.astype(np.int32)
     if ignore is not None:
         signed[label == ignore] = -1
@@ -125,7 +116,7 @@ def get_batches_fn(batch_size, image_shape, image_paths, label_paths, with_sizes
     """
     for start in range(0, len(image_paths), batch_size):
         part = slice(start, start + batch_size)
-        samples = [read_sample(*paths) for paths in zip(image_paths[part], label_paths[part])]
+        samples = [pictures.read_pair(*paths) for paths in zip(image_paths[part], label_paths[part])]
         images = np.stack([pictures.resize_image(image, image_shape) for image, _ in samples])
         labels = np.stack([mark_ignored(pictures.resize_label(label, image_shape), ignore) for _, label in samples])
         yield (images, labels, [label.shape[::-1] for _, label in samples]) if with_sizes else (images, labels)
@@ -258,7 +249,7 @@ class BatchQueue:
         """A sample at the cached size, whether cached or read anew."""
         sample = self._cache.get(index)
         if sample is None:
-            image, label = read_sample(*self._paths[index])
+            image, label = pictures.read_pair(*self._paths[index])
             size = self._image_shape
             if self._augment:   # rotations need the camera's aspect ratio
                 height, width = label.shape

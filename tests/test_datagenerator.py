@@ -5,6 +5,7 @@ import os
 import threading
 
 import numpy as np
+import PIL.Image
 import pytest
 from sklearn.model_selection import train_test_split
 
@@ -101,8 +102,26 @@ def test_get_batches_fn_is_one_epoch_in_order(samples):
 
 def test_label_of_another_size_is_named(samples):
     pictures.write_image(samples[1][2], np.zeros((36, 60), np.uint8))
-    with pytest.raises(InputError, match='labels/0002.png: is 60 x 36, but its image .*0002.png is 64 x 36'):
+    with pytest.raises(InputError, match='labels/0002.png: is 60 x 36, but its photo .*0002.png is 64 x 36'):
         dg.load_batch(*samples, SHAPE)
+
+
+@pytest.mark.parametrize('shape', [(16, 32), (16, 16)])
+@pytest.mark.parametrize('orientation, turns', [(3, 2), (6, -1), (8, 1)])
+def test_images_turned_by_exif_train_upright_with_their_labels(tmp_path, shape, orientation, turns):
+    stored = np.zeros(shape, np.uint8)
+    stored[2:7, 3:9] = 200
+    upright = np.rot90(stored, turns)
+    exif = PIL.Image.Exif()
+    exif[0x112] = orientation
+    for folder, picture in (('images', np.dstack([stored] * 3)), ('labels', stored)):
+        (tmp_path / folder).mkdir()
+        for i in range(2):
+            PIL.Image.fromarray(picture).save(tmp_path / folder / f'{i}.png', exif=exif if folder == 'images' else b'')
+    paths = dg.find_samples(str(tmp_path))
+    batch, = take(paths, 1, 2, image_shape=upright.shape[::-1], augment=None)
+    for images, labels in (dg.load_batch(*paths, upright.shape[::-1]), (batch.images, batch.labels)):
+        assert (images == upright[..., None]).all() and (labels == upright).all()
 
 
 def test_ignored_pixels_are_negative_in_every_batch(samples):
@@ -176,7 +195,7 @@ def test_augmentation_is_drawn_anew_for_each_epoch_and_seed(samples):
 def test_augment_gets_the_image_at_the_aspect_ratio_of_the_camera(samples):
     batch, = take(samples, 1, 1, seed=5)
     i = samples[0].index(names(batch)[0])
-    image, label = dg.read_sample(samples[0][i], samples[1][i])
+    image, label = pictures.read_pair(samples[0][i], samples[1][i])
     image, label = pictures.resize_image(image, (48, 27)), pictures.resize_label(label, (48, 27))
     image, label = road_augmentation.augment(image, label, np.random.default_rng([5, 0, 0]), SHAPE)
     assert (batch.images[0] == image).all() and (batch.labels[0] == label).all()
@@ -263,7 +282,7 @@ def test_empty_queue_ends_when_a_stop_is_requested(samples, monkeypatch):
         release.wait(20)
         raise InputError('after the stop')
 
-    monkeypatch.setattr(dg, 'read_sample', stuck)
+    monkeypatch.setattr(pictures, 'read_pair', stuck)
     with running(samples, coord=coord) as dequeue:
         with pytest.raises(tf.errors.OutOfRangeError):
             dequeue()
