@@ -4,7 +4,7 @@ import numpy as np
 import clustering
 from data.common import instance_metrics
 from data.lanes import lines, tusimple
-from data.tusimple_evaluation import score as score_lanes
+from data.lanes.score import score as score_lanes
 
 
 def score_image(output, label, size, run, record):
