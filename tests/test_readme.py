@@ -1,5 +1,4 @@
 """What the README files name exists: files that they link to, scripts of their commands, and the flags of those."""
-import functools
 import importlib
 import os
 import re
@@ -17,22 +16,23 @@ def read(path):
         return file.read()
 
 
-@functools.lru_cache
-def flags_of(script):
-    """-> names of the flags in the parser's own help; of a test script, that has no main(argv), in its source"""
-    if not os.path.exists(os.path.join(ROOT, script)):
-        return {'no such script'}
-    if script.startswith('tests/'):
-        return set(re.findall(r"'(-[a-z]|--[a-z-]+)'", read(script)))
-    parser = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('argparse.ArgumentParser.exit', lambda self, *_: parser.append(self) or os.strerror(self))
-        with pytest.raises(TypeError):
-            importlib.import_module(script[:-3].replace('/', '.')).main(['--help'])
-    return set(parser[0]._option_string_actions)
-
-
 @pytest.mark.parametrize('page', PAGES)
 def test_links_lead_to_files(page):
     links = re.findall(r'\]\((?!http)([^)#]+)', read(page))
     assert [link for link in links if not os.path.exists(os.path.join(ROOT, os.path.dirname(page), link))] == []
+
+
+def test_commands_have_scripts_and_flags_that_exist(run_script):
+    used = {}
+    for page in PAGES:
+        for script, arguments in re.findall(r'python ((?:\w+/)?\w+\.py)([^`\n#&|]*)', read(page).replace('\\\n', ' ')):
+            used.setdefault(script, set()).update(re.findall(r'(?<!\S)--?[a-z][a-z-]*', arguments))
+    assert sorted(script for script in used if not os.path.exists(os.path.join(ROOT, script))) == []
+    unknown = []
+    for script, flags in filter(lambda item: item[1], used.items()):
+        module = importlib.import_module(script.removeprefix('tests/')[:-len('.py')].replace('/', '.'))
+        outcome = run_script(module, '--help')
+        assert outcome.status == 0, script
+        known = re.findall(r'(?<![\w-])--?[a-z][a-z-]*', outcome.out)
+        unknown += [(script, flag) for flag in sorted(flags.difference(known))]
+    assert unknown == []
