@@ -63,7 +63,7 @@ def lane_records(folder, image_paths):
     if None in chosen:
         command_line.warn(f'{path}: does not have {image_paths[chosen.index(None)]}; there is no official score')
         return None
-    return [record._replace(raw_file=image_path) for record, image_path in zip(chosen, image_paths)]
+    return [dataclasses.replace(record, raw_file=image_path) for record, image_path in zip(chosen, image_paths)]
 
 
 def fingerprint(sources, has_records):
