@@ -82,6 +82,8 @@ def find_sources(texts, most=200):
     most: samples held out of all folders together, the same limit for each. Raises InputError as find_samples and split
     do, and for a share of 0.
     """
+    if '' in texts:
+        raise InputError('--srcdir: is empty; give a folder')
     sources = []
     for text in texts:
         match = None if os.path.isdir(text) else re.fullmatch(r'(.+):(\d*\.?\d+)', text)

@@ -42,10 +42,8 @@ from data.common.run import (DEFAULT_MODELDIR, RESUME, StopSignal, fingerprint, 
                              lock_folder, read_tf_config, settle)
 from data.lanes import road_augmentation
 
-VALIDATION = 'validation'     # folder within --logdir of what belongs to epochs; the rest belongs to steps
 CLIP = 5.                     # gradients are scaled down to this L2 norm over all weights
 CACHE = 2 * 2 ** 30           # bytes of decoded images that are kept in memory
-VALIDATION_PHOTOS = 200       # that are held out, at most
 KEEP, SAVE_SECONDS = 3, 600.  # states in resume/, and the time between two
 SUMMARY_STEPS = 10            # between two points of the TensorBoard curves
 PICTURE_EPOCHS = 5            # between two sets of pictures and scatter plots in --logdir
@@ -84,7 +82,7 @@ def parse_flags(argv=None):
 
 def find_data(srcdir):
     """srcdir: list of FOLDER or FOLDER:SHARE. -> Data"""
-    sources = datagenerator.find_sources(srcdir, VALIDATION_PHOTOS)
+    sources = datagenerator.find_sources(srcdir)
     train = tuple(sum(paths, []) for paths in zip(*(source.train for source in sources)))
     valid = tuple(sum(paths, []) for paths in zip(*(source.valid for source in sources)))
     records = [lane_records(source.folder, source.valid[0]) for source in sources]
@@ -230,7 +228,7 @@ class Chief:
         # Two, since an epoch's last step may be in a state without its validation, which is then done again.
         per_epoch = self._graph.queue.steps_per_epoch
         self._curves, self._epoch_curves = (tf.summary.FileWriter(os.path.join(self._logdir, folder))
-                                            for folder in ('', VALIDATION))
+                                            for folder in ('', 'validation'))   # of steps, of epochs
         for curves, at in ((self._curves, step), (self._epoch_curves, epochs * per_epoch)):
             # TensorBoard forgets what an earlier run wrote of later steps.
             curves.add_session_log(tf.SessionLog(status=tf.SessionLog.START), at + 1)
@@ -349,13 +347,12 @@ def take_steps(sess, graph, step, run, flags, replica, chief, stop):
 
 def run_worker(flags, data, replica, architecture):
     """Takes part in the run of the chief until its end, in a new graph whenever the chief was restarted."""
-    from data.common.replica import GONE
     while True:
         print(f'{replica.name}: waits for the chief', flush=True)
         run = settings.from_json(replica.join(), 'the chief')
         if run.photos != data.photos:
             raise InputError(f'{" ".join(flags.srcdir)}: holds other images or shares than the chief has')
-        with contextlib.suppress(*GONE):
+        with contextlib.suppress(*replica.gone):
             print(f'{replica.name}: joins', flush=True)
             train(run, flags, data, replica, StopSignal(), architecture=architecture)
             replica.leave()
