@@ -78,12 +78,15 @@ class Source(NamedTuple):
 def find_sources(texts, most=200):
     """texts: 'FOLDER' or 'FOLDER:SHARE' each; the default share is the number of training samples. -> [Source]
 
+    A text that is the path of a folder has no share, even if it ends like one.
     most: samples held out of all folders together, the same limit for each. Raises InputError as find_samples and split
     do, and for a share of 0.
     """
+    if '' in texts:
+        raise InputError('--srcdir: is empty; give a folder')
     sources = []
     for text in texts:
-        match = re.fullmatch(r'(.+):(\d*\.?\d+)', text)
+        match = None if os.path.isdir(text) else re.fullmatch(r'(.+):(\d*\.?\d+)', text)
         folder, share = match.groups() if match else (text, None)
         train, valid = split(*find_samples(folder), most=max(1, most // len(texts)))
         sources.append(Source(folder, float(share or len(train[0])), train, valid))

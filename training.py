@@ -23,7 +23,6 @@ as the images per step stay the same. --outdir receives the model of the best ep
 the states: however a run was stopped, the same command resumes it, with the same result.
 """
 import argparse
-import collections
 import concurrent.futures
 import contextlib
 import os
@@ -37,23 +36,27 @@ import tqdm
 
 import datagenerator
 import visualization
-from data.common import augmentation, command_line, files, pictures, prefetch, quiet, settings, validation
+from data.common import augmentation, command_line, files, pictures, prefetch, quiet, settings, survey, validation
 from data.common.command_line import InputError
 from data.common.run import (DEFAULT_MODELDIR, RESUME, StopSignal, fingerprint, has_checkpoint, lane_records,
                              lock_folder, read_tf_config, settle)
 from data.lanes import road_augmentation
 
-VALIDATION = 'validation'     # folder within --logdir of what belongs to epochs; the rest belongs to steps
 CLIP = 5.                     # gradients are scaled down to this L2 norm over all weights
 CACHE = 2 * 2 ** 30           # bytes of decoded images that are kept in memory
-VALIDATION_PHOTOS = 200       # of those held out, at most
 KEEP, SAVE_SECONDS = 3, 600.  # states in resume/, and the time between two
 SUMMARY_STEPS = 10            # between two points of the TensorBoard curves
 PICTURE_EPOCHS = 5            # between two sets of pictures and scatter plots in --logdir
 AUGMENTATION = {'road': road_augmentation.augment, 'any': augmentation.augment}
 
-# train, valid: (image paths, label paths); records: a tusimple.Record for each of valid, or None; photos: `fingerprint`
-Data = collections.namedtuple('Data', ['train', 'valid', 'records', 'photos'])
+class Data(typing.NamedTuple):
+    """What a run is trained on."""
+    train: tuple     # (image paths, label paths)
+    valid: tuple     # likewise
+    records: list    # a tusimple.Record for each image of valid, or None
+    photos: tuple    # of `fingerprint`
+    folders: list    # of the images
+    groups: list     # (number of images to train on, share of the batches) of each folder
 
 
 def parse_flags(argv=None):
@@ -62,8 +65,9 @@ def parse_flags(argv=None):
     parser.add_argument('--recipe', choices=settings.RECIPES, default=argparse.SUPPRESS,
                         help=f'Preset for the flags below. {recipes}. (default: 2018, as below)')
     folders = parser.add_argument_group('folders')
-    folders.add_argument('-s', '--srcdir', default='data',
-                         help='Folder with images/ and labels/; with a lanes.json, validation has the official score.')
+    folders.add_argument('-s', '--srcdir', nargs='+', default=['data'], metavar='FOLDER[:SHARE]',
+                         help='Folders with images/ and labels/, each with its share of the batches, by default its '
+                              'number of images; with a lanes.json, validation has the official score.')
     folders.add_argument('-m', '--modeldir', default=argparse.SUPPRESS,
                          help='Folder of the checkpoint to start from, with any head; its settings are inherited '
                               f'unless overridden. (default: {DEFAULT_MODELDIR} if it holds one; otherwise at random)')
@@ -77,11 +81,14 @@ def parse_flags(argv=None):
 
 
 def find_data(srcdir):
-    """The images to train on and to validate on, of the latter at most VALIDATION_PHOTOS. -> Data"""
-    train, valid = datagenerator.split(*datagenerator.find_samples(srcdir))
-    valid = tuple(paths[:VALIDATION_PHOTOS] for paths in valid)   # in random order already
-    records = lane_records(srcdir, valid[0])
-    return Data(train, valid, records, fingerprint(train[0], valid[0], records is not None))
+    """srcdir: list of FOLDER or FOLDER:SHARE. -> Data"""
+    sources = datagenerator.find_sources(srcdir)
+    train = tuple(sum(paths, []) for paths in zip(*(source.train for source in sources)))
+    valid = tuple(sum(paths, []) for paths in zip(*(source.valid for source in sources)))
+    records = [lane_records(source.folder, source.valid[0]) for source in sources]
+    records = None if None in records else sum(records, [])
+    return Data(train, valid, records, fingerprint(sources, records is not None),
+                [source.folder for source in sources], [(len(source.train[0]), source.share) for source in sources])
 
 
 # ---- The graph -------------------------------------------------------------------------------------------------------
@@ -115,7 +122,7 @@ def build_graph(run, flags, data, replica, architecture):
     queue = datagenerator.BatchQueue(
         *data.train, run.batch_size // replica.count, run.image_size, seed=run.seed, workers=flags.workers,
         augment=AUGMENTATION[run.kind] if run.augment else None, shard=(replica.index, replica.count),
-        cache_bytes=CACHE)
+        cache_bytes=CACHE, ignore=run.ignore, groups=data.groups)
     batch = queue.dequeue()
     step = tf.train.create_global_step()
     step_32 = tf.cast(step, tf.int32)
@@ -221,7 +228,7 @@ class Chief:
         # Two, since an epoch's last step may be in a state without its validation, which is then done again.
         per_epoch = self._graph.queue.steps_per_epoch
         self._curves, self._epoch_curves = (tf.summary.FileWriter(os.path.join(self._logdir, folder))
-                                            for folder in ('', VALIDATION))
+                                            for folder in ('', 'validation'))   # of steps, of epochs
         for curves, at in ((self._curves, step), (self._epoch_curves, epochs * per_epoch)):
             # TensorBoard forgets what an earlier run wrote of later steps.
             curves.add_session_log(tf.SessionLog(status=tf.SessionLog.START), at + 1)
@@ -340,13 +347,12 @@ def take_steps(sess, graph, step, run, flags, replica, chief, stop):
 
 def run_worker(flags, data, replica, architecture):
     """Takes part in the run of the chief until its end, in a new graph whenever the chief was restarted."""
-    from data.common.replica import GONE
     while True:
         print(f'{replica.name}: waits for the chief', flush=True)
         run = settings.from_json(replica.join(), 'the chief')
         if run.photos != data.photos:
-            raise InputError(f'{flags.srcdir}: holds other images than the chief has')
-        with contextlib.suppress(*GONE):
+            raise InputError(f'{" ".join(flags.srcdir)}: holds other images or shares than the chief has')
+        with contextlib.suppress(*replica.gone):
             print(f'{replica.name}: joins', flush=True)
             train(run, flags, data, replica, StopSignal(), architecture=architecture)
             replica.leave()
@@ -358,7 +364,7 @@ def run_worker(flags, data, replica, architecture):
 def validate(sess, graph, run, data, stop):
     """Means over the validation images: a dict of scalars, whose 'score' selects the best epoch. None if stopped."""
     losses, found = [], []
-    batches = datagenerator.get_batches_fn(1, run.image_size, *data.valid, with_sizes=True)
+    batches = datagenerator.get_batches_fn(1, run.image_size, *data.valid, with_sizes=True, ignore=run.ignore)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:   # the network runs on the next image meanwhile
         for (_, (label,), (size,)), ((output,), terms) in prefetch.in_order(pool, lambda batch: (
                 batch, sess.run((graph.output, graph.terms), {graph.images: batch[0], graph.labels: batch[1]})),
@@ -374,7 +380,8 @@ def validate(sess, graph, run, data, stop):
 
 def write_pictures(sess, graph, run, data, logdir, curves, epoch, step):
     """TensorBoard's pictures and histograms; in logdir two validation images, the first also as a scatter plot."""
-    images, labels = datagenerator.load_batch(*(paths[:2] for paths in data.valid), run.image_size)
+    images, labels = datagenerator.load_batch(*(paths[:2] for paths in data.valid), run.image_size, run.ignore)
+    labels = np.maximum(labels, 0)   # ignored pixels are drawn as background
     feed = {graph.images: images, graph.labels: labels}
     output, summary = sess.run((graph.output, graph.pictures), feed)
     if not np.isfinite(output).all():
@@ -402,14 +409,17 @@ def as_text(values):
 
 def run_chief(flags, data, addresses, architecture):
     """The run as the chief or the only process. -> exit status"""
-    run, source, resuming = settle(flags, data.photos, max(1, len(addresses)))
+    run, source, resuming = settle(flags, data.folders, data.photos, max(1, len(addresses)))
     states = os.path.join(flags.outdir, RESUME)
     for folder in (flags.outdir, states, flags.logdir):
         quiet.check_checkpoint_folder(folder)
         files.make_output_folder(folder)
     print(f'recipe {run.recipe}: {settings.as_flags(vars(run))}')
     score = ' with the official score' if data.records and run.head == 'Instance' and run.kind == 'road' else ''
-    print(f'{len(data.train[0]):,} images to train on, {len(data.valid[0]):,} to validate on{score}', flush=True)
+    found = survey.survey(data.train[1], run.ignore)
+    for line in found.warnings if run.head == 'Instance' else ():
+        command_line.warn(line)
+    print(f'{found}; {len(data.valid[0]):,} to validate on{score}', flush=True)
     with lock_folder(states):
         replica = make_replica(addresses, 0)
         with StopSignal() as stop, concurrent.futures.ThreadPoolExecutor(1) as pool:

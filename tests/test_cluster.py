@@ -129,33 +129,25 @@ def assert_close(home):
             np.testing.assert_allclose(got[name], expected[name], rtol=5e-2, atol=1e-2, err_msg=name)
 
 
-def test_two_halves_of_a_batch_are_one_process_with_all_of_it(home, cluster, data, monkeypatch):
-    processes = cluster(*flags(data, 2, 3))
+def test_killed_processes_join_again_and_the_result_is_that_of_one_process(home, cluster, data, monkeypatch):
+    """Of one with the images of both per step."""
+    processes = cluster(*flags(data, 4, 3))
     processes.start()
-    simplify(monkeypatch)
-    assert training.main([*flags(data, 2, 6), '-o', 'alone', '-l', 'log_alone'], NETWORK) == 0
-    assert [process.wait() for process in processes.processes.values()] == [0, 0], processes.log()
-    assert_close(home)
-    # One process resumes what the cluster has started: a state is a state.
-    with pytest.raises(InputError, match='--batch-size was 6, is 3'):
-        training.main(flags(data, 2, 3), NETWORK)
-    assert training.main(flags(data, 3, 6), NETWORK) == 0
-    assert last_state(home)['global_step'] == 9
-
-
-def test_killed_processes_join_again_and_the_result_is_the_same(home, cluster, data, monkeypatch):
-    processes = cluster(*flags(data, 6, 3))
-    processes.start()
-    for text, name in (('epoch 1 of', 'worker'), ('epoch 3 of', 'chief')):
+    for text, name in (('epoch 1 of', 'worker'), ('epoch 2 of', 'chief')):
         processes.until(text)
         processes.kill(name)
         processes.start(name)
     simplify(monkeypatch)
-    assert training.main([*flags(data, 6, 6), '-o', 'alone', '-l', 'log_alone'], NETWORK) == 0
+    assert training.main([*flags(data, 4, 6), '-o', 'alone', '-l', 'log_alone'], NETWORK) == 0
     assert [process.wait() for process in processes.processes.values()] == [0, 0], processes.log()
     assert 'resumes after step' in processes.log() and processes.log().count(': joins') == 3
     assert 'Traceback' not in processes.log()
     assert_close(home)
+    # One process resumes what the cluster has started: a state is a state.
+    with pytest.raises(InputError, match='--batch-size was 6, is 3'):
+        training.main(flags(data, 4, 3), NETWORK)
+    assert training.main(flags(data, 5, 6), NETWORK) == 0
+    assert last_state(home)['global_step'] == 15
 
 
 def test_a_gradient_that_is_handed_in_twice_or_late_does_not_count_twice():

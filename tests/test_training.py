@@ -10,7 +10,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 
@@ -36,12 +35,6 @@ NETWORK = reference.small_enet()
 SCATTER_PLOT = visualization.evaluate_scatter_plot
 SMALL = ['--image-size', '64', '32', '--batch-size', '5', '--no-augment', '--workers', '1']
 THREE = ['--epochs', '3', '--learning-rate', '0.01', *SMALL]   # what `finished` was trained with
-CHILD = '''
-import sys
-sys.path[:0] = [{root!r}, {root!r} + '/tests']
-import test_training
-test_training.run_small(sys.argv[1:])
-'''
 
 
 def quicken(patch):
@@ -133,6 +126,26 @@ def with_foreground(data, tmp_path_factory):
                     '--coordinates', *SMALL)
 
 
+LINKED = ['saved_model/conventions.json', 'saved_model/checkpoint', 'saved_model/resume/conventions.json',
+          'log/clusters_epoch0015_0.png']
+
+
+@pytest.fixture(scope='module')
+def separated(data, tmp_path_factory):
+    """A run of 30 epochs of 2 steps, long enough to separate the lanes, where links had the places of files LINKED: its
+    folder. What they point to is in victim."""
+    folder = tmp_path_factory.mktemp('separated')
+    (folder / 'victim').write_text('mine')
+    for name in LINKED:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(folder / 'victim')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(visualization, 'evaluate_scatter_plot', SCATTER_PLOT)
+        patch.setattr(training, 'SAVE_SECONDS', 600.)
+        patch.setattr(training, 'PICTURE_EPOCHS', 15)
+        return train_in(folder, '-s', data, '--epochs', 30, '--learning-rate', 0.01, *SMALL)
+
+
 def weights(checkpoint):
     reader = tf.train.load_checkpoint(checkpoint)
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
@@ -193,25 +206,27 @@ def at_step(patch, number, act):
 
 # ---- What a run leaves behind ----------------------------------------------------------------------------------------
 
-def test_lanes_are_separated(home, data, run_script, train, monkeypatch):
-    monkeypatch.setattr(visualization, 'evaluate_scatter_plot', SCATTER_PLOT)
-    monkeypatch.setattr(training, 'SAVE_SECONDS', 600.)
-    monkeypatch.setattr(training, 'PICTURE_EPOCHS', 15)
-    outcome = train('-s', data, '--epochs', '30', '--learning-rate', '0.01', *SMALL)
-    assert outcome.status == 0 and outcome.err == '' and 'with the official score' in outcome.out
-    values = {(tag, step): value for tag, step, value in curves(home / 'log')}
+def test_lanes_are_separated(separated):
+    values = {(tag, step): value for tag, step, value in curves(separated / 'log')}
     # Pixels to their means, and means apart: what is left is the regularisation, which is no goal.
     pull_and_push = [values['loss/var', step] + values['loss/dist', step] for step in (2, 60)]
     assert pull_and_push[1] < pull_and_push[0] / 8
     assert values['validation/total', 60] < values['validation/total', 2] / 2
     assert ('validation/accuracy', 60) in values
-    assert sorted(path.name for path in (home / 'log').glob('*.png')) == [
+    assert sorted(path.name for path in (separated / 'log').glob('*.png')) == [
         'clusters_epoch0015_0.png', 'clusters_epoch0015_1.png', 'clusters_epoch0030_0.png', 'clusters_epoch0030_1.png',
         'scatter_var1_dist1_reg1_dvar0.5_ddist1.5_000030.png', 'scatter_var1_dist1_reg1_dvar0.5_ddist1.5_000060.png']
-    # The model is for inference as it is.
-    outcome = run_script(inference, '-m', home / 'saved_model', '-i', data / 'images', '-o', home / 'results',
+
+
+def test_model_is_for_inference_as_it_is(separated, data, home, run_script):
+    outcome = run_script(inference, '-m', separated / 'saved_model', '-i', data / 'images', '-o', home / 'results',
                          architecture=NETWORK)
-    assert outcome.status == 0 and len(os.listdir(home / 'results')) == 12
+    assert outcome.status == 0 and len(glob.glob('results/*.png')) == 12
+
+
+def test_no_link_in_the_place_of_a_file_of_a_run_is_followed(separated):
+    assert (separated / 'victim').read_text() == 'mine'
+    assert not any((separated / name).is_symlink() for name in LINKED)
 
 
 def test_model_has_the_weights_and_state_has_everything(finished):
@@ -247,13 +262,6 @@ def test_two_stages(home, data, train, monkeypatch):
     assert_same({name: first[name] for name in enet}, enet)
 
 
-def test_checkpoint_of_2018_keeps_what_its_weights_are_used_to(home, data, finished, train):
-    shutil.copytree(finished / 'saved_model', 'old', ignore=shutil.ignore_patterns('resume', 'conventions.json'))
-    outcome = train('-s', data, '-m', 'old', '--epochs', '1', *SMALL)
-    assert outcome.status == 0 and 'at random' not in outcome.out
-    assert utils.read_conventions('saved_model').normalisation == 'none'
-
-
 def test_foreground_head_is_trained_next_to_the_embedding(with_foreground):
     values = {(tag, step): value for tag, step, value in curves(with_foreground / 'log')}
     assert values['loss/foreground', 4] < values['loss/foreground', 1]
@@ -264,27 +272,39 @@ def test_foreground_head_is_trained_next_to_the_embedding(with_foreground):
     assert (conventions.background_weight, conventions.foreground_threshold, conventions.coordinates) == (0, 0.25, True)
 
 
-def test_a_run_inherits_what_its_model_was_trained_with(home, data, with_foreground, train):
+def settle(*args):
+    """-> Settings, source and whether it resumes, of the run that these flags ask for; its folder has lanes"""
+    flags = training.parse_flags(list(map(str, args)))
+    return training.settle(flags, flags.srcdir, (), 1)
+
+
+def test_a_run_inherits_what_its_model_was_trained_with(home, data, with_foreground, finished, capsys):
     model = shutil.copytree(with_foreground / 'saved_model', 'm', ignore=shutil.ignore_patterns('resume'))
-    settings.write(model, dataclasses.replace(utils.read_conventions(model), min_confidence=0.3))
-    outcome = train('-s', data, '-m', model, '--epochs', '1', '--recipe', 'fast', '--bandwidth', '0.9', '--no-augment')
-    assert outcome.status == 0 and 'at random' not in outcome.out
-    assert 'inherited from m: --image-size 64 32' in outcome.out
-    after = utils.read_conventions('saved_model')
-    assert after == dataclasses.replace(utils.read_conventions(model), bandwidth=0.9)
+    before = dataclasses.replace(utils.read_conventions(model), min_confidence=0.3)
+    settings.write(model, before)
+    run, source, resumes = settle('-s', data, '-m', model, '--recipe', 'fast', '--bandwidth', '0.9')
+    assert (source, resumes) == ('m', False) and 'inherited from m: --image-size 64 32' in capsys.readouterr().out
+    assert settings.to_json(run) == settings.to_json(dataclasses.replace(before, bandwidth=0.9))
+    # Settings of a model for lanes are not for other images; one of 2018 keeps what its weights are used to.
+    assert not settle('-s', 'anything', '-m', model)[0].coordinates
+    os.remove('m/conventions.json')
+    run, *_ = settle('-s', data, '-m', model)
+    assert (run.normalisation, run.bandwidth) == ('none', settings.Settings.bandwidth)
 
 
-def test_other_kinds_of_images_are_scored_by_symmetric_best_dice(home, data, train, with_foreground):
-    shutil.copytree(data, 'd')
-    os.remove('d/lanes.json')
-    # Settings of a model for lanes are not inherited.
-    outcome = train('-s', 'd', '-m', with_foreground / 'saved_model', '--epochs', '6', '--learning-rate', '0.01',
-                    *SMALL[:-3])
-    assert outcome.status == 0 and ', sbd ' in outcome.out and 'official score' not in outcome.out
-    values = {tag: value for tag, _, value in curves(home / 'log')}
-    assert values['validation/sbd'] == values['validation/score'] and 'validation/accuracy' not in values
-    conventions = utils.read_conventions('saved_model')
-    assert conventions.kind == 'any' and not conventions.coordinates
+def test_folders_have_their_shares_and_ignored_pixels_do_not_count(home, data, train):
+    for name in ('a', 'b:2'):   # the : of a folder's name is no share
+        shutil.copytree(data, name)
+    os.remove('a/lanes.json')
+    for path in glob.glob('*/labels/*'):
+        label = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
+        cv2.imwrite(path, np.where(label == 70, 255, label).astype(np.uint8))
+    outcome = train('-s', 'a:3', 'b:2', '--ignore', '255', '--epochs', '1', *SMALL[:-3])
+    assert outcome.status == 0 and 'no label has two instances' in outcome.err
+    assert '20 images to train on, 1.0 instances per image' in outcome.out and 'official score' not in outcome.out
+    assert 'validation/unclustered' in {tag for tag, *_ in curves(home / 'log')}   # scored as images of any kind
+    one_line(train('-s', 'a', 'b:2'), 'other images or shares in --srcdir')
+    one_line(train('-s', 'a:3', 'b:2', '--ignore', '7'), '--ignore was 255, is 7')
 
 
 def test_the_loss_selects_the_epoch_while_most_images_cannot_be_clustered():
@@ -302,6 +322,7 @@ def test_embedding_can_be_clustered_once_most_pixels_are_nearest_to_their_own_me
     means = 3. * np.float32([(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)])
     noise = np.random.default_rng(1).normal(0, 0.3, (*labels.shape, 3))
     output = strength * means[np.unique(labels, return_inverse=True)[1].reshape(labels.shape)] + noise
+    labels[:, :6], labels[0], output[:, :6] = -1, -1, 9   # would be right
     run = settings.Settings(background_weight=weight, foreground_weight=1)
     assert validation.can_be_clustered(np.float32(output), labels, run) == expected
     logit = np.where(labels > 0, 3, -3)[..., None]
@@ -311,27 +332,21 @@ def test_embedding_can_be_clustered_once_most_pixels_are_nearest_to_their_own_me
 
 # ---- Resuming --------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('number, step', [(signal.SIGKILL, None), (signal.SIGTERM, 3)])
-def test_stopped_run_ends_as_if_it_had_not_been(home, data, finished, train, number, step):
-    if number == signal.SIGKILL:
-        with subprocess.Popen([sys.executable, '-c', CHILD.format(root=ROOT), '-s', data, *THREE], text=True,
-                              stdout=subprocess.PIPE) as process:
-            while 'epoch 1 ' not in process.stdout.readline():
-                assert process.poll() is None
-            process.kill()
-    else:
-        with pytest.MonkeyPatch.context() as patch:
-            at_step(patch, step, lambda: os.kill(os.getpid(), number))
-            outcome = train('-s', data, *THREE)
-        one_line(outcome, f'stopped after step {step + 1} of 6, which is saved; the same command resumes',
-                 status=128 + number)
+def test_stopped_run_ends_as_if_it_had_not_been(home, data, finished, with_foreground, train):
+    shutil.copytree(with_foreground / 'saved_model', 'saved_model')   # which --fresh replaces
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        outcome = train('--fresh', '-s', data, *THREE)
+    one_line(outcome, 'stopped after step 4 of 6, which is saved; the same command without --fresh resumes', status=143)
     outcome = train('-s', data)   # needs no flag that its folder records
-    assert outcome.status == 0 and 'resumes after step' in outcome.out
+    assert outcome.status == 0 and 'resumes after step 4' in outcome.out
     assert_same(last_state(home), last_state(finished))
     assert_same(weights(utils.find_checkpoint('saved_model')),
                 weights(utils.find_checkpoint(str(finished / 'saved_model'))))
     assert curves(home / 'log') == curves(finished / 'log')
-    assert len(glob.glob('saved_model/*.index')) == 1 and len(glob.glob('saved_model/resume/*.index')) == 3
+    names = {os.path.basename(path) for path in glob.glob('saved_model/**/*.index', recursive=True)}
+    best = os.path.basename(utils.find_checkpoint(str(finished / 'saved_model')))
+    assert names == {f'{best}.index', 'state.ckpt-5-2.index', 'state.ckpt-6-2.index', 'state.ckpt-6-3.index'}
     assert not glob.glob('saved_model/**/*temp*', recursive=True)
 
 
@@ -339,10 +354,12 @@ def test_kill_between_the_curves_and_the_state_of_an_epoch(home, data, finished,
     class Killed(BaseException):
         pass
 
-    def killed(saver, sess, prefix):
+    def killed(saver, sess, prefix, curves=()):
         if prefix.endswith('state.ckpt-4-2'):   # the curves are out, the state is from before the validation
+            for writer in curves:
+                writer.flush()
             raise Killed
-        save(saver, sess, prefix)
+        save(saver, sess, prefix, curves)
     save = utils.save
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(utils, 'save', killed)
@@ -357,17 +374,6 @@ def test_signal_in_validation_leaves_the_epoch_to_be_validated(home, data, train
     monkeypatch.setattr(training, 'validate', lambda *args: os.kill(os.getpid(), signal.SIGTERM))   # returns None
     assert train('-s', data, '--epochs', '1', *SMALL).status == 143
     assert last_state(home)['global_step'] == 2 and last_state(home)['epochs_validated'] == 0
-
-
-def test_fresh_replaces_a_run_and_the_new_one_resumes_without_it(home, data, finished, train):
-    shutil.copytree(finished / 'saved_model', 'saved_model')
-    args = ['-s', data, '--epochs', '1', '--seed', '7', *SMALL]
-    with pytest.MonkeyPatch.context() as patch:
-        at_step(patch, 0, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        one_line(train('--fresh', *args), 'step 1 of 2, which is saved; the same command without --fresh', status=143)
-    assert train(*args).status == 0
-    names = {os.path.basename(path) for path in glob.glob('saved_model/**/*.index', recursive=True)}
-    assert names == {'model.ckpt-2.index', 'state.ckpt-1-0.index', 'state.ckpt-2-0.index', 'state.ckpt-2-1.index'}
 
 
 @pytest.mark.parametrize('args, culprit', [
@@ -395,7 +401,7 @@ def test_other_images_of_the_same_names_and_a_lost_score_are_noticed(home, data,
         cv2.imwrite(str(path), cv2.blur(cv2.imread(str(path)), (3, 3)))
     os.remove(unscored / 'lanes.json')
     for folder in (blurred, unscored):
-        one_line(train('-s', folder), 'other images in --srcdir')
+        one_line(train('-s', folder), 'other images or shares in --srcdir')
 
 
 def test_an_image_without_lanes_is_named_and_there_is_no_score(home, capsys):
@@ -403,7 +409,7 @@ def test_an_image_without_lanes_is_named_and_there_is_no_score(home, capsys):
     first, _ = (folder / 'lanes.json').read_text().splitlines(keepends=True)
     (folder / 'lanes.json').write_text(first)
     paths = [str(folder / f'images/{i:04d}.png') for i in range(2)]
-    assert [record.raw_file for record in training.lane_records(str(folder), paths[:1])] == ['images/0000.png']
+    assert [record.raw_file for record in training.lane_records(str(folder), paths[:1])] == paths[:1]
     assert training.lane_records(str(folder), paths) is None
     assert f'lanes.json: does not have {paths[1]}; there is no official score' in capsys.readouterr().err
 
@@ -421,9 +427,7 @@ def test_loss_that_is_not_finite_ends_the_run_before_anything_is_saved(home, dat
     assert outcome.err.count('.png') == 5
     assert last_state(home)['global_step'] == 3
     assert all(np.isfinite(value).all() for name, value in last_state(home).items() if name != 'best_score')
-    monkeypatch.undo()
-    monkeypatch.chdir(home)
-    assert train('-s', data, '--modeldir', 'saved_model/resume', '--outdir', 'new', '--epochs', '1').status == 0
+    assert settle('-s', data, '--modeldir', 'saved_model/resume', '-o', 'new')[1:] == ('saved_model/resume', False)
 
 
 def test_full_disk_leaves_what_was_saved(home, data, finished, train):
@@ -439,27 +443,15 @@ def test_full_disk_leaves_what_was_saved(home, data, finished, train):
     assert contents(home / 'saved_model/resume') == before
 
 
-def small_image(path):
-    cv2.imwrite(path, np.zeros([16, 16, 3], np.uint8))
-
-
-@pytest.mark.parametrize('spoil', [os.remove, small_image], ids=['deleted', 'of another size'])
-def test_images_spoilt_in_mid_run_are_one_line(home, data, train, monkeypatch, spoil):
+def test_images_deleted_in_mid_run_are_one_line(home, data, train, monkeypatch):
     shutil.copytree(data, 'd')
     monkeypatch.setattr(training, 'CACHE', 0)
     # One batch ahead, so that not all has been read before.
     monkeypatch.setattr(datagenerator, 'BatchQueue', functools.partial(datagenerator.BatchQueue, capacity=1))
-    at_step(monkeypatch, 3, lambda: [spoil(path) for path in glob.glob('d/images/*')])
+    at_step(monkeypatch, 3, lambda: [os.remove(path) for path in glob.glob('d/images/*')])
     one_line(train('-s', 'd', *THREE), 'd/images/')
     assert last_state(home)['global_step'] > 3
-    assert not any(thread.name.startswith(('loader', 'enqueue')) for thread in threading.enumerate())
-
-
-def test_damaged_state_is_one_line(home, data, finished, train):
-    shutil.copytree(finished, home, dirs_exist_ok=True)
-    newest = utils.find_checkpoint('saved_model/resume') + '.data-00000-of-00001'
-    os.truncate(newest, os.path.getsize(newest) // 2)
-    one_line(train('-s', data), 'saved_model/resume/state.ckpt-6-3: is damaged')
+    assert not any(thread.name.startswith(('loader', 'queue')) for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize('text', ['', '{', '[1]', None])
@@ -468,19 +460,6 @@ def test_damaged_or_lost_record_of_a_run_is_one_line(home, data, finished, train
     record = home / 'saved_model/resume/conventions.json'
     record.unlink() if text is None else record.write_text(text)
     one_line(train('-s', data), 'saved_model/resume', 'conventions')
-
-
-def test_no_link_in_the_place_of_a_file_of_a_run_is_followed(home, data, train, monkeypatch):
-    monkeypatch.setattr(training, 'PICTURE_EPOCHS', 1)
-    names = ['saved_model/conventions.json', 'saved_model/checkpoint', 'saved_model/resume/conventions.json',
-             'log/clusters_epoch0001_0.png']
-    for name in names:
-        os.makedirs(os.path.dirname(name), exist_ok=True)
-        os.symlink(home / 'victim', name)
-    (home / 'victim').write_text('mine')
-    outcome = train('-s', data, '--epochs', '1', *SMALL)
-    assert (outcome.status, outcome.err) == (0, '')
-    assert (home / 'victim').read_text() == 'mine' and not any(map(os.path.islink, names))
 
 
 def test_second_run_on_an_outdir_is_refused(home, data, train):
@@ -558,12 +537,3 @@ def test_bad_folders_are_found_before_tensorflow(home, data, train, no_tensorflo
     before = contents(home)
     one_line(train(*([] if '-s' in args else ['-s', data]), *args), f'training.py: error: {culprit}')
     assert contents(home) == before
-
-
-def test_checkpoint_of_something_else_is_one_line(home, data, train):
-    with tf.Graph().as_default(), tf.Session() as sess:
-        tf.get_variable('something', [2])
-        sess.run(tf.global_variables_initializer())
-        tf.train.Saver().save(sess, 'm/model.ckpt')
-    one_line(train('-s', data, '-m', 'm', *SMALL), 'm/model.ckpt: is not a checkpoint of this network')
-    assert not glob.glob('saved_model/**/*.index', recursive=True)

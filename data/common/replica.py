@@ -31,6 +31,8 @@ class Replica:
     cluster. Raises InputError if it cannot listen at its address.
     """
 
+    gone = GONE   # what a session raises when the chief has ended
+
     def __init__(self, addresses=(), index=0):
         self.index, self.count = index, max(1, len(addresses))
         self.is_chief, self.name = index == 0, f'worker {index - 1}' if index else 'chief'

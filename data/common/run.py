@@ -20,6 +20,7 @@ except ImportError:   # Windows, where nothing guards an --outdir against a seco
 DEFAULT_MODELDIR = 'pretrained_semantic_model'
 RESUME = 'resume'   # folder of states within --outdir
 
+
 def read_tf_config(text):
     """-> (['host:port'] of chief and workers, number of this process in it), ([], 0) without a cluster
 
@@ -42,10 +43,17 @@ def read_tf_config(text):
     return [*chiefs, *workers], index + (job == 'worker')
 
 
-def lane_records(srcdir, image_paths):
-    """The lanes of images from srcdir/lanes.json. -> list of tusimple.Record, or None if it does not have them all"""
-    path = os.path.join(srcdir, tusimple.PREPARED_LABELS)
-    if not os.path.exists(path):
+def has_lanes(folder):
+    return os.path.exists(os.path.join(folder, tusimple.PREPARED_LABELS))
+
+
+def lane_records(folder, image_paths):
+    """The lanes of images from folder/lanes.json. -> list of tusimple.Record, or None if it does not have them all
+
+    Their raw_file is the path of the image, which no other folder has.
+    """
+    path = os.path.join(folder, tusimple.PREPARED_LABELS)
+    if not has_lanes(folder):
         return None
     records, problems = tusimple.read_records(path)
     if problems:
@@ -55,20 +63,27 @@ def lane_records(srcdir, image_paths):
     if None in chosen:
         command_line.warn(f'{path}: does not have {image_paths[chosen.index(None)]}; there is no official score')
         return None
-    return chosen
+    return [dataclasses.replace(record, raw_file=image_path) for record, image_path in zip(chosen, image_paths)]
 
 
-def fingerprint(training, validation, has_records):
-    """Identifies the images of a run, in whatever folder. training, validation: their paths.
+def fingerprint(sources, has_records):
+    """Identifies the images of a run, in whatever folders. sources: list of datagenerator.Source.
 
-    -> (how many are in each, a checksum of their names and sizes, whether there is an official score)
+    -> (numbers of images to train on and to validate on, a checksum of their names and sizes and of the shares, whether
+    there is an official score)
     """
-    names = '\n'.join(f'{os.path.basename(path)} {os.path.getsize(path)}' for path in [*training, *validation])
-    return len(training), len(validation), zlib.crc32(os.fsencode(names)), has_records
+    paths = [path for source in sources for path in [*source.train[0], *source.valid[0]]]
+    lines = [f'{os.path.basename(path)} {os.path.getsize(path)}' for path in paths]
+    if len(sources) > 1:
+        lines += [f'{source.share:g}' for source in sources]
+    count = sum(len(source.train[0]) for source in sources)
+    return count, len(paths) - count, zlib.crc32(os.fsencode('\n'.join(lines))), has_records
 
 
-def settle(flags, photos, replicas):
-    """The Settings of the run that the flags ask for: a new one, or that of --outdir. photos: of `fingerprint`.
+def settle(flags, folders, photos, replicas):
+    """The Settings of the run that the flags ask for: a new one, or that of --outdir.
+
+    folders: with the images. photos: of `fingerprint`.
 
     -> (Settings, whose batch size is that of all `replicas` processes together; folder of the checkpoint to start from
     or None; whether that is a state to resume). Raises InputError.
@@ -89,8 +104,7 @@ def settle(flags, photos, replicas):
         return run, states, True
     source = find_source(flags.outdir, chosen.get('modeldir'), flags.fresh)
     recipe = settings.RECIPES[chosen.setdefault('recipe', '2018')]
-    has_lanes = os.path.exists(os.path.join(flags.srcdir, tusimple.PREPARED_LABELS))
-    chosen.setdefault('kind', recipe.get('kind', 'road' if has_lanes else 'any'))
+    chosen.setdefault('kind', recipe.get('kind', 'road' if all(map(has_lanes, folders)) else 'any'))
     run, inherited = settings.start(chosen, source and (settings.read(source) or settings.OF_2018))
     if 'batch_size' not in chosen:
         run = dataclasses.replace(run, batch_size=run.batch_size * replicas)

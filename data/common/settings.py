@@ -81,6 +81,8 @@ class Settings:
     schedule: str = _run('2018', 'Learning-rate schedule: 2018, times 0.96 every 5,000 steps; or cosine, to 0 after a '
                          'warm-up of a twentieth of all steps.', '--schedule', choices=('2018', 'cosine'))
     augment: bool = _run(True, 'Train on the images as they are.', '--no-augment', action='store_false')
+    ignore: int = _run(None, 'Value of ignored pixels in the labels, e.g. 255; they count in no loss and no score.',
+                       '--ignore', type=command_line.non_negative_int)
     seed: int = _run(42, 'Seed of the initial weights, the order of images, augmentation and dropout.', '--seed',
                      type=command_line.non_negative_int)
     photos: tuple = _run((), '')   # numbers of images, a checksum of their names and sizes
@@ -163,6 +165,8 @@ def as_flags(values):
     """{name: value} as on a command line. -> str"""
     texts = []
     for name, value in values.items():
+        if value is None:
+            continue
         action = FIELDS[name].metadata['argument'].get('action')
         for flag in FIELDS[name].metadata['flags']:
             if action is argparse.BooleanOptionalAction:
@@ -175,6 +179,8 @@ def as_flags(values):
 
 
 def _as_text(value):
+    if value is None:
+        return 'none'
     if isinstance(value, tuple):
         return ' '.join(map(_as_text, value))
     return f'{value:g}' if isinstance(value, float) else str(value)
@@ -216,7 +222,7 @@ def resume(chosen, before, outdir):
     for name, value in chosen.items():
         if value != getattr(before, name) and name not in free:
             flags = FIELDS[name].metadata['flags'] or [f'--{name}']
-            different.append('other images in --srcdir' if name == 'photos' else
+            different.append('other images or shares in --srcdir' if name == 'photos' else
                              f'{flags[0]} was {_as_text(getattr(before, name))}, is {_as_text(value)}')
     if different:
         raise InputError(f'{outdir}: holds a run with other settings ({"; ".join(different)}); give the same to resume '

@@ -12,15 +12,15 @@ _CLASS_VALUES = 0.8   # share of labels in which a typical value occurs: instanc
 
 
 class Survey(NamedTuple):
-    """photos: number of labels in the set. instances: per photo. foreground: share of the pixels that count.
+    """images: number of labels in the set. instances: per image. foreground: share of the pixels that count.
     warnings: list of str."""
-    photos: int
+    images: int
     instances: float
     foreground: float
     warnings: list
 
     def __str__(self):
-        return (f'{self.photos:,} photos to train on, {self.instances:.1f} instances per photo, '
+        return (f'{self.images:,} images to train on, {self.instances:.1f} instances per image, '
                 f'{100 * self.foreground:.1f} % foreground')
 
 

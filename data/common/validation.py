@@ -14,7 +14,7 @@ def score_image(output, label, size, run, record):
     was resized. run: Settings. record: tusimple.Record with its lanes, or None.
     """
     if run.head == 'Semantic':
-        lane, truth = output[..., 1] > output[..., 0], label > 0
+        lane, truth = (mask[label >= 0] for mask in (output[..., 1] > output[..., 0], label > 0))
         return np.sum(lane & truth), np.sum(lane | truth)
     if run.kind == 'road' and not record:
         return None
@@ -52,18 +52,19 @@ def can_be_clustered(output, label, run):
     if not np.isfinite(output).all():
         return False
     embedding, probability = clustering.split_output(output, run.feature_dim)
-    is_background, foreground = label.ravel() == 0, find_foreground(probability, label, run)
-    instances, own = np.unique(label, return_inverse=True)
-    points, own = embedding.reshape(-1, run.feature_dim), own.ravel()
+    counts, foreground = label >= 0, find_foreground(probability, label, run)
+    points, label = embedding.reshape(*label.shape, -1)[counts], label[counts]
+    foreground = None if foreground is None else foreground[counts]
+    is_background, (instances, own) = label == 0, np.unique(label, return_inverse=True)
     means = np.stack([np.bincount(own, column) for column in points.T], axis=1) / np.bincount(own)[:, None]
     nearest, least = np.zeros(len(points), int), np.full(len(points), np.inf, np.float32)
     for number, mean in enumerate(means.astype(np.float32)):
         distance = np.square(points - mean).sum(1)
         if instances[number] == 0 and foreground is not None:
-            distance = np.where(foreground.ravel(), np.inf, -1)
+            distance = np.where(foreground, np.inf, -1)
         nearest, least = np.where(distance < least, number, nearest), np.minimum(distance, least)
     # What a foreground head misses is missing from the score and takes no time.
-    clustered = ~is_background if foreground is None else ~is_background & foreground.ravel()
+    clustered = ~is_background if foreground is None else ~is_background & foreground
     return all(not part.any() or np.mean(nearest[part] == own[part]) > 0.5 for part in (is_background, clustered))
 
 
