@@ -360,8 +360,9 @@ def run_job(job, flags, masks, embed, conventions, done):
     finally:   # after Ctrl-C as well
         if clip:
             clip.frames.close()
-        if output and output.close():
-            print(f'video: {job.result} ({output.codec}), {len(done) - start} frames')
+        num_frames = output.close() if output else 0
+        if num_frames:
+            print(f'video: {job.result} ({output.codec}), {num_frames} frames')
         if is_numbered(job, flags) and len(done) > start:
             photo_table.write(job.folder, done[start:])
     if clip and clip.count and not bad and len(done) - start < 0.95 * clip.count - 1:   # headers may be off by a few
