@@ -4,6 +4,7 @@
     python inference.py --indir photos --outdir results        a folder of photos
     python inference.py --indir drive.mp4 --outdir results     a video, which becomes results/drive.mp4
     python inference.py --indir photos more/*.jpg --recursive  several, with their subfolders
+    python inference.py --indir 0                              a camera, or rtsp://..., http://..., until Ctrl-C
     python inference.py --indir test_tasks_0627.json --json predictions.json --no-pictures
     python inference.py --modeldir leaves_model --indir plants --outdir results --masks     (training.py --kind any)
     python inference.py --export lanes/1                       the network alone, for TensorFlow Serving and others
@@ -15,7 +16,8 @@ that cannot be read is reported and skipped, along with its number, and the exit
 
 A video becomes an MP4 of the same size and frame rate, without sound, with lanes coloured and their lines drawn. A lane
 keeps its id and colour from frame to frame and through gaps of half a second; lines that are seen for less than a
-fifth of a second are left out. An interrupted run keeps the frames that are done.
+fifth of a second are left out. An interrupted run keeps the frames that are done. A stream is processed until Ctrl-C:
+always its newest frame, with a new connection if one is lost.
 
 With a model of --kind any, instances are outlined and coloured by size, the largest first, in each frame anew.
 """
@@ -29,7 +31,8 @@ import tqdm
 
 import clustering
 import visualization
-from data.common import command_line, files, inputs, photo_table, pictures, pipeline, quiet, video
+from data.common import (command_line, files, inputs, photo_table, pictures, pipeline, predictions, quiet,
+                         segmentations, stream, video)
 from data.common.command_line import InputError
 from data.common.pipeline import Stage
 from data.lanes import lines, tracking, tusimple
@@ -47,7 +50,7 @@ def parse_flags(argv):
     add = parser.add_argument_group('model and files').add_argument
     add('-m', '--modeldir', default=_default_path('trained_model'), help='Folder of the checkpoint.')
     add('-i', '--indir', nargs='+', default=[_default_path('inference_test/images')], metavar='PATH',
-        help='Folders, photos, videos, or TuSimple JSONs next to their photos.')
+        help='Folders, photos, videos, or TuSimple JSONs next to their photos; or one stream.')
     add('--recursive', action='store_true', help='Search the subfolders of --indir, too.')
     add('-o', '--outdir', default=_default_path('inference_test/results'), help='Folder for the results.')
     add = parser.add_argument_group('instances').add_argument
@@ -71,7 +74,9 @@ def parse_flags(argv):
         help='Write the embedding as points, scatter_NNNN.png, and as colours, embedding_NNNN.png.')
     add('--json', metavar='FILE',
         help='Write the lanes in TuSimple\'s format, with confidence, ids in videos, and run_time: ms for resizing, '
-             'network, clustering and lanes, without reading and writing.')
+             'network, clustering and lanes, without reading and writing. With --kind any, the instances as results '
+             'of COCO, for pycocotools.')
+    add('--culane', metavar='DIR', help='Write the lanes in CULane\'s format, NAME.lines.txt in the subfolders of DIR.')
     add('--export', metavar='DIR',
         help='Only write the network as a SavedModel into a new folder: `image`, float32 [b, h, w, 3], RGB 0..255, to '
              '`embedding` and, with a foreground head, `foreground`.')
@@ -82,9 +87,9 @@ def parse_flags(argv):
     given = {name for name, value in vars(flags).items() if value != parser.get_default(name)}
     if flags.export and given - {'export', 'modeldir', 'indir', 'outdir'}:
         parser.error('--export: takes no other flag than --modeldir')
-    if flags.no_pictures and not (flags.json or flags.masks or flags.scatter):
-        parser.error('--no-pictures leaves nothing to do; add --json, --masks or --scatter')
-    flags.about_lanes = sorted(given & {'json', 'draw_lanes', 'max_lanes', 'min_confidence', 'no_smoothing'})
+    if flags.no_pictures and not (flags.json or flags.culane or flags.masks or flags.scatter):
+        parser.error('--no-pictures leaves nothing to do; add --json, --culane, --masks or --scatter')
+    flags.about_lanes = sorted(given & {'culane', 'draw_lanes', 'max_lanes', 'min_confidence', 'no_smoothing'})
     flags.writes_pictures = not flags.no_pictures or flags.masks or flags.scatter
     if flags.workers is None:
         flags.workers = 0 if flags.json else min(os.cpu_count() or 1, 8)
@@ -195,6 +200,13 @@ def find_lanes(photo, conventions, max_lanes=5, min_confidence=0.):
     photo.shown = 1 + visualization.lane_of_instance(photo.lanes, photo.h_samples, photo.ids, size)
 
 
+def measure_instances(photo, delta_v):
+    """Sets photo.confidences of instances of any kind. delta_v: of the model"""
+    certainty = clustering.pixel_confidence(photo.embedding, photo.ids, delta_v, photo.foreground)
+    ids = photo.shown[photo.ids].ravel()
+    photo.confidences = (np.bincount(ids, certainty.ravel()) / np.maximum(np.bincount(ids), 1))[1:].tolist()
+
+
 def default_rows(height):
     """TuSimple's rows, scaled to the height of a photo. -> list of int, px"""
     return np.unique(np.multiply(tusimple.H_SAMPLES, height) // 720).tolist()
@@ -227,6 +239,8 @@ def check_outputs(flags, jobs, masks):
     paths = [*flags.indir, *masks, *(photo.path for job in jobs for photo in job.photos)]
     outputs = {os.path.realpath(path) for path in [flags.json, *(job.result for job in jobs)] if path}
     folders = {os.path.realpath(job.folder) for job in jobs if is_numbered(job, flags)}
+    for photo in [photo for job in jobs for photo in job.photos if flags.culane]:
+        predictions.culane_path(photo, flags.culane)
     for path in paths:
         folder, name = os.path.split(path)
         if os.path.realpath(path) in outputs or (photo_table.PICTURE.fullmatch(name)
@@ -241,7 +255,7 @@ def check_outputs(flags, jobs, masks):
 
 
 def write_pictures(photo, flags, folder, to_video, is_road):
-    """Writes the pictures of a photo that the flags ask for, and releases its arrays.
+    """Writes the pictures of a photo that the flags ask for, sets photo.results, and releases its arrays.
 
     to_video: set photo.picture instead of writing cluster_NNNN.png; is_road: whether the instances are lanes
     """
@@ -257,25 +271,22 @@ def write_pictures(photo, flags, folder, to_video, is_road):
             photo.picture = picture
         else:
             pictures.write_image(path % 'cluster', picture)
-    if flags.masks:
+    if flags.masks or flags.json and not is_road:
         dtype = np.uint8 if ids.max(initial=0) <= 255 else np.uint16
-        pictures.write_image(path % 'mask', pictures.resize_label(ids.astype(dtype), photo.image.shape[1::-1]))
+        mask = pictures.resize_label(ids.astype(dtype), photo.image.shape[1::-1])
+    if flags.masks:
+        pictures.write_image(path % 'mask', mask)
+    if flags.json and not is_road:
+        photo.results = segmentations.results(mask, photo.confidences)
     if flags.scatter:
         name = command_line.printable(photo.raw_file).replace('$', r'\$')   # matplotlib: $ begins mathematics
         title = f'{name}: {photo.num_found} instances'
         plot = visualization.scatter_plot(photo.embedding, photo.shown[photo.ids], title)
         pictures.write_image(path % 'scatter', plot)
         pictures.write_image(path % 'embedding', visualization.embedding_as_colours(photo.embedding))
+    if flags.culane:
+        predictions.write_culane(photo, flags.culane)
     photo.image = photo.given = photo.embedding = photo.foreground = photo.ids = None
-
-
-def write_json(path, photos, follow_links=True):
-    """Writes the lanes of photos, x to a hundredth of a pixel."""
-    records = [tusimple.Record(photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
-                               run_time=round(sum(photo.times.values()), 3), ids=photo.track_ids,
-                               confidence=np.round(photo.confidences, 4).tolist())
-               for photo in photos]
-    tusimple.write_records(path, records, follow_links=follow_links)
 
 
 def print_results(photos, seconds, flags, what):
@@ -289,8 +300,8 @@ def print_results(photos, seconds, flags, what):
           f'{len(photos) / seconds:.1f} frames per second with reading and writing')
     if flags.writes_pictures:
         print(f'results: {flags.outdir}')
-    if flags.json:
-        print(f'lanes: {flags.json}')
+    for path in filter(None, (flags.json, flags.culane)):
+        print(f'{what}: {path}')
 
 
 # ---- The run ---------------------------------------------------------------------------------------------------------
@@ -307,6 +318,8 @@ def make_stages(job, clip, flags, masks, embed, conventions):
     if is_road:
         least = getattr(conventions, 'min_confidence', 0.) if flags.min_confidence is None else flags.min_confidence
         stages.append(Stage('lanes', flags.workers, find_lanes, (conventions, flags.max_lanes, least)))
+    else:
+        stages.append(Stage('', flags.workers, measure_instances, (conventions.delta_v,)))
     if is_road and clip:
         tracker = tracking.LaneTracker(default_rows(clip.size[1]), clip.fps, not flags.no_smoothing)
         stages.append(Stage('lanes', 1, track_lanes, (tracker,)))
@@ -319,11 +332,12 @@ def run_job(job, flags, masks, embed, conventions, done):
 
     If it is interrupted, the finished part stays: in the video, and in photos.csv.
     """
-    clip = video.read_video(job.video) if job.video else None
+    clip = stream.read_clip(job.video) if job.video else None
     photos = inputs.read_frames(job, clip) if clip else job.photos
     output = None
     if clip and not flags.no_pictures and not flags.frames:
-        output = video.Writer(job.result, clip.size, clip.fps, [flags.codec] if flags.codec else video.CODECS)
+        codecs = [flags.codec] if flags.codec else video.CODECS
+        output = video.Writer(job.result, clip.size, clip.fps, codecs, clip.live)
     results = pipeline.run(photos, make_stages(job, clip, flags, masks, embed, conventions), flags.workers)
     start, bad = len(done), 0
     try:
@@ -340,9 +354,15 @@ def run_job(job, flags, masks, embed, conventions, done):
             if not flags.json:   # a long video has a million of them
                 photo.lanes = photo.h_samples = None
             done.append(photo)
+    except KeyboardInterrupt:
+        if not (clip and clip.live):   # a stream has no other end
+            raise
     finally:   # after Ctrl-C as well
-        if output and output.close():
-            print(f'video: {job.result} ({output.codec}), {len(done) - start} frames')
+        if clip:
+            clip.frames.close()
+        num_frames = output.close() if output else 0
+        if num_frames:
+            print(f'video: {job.result} ({output.codec}), {num_frames} frames')
         if is_numbered(job, flags) and len(done) > start:
             photo_table.write(job.folder, done[start:])
     if clip and clip.count and not bad and len(done) - start < 0.95 * clip.count - 1:   # headers may be off by a few
@@ -376,18 +396,17 @@ def main(argv=None, architecture=None):
     width, height = conventions.image_size
     embed(np.zeros([1, height, width, 3], np.uint8))   # the first call plans the graph; the next are timed
 
-    start, done = time.perf_counter(), []
+    start, done, what = time.perf_counter(), [], 'lanes' if conventions.kind == 'road' else 'instances'
     try:
         bad = sum(run_job(job, flags, masks, embed, conventions, done) for job in jobs)
     except BaseException:   # Ctrl-C as well
         if flags.json and done:
-            write_json(flags.json + '.part', done, follow_links=False)
-            command_line.warn(f'{flags.json}.part: holds the lanes of the {len(done)} pictures that were done')
+            predictions.write_json(flags.json + '.part', done, follow_links=False)
+            command_line.warn(f'{flags.json}.part: holds the {what} of the {len(done)} pictures that were done')
         raise
     if done:
         if flags.json:
-            write_json(flags.json, done)
-        what = 'lanes' if conventions.kind == 'road' else 'instances'
+            predictions.write_json(flags.json, done)
         print_results(done, time.perf_counter() - start, flags, what)
         scattered = sum(photo.scattered for photo in done)
         if scattered:

@@ -154,6 +154,7 @@ def test_run_lengths_are_read_compressed_or_not(seed):
     plain = run_lengths(mask)
     assert (segmentations.draw(plain, mask.shape) == mask).all()
     assert (segmentations.draw({**plain, 'counts': compress(plain['counts'])}, mask.shape) == mask).all()
+    assert segmentations.encode(mask) == {**plain, 'counts': compress(plain['counts'])}
 
 
 # ---- Bad input -------------------------------------------------------------------------------------------------------

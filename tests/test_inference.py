@@ -4,10 +4,12 @@ Most tests replace the network by one that returns the colours of a photo: areas
 """
 
 import csv
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
 import types
 
 import cv2
@@ -18,83 +20,12 @@ import clustering
 import inference
 import reference
 import visualization
-from data.common import inputs, quiet
+from data import tusimple_evaluation
+from data.common import inputs, quiet, stream
 from data.common.command_line import InputError
-
-SHAPE = (128, 72)
-LINES = {'red': ((10, 71), (50, 10), (255, 0, 0)), 'blue': ((110, 71), (70, 10), (0, 0, 255))}
-
-
-@pytest.fixture
-def colour_network(monkeypatch):
-    """The stand-in for the network: the embedding is the photo's colour, 0 to 8."""
-    def network(batch):
-        assert batch.dtype == np.uint8 and batch.shape[1:] == (*SHAPE[::-1], 3)
-        return batch.astype(np.float32) / 32
-    conventions = types.SimpleNamespace(image_size=SHAPE, feature_dim=3, bandwidth=3.0, delta_v=0.5, delta_d=1.5,
-                                        kind='road', background_weight=1., foreground_weight=0.)
-
-    monkeypatch.setattr(inference, 'load_network', lambda modeldir, architecture=None: (network, conventions))
-    monkeypatch.setattr(quiet, 'import_tensorflow', lambda: None)
-    return conventions
-
-
-def road(*names, size=(128, 72)):
-    """A black photo with lines of pure colour, 1 px wide at 128x72: 10 in TuSimple's size."""
-    photo = np.zeros([72, 128, 3], np.uint8)
-    for name in names:
-        start, end, rgb = LINES[name]
-        cv2.line(photo, start, end, rgb)
-    return cv2.resize(photo, size, interpolation=cv2.INTER_NEAREST)
-
-
-def write(path, photo):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), photo[..., ::-1] if photo.ndim == 3 else photo)
-    return path
-
-
-def write_video(path, photos, fps=10):
-    fourcc = cv2.VideoWriter_fourcc(*('MJPG' if path.suffix == '.avi' else 'mp4v'))
-    writer = cv2.VideoWriter(str(path), fourcc, fps, photos[0].shape[1::-1])
-    for photo in photos:
-        writer.write(np.ascontiguousarray(photo[..., ::-1]))
-    writer.release()
-    return path
-
-
-def read_video(path):
-    """-> (frames, uint8 [num_frames, h, w, 3] RGB; frames per second)"""
-    capture, frames = cv2.VideoCapture(str(path)), []
-    found, frame = capture.read()
-    while found:
-        frames.append(frame[..., ::-1])
-        found, frame = capture.read()
-    return np.array(frames), capture.get(cv2.CAP_PROP_FPS)
-
-
-def read(path):
-    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    return picture[..., ::-1] if picture.ndim == 3 else picture
-
-
-def json_lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*'))
-            if path.is_file()}
-
-
-def pictures_in(folder):
-    """-> the sorted names of the results in a folder but its photos.csv"""
-    return sorted(set(os.listdir(folder)) - {'photos.csv'})
-
-
-def one_line(text):
-    assert text.count('\n') == 1 and text.endswith('\n') and 'Traceback' not in text
-    return text
+from data.lanes import culane
+from stand_in import (LINES, SHAPE, colour_network, contents, json_lines, one_line,  # noqa: F401
+                      pictures_in, read, read_video, road, write, write_video)
 
 
 # ---- What it writes --------------------------------------------------------------------------------------------------
@@ -112,15 +43,29 @@ def test_instances_are_coloured_from_left_to_right_and_background_is_unchanged(c
         np.testing.assert_allclose(picture[y, x], expected, atol=1)
 
 
-def test_pictures_are_numbered_in_the_order_of_their_names(colour_network, run_script, tmp_path):
-    write(tmp_path / 'in/b.JPG', road('red', size=(100, 50)))
-    write(tmp_path / 'in/a.Png', road('red', size=(64, 80)))
-    write(tmp_path / 'in/c.bmp', road('red', size=(30, 30)))
-    run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--json', tmp_path / 'p.json')
-    assert pictures_in(tmp_path / 'out') == [f'cluster_{i:04d}.png' for i in range(3)]
-    assert [read(tmp_path / f'out/cluster_{i:04d}.png').shape for i in range(3)] == [(80, 64, 3), (50, 100, 3),
-                                                                                      (30, 30, 3)]
-    assert [line['raw_file'] for line in json_lines(tmp_path / 'p.json')] == ['a.Png', 'b.JPG', 'c.bmp']
+def test_photos_are_numbered_by_their_names_and_listed_and_a_bad_one_is_skipped(colour_network, run_script, tmp_path):
+    sizes = {'a.Png': (64, 80), 'b.JPG': (100, 50), 'd.bmp': (130, 70)}
+    for name, size in sizes.items():
+        write(tmp_path / 'in' / name, road('red', 'blue', size=size))
+    (tmp_path / 'in/c.jpg').write_text('not a photo')
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/cluster_0000.png').symlink_to('elsewhere')   # is replaced; the user did not name it
+    (tmp_path / 'p.json').symlink_to('lanes.json')   # is followed
+    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--json', tmp_path / 'p.json')
+    assert outcome.status == 1 and 'c.jpg' in one_line(outcome.err)
+    assert [line.split()[0] for line in outcome.out.splitlines()[1:5]] == ['network', 'clustering', 'lanes', 'total']
+    assert '3 pictures, ' in outcome.out and 'frames per second' in outcome.out
+    assert pictures_in(tmp_path / 'out') == [f'cluster_000{i}.png' for i in (0, 1, 3)]
+    predictions = json_lines(tmp_path / 'lanes.json')
+    with open(tmp_path / 'out/photos.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    for row, line, (name, (width, height)) in zip(rows, predictions, sizes.items(), strict=True):
+        assert row['file'] == str(tmp_path / 'in' / name) and line['raw_file'] == name
+        assert read(tmp_path / f'out/cluster_{row["number"]}.png').shape == (height, width, 3)
+        confidences = [float(value) for value in row['confidences'].split()]
+        np.testing.assert_allclose(confidences, line['confidence'], atol=0.01)
+        times = [float(row[f'{name} ms']) for name in ('network', 'clustering', 'lanes', 'total')]
+        assert sum(times[:3]) == pytest.approx(times[3], abs=0.2) == pytest.approx(line['run_time'], abs=0.2)
 
 
 def test_video_becomes_a_video_of_the_same_size_and_frame_rate(colour_network, run_script, tmp_path):
@@ -150,15 +95,42 @@ def test_lanes_of_a_video_keep_their_ids_and_colours(colour_network, run_script,
     assert red < 60 < 100 < green   # as in the frames before, the second colour
 
 
-@pytest.mark.parametrize('tracks', [[7, 5], [0, 5]], ids=['all', 'one too young'])
-def test_instances_have_the_id_of_their_lane_and_those_without_one_are_left_out(tracks):
+def test_lanes_without_an_id_are_left_out_with_their_instances():
     photo = inputs.Photo(0, 'a', 'a', lanes=[np.full(62, 415.), np.full(62, 1015.)], confidences=[0.5, 0.7],
                          shown=np.array([0, 1, 2, 1, 0]))
-    inference.track_lanes(photo, types.SimpleNamespace(update=lambda lanes: (np.array(tracks), np.array(lanes))))
-    assert photo.shown.tolist() == [0, tracks[0], tracks[1], tracks[0], 0]
-    kept = [track for track in tracks if track]
-    assert photo.track_ids == kept and photo.confidences == [0.5, 0.7][-len(kept):] and photo.num_found == len(kept)
-    assert len(photo.lanes) == len(kept) and photo.lanes[-1][0] == 1015
+    inference.track_lanes(photo, types.SimpleNamespace(update=lambda lanes: (np.array([0, 5]), np.array(lanes))))
+    assert photo.shown.tolist() == [0, 0, 5, 0, 0] and photo.track_ids == [5] and photo.confidences == [0.7]
+    assert photo.num_found == 1 and photo.lanes[0][0] == 1015
+
+
+def test_stream_becomes_a_video_and_a_json_until_ctrl_c(colour_network, run_script, tmp_path, stop_after, monkeypatch):
+    stop_after(8, KeyboardInterrupt())
+    monkeypatch.setattr(stream, '_WAIT', 0)
+
+    class Camera(http.server.BaseHTTPRequestHandler):
+        """Three frames of Motion JPEG for each connection."""
+        def do_GET(self):
+            photo = cv2.imencode('.jpg', road('red', size=(256, 144))[..., ::-1])[1].tobytes()
+            self.send_response(200)
+            self.send_header('Content-Type', 'multipart/x-mixed-replace; boundary=next')
+            self.end_headers()
+            self.wfile.write(3 * (b'--next\r\nContent-Type: image/jpeg\r\n\r\n' + photo + b'\r\n'))
+
+        def log_message(self, *args):
+            """Prints nothing."""
+
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Camera) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f'127.0.0.1:{server.server_port}/front'
+        outcome = run_script(inference, '-i', f'http://me:secret@{address}', '-o', tmp_path / 'out', '--workers', '0',
+                             '--json', tmp_path / 'p.json')
+        server.shutdown()
+    assert outcome.status == 0 and '8 pictures' in outcome.out and 'secret' not in ''.join(map(str, outcome))
+    assert f'http://{address}: the connection is lost' in outcome.err
+    assert json_lines(tmp_path / 'p.json')[7]['raw_file'] == f'http://{address}/0007'
+    name, = pictures_in(tmp_path / 'out')
+    assert name == address.translate({ord(':'): '_', ord('/'): '_'}) + '.mp4'
+    assert read_video(tmp_path / 'out' / name)[0][0].shape == (144, 256, 3)
 
 
 def test_tusimple_json_decides_photos_names_and_rows(colour_network, run_script, tmp_path):
@@ -180,91 +152,57 @@ def test_tusimple_json_decides_photos_names_and_rows(colour_network, run_script,
     np.testing.assert_allclose(right[2], 1100 - 400 * (710 - 400) / 610, atol=15)
 
 
-def test_mask_of_more_than_255_instances_has_16_bits(any_network, run_script, tmp_path, monkeypatch):
-    ids = np.arange(72 * 128).reshape(72, 128) // 14
-    monkeypatch.setattr(clustering, 'instance_ids', lambda *args: ids)
-    write(tmp_path / 'in/a.png', road(size=SHAPE))
-    run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks')
-    mask = read(tmp_path / 'out/mask_0000.png')
-    assert mask.dtype == np.uint16 and len(np.unique(mask)) == ids.max() + 1
-
-
-def test_scatter_writes_the_plot_and_the_embedding_as_colours(colour_network, run_script, tmp_path):
-    write(tmp_path / 'in/a.png', road('red', 'blue', size=SHAPE))
-    run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--scatter', '--no-pictures')
-    assert pictures_in(tmp_path / 'out') == ['embedding_0000.png', 'scatter_0000.png']
-    np.testing.assert_array_equal(read(tmp_path / 'out/embedding_0000.png'), road('red', 'blue', size=SHAPE))
-
-
-@pytest.mark.parametrize('name', [b'\xff\xfe.png', b'$_{$ 100%, \x1b[31m\n.png'])
-def test_photo_may_have_any_name(colour_network, tmp_path, name):
-    folder = os.fsencode(tmp_path / 'in')
-    os.rename(write(tmp_path / 'in/a.png', road('red')), os.path.join(folder, name))
-    assert inference.main(['-i', str(tmp_path / 'in'), '-o', str(tmp_path / 'out'), '--scatter',
+def test_photos_may_have_any_names(colour_network, tmp_path):
+    names = [b'$_{$ 100%, \x1b[31m\n.png', b'\xff\xfe.png']
+    for name in names:
+        path = write(tmp_path / 'in/a.png', road('red', size=SHAPE))
+        os.rename(path, os.path.join(os.fsencode(tmp_path / 'in'), name))
+    assert inference.main(['-i', str(tmp_path / 'in'), '-o', str(tmp_path / 'out'), '--scatter', '--no-pictures',
                            '--json', str(tmp_path / 'p.json')]) == 0
-    assert json_lines(tmp_path / 'p.json')[0]['raw_file'] == os.fsdecode(name)
-    assert name in (tmp_path / 'out/photos.csv').read_bytes() and len(pictures_in(tmp_path / 'out')) == 3
-
-
-def table(folder):
-    with open(folder / 'photos.csv', newline='') as file:
-        return list(csv.DictReader(file))
-
-
-def test_table_names_the_photo_of_each_number(colour_network, run_script, tmp_path):
-    write(tmp_path / 'in/IMG_7.png', road('red', 'blue'))
-    (tmp_path / 'in/IMG_8.png').write_bytes(b'damaged')
-    write(tmp_path / 'in/IMG_9.png', road())
-    run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--json', tmp_path / 'p.json')
-    rows = table(tmp_path / 'out')
-    assert [(row['number'], row['file'], row['instances']) for row in rows] == [
-        ('0000', str(tmp_path / 'in/IMG_7.png'), '2'), ('0002', str(tmp_path / 'in/IMG_9.png'), '0')]
-    for row, line in zip(rows, json_lines(tmp_path / 'p.json'), strict=True):
-        confidences = [float(value) for value in row['confidences'].split()]
-        np.testing.assert_allclose(confidences, line['confidence'], atol=0.01)
-        times = [float(row[f'{name} ms']) for name in ('network', 'clustering', 'lanes', 'total')]
-        assert sum(times[:3]) == pytest.approx(times[3], abs=0.2) == pytest.approx(line['run_time'], abs=0.2)
+    assert [line['raw_file'] for line in json_lines(tmp_path / 'p.json')] == [os.fsdecode(name) for name in names]
+    assert all(name in (tmp_path / 'out/photos.csv').read_bytes() for name in names)
+    assert pictures_in(tmp_path / 'out') == [f'{kind}_000{i}.png' for kind in ('embedding', 'scatter') for i in (0, 1)]
+    np.testing.assert_array_equal(read(tmp_path / 'out/embedding_0000.png'), road('red', size=SHAPE))
 
 
 def test_results_keep_the_tree(colour_network, run_script, tmp_path):
-    for name in ('in/1.png', 'in/sub/2.png'):
-        write(tmp_path / name, road('red'))
-    write_video(tmp_path / 'in/sub/drive.avi', [road('red')] * 2)
+    write(tmp_path / 'in/1.png', road('red'))
+    write(tmp_path / 'in/sub/2.png', road('red'))
     for _ in range(2):   # the results lie below the input
-        outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'in/out', '--recursive', '--masks',
-                             '--no-pictures')
-        assert outcome.status == 0 and outcome.err == ''
-    masks = {name for name in contents(tmp_path / 'in/out') if not name.endswith('photos.csv')}
-    assert masks == {'mask_0000.png', 'sub/mask_0000.png', 'sub/drive/mask_0000.png', 'sub/drive/mask_0001.png'}
+        run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'in/out', '--recursive')
+    assert contents(tmp_path / 'in/out').keys() == {name for folder in ('', 'sub/')
+                                                    for name in (folder + 'cluster_0000.png', folder + 'photos.csv')}
 
 
-def test_defaults_on_another_drive_are_absolute(monkeypatch):
-    def relpath(path):
-        raise ValueError("path is on mount 'D:', start on mount 'C:'")
-    monkeypatch.setattr(os.path, 'relpath', relpath)
-    assert inference.parse_flags([]).modeldir == os.path.join(inference.HERE, 'trained_model')
-
-
-@pytest.mark.parametrize('limit, expected', [(['--max-lanes', '1'], 1), (['--min-confidence', '1'], 0), ([], 2)])
-def test_lanes_beyond_the_limits_are_left_out_everywhere(colour_network, run_script, tmp_path, limit, expected):
+@pytest.mark.parametrize('limit, of_model, expected', [
+    (['--max-lanes', '1'], 0., 1), (['--min-confidence', '1'], 0., 0), ([], 0., 2), ([], 1., 0),
+    (['--min-confidence', '0'], 1., 2)])
+def test_lanes_beyond_the_limits_are_left_out(colour_network, run_script, tmp_path, limit, of_model, expected):
+    colour_network.min_confidence = of_model
     photo = write(tmp_path / 'in/a.png', road('red', 'blue'))
     write_video(tmp_path / 'drive.avi', [road('red', 'blue')])
-    for indir in ('in', 'drive.avi'):
-        run_script(inference, '-i', tmp_path / indir, '-o', tmp_path / indir / '..' / 'out', '--masks', '--frames',
-                   '--json', tmp_path / 'p.json', *limit)
+    for indir in ('drive.avi', 'in'):
+        run_script(inference, '-i', tmp_path / indir, '-o', tmp_path / 'out', '--masks', '--frames', '--json',
+                   tmp_path / 'p.json', *limit)
         line, = json_lines(tmp_path / 'p.json')
         assert len(line['lanes']) == expected and read(tmp_path / 'out/mask_0000.png').max() == expected
-        if indir == 'in':
-            changed = (read(tmp_path / 'out/cluster_0000.png') != read(photo)).any(axis=2)[63]
-            assert [changed[:64].any(), changed[64:].any()].count(True) == expected
+    changed = (read(tmp_path / 'out/cluster_0000.png') != read(photo)).any(axis=2)[63]
+    assert [changed[:64].any(), changed[64:].any()].count(True) == expected
 
 
-def test_default_confidence_is_that_of_the_model(colour_network, run_script, tmp_path):
-    write(tmp_path / 'in/a.png', road('red', 'blue'))
-    colour_network.min_confidence = 1.
-    for flags, expected in (([], 0), (['--min-confidence', '0'], 2)):
-        run_script(inference, '-i', tmp_path / 'in', '--no-pictures', '--json', tmp_path / 'p.json', *flags)
-        assert len(json_lines(tmp_path / 'p.json')[0]['lanes']) == expected
+def test_culane_lines_of_a_tree_of_photos_are_scored(colour_network, run_script, tmp_path):
+    rows = range(20, 72, 5)
+    for name in ('a/0', 'b/c/0'):
+        write(tmp_path / f'in/{name}.png', road('red', 'blue'))
+        lanes = [np.interp(rows, (end[1], start[1]), (end[0], start[0])) for start, end, _ in LINES.values()]
+        (tmp_path / 'labels' / name).parent.mkdir(parents=True)
+        culane.write_lines(tmp_path / f'labels/{name}.lines.txt', lanes, rows)
+    flags = '-i', tmp_path / 'in', '--recursive', '--no-pictures', '--culane'
+    assert run_script(inference, *flags, tmp_path / 'found').status == 0
+    outcome = run_script(tusimple_evaluation, tmp_path / 'found', tmp_path / 'labels', '--measure', 'culane',
+                         '--photo-size', 128, 72)
+    assert '2 photos of 128x72, 4 labelled and 4 predicted' in outcome.out and 'F1        1.0000' in outcome.out
+    assert 'whose labels the results would replace' in one_line(run_script(inference, *flags, tmp_path / 'in').err)
 
 
 def test_draw_lanes_draws_lines_over_the_instances(colour_network, run_script, tmp_path):
@@ -291,14 +229,6 @@ def test_output_does_not_depend_on_the_number_of_workers(colour_network, run_scr
         run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / workers, '--masks', '--workers', workers)
         (tmp_path / workers / 'photos.csv').unlink()   # with times
     assert len(contents(tmp_path / '0')) == 12 and contents(tmp_path / '0') == contents(tmp_path / '3')
-
-
-def test_closing_table_shows_times_lanes_and_frames_per_second(colour_network, run_script, tmp_path):
-    for i in range(3):
-        write(tmp_path / f'in/{i}.png', road('red', 'blue'))
-    lines = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out').out.splitlines()
-    assert [line.split()[0] for line in lines[1:5]] == ['network', 'clustering', 'lanes', 'total']
-    assert '3 pictures, 6 lanes found' in lines[5] and 'frames per second' in lines[5]
 
 
 # ---- Stopped runs ----------------------------------------------------------------------------------------------------
@@ -333,21 +263,6 @@ def test_stopped_run_writes_the_lanes_so_far(colour_network, run_script, tmp_pat
     assert (tmp_path / 'p.json').read_text() == 'earlier predictions'
 
 
-def test_links_are_followed_where_the_user_names_them_and_replaced_elsewhere(colour_network, run_script, tmp_path):
-    write(tmp_path / 'a.png', road('red'))
-    (tmp_path / 'out').mkdir()
-    victim = tmp_path / 'victim'
-    victim.write_text('mine')
-    for name in ('out/cluster_0000.png', 'out/mask_0000.png', 'out/.p.json.tmp', 'out/.unfinished'):
-        (tmp_path / name).symlink_to(victim)
-    (tmp_path / 'out/p.json').symlink_to('lanes.json')
-    outcome = run_script(inference, '-i', tmp_path / 'a.png', '-o', tmp_path / 'out', '--masks',
-                         '--json', tmp_path / 'out/p.json')
-    assert outcome.status == 0 and victim.read_text() == 'mine'
-    assert not (tmp_path / 'out/cluster_0000.png').is_symlink() and not (tmp_path / 'out/mask_0000.png').is_symlink()
-    assert (tmp_path / 'out/p.json').is_symlink() and len(json_lines(tmp_path / 'out/lanes.json')) == 1
-
-
 def test_stopped_run_leaves_a_playable_video(colour_network, run_script, tmp_path, stop_after):
     stop_after(2, SystemExit(143))   # of SIGTERM
     write_video(tmp_path / 'drive.mp4', [road('red')] * 5)
@@ -358,24 +273,12 @@ def test_stopped_run_leaves_a_playable_video(colour_network, run_script, tmp_pat
 
 # ---- Bad input -------------------------------------------------------------------------------------------------------
 
-def test_one_bad_photo_is_named_and_the_others_are_processed(colour_network, run_script, tmp_path):
-    for name in 'abd':
-        write(tmp_path / f'in/{name}.png', road('red'))
-    (tmp_path / 'in/c.jpg').write_text('not a photo')
-    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out',
-                         '--json', tmp_path / 'p.json')
-    assert outcome.status == 1 and 'c.jpg' in one_line(outcome.err)
-    assert pictures_in(tmp_path / 'out') == [f'cluster_{i:04d}.png' for i in (0, 1, 3)]
-    assert [line['raw_file'] for line in json_lines(tmp_path / 'p.json')] == ['a.png', 'b.png', 'd.png']
-    assert '3 pictures' in outcome.out
-
 
 def test_earlier_predictions_are_kept_if_no_photo_can_be_read(colour_network, run_script, tmp_path):
     good = write(tmp_path / 'good.png', road('red')).read_bytes()
     (tmp_path / 'cut.png').write_bytes(good[:len(good) // 2])
     (tmp_path / 'p.json').write_text('earlier predictions')
-    outcome = run_script(inference, '-i', tmp_path / 'cut.png', '-o', tmp_path / 'out',
-                         '--json', tmp_path / 'p.json')
+    outcome = run_script(inference, '-i', tmp_path / 'cut.png', '-o', tmp_path / 'out', '--json', tmp_path / 'p.json')
     assert outcome.status == 1 and 'cut.png' in one_line(outcome.err) and outcome.out == ''
     assert (tmp_path / 'p.json').read_text() == 'earlier predictions' and pictures_in(tmp_path / 'out') == []
 
@@ -444,20 +347,20 @@ def test_rebuild_graph_returns_the_embedding_that_the_script_uses(tiny_model):
         rebuilt = inference.rebuild_graph(sess, tiny_model, input_image, conventions.feature_dim, ARCHITECTURE)
         again = sess.run(rebuilt, {input_image: images})
         assert not tf.global_variables()   # the weights are constants
+    assert tf.executing_eagerly()
     np.testing.assert_allclose(again, embedding, atol=1e-4 * abs(embedding).max())
     with pytest.raises(InputError, match='3 dimensions, not 5'):
         inference.rebuild_graph(None, tiny_model, None, 5)
 
 
-def test_load_network_leaves_eager_execution_on():
-    code = ('import numpy as np, tensorflow as tf, inference\n'
-            'embed, conventions = inference.load_network("trained_model")\n'
-            'output = embed(np.zeros([1, *conventions.image_size[::-1], 3], np.uint8))\n'
-            'assert tf.executing_eagerly() and tf.constant(output).numpy().shape == output.shape')
-    subprocess.run([sys.executable, '-c', code], cwd=inference.HERE, check=True)
-
-
 # ---- From the shell --------------------------------------------------------------------------------------------------
+
+def test_defaults_on_another_drive_are_absolute(monkeypatch):
+    def relpath(path):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+    monkeypatch.setattr(os.path, 'relpath', relpath)
+    assert inference.parse_flags([]).modeldir == os.path.join(inference.HERE, 'trained_model')
+
 
 def test_importing_the_script_imports_nothing_slow():
     code = ('import sys, inference\n'
@@ -473,97 +376,3 @@ def test_run_from_another_folder_prints_only_its_results(tmp_path):
     outcome = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert outcome.returncode == 0 and outcome.stderr == '' and '1 pictures' in outcome.stdout
     assert pictures_in(tmp_path / 'out') == ['cluster_0000.png'] and len(json_lines(tmp_path / 'lanes.json')) == 1
-
-
-# ---- Other kinds of picture ------------------------------------------------------------------------------------------
-
-@pytest.fixture
-def any_network(colour_network):
-    """Its conventions are those of a model of any kind of picture."""
-    colour_network.kind = 'any'
-    return colour_network
-
-
-def discs(size=SHAPE):
-    """Three discs on black, the largest at the right; blue and red touch."""
-    photo = np.zeros([72, 128, 3], np.uint8)
-    for centre, radius, rgb in (((100, 40), 20, (0, 0, 255)), ((65, 40), 15, (255, 0, 0)), ((25, 20), 8, (0, 255, 0))):
-        cv2.circle(photo, centre, radius, rgb, -1)
-    return cv2.resize(photo, size, interpolation=cv2.INTER_NEAREST)
-
-
-def test_instances_of_any_kind_are_numbered_by_size_and_outlined(any_network, run_script, tmp_path):
-    photo = discs()
-    write(tmp_path / 'in/a.png', photo)
-    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks')
-    assert outcome.status == 0 and outcome.err == '' and 'lane' not in outcome.out
-    assert '3 instances found (3.0 per' in outcome.out
-    mask = read(tmp_path / 'out/mask_0000.png')
-    np.testing.assert_array_equal(mask, photo @ np.array([2, 3, 1]) // 255)
-    picture = read(tmp_path / 'out/cluster_0000.png')
-    edge = (mask > cv2.erode(mask, np.ones((3, 3), np.uint8))) & (mask > 0)
-    assert (picture[edge] == 20).all() and not (picture[~edge] == 20).all(axis=-1).any()
-    np.testing.assert_array_equal(picture[mask == 0], photo[mask == 0])
-
-
-def test_video_of_any_kind_has_instances_and_no_lanes(any_network, run_script, tmp_path):
-    write_video(tmp_path / 'discs.avi', [discs()] * 3)
-    outcome = run_script(inference, '-i', tmp_path / 'discs.avi', '-o', tmp_path / 'out', '--masks')
-    assert outcome.status == 0 and '3 pictures, 9 instances' in outcome.out and 'lane' not in outcome.out
-    assert pictures_in(tmp_path / 'out') == ['discs.mp4'] + [f'mask_000{i}.png' for i in range(3)]
-
-
-@pytest.mark.parametrize('flags', ['--json p.json', '--draw-lanes', '--max-lanes 2', '--min-confidence 0.5',
-                                   '--no-smoothing'])
-def test_flags_about_lanes_are_refused_for_any_kind(any_network, run_script, tmp_path, monkeypatch, flags):
-    monkeypatch.chdir(tmp_path)
-    write_video(tmp_path / 'discs.avi', [discs()])
-    outcome = run_script(inference, '-m', 'model', '-i', 'discs.avi', '-o', 'out', *flags.split())
-    assert outcome.status == 1 and f'error: {flags.split()[0]}: is about lanes' in one_line(outcome.err)
-    assert contents(tmp_path).keys() == {'discs.avi'}
-
-
-# ---- A foreground that is given --------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize('size', [(128, 72), (301, 199), (40, 20)])
-def test_given_foreground_is_divided_into_instances_and_nothing_else(any_network, run_script, tmp_path, size):
-    any_network.background_weight = 0.
-    photo = discs(size)
-    foreground = photo.any(axis=-1)
-    foreground[:, :size[0] // 8] = False
-    foreground[-1, 0] = True   # a pixel far from all others
-    write(tmp_path / 'in/a.png', photo)
-    write(tmp_path / 'fg/a.bmp', np.where(foreground, 7, 0).astype(np.uint8))
-    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--masks', '--foreground',
-                         tmp_path / 'fg')
-    assert outcome.status == 0 and outcome.err == ''
-    mask = read(tmp_path / 'out/mask_0000.png')
-    np.testing.assert_array_equal(mask > 0, foreground)
-    for colour, number in ((2, 1), (0, 2), (1, 3)):
-        inside = foreground & (cv2.erode(photo[..., colour], np.ones((3, 3), np.uint8)) > 0)
-        assert (mask[inside] == number).mean() > (0.9 if min(size) < 72 else 0.97)
-    changed = (read(tmp_path / 'out/cluster_0000.png') != photo).any(axis=-1)
-    assert not changed[~foreground].any()
-
-
-def test_photos_without_a_mask_are_named_and_the_others_done(any_network, run_script, tmp_path):
-    for name in 'abcd':
-        write(tmp_path / f'in/{name}.png', discs())
-        write(tmp_path / f'fg/{name}.png', np.ones([9, 16], np.uint8))
-    (tmp_path / 'fg/a.png').unlink()
-    (tmp_path / 'fg/b.png').write_bytes(b'no picture')
-    (tmp_path / 'fg/c.png').rename(tmp_path / 'fg/c.jpg')   # in a JPEG, zeros may be 1 or 2
-    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--foreground', tmp_path / 'fg')
-    assert outcome.status == 1 and pictures_in(tmp_path / 'out') == ['cluster_0003.png']
-    a, b, c = outcome.err.splitlines()
-    assert 'in/a.png: --foreground has no mask of that name' in a and 'fg/b.png' in b
-    assert 'in/c.png: --foreground has no mask of that name' in c
-
-
-def test_model_without_a_background_needs_the_foreground(any_network, run_script, tmp_path):
-    any_network.background_weight = 0.
-    write(tmp_path / 'in/a.png', discs())
-    outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out')
-    assert outcome.status == 1 and 'give the foreground by --foreground' in one_line(outcome.err)
-
-

@@ -2,13 +2,16 @@
 import csv
 import json
 import os
+import queue
+import socket
 import threading
+import types
 
 import cv2
 import numpy as np
 import pytest
 
-from data.common import inputs, photo_table, pipeline
+from data.common import inputs, photo_table, pipeline, stream, video
 from data.common.command_line import InputError
 
 
@@ -79,6 +82,58 @@ def test_unusable_videos_and_lines_of_a_json_are_named_and_the_others_found(tmp_
     assert [(photo.number, photo.raw_file, photo.h_samples) for photo in job.photos] == [(0, 'a.jpg', [30, 40])]
     for problem, words in zip(problems, ('tasks.json:1', 'tasks.json:3', 'cut.mp4: is not a video'), strict=True):
         assert words in problem
+
+
+# ---- Streams ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('source, names', [
+    ('0', ('camera0', 'camera0')),
+    ('rtsp://me:secret@10.0.0.7:554/../front?token=7', ('rtsp://10.0.0.7:554/../front', '10.0.0.7_554_.._front'))])
+def test_stream_is_named_without_its_password_and_is_alone(tmp_path, monkeypatch, source, names):
+    monkeypatch.chdir(tmp_path)
+    assert stream.names(source) == names
+    (job,), _ = inputs.find_jobs([source], 'out', recursive=False)
+    assert job.result == f'out/{names[1]}.mp4' and job.photos[0].raw_file == f'{names[0]}/0000'
+    with pytest.raises(InputError, match=f'^{names[0]}: a stream has no end'):
+        inputs.find_jobs([source, 'photos'], 'out', recursive=False)
+    write(tmp_path / '0')
+    assert not stream.is_stream('0')
+
+
+def test_stream_that_cannot_be_reached_is_refused():
+    with socket.socket() as unused:
+        unused.bind(('127.0.0.1', 0))   # refuses connections
+        address = f'http://127.0.0.1:{unused.getsockname()[1]}/'
+        with pytest.raises(InputError, match=f'^{address}: no frame can be received$'):
+            stream.read_clip(address)
+
+
+def test_newest_frame_of_a_stream_is_kept_over_lost_connections(monkeypatch, capsys):
+    stop, frames = threading.Event(), queue.Queue()
+
+    def read():
+        frame = next(received, None)
+        if frame == 'last':
+            stop.set()
+        return frame is not None, frame
+
+    received = iter(['first', 'second', None, 'last'])
+    attempts = iter([None, None, 'third'])
+    capture = types.SimpleNamespace(read=read)
+    monkeypatch.setattr(stream, '_WAIT', 0)
+    monkeypatch.setattr(stream, '_connect', lambda source: (capture, next(attempts)))
+    stream._receive('0', capture, frames, stop)
+    assert frames.get_nowait() == 'last' and frames.empty() and next(attempts, None) is None
+    assert capsys.readouterr().err.count('camera0: the connection is lost; connecting again') == 1
+
+
+def test_video_of_a_stream_keeps_time_and_cuts_long_gaps(tmp_path, monkeypatch):
+    seconds = iter([0, 5, 5.0625, 5.25, 100])   # the start, then 1 frame, none, 2, and 8 for one second
+    monkeypatch.setattr(video, 'time', types.SimpleNamespace(monotonic=lambda: next(seconds)))
+    writer = video.Writer(str(tmp_path / 'a.mp4'), (128, 72), 8, live=True)
+    for _ in range(4):
+        writer.write(np.zeros([72, 128, 3], np.uint8))
+    assert writer.close() == 11
 
 
 # ---- The pipeline ----------------------------------------------------------------------------------------------------

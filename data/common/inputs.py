@@ -1,4 +1,4 @@
-"""The photos that paths stand for: folders, photos, videos and TuSimple JSONs, grouped by where their results go."""
+"""The photos that paths stand for: folders, photos, videos, streams and TuSimple JSONs, by where their results go."""
 import collections
 import dataclasses
 import itertools
@@ -7,7 +7,7 @@ import typing
 
 import numpy as np
 
-from data.common import command_line, pictures, video
+from data.common import command_line, pictures, stream, video
 from data.common.command_line import InputError
 from data.lanes import tusimple
 
@@ -28,8 +28,9 @@ class Photo:
     shown: np.ndarray = None
     num_found: int = 0             # lanes, or other instances
     lanes: list = None             # [num_lanes][len(h_samples)] x in px, negative where absent
-    confidences: list = None       # [num_lanes] 0 to 1
+    confidences: list = None       # [num_found] 0 to 1
     track_ids: list = None         # [num_lanes] int, from 1, of a frame of a video
+    results: list = None           # of dict, instances as results of COCO, see segmentations.results
     scattered: bool = False        # see clustering.is_scattered
     picture: np.ndarray = None     # uint8 [h, w, 3] RGB, the frame of the output video
     error: InputError = None       # why the photo could not be read; the fields above then keep their defaults
@@ -40,7 +41,7 @@ class Job(typing.NamedTuple):
     """Photos, or the frames of a video, whose results are numbered in one folder."""
     folder: str
     photos: list           # of Photo; of a video its first frame
-    video: str = None      # path of the video
+    video: str = None      # path of the video, or a stream
     result: str = None     # path of the MP4 that it becomes
 
 
@@ -50,8 +51,13 @@ def find_jobs(paths, outdir, recursive):
     """What --indir stands for. -> (list of Job, lines about what cannot be used)
 
     Results go to outdir, those of subfolders to its subfolders of the same names.
-    Raises InputError if there is no photo, or if two videos would have the same result.
+    Raises InputError if there is no photo, if two videos would have the same result, or if a stream is not alone.
     """
+    for source in filter(stream.is_stream, paths):
+        name, file_name = stream.names(source)
+        if len(paths) > 1:
+            raise InputError(f'{name}: a stream has no end; give it alone')
+        return [Job(outdir, [frame(name, name, 0)], source, os.path.join(outdir, file_name + '.mp4'))], []
     groups, videos, problems = {}, {}, []
     for path in paths:
         for file, subfolder in _walk(path, outdir, recursive):
@@ -139,14 +145,15 @@ def frame(name, path, number, **kwargs):
 
 def read_frames(job, clip):
     """-> iterator of Photo, one per frame; if the video cannot be read to its end, the last one has an error"""
-    name, frames = os.path.dirname(job.photos[0].raw_file), iter(clip.frames)
+    name, path = (os.path.dirname(each) for each in (job.photos[0].raw_file, job.photos[0].path))
+    frames = iter(clip.frames)
     for number in itertools.count():
         try:
-            yield frame(name, job.video, number, image=next(frames))
+            yield frame(name, path, number, image=next(frames))
         except StopIteration:
             return
         except InputError as error:
-            yield frame(name, job.video, number, error=error)
+            yield frame(name, path, number, error=error)
 
 
 def read_photo(photo, masks=None):

@@ -1,4 +1,4 @@
-"""Masks of polygons and of COCO's run lengths."""
+"""Masks of polygons, and to and from COCO's run lengths."""
 import numpy as np
 
 _MAX_COORDINATE = 1e6   # px, of a polygon
@@ -39,6 +39,41 @@ def fill(mask, polygon):
     column = np.clip(np.ceil(crossing - 0.5), 0, mask.shape[1]).astype(int)
     np.logical_xor.at(crossed, (row - rows.start, column), True)
     mask[rows] |= np.logical_xor.accumulate(crossed, axis=1)[:, :-1]
+
+
+def results(ids, scores):
+    """Instances in the format of COCO's results, but for the ids of the images.
+
+    ids: int [h, w], 0 background; scores: float [num_instances] -> list of dict, without instances that have no pixel
+    """
+    found = []
+    for k, score in enumerate(scores, 1):
+        mask = ids == k
+        if mask.any():
+            columns, rows = (np.flatnonzero(mask.any(axis=axis)).tolist() for axis in (0, 1))
+            box = [columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]]
+            found.append({'category_id': 1, 'segmentation': encode(mask), 'bbox': box, 'score': round(score, 4)})
+    return found
+
+
+def encode(mask):
+    """-> the compressed run lengths of a mask, bool [h, w], as COCO writes them"""
+    flat = mask.T.ravel()   # column by column
+    changes = np.flatnonzero(np.diff(flat, prepend=False))
+    counts = np.diff([0, *changes, flat.size]).tolist()
+    return {'size': list(mask.shape), 'counts': _compress(counts)}
+
+
+def _compress(counts):
+    """The reverse of _uncompress. -> str"""
+    text = []
+    for i, value in enumerate(counts):
+        value -= counts[i - 2] if i > 2 else 0
+        while not -16 <= value < 16:
+            text.append(chr(48 + 32 + (value & 31)))
+            value >>= 5
+        text.append(chr(48 + (value & 31)))
+    return ''.join(text)
 
 
 def _uncompress(text):

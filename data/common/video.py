@@ -1,6 +1,8 @@
 """Video files, by OpenCV's FFmpeg: frames from one, frames into one."""
 import os
 import tempfile
+import threading
+import time
 import typing
 
 import cv2
@@ -14,9 +16,10 @@ CODECS = {'avc1': 'H.264', 'mp4v': 'MPEG-4; browsers need --codec vp09', 'vp09':
 _DEFAULT_FPS = 25.   # of a video whose header has no plausible rate
 
 (cv2.setLogLevel if hasattr(cv2, 'setLogLevel') else cv2.utils.logging.setLogLevel)(0)   # OpenCV 4, OpenCV 5
-# Read by OpenCV when it opens its first video: no messages of FFmpeg's own, no playlists that open other files.
-os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
-os.environ.setdefault('OPENCV_FFMPEG_CAPTURE_OPTIONS', 'format_whitelist;avi,matroska,mov,mpeg,mpegts')
+os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')   # no messages of FFmpeg's own
+_OPTIONS = 'OPENCV_FFMPEG_CAPTURE_OPTIONS'
+os.environ.setdefault(_OPTIONS, 'format_whitelist;avi,matroska,mov,mpeg,mpegts')   # no playlists that open other files
+_opening = threading.Lock()
 
 
 class Clip(typing.NamedTuple):
@@ -24,6 +27,18 @@ class Clip(typing.NamedTuple):
     count: int                # of frames by the header, None if unknown; damaged files have fewer
     fps: float                # frames per second
     size: tuple               # (width, height) in px
+    live: bool = False        # whether it is a stream: the frames have gaps and no end
+
+
+def open_capture(path, options=None, parameters=()):
+    """-> cv2.VideoCapture by FFmpeg. options: replace those of files, which OpenCV reads from the environment"""
+    with _opening:
+        of_files = os.environ[_OPTIONS]
+        os.environ[_OPTIONS] = options or of_files
+        try:
+            return cv2.VideoCapture(path, cv2.CAP_FFMPEG, parameters)
+        finally:
+            os.environ[_OPTIONS] = of_files
 
 
 def read_video(path):
@@ -33,13 +48,18 @@ def read_video(path):
     """
     if not os.path.isfile(path):   # a pipe could block for ever
         raise InputError(f'{path}: is not a file')
-    capture = cv2.VideoCapture(_absolute(path), cv2.CAP_FFMPEG)
+    capture = open_capture(_absolute(path))
     found, first = capture.read()
     if not found:
         raise InputError(f'{path}: is not a video, or a damaged one: no frame of it can be decoded')
-    count, fps = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), capture.get(cv2.CAP_PROP_FPS)
-    return Clip(_frames(path, capture, first), count if count > 0 else None, fps if 1 <= fps <= 240 else _DEFAULT_FPS,
-                first.shape[1::-1])
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    return Clip(_frames(path, capture, first), count if count > 0 else None, frame_rate(capture), first.shape[1::-1])
+
+
+def frame_rate(capture):
+    """-> frames per second"""
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    return fps if 1 <= fps <= 240 else _DEFAULT_FPS
 
 
 def _frames(path, capture, frame):
@@ -68,11 +88,13 @@ class Writer:
 
     size: (width, height) of the frames in px; OpenCV's encoders cut an odd one by a pixel. fps: frames per second
     codecs: keys of CODECS, the first of which that OpenCV can encode is used; self.codec is its name in words
+    live: the frames are of a stream: each is repeated, or left out, so that the video keeps time
     Raises InputError if OpenCV can encode none of them or the folder cannot be written.
     """
 
-    def __init__(self, path, size, fps, codecs=tuple(CODECS)):
+    def __init__(self, path, size, fps, codecs=tuple(CODECS), live=False):
         self.path, self._num_frames = path, 0
+        self._live, self._fps, self._seconds, self._last = live, fps, 0., time.monotonic()
         try:
             self._folder = tempfile.TemporaryDirectory(prefix='.video-', dir=os.path.dirname(path) or '.')
         except OSError as error:
@@ -88,15 +110,22 @@ class Writer:
 
     def write(self, frame):
         """frame: uint8 [h, w, 3] RGB."""
-        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        self._num_frames += 1
+        repeats = 1
+        if self._live:
+            now = time.monotonic()
+            if self._num_frames:
+                self._seconds += min(now - self._last, 1)   # longer gaps, as of lost connections, are cut
+            self._last, repeats = now, int(self._seconds * self._fps) + 1 - self._num_frames
+        for _ in range(repeats):
+            self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+            self._num_frames += 1
 
     def close(self):
         """Moves the file to its place, unless it has no frames. -> their number. Raises InputError if it is cut."""
         self._writer.release()
         with self._folder:
             if self._num_frames:
-                written = cv2.VideoCapture(self._unfinished, cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT)
+                written = open_capture(self._unfinished).get(cv2.CAP_PROP_FRAME_COUNT)
                 if written < self._num_frames:   # OpenCV does not report it
                     raise InputError(f'{self.path}: could not be written completely; is the disk full?')
                 os.replace(self._unfinished, self.path)
