@@ -20,7 +20,7 @@ import tensorflow.compat.v1 as tf
 
 _MAX_LABEL = (1 << 16) - 1
 _BOUND = 1024  # instances of an image, ignored pixels and background included
-_BLOCK = 8192  # pixels
+_BLOCK = 4096  # pixels
 
 
 @tf.autograph.experimental.do_not_convert
