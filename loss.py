@@ -101,6 +101,19 @@ def foreground_log_loss(log_odds, labels):
     return tf.math.divide_no_nan(tf.reduce_sum(known * entropy), tf.reduce_sum(known))
 
 
+def class_log_loss(scores, labels):
+    """Cross entropy of the background and the classes, `foreground_log_loss` for several kinds of foreground.
+
+    scores: float32 [b, h, w, 1 + number of classes], the background's first. labels: whole numbers [b, h, w], 0 is
+    background, class * 1000 + n an instance of class 1, 2, ...; negative ones are ignored.
+    -> float32 scalar, 0 if every pixel is ignored.
+    """
+    known, _ = _known_and_foreground(labels)
+    classes = tf.maximum(tf.cast(labels, tf.int64) // 1000, 0)
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=scores)
+    return tf.math.divide_no_nan(tf.reduce_sum(known * entropy), tf.reduce_sum(known))
+
+
 def _known_and_foreground(labels):
     """-> (1 where a pixel is not ignored, 1 where it is foreground), both float32 of the labels' shape."""
     labels = tf.cast(labels, tf.float32)

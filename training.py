@@ -72,6 +72,9 @@ def parse_flags(argv=None):
     folders.add_argument('-l', '--logdir', default='log',
                          help='Folder for TensorBoard, scatter plots and pictures; with --semantic, its subfolder '
                               'semantic.')
+    folders.add_argument('--classes', dest='classes_file', metavar='FILE',
+                         help='Names of the classes 1, 2, ..., one a line; labels have class * 1000 + n. (default: '
+                              'classes.txt in --srcdir if it is there, otherwise those of --modeldir)')
     folders.add_argument('--fresh', action='store_true', help='Replace the run or model that --outdir holds.')
     settings.add_flags(parser)
     parser.add_argument_group('running').add_argument(
@@ -118,7 +121,7 @@ def build_graph(run, flags, data, replica, architecture):
     queue = datagenerator.BatchQueue(
         *data.train, run.batch_size // replica.count, run.image_size, seed=run.seed, workers=flags.workers,
         augment=AUGMENTATION[run.kind] if run.augment else None, shard=(replica.index, replica.count),
-        cache_bytes=CACHE)
+        cache_bytes=CACHE, num_classes=len(run.classes))
     batch = queue.dequeue()
     step = tf.train.create_global_step()
     step_32 = tf.cast(step, tf.int32)
@@ -153,7 +156,10 @@ def loss_terms(run, output, labels):
         output[..., :run.feature_dim], labels, run.feature_dim, run.image_size, run.delta_v, run.delta_d,
         run.var, run.dist, run.reg, ignore_background=not run.background_weight,
         background_weight=run.background_weight)))
-    if run.foreground_weight:
+    if run.classes:
+        terms['foreground'] = run.foreground_weight * loss.class_log_loss(output[..., run.feature_dim:], labels)
+        terms['total'] += terms['foreground']
+    elif run.foreground_weight:
         foreground = loss.foreground_log_loss(output[..., run.feature_dim], labels)
         terms['foreground'] = run.foreground_weight * foreground
         terms['total'] += terms['foreground']
@@ -360,8 +366,9 @@ def run_worker(flags, data, replica, architecture):
 
 def validate(sess, graph, run, data, stop):
     """Means over the validation images: a dict of scalars, whose 'score' selects the best epoch. None if stopped."""
-    losses, found = [], []
-    batches = datagenerator.get_batches_fn(1, run.image_size, *data.valid, with_sizes=True)
+    losses, found, classes = [], [], []
+    batches = datagenerator.get_batches_fn(1, run.image_size, *data.valid, with_sizes=True,
+                                           num_classes=len(run.classes))
     with concurrent.futures.ThreadPoolExecutor(1) as pool:   # the network runs on the next image meanwhile
         for (_, (label,), (size,)), ((output,), terms) in prefetch.in_order(pool, lambda batch: (
                 batch, sess.run((graph.output, graph.terms), {graph.images: batch[0], graph.labels: batch[1]})),
@@ -371,7 +378,12 @@ def validate(sess, graph, run, data, stop):
             record = data.records and data.records[len(found)]
             found.append(validation.score_image(output, label, size, run, record))
             losses.append(terms)
+            if run.classes:
+                classes.append(validation.count_classes(output, label, run))
     means = {name: float(np.mean([terms[name] for terms in losses])) for name in losses[0]}
+    if run.classes:
+        right, count = np.sum(classes, axis=0)
+        means['class_accuracy'] = right / max(count, 1)
     return {**means, 'score': -means['total'], **validation.summarise(found, run, data.records)}
 
 
@@ -414,6 +426,8 @@ def run_chief(flags, data, addresses, architecture):
     print(f'{len(data.train[0]):,} images to train on, {len(data.valid[0]):,} to validate on'
           + (' with the official score' if data.records and run.head == 'Instance' and run.kind == 'road' else ''),
           flush=True)
+    if run.classes:
+        print(f'classes 1 to {len(run.classes)}: {", ".join(run.classes)}', flush=True)
     with lock_folder(states):
         replica = make_replica(addresses, 0)
         with StopSignal() as stop, concurrent.futures.ThreadPoolExecutor(1) as pool:

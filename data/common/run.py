@@ -19,6 +19,7 @@ except ImportError:   # Windows, where nothing guards an --outdir against a seco
 
 DEFAULT_MODELDIR = 'pretrained_semantic_model'
 RESUME = 'resume'   # folder of states within --outdir
+CLASS_FILE = 'classes.txt'   # in --srcdir: the names of classes 1, 2, ...
 
 def read_tf_config(text):
     """-> (['host:port'] of chief and workers, number of this process in it), ([], 0) without a cluster
@@ -76,6 +77,11 @@ def settle(flags, photos, replicas):
     chosen = {**settings.given(flags), 'photos': photos}
     if 'batch_size' in chosen:
         chosen['batch_size'] *= replicas
+    class_file = flags.classes_file or os.path.join(flags.srcdir, CLASS_FILE)
+    if flags.classes_file and chosen.get('head') == 'Semantic':
+        raise InputError('--classes: is about instances, and --semantic trains none')
+    if flags.classes_file or os.path.exists(class_file) and chosen.get('head') != 'Semantic':
+        chosen['classes'] = settings.read_classes(class_file)
     states = os.path.join(flags.outdir, RESUME)
     if has_checkpoint(states) and not flags.fresh:
         before = settings.read(states)
