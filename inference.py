@@ -17,6 +17,7 @@ fifth of a second are left out. An interrupted run keeps the frames that are don
 
 With a model of --kind any, instances are outlined and coloured by size, the largest first, in each frame anew.
 """
+import collections
 import concurrent.futures
 import contextlib
 import functools
@@ -72,7 +73,8 @@ def parse_flags(argv):
         help='Write the lanes in TuSimple\'s format, with their confidence, their ids in videos, and run_time in ms.')
     add('--export', metavar='DIR',
         help='Only write the network as a SavedModel into a new folder: `image`, float32 [b, h, w, 3], RGB 0..255, to '
-             '`embedding` and, with a foreground head, `foreground`.')
+             '`embedding` and, with a foreground head, `foreground`, with '
+             'classes `classes`.')
     add('--workers', type=functools.partial(command_line.workers, least=0),
         help='Threads that cluster and write; 0 processes photos one by one, for exact times (default: 0 with --json, '
              'otherwise one per core, at most 8).')
@@ -103,7 +105,7 @@ def rebuild_graph(sess, checkpoint_dir, input_image, feature_dim, architecture=N
     feature_dim: embedding dimensions of the checkpoint
     architecture: enet.Architecture, by default the paper's
     Raises InputError if the checkpoint cannot be used.
-    -> embedding, float32 [b, h, w, feature_dim]; one more channel with a foreground head, see clustering.split_output
+    -> embedding, float32 [b, h, w, feature_dim]; more channels with a foreground head, see clustering.split_output
     """
     import utils
     conventions = utils.read_conventions(checkpoint_dir)
@@ -152,6 +154,9 @@ def embed_photo(photo, embed, conventions):
     if not np.isfinite(output).all():
         raise InputError(f'{photo.path}: the model returns NaN or infinity; its training has diverged')
     photo.embedding, photo.foreground = clustering.split_output(output, conventions.feature_dim)
+    if conventions.classes:
+        photo.scores = output[..., conventions.feature_dim:]
+        photo.foreground = photo.foreground if conventions.clusters_foreground else None
 
 
 # ---- Instances and lanes ---------------------------------------------------------------------------------------------
@@ -204,6 +209,24 @@ def track_lanes(photo, tracker):
     photo.ids = np.append(ids, 0).astype(np.int32)[over][photo.ids]
 
 
+def find_classes(photo, conventions):
+    """Sets photo.classes and photo.found_classes, those of the lanes or instances; '' for a lane without pixels."""
+    numbers = photo.lane_ids if conventions.kind == 'road' else range(1, photo.num_found + 1)
+    classes = clustering.instance_classes(photo.scores, photo.ids)
+    photo.classes = np.pad(classes, (0, max(0, max(numbers, default=0) + 1 - len(classes))))
+    photo.found_classes = [('', *conventions.classes)[photo.classes[number]] for number in numbers]
+
+
+def label_values(classes):
+    """The values of instances in a label with classes. classes: int [numbers + 1], see clustering.instance_classes
+
+    -> uint16 [numbers + 1]: class * 1000 + n, n counting the instances of a class from 0; the 1000th and all beyond
+    share a value
+    """
+    values = [1000 * each + min(np.count_nonzero(classes[:i] == each), 999) for i, each in enumerate(classes)]
+    return np.where(classes > 0, values, 0).astype(np.uint16)
+
+
 # ---- Outputs ---------------------------------------------------------------------------------------------------------
 
 def check_outputs(flags, paths, video_path):
@@ -231,29 +254,32 @@ def write_pictures(photo, flags, to_video, is_road):
     path = os.path.join(flags.outdir, f'%s_{photo.number:04d}.png')
     ids = photo.ids if photo.given is None else visualization.fit_to_foreground(photo.ids, photo.given)
     if not flags.no_pictures:
-        picture = visualization.draw_instances(photo.image, ids, outlined=not is_road)
+        picture = visualization.draw_instances(photo.image, ids, outlined=not is_road, classes=photo.classes)
         if is_road and (flags.draw_lanes or to_video):
-            picture = visualization.draw_lanes(picture, photo.lanes, photo.h_samples, photo.lane_ids)
+            picture = visualization.draw_lanes(picture, photo.lanes, photo.h_samples, photo.lane_ids, photo.classes)
         if to_video:
             photo.picture = picture
         else:
             pictures.write_image(path % 'cluster', picture)
     if flags.masks:
         dtype = np.uint8 if ids.max(initial=0) <= 255 else np.uint16
-        pictures.write_image(path % 'mask', pictures.resize_label(ids.astype(dtype), photo.image.shape[1::-1]))
+        values = ids.astype(dtype) if photo.classes is None else label_values(photo.classes)[ids]
+        pictures.write_image(path % 'mask', pictures.resize_label(values, photo.image.shape[1::-1]))
     if flags.scatter:
         name = command_line.printable(photo.raw_file).replace('$', r'\$')   # matplotlib: $ begins mathematics
         title = f'{name}: {photo.num_found} instances'
         pictures.write_image(path % 'scatter', visualization.scatter_plot(photo.embedding, photo.ids, title))
         pictures.write_image(path % 'embedding', visualization.embedding_as_colours(photo.embedding))
     photo.image = photo.given = photo.embedding = photo.foreground = photo.ids = None
+    photo.scores = photo.classes = None
 
 
 def write_json(path, photos, with_ids, follow_links=True):
     """Writes the lanes of photos, x to a hundredth of a pixel. with_ids: for frames of a video"""
     records = [tusimple.Record(photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
                                run_time=round(sum(photo.times.values()), 3), ids=photo.lane_ids if with_ids else None,
-                               confidence=np.round(photo.confidences, 4).tolist())
+                               confidence=np.round(photo.confidences, 4).tolist(),
+                               classes=photo.found_classes)
                for photo in photos]
     tusimple.write_records(path, records, follow_links=follow_links)
 
@@ -269,6 +295,9 @@ def print_results(photos, seconds, flags, output, what):
     found = sum(photo.num_found for photo in photos)
     print(f'{len(photos):,} pictures, {found:,} {what} found ({found / len(photos):.1f} per picture), '
           f'{len(photos) / seconds:.1f} frames per second with reading and writing')
+    if photos[0].found_classes is not None:
+        counts = collections.Counter(name for photo in photos for name in photo.found_classes)
+        print(f'classes: {", ".join(f"{name} {count:,}" for name, count in counts.most_common())}')
     if output:
         print(f'video: {output.path} ({output.codec})')
     if not flags.no_pictures and not output or flags.masks or flags.scatter:
@@ -293,6 +322,8 @@ def make_stages(flags, masks, clip, embed, conventions, to_video):
     if is_road and clip:
         tracker = tracking.LaneTracker(default_rows(clip.size[1]), clip.fps, not flags.no_smoothing)
         stages.append((track_lanes, 1, tracker))
+    if conventions.classes:
+        stages.append((find_classes, flags.workers, conventions))
     return [*stages, (write_pictures, flags.workers, flags, to_video, is_road)]
 
 
@@ -324,7 +355,8 @@ def _work(function, args, photo):
     return photo
 
 
-TIMED = {embed_photo: 'network', find_instances: 'clustering', find_lanes: 'lanes', track_lanes: 'lanes'}
+TIMED = {embed_photo: 'network', find_instances: 'clustering', find_classes: 'clustering', find_lanes: 'lanes',
+         track_lanes: 'lanes'}
 
 
 def collect(results, clip, flags, output, done):

@@ -339,7 +339,7 @@ def export_model(rebuild_graph, checkpoint_dir, export_dir):
             aside = os.path.join(private, 'model')   # below, since the temporary folder is closed to other users
             # A graph needs one type: that of tf.image.resize, to which NumPy's bytes are converted.
             image = tf.placeholder(tf.float32, [None, None, None, 3], name='image')
-            output = rebuild_graph(sess, checkpoint_dir, image, None, conventions.feature_dim)
+            output = rebuild_graph(sess, checkpoint_dir, image, conventions.feature_dim)
             outputs = {'embedding': tf.identity(output[..., :conventions.feature_dim], name='embedding')}
             if conventions.classes:
                 outputs['classes'] = tf.nn.softmax(output[..., conventions.feature_dim:], name='classes')

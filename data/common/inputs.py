@@ -22,10 +22,13 @@ class Photo:
     given: np.ndarray = None       # bool [h, w], the foreground of --foreground
     embedding: np.ndarray = None   # float32 [h', w', feature_dim], at the size of the network
     foreground: np.ndarray = None  # float32 [h', w'], foreground probability, from models with a foreground head
+    scores: np.ndarray = None      # float32 [h', w', 1 + classes], see utils.join_heads, from models with classes
     ids: np.ndarray = None         # int [h', w']: 0 background, instances from left to right, by size or by track
     lanes: list = None             # [num_lanes][len(h_samples)] x in px, negative where absent
     confidences: list = None       # [num_lanes] 0 to 1
     lane_ids: list = None          # [num_lanes] int, from 1: the instance under the lane; in a video its track
+    classes: np.ndarray = None     # int [numbers + 1], the class of each of ids, from models with classes
+    found_classes: list = None     # [num_found] str, the classes of what was found
     num_found: int = 0             # lanes, or other instances
     scattered: bool = False        # see clustering.is_scattered
     picture: np.ndarray = None     # uint8 [h, w, 3] RGB, the frame of the output video
