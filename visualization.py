@@ -16,11 +16,10 @@ from data.common import pictures
 
 _BACKGROUND_GREY = 150  # of background pixels in scatter plots
 _POINTS_PER_LABEL = 4000  # in scatter plots
+_SHADES = 0, 0.45, -0.35, 0.2, -0.2, 0.65  # of the instances of a class: towards white, or black if negative
 
 
 # ---- Colours ---------------------------------------------------------------------------------------------------------
-
-_SHADES = 0, 0.45, -0.35, 0.2, -0.2, 0.65  # of the instances of a class: towards white, or black if negative
 
 @functools.cache
 def palette():
