@@ -65,6 +65,9 @@ def parse_flags(argv=None):
     folders = parser.add_argument_group('folders')
     folders.add_argument('-s', '--srcdir', default='data',
                          help='Folder with images/ and labels/; with a lanes.json, validation has the official score.')
+    folders.add_argument('--classes', dest='classes_file', metavar='FILE',
+                         help='Names of the classes 1, 2, ..., one a line; labels have class * 1000 + n. (default: '
+                              'classes.txt in --srcdir if it is there, otherwise those of --modeldir)')
     folders.add_argument('-m', '--modeldir', default=argparse.SUPPRESS,
                          help='Folder of the checkpoint to start from, with any head; its settings are inherited '
                               f'unless overridden. (default: {DEFAULT_MODELDIR} if it holds one; otherwise at random)')
@@ -72,9 +75,6 @@ def parse_flags(argv=None):
     folders.add_argument('-l', '--logdir', default='log',
                          help='Folder for TensorBoard, scatter plots and pictures; with --semantic, its subfolder '
                               'semantic.')
-    folders.add_argument('--classes', dest='classes_file', metavar='FILE',
-                         help='Names of the classes 1, 2, ..., one a line; labels have class * 1000 + n. (default: '
-                              'classes.txt in --srcdir if it is there, otherwise those of --modeldir)')
     folders.add_argument('--fresh', action='store_true', help='Replace the run or model that --outdir holds.')
     settings.add_flags(parser)
     parser.add_argument_group('running').add_argument(
@@ -422,12 +422,12 @@ def run_chief(flags, data, addresses, architecture):
     for folder in (flags.outdir, states, flags.logdir):
         quiet.check_checkpoint_folder(folder)
         files.make_output_folder(folder)
+    if run.classes:
+        print(f'classes 1 to {len(run.classes)}: {", ".join(run.classes)}', flush=True)
     print(f'recipe {run.recipe}: {settings.as_flags(vars(run))}')
     print(f'{len(data.train[0]):,} images to train on, {len(data.valid[0]):,} to validate on'
           + (' with the official score' if data.records and run.head == 'Instance' and run.kind == 'road' else ''),
           flush=True)
-    if run.classes:
-        print(f'classes 1 to {len(run.classes)}: {", ".join(run.classes)}', flush=True)
     with lock_folder(states):
         replica = make_replica(addresses, 0)
         with StopSignal() as stop, concurrent.futures.ThreadPoolExecutor(1) as pool:

@@ -16,7 +16,6 @@ from data.common import pictures
 
 _BACKGROUND_GREY = 150  # of background pixels in scatter plots
 _POINTS_PER_LABEL = 4000  # in scatter plots
-_SHADES = 0, 0.45, -0.35, 0.2, -0.2, 0.65  # of the instances of a class: towards white, or black if negative
 
 
 # ---- Colours ---------------------------------------------------------------------------------------------------------
@@ -40,6 +39,9 @@ def palette():
 def colour(k):
     """The colour of number k = 0, 1, ...; from the 65th on they repeat. -> (r, g, b)"""
     return palette()[k % len(palette())]
+
+
+_SHADES = 0, 0.45, -0.35, 0.2, -0.2, 0.65  # of the instances of a class: towards white, or black if negative
 
 
 def instance_colour(number, classes=None):
