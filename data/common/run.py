@@ -77,11 +77,10 @@ def settle(flags, photos, replicas):
     chosen = {**settings.given(flags), 'photos': photos}
     if 'batch_size' in chosen:
         chosen['batch_size'] *= replicas
-    class_file = flags.classes_file or os.path.join(flags.srcdir, CLASS_FILE)
-    if flags.classes_file and chosen.get('head') == 'Semantic':
+    if chosen.get('head') != 'Semantic':
+        chosen.update(find_classes(flags.classes_file, [flags.srcdir]))
+    elif flags.classes_file:
         raise InputError('--classes: is about instances, and --semantic trains none')
-    if flags.classes_file or os.path.exists(class_file) and chosen.get('head') != 'Semantic':
-        chosen['classes'] = settings.read_classes(class_file)
     states = os.path.join(flags.outdir, RESUME)
     if has_checkpoint(states) and not flags.fresh:
         before = settings.read(states)
@@ -103,6 +102,19 @@ def settle(flags, photos, replicas):
     if inherited:
         print(f'inherited from {source}: {settings.as_flags(inherited)}', flush=True)
     return run, source, False
+
+
+def find_classes(class_file, folders):
+    """The names in class_file or else in the CLASS_FILE of folders. -> {'classes': names}, {} without a file
+
+    Raises InputError if a file cannot be read or the folders have different ones.
+    """
+    paths = [os.path.join(folder, CLASS_FILE) for folder in folders]
+    paths = [class_file] if class_file else list(filter(os.path.exists, paths))
+    names = {settings.read_classes(path) for path in paths}
+    if len(names) > 1:
+        raise InputError(f'{paths[0]}: has other classes than {", ".join(paths[1:])}; give --classes')
+    return {'classes': names.pop()} if names else {}
 
 
 def find_source(outdir, modeldir, fresh):
