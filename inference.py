@@ -73,8 +73,7 @@ def parse_flags(argv):
         help='Write the lanes in TuSimple\'s format, with their confidence, their ids in videos, and run_time in ms.')
     add('--export', metavar='DIR',
         help='Only write the network as a SavedModel into a new folder: `image`, float32 [b, h, w, 3], RGB 0..255, to '
-             '`embedding` and, with a foreground head, `foreground`, with '
-             'classes `classes`.')
+             '`embedding`, with a foreground head `foreground`, with classes `classes`.')
     add('--workers', type=functools.partial(command_line.workers, least=0),
         help='Threads that cluster and write; 0 processes photos one by one, for exact times (default: 0 with --json, '
              'otherwise one per core, at most 8).')
@@ -218,10 +217,9 @@ def find_classes(photo, conventions):
 
 
 def label_values(classes):
-    """The values of instances in a label with classes. classes: int [numbers + 1], see clustering.instance_classes
+    """The value of each instance in a label: class * 1000 + n, n counting a class's from 0, with 999 for all beyond.
 
-    -> uint16 [numbers + 1]: class * 1000 + n, n counting the instances of a class from 0; the 1000th and all beyond
-    share a value
+    classes: int [numbers + 1], see clustering.instance_classes -> uint16 [numbers + 1]
     """
     values = [1000 * each + min(np.count_nonzero(classes[:i] == each), 999) for i, each in enumerate(classes)]
     return np.where(classes > 0, values, 0).astype(np.uint16)

@@ -105,10 +105,7 @@ def settle(flags, photos, replicas):
 
 
 def find_classes(class_file, folders):
-    """The names in class_file or else in the CLASS_FILE of folders. -> {'classes': names}, {} without a file
-
-    Raises InputError if a file cannot be read or the folders have different ones.
-    """
+    """Raises InputError. -> {'classes': the names in class_file or else in CLASS_FILE of folders}, {} if there is none"""
     paths = [os.path.join(folder, CLASS_FILE) for folder in folders]
     paths = [class_file] if class_file else list(filter(os.path.exists, paths))
     names = {settings.read_classes(path) for path in paths}

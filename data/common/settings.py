@@ -96,10 +96,7 @@ class Settings:
 
     @property
     def clusters_foreground(self):
-        """Whether the foreground head selects the pixels to cluster -> bool
-
-        With classes, only where the embedding has no background of its own.
-        """
+        """Whether the foreground head selects the pixels to cluster: with classes only if the embedding cannot."""
         return bool(self.foreground_weight and not (self.classes and self.background_weight))
 
     def reach(self, scope):
