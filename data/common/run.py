@@ -105,7 +105,7 @@ def settle(flags, photos, replicas):
 
 
 def find_classes(class_file, folders):
-    """Raises InputError. -> {'classes': the names in class_file or else in CLASS_FILE of folders}, {} if there is none"""
+    """-> {'classes': the names in class_file or else in CLASS_FILE of folders} or {}. Raises InputError."""
     paths = [os.path.join(folder, CLASS_FILE) for folder in folders]
     paths = [class_file] if class_file else list(filter(os.path.exists, paths))
     names = {settings.read_classes(path) for path in paths}
