@@ -60,26 +60,23 @@ def test_the_loss_is_the_cross_entropy_of_pixels_that_are_not_ignored():
 
 def test_an_instance_takes_the_class_with_most_weight():
     share = np.array([[[0.2, 0.5, 0.3], [0.2, 0.5, 0.3], [0, 0.01, 0.99]], [[1, 0, 0], [0.1, 0.3, 0.6], [1, 0, 0]]])
-    ids = np.array([[1, 1, 3], [0, 3, 0]])
-    scores = np.log(share + 1e-9) + 5
+    ids, scores = np.array([[1, 1, 3], [0, 3, 0]]), np.log(share + 1e-9) + 5
     assert clustering.instance_classes(scores, ids).tolist() == [0, 1, 0, 2]
     output = np.concatenate([ids[..., None], scores], axis=-1)
-    foreground = clustering.split_output(output, 1)[1]
-    np.testing.assert_allclose(foreground, 1 - share[..., 0], atol=1e-6)
+    np.testing.assert_allclose(clustering.split_output(output, 1)[1], 1 - share[..., 0], atol=1e-6)
     label = np.array([[1000, 1000, 1001], [0, -1, 0]])   # the last one is of class 2 by its only pixel
     assert validation.count_classes(output, label, settings.Settings(feature_dim=1)) == (1, 2)
 
 
 def test_a_model_records_its_classes_and_hands_them_on(home, run_script, monkeypatch):
     monkeypatch.chdir(home)
-    record = settings.read(str(home / 'saved_model'))
+    record = settings.read('saved_model')
     assert record.classes == ('solid', 'dashed', 'dots') and record.foreground_weight == 2
-    plain = draw(home / 'plain')
-    (plain / 'classes.txt').unlink()
-    flags = '-s', plain, '-m', 'saved_model', '-o', 'tuned', '-l', 'tuned_log', *FLAGS
+    (home / 'data/classes.txt').unlink()
+    flags = '-m', 'saved_model', '-o', 'tuned', '-l', 'tuned_log', *FLAGS
     tuned = run_script(training, *flags, architecture=NETWORK)
     assert tuned.status == 0 and '103 of 103 variables are from' in tuned.out
-    assert settings.read(str(home / 'tuned')).classes == record.classes
+    assert settings.read('tuned').classes == record.classes
     (home / 'two.txt').write_text('car\nvan')
     other = run_script(training, *flags, '--classes', 'two.txt', architecture=NETWORK)
     assert other.status == 1 and '--classes was solid dashed dots, is car van' in other.err
