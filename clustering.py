@@ -98,10 +98,33 @@ def is_scattered(embedding, bandwidth):
 
 
 def split_output(output, feature_dim):
-    """Splits [..., feature_dim] or one channel more into embedding and foreground probability, [...] or None."""
-    if output.shape[-1] == feature_dim:
+    """Splits [..., feature_dim] or more channels, see utils.join_heads: the embedding, and of what is foreground.
+
+    -> (embedding [..., feature_dim], foreground probability [...], or None if there are no more channels)
+    """
+    embedding, scores = output[..., :feature_dim], output[..., feature_dim:]
+    if not scores.shape[-1]:
         return output, None
-    return output[..., :feature_dim], 0.5 + 0.5 * np.tanh(0.5 * output[..., feature_dim])  # does not overflow
+    log_odds = scores[..., 0]
+    if scores.shape[-1] > 1:  # of the background and each class
+        log_odds = np.logaddexp.reduce(scores[..., 1:], axis=-1) - log_odds
+    return embedding, 0.5 + 0.5 * np.tanh(0.5 * log_odds)  # does not overflow
+
+
+def instance_classes(scores, ids):
+    """The class that most pixels of each instance have, weighted by its probability.
+
+    scores: float [h, w, 1 + number of classes], the background's first, see utils.join_heads; ids: int [h, w]
+    -> int [largest id + 1]: the classes, from 1; 0 for the background and ids without pixels
+    """
+    pixels = np.flatnonzero(ids)
+    own, scores = ids.ravel()[pixels], scores.reshape(-1, scores.shape[-1])[pixels].astype(np.float64)
+    odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+    probability = odds[:, 1:] / odds.sum(axis=1, keepdims=True)
+    size = ids.max(initial=0) + 1, probability.shape[1]
+    votes = np.bincount(own * size[1] + probability.argmax(axis=1), probability.max(axis=1), np.prod(size))
+    present = np.bincount(own, minlength=size[0]) > 0
+    return np.where(present, 1 + votes.reshape(size).argmax(axis=1), 0)
 
 
 def pixel_confidence(embedding, ids, delta_v, probability=None):

@@ -103,6 +103,15 @@ def mark_ignored(label, ignore):
     return signed
 
 
+def check_classes(label, path, num_classes):
+    """label: of `mark_ignored`. Raises InputError if num_classes is not 0, and the label has values of no class."""
+    values = np.unique(label[label > 0]) if num_classes else ()
+    for value in values:
+        if not 1 <= value // 1000 <= num_classes:
+            raise InputError(f'{path}: has the value {value}, but with the names of {num_classes} classes, an instance '
+                             f'has class * 1000 + n, with a class from 1 to {num_classes}')
+
+
 # ---- One epoch in order ----------------------------------------------------------------------------------------------
 
 def load_batch(image_paths, label_paths, image_shape, ignore=None):
@@ -111,8 +120,10 @@ def load_batch(image_paths, label_paths, image_shape, ignore=None):
     return images, labels
 
 
-def get_batches_fn(batch_size, image_shape, image_paths, label_paths, with_sizes=False, ignore=None):
+def get_batches_fn(batch_size, image_shape, image_paths, label_paths, with_sizes=False, ignore=None, num_classes=0):
     """One epoch in the order of the paths, read in the caller's thread. ignore: see `mark_ignored`.
+
+    num_classes: see `check_classes`.
 
     -> iterator of (images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w]), the last of which may have fewer samples;
     if with_sizes, of (images, labels, sizes): [(width, height)] of the images before resizing
@@ -122,6 +133,8 @@ def get_batches_fn(batch_size, image_shape, image_paths, label_paths, with_sizes
         samples = [pictures.read_pair(*paths) for paths in zip(image_paths[part], label_paths[part])]
         images = np.stack([pictures.resize_image(image, image_shape) for image, _ in samples])
         labels = np.stack([mark_ignored(pictures.resize_label(label, image_shape), ignore) for _, label in samples])
+        for label, path in zip(labels, label_paths[part]):
+            check_classes(label, path, num_classes)
         yield (images, labels, [label.shape[::-1] for _, label in samples]) if with_sizes else (images, labels)
 
 
@@ -148,20 +161,21 @@ class BatchQueue:
 
     `workers` threads read, augment and resize; one more enqueues, so that at most `capacity` batches wait. About
     cache_bytes of decoded samples are cached. ignore: see `mark_ignored`; `augment` gets labels in which ignored pixels
-    are negative. The queue is on the device of the scope in which the object is made.
+    are negative. num_classes: see `check_classes`. The queue is on the device of the scope in which the object is made.
     """
 
     OVERSAMPLING = 1.5   # images are cached at this many times image_shape, so that warps stay sharp
 
     def __init__(self, image_paths, label_paths, batch_size, image_shape, seed=0, workers=2, capacity=8,
                  augment=road_augmentation.augment, shard=(0, 1), cache_bytes=2 ** 30,
-                 ignore=None, groups=None):
+                 ignore=None, groups=None, num_classes=0):
         import tensorflow.compat.v1 as tf   # takes seconds, and find_samples does without
         cv2.setNumThreads(1)   # the workers are the parallelism; OpenCV's threads would compete with TensorFlow's
         self._paths = list(zip(image_paths, label_paths))
         self._groups = groups or [(len(self._paths), 1)]
         self._batch_size, self._image_shape, self._workers = batch_size, tuple(image_shape), workers
         self._seed, self._augment, self._shard, self._ignore = seed, augment, shard, ignore
+        self._num_classes = num_classes
         self.steps_per_epoch = steps_per_epoch(len(self._paths), batch_size * shard[1])
         self._cache, cost = {}, 4 * self.OVERSAMPLING ** 2 * image_shape[0] * image_shape[1]
         self._cache_size = cache_bytes // cost   # samples
@@ -243,6 +257,7 @@ class BatchQueue:
         epoch, position, index = place
         image, label = self._read(index)
         label = mark_ignored(label, self._ignore)
+        check_classes(label, self._paths[index][1], self._num_classes)
         if self._augment:
             rng = np.random.default_rng([self._seed, epoch, position])
             image, label = self._augment(image, label, rng, self._image_shape)

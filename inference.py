@@ -21,6 +21,7 @@ always its newest frame, with a new connection if one is lost.
 
 With a model of --kind any, instances are outlined and coloured by size, the largest first, in each frame anew.
 """
+import collections
 import contextlib
 import functools
 import os
@@ -79,7 +80,7 @@ def parse_flags(argv):
     add('--culane', metavar='DIR', help='Write the lanes in CULane\'s format, NAME.lines.txt in the subfolders of DIR.')
     add('--export', metavar='DIR',
         help='Only write the network as a SavedModel into a new folder: `image`, float32 [b, h, w, 3], RGB 0..255, to '
-             '`embedding` and, with a foreground head, `foreground`.')
+             '`embedding`, with a foreground head `foreground`, with classes `classes`.')
     add('--workers', type=functools.partial(command_line.workers, least=0),
         help='Threads that cluster and write; 0 processes photos one by one, for exact times (default: 0 with --json, '
              'otherwise one per core, at most 8).')
@@ -114,7 +115,7 @@ def rebuild_graph(sess, checkpoint_dir, input_image, feature_dim, architecture=N
     feature_dim: embedding dimensions of the checkpoint
     architecture: enet.Architecture, by default the paper's
     Raises InputError if the checkpoint cannot be used.
-    -> embedding, float32 [b, h, w, feature_dim]; one more channel with a foreground head, see clustering.split_output
+    -> embedding, float32 [b, h, w, feature_dim]; more channels with a foreground head, see clustering.split_output
     """
     import utils
     conventions = utils.read_conventions(checkpoint_dir)
@@ -163,6 +164,9 @@ def embed_photo(photo, embed, conventions):
     if not np.isfinite(output).all():
         raise InputError(f'{photo.path}: the model returns NaN or infinity; its training has diverged')
     photo.embedding, photo.foreground = clustering.split_output(output, conventions.feature_dim)
+    if conventions.classes:
+        photo.scores = output[..., conventions.feature_dim:]
+        photo.foreground = photo.foreground if conventions.clusters_foreground else None
 
 
 # ---- Instances and lanes ---------------------------------------------------------------------------------------------
@@ -222,6 +226,23 @@ def track_lanes(photo, tracker):
     photo.shown = np.append(0, ids)[photo.shown]
 
 
+def find_classes(photo, conventions):
+    """Sets photo.classes and photo.found_classes, those of the lanes or instances; '' for a lane without pixels."""
+    numbers = range(1, photo.num_found + 1) if photo.track_ids is None else photo.track_ids
+    classes = clustering.instance_classes(photo.scores, photo.shown[photo.ids])
+    photo.classes = np.pad(classes, (0, max(0, max(numbers, default=0) + 1 - len(classes))))
+    photo.found_classes = [('', *conventions.classes)[photo.classes[number]] for number in numbers]
+
+
+def label_values(classes):
+    """The value of each instance in a label: class * 1000 + n, n counting a class's from 0, with 999 for all beyond.
+
+    classes: int [numbers + 1], see clustering.instance_classes -> uint16 [numbers + 1]
+    """
+    values = [1000 * each + min(np.count_nonzero(classes[:i] == each), 999) for i, each in enumerate(classes)]
+    return np.where(classes > 0, values, 0).astype(np.uint16)
+
+
 # ---- Outputs ---------------------------------------------------------------------------------------------------------
 
 def is_numbered(job, flags):
@@ -263,10 +284,10 @@ def write_pictures(photo, flags, folder, to_video, is_road):
     ids = photo.ids if photo.given is None else visualization.fit_to_foreground(photo.ids, photo.given)
     ids = photo.shown[ids]
     if not flags.no_pictures:
-        picture = visualization.draw_instances(photo.image, ids, outlined=not is_road)
+        picture = visualization.draw_instances(photo.image, ids, outlined=not is_road, classes=photo.classes)
         if is_road and (flags.draw_lanes or to_video):
             numbers = range(1, len(photo.lanes) + 1) if photo.track_ids is None else photo.track_ids
-            picture = visualization.draw_lanes(picture, photo.lanes, photo.h_samples, numbers)
+            picture = visualization.draw_lanes(picture, photo.lanes, photo.h_samples, numbers, photo.classes)
         if to_video:
             photo.picture = picture
         else:
@@ -275,9 +296,9 @@ def write_pictures(photo, flags, folder, to_video, is_road):
         dtype = np.uint8 if ids.max(initial=0) <= 255 else np.uint16
         mask = pictures.resize_label(ids.astype(dtype), photo.image.shape[1::-1])
     if flags.masks:
-        pictures.write_image(path % 'mask', mask)
+        pictures.write_image(path % 'mask', mask if photo.classes is None else label_values(photo.classes)[mask])
     if flags.json and not is_road:
-        photo.results = segmentations.results(mask, photo.confidences)
+        photo.results = segmentations.results(mask, photo.confidences, photo.classes)
     if flags.scatter:
         name = command_line.printable(photo.raw_file).replace('$', r'\$')   # matplotlib: $ begins mathematics
         title = f'{name}: {photo.num_found} instances'
@@ -287,6 +308,7 @@ def write_pictures(photo, flags, folder, to_video, is_road):
     if flags.culane:
         predictions.write_culane(photo, flags.culane)
     photo.image = photo.given = photo.embedding = photo.foreground = photo.ids = None
+    photo.scores = photo.classes = None
 
 
 def print_results(photos, seconds, flags, what):
@@ -298,6 +320,9 @@ def print_results(photos, seconds, flags, what):
     found = sum(photo.num_found for photo in photos)
     print(f'{len(photos):,} pictures, {found:,} {what} found ({found / len(photos):.1f} per picture), '
           f'{len(photos) / seconds:.1f} frames per second with reading and writing')
+    if photos[0].found_classes is not None:
+        counts = collections.Counter(name for photo in photos for name in photo.found_classes)
+        print(f'classes: {", ".join(f"{name} {count:,}" for name, count in counts.most_common())}')
     if flags.writes_pictures:
         print(f'results: {flags.outdir}')
     for path in filter(None, (flags.json, flags.culane)):
@@ -323,6 +348,8 @@ def make_stages(job, clip, flags, masks, embed, conventions):
     if is_road and clip:
         tracker = tracking.LaneTracker(default_rows(clip.size[1]), clip.fps, not flags.no_smoothing)
         stages.append(Stage('lanes', 1, track_lanes, (tracker,)))
+    if conventions.classes:
+        stages.append(Stage('', flags.workers, find_classes, (conventions,)))
     to_video = clip is not None and not flags.frames
     return [*stages, Stage('', flags.workers, write_pictures, (flags, job.folder, to_video, is_road))]
 

@@ -69,6 +69,19 @@ def foreground_loss(scores, labels):
     return tf.math.divide_no_nan(tf.reduce_sum(weights * entropy), tf.reduce_sum(weights))
 
 
+def class_log_loss(scores, labels):
+    """Cross entropy of the background and the classes, `foreground_log_loss` for several kinds of foreground.
+
+    scores: float32 [b, h, w, 1 + number of classes], the background's first. labels: whole numbers [b, h, w], 0 is
+    background, class * 1000 + n an instance of class 1, 2, ...; negative ones are ignored.
+    -> float32 scalar, 0 if every pixel is ignored.
+    """
+    labels = tf.cast(labels, tf.int64)
+    known, classes = tf.cast(labels >= 0, tf.float32), tf.maximum(labels // 1000, 0)
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=scores)
+    return tf.math.divide_no_nan(tf.reduce_sum(known * entropy), tf.reduce_sum(known))
+
+
 def foreground_log_loss(log_odds, labels):
     """Cross entropy of foreground or background, unweighted, so that the odds are those of the training images.
 

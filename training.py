@@ -68,6 +68,9 @@ def parse_flags(argv=None):
     folders.add_argument('-s', '--srcdir', nargs='+', default=['data'], metavar='FOLDER[:SHARE]',
                          help='Folders with images/ and labels/, each with its share of the batches, by default its '
                               'number of images; with a lanes.json, validation has the official score.')
+    folders.add_argument('--classes', dest='classes_file', metavar='FILE',
+                         help='Names of the classes 1, 2, ..., one a line; labels have class * 1000 + n. (default: '
+                              'classes.txt in --srcdir if it is there, otherwise those of --modeldir)')
     folders.add_argument('-m', '--modeldir', default=argparse.SUPPRESS,
                          help='Folder of the checkpoint to start from, with any head; its settings are inherited '
                               f'unless overridden. (default: {DEFAULT_MODELDIR} if it holds one; otherwise at random)')
@@ -122,7 +125,7 @@ def build_graph(run, flags, data, replica, architecture):
     queue = datagenerator.BatchQueue(
         *data.train, run.batch_size // replica.count, run.image_size, seed=run.seed, workers=flags.workers,
         augment=AUGMENTATION[run.kind] if run.augment else None, shard=(replica.index, replica.count),
-        cache_bytes=CACHE, ignore=run.ignore, groups=data.groups)
+        cache_bytes=CACHE, ignore=run.ignore, groups=data.groups, num_classes=len(run.classes))
     batch = queue.dequeue()
     step = tf.train.create_global_step()
     step_32 = tf.cast(step, tf.int32)
@@ -157,7 +160,10 @@ def loss_terms(run, output, labels):
         output[..., :run.feature_dim], labels, run.feature_dim, run.image_size, run.delta_v, run.delta_d,
         run.var, run.dist, run.reg, ignore_background=not run.background_weight,
         background_weight=run.background_weight)))
-    if run.foreground_weight:
+    if run.classes:
+        terms['foreground'] = run.foreground_weight * loss.class_log_loss(output[..., run.feature_dim:], labels)
+        terms['total'] += terms['foreground']
+    elif run.foreground_weight:
         foreground = loss.foreground_log_loss(output[..., run.feature_dim], labels)
         terms['foreground'] = run.foreground_weight * foreground
         terms['total'] += terms['foreground']
@@ -363,8 +369,9 @@ def run_worker(flags, data, replica, architecture):
 
 def validate(sess, graph, run, data, stop):
     """Means over the validation images: a dict of scalars, whose 'score' selects the best epoch. None if stopped."""
-    losses, found = [], []
-    batches = datagenerator.get_batches_fn(1, run.image_size, *data.valid, with_sizes=True, ignore=run.ignore)
+    losses, found, classes = [], [], []
+    batches = datagenerator.get_batches_fn(1, run.image_size, *data.valid, with_sizes=True, ignore=run.ignore,
+                                           num_classes=len(run.classes))
     with concurrent.futures.ThreadPoolExecutor(1) as pool:   # the network runs on the next image meanwhile
         for (_, (label,), (size,)), ((output,), terms) in prefetch.in_order(pool, lambda batch: (
                 batch, sess.run((graph.output, graph.terms), {graph.images: batch[0], graph.labels: batch[1]})),
@@ -374,7 +381,12 @@ def validate(sess, graph, run, data, stop):
             record = data.records and data.records[len(found)]
             found.append(validation.score_image(output, label, size, run, record))
             losses.append(terms)
+            if run.classes:
+                classes.append(validation.count_classes(output, label, run))
     means = {name: float(np.mean([terms[name] for terms in losses])) for name in losses[0]}
+    if run.classes:
+        right, count = np.sum(classes, axis=0)
+        means['class_accuracy'] = right / max(count, 1)
     return {**means, 'score': -means['total'], **validation.summarise(found, run, data.records)}
 
 
@@ -414,6 +426,8 @@ def run_chief(flags, data, addresses, architecture):
     for folder in (flags.outdir, states, flags.logdir):
         quiet.check_checkpoint_folder(folder)
         files.make_output_folder(folder)
+    if run.classes:
+        print(f'classes 1 to {len(run.classes)}: {", ".join(run.classes)}', flush=True)
     print(f'recipe {run.recipe}: {settings.as_flags(vars(run))}')
     score = ' with the official score' if data.records and run.head == 'Instance' and run.kind == 'road' else ''
     found = survey.survey(data.train[1], run.ignore)

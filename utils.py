@@ -68,7 +68,7 @@ def build_model(input_image, conventions, is_training=False, noise=None, decay=0
     last_prelu = build_enet(input_image, conventions, is_training, noise, decay, reuse, architecture)
     return join_heads([build_head(last_prelu, depth, scope, conventions.head_activation, reuse,
                                   conventions.reach(scope))
-                       for scope, depth in conventions.heads.items()])
+                       for scope, depth in conventions.heads.items()], bool(conventions.classes))
 
 
 def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, architecture=None):
@@ -110,13 +110,16 @@ def pixel_coordinates(x):
             for side in (width, height)]
 
 
-def join_heads(outputs):
+def join_heads(outputs, with_classes=False):
     """The output of a model from those of its heads, float32 [b, h, w, depth] each. -> float32 [b, h, w, channels]
 
     With one head its own: an embedding, or the scores of (background, foreground). With a foreground head next to the
-    embedding, the last channel is the log odds that a pixel is foreground.
+    embedding, the last channel is the log odds that a pixel is foreground; with classes, the last channels are the
+    scores of the background and of each class, the logarithms of their probabilities up to a constant.
     """
     output, *scores = outputs
+    if with_classes:
+        return tf.concat(outputs, axis=-1)
     return tf.concat([output, scores[0][..., 1:] - scores[0][..., :1]], axis=-1) if scores else output
 
 
@@ -338,7 +341,10 @@ def export_model(rebuild_graph, checkpoint_dir, export_dir):
             image = tf.placeholder(tf.float32, [None, None, None, 3], name='image')
             output = rebuild_graph(sess, checkpoint_dir, image, conventions.feature_dim)
             outputs = {'embedding': tf.identity(output[..., :conventions.feature_dim], name='embedding')}
-            if conventions.foreground_weight:
+            if conventions.classes:
+                outputs['classes'] = tf.nn.softmax(output[..., conventions.feature_dim:], name='classes')
+                outputs['foreground'] = tf.subtract(1., outputs['classes'][..., 0], name='foreground')
+            elif conventions.foreground_weight:
                 outputs['foreground'] = tf.sigmoid(output[..., conventions.feature_dim], name='foreground')
             _save_for_serving(sess, {'image': image}, outputs, aside)
             settings.write(aside, conventions)

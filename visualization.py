@@ -40,6 +40,17 @@ def colour(k):
     return palette()[k % len(palette())]
 
 
+_SHADES = 0, 0.45, -0.35, 0.2, -0.2, 0.65  # of the instances of a class: towards white, or black if negative
+
+
+def instance_colour(number, classes=None):
+    """The colour of instance `number`, from 1: its own or, with classes, int [numbers + 1], a shade of its class's."""
+    if classes is None:
+        return colour(number - 1)
+    shade, base = _SHADES[(number - 1) % len(_SHADES)], np.array(colour(classes[number] - 1))
+    return tuple(np.rint(base + abs(shade) * ((255 if shade > 0 else 0) - base)).astype(int).tolist())
+
+
 def colour_instances(ids):
     """The instances alone, on black. -> uint8 [h, w, 3]"""
     table = np.array([(0, 0, 0)] + [colour(k) for k in range(ids.max(initial=0))], np.uint8)
@@ -55,12 +66,13 @@ def number_instances(label):
 
 # ---- On photos -------------------------------------------------------------------------------------------------------
 
-def draw_instances(photo, ids, alpha=0.55, outlined=False):
+def draw_instances(photo, ids, alpha=0.55, outlined=False, classes=None):
     """Blends each instance's colour into the photo; the background is unchanged. -> a new uint8 [h, w, 3]
 
     photo: uint8 [h, w, 3]; ids: integers [h', w'], scaled to the photo with smooth outlines
     alpha: share of the colour in the blend, 0 to 1
     outlined: draw a thin dark edge within each instance, which separates touching ones of similar colours
+    classes: see instance_colour
     """
     picture = photo.copy()
     height, width = photo.shape[:2]
@@ -82,7 +94,7 @@ def draw_instances(photo, ids, alpha=0.55, outlined=False):
         mask = cv2.warpAffine(mask, to_part, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
         mask = (mask > 127).astype(np.uint8)
         part = picture[y0:y1, x0:x1]
-        tint = np.rint(levels * (1 - alpha) + np.multiply(colour(number - 1), alpha)).astype(np.uint8)
+        tint = np.rint(levels * (1 - alpha) + np.multiply(instance_colour(number, classes), alpha)).astype(np.uint8)
         cv2.copyTo(cv2.LUT(part, tint[None]), mask, part)
         if outlined:
             part[mask > cv2.erode(mask, np.ones((3, 3), np.uint8), iterations=thickness)] = (20, 20, 20)
@@ -133,11 +145,12 @@ def lane_of_instance(lanes, h_samples, ids, size):
     return owner
 
 
-def draw_lanes(photo, lanes, h_samples, numbers):
+def draw_lanes(photo, lanes, h_samples, numbers, classes=None):
     """Draws lane lines with a dark edge, for contrast on bright concrete. -> a new uint8 [h, w, 3]
 
     lanes: [num_lanes][len(h_samples)] x in px of the photo, negative where a lane is absent; h_samples: y in px
     numbers: [num_lanes] int, from 1: a line has the colour of the instance of that number
+    classes: see instance_colour
     """
     picture = photo.copy()
     thickness = max(round(max(photo.shape[:2]) / 320), 1)
@@ -149,7 +162,8 @@ def draw_lanes(photo, lanes, h_samples, numbers):
         pieces = [np.rint(16 * np.append(piece, piece[-1:], axis=0)).astype(np.int32)
                   for piece in pieces if len(piece) and piece[0, 0] >= 0]
         cv2.polylines(picture, pieces, False, (20, 20, 20), thickness + 2, cv2.LINE_AA, shift=4)
-        cv2.polylines(picture, pieces, False, colour(number - 1), thickness, cv2.LINE_AA, shift=4)
+        rgb = instance_colour(number, classes)
+        cv2.polylines(picture, pieces, False, rgb, thickness, cv2.LINE_AA, shift=4)
     return picture
 
 

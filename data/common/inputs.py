@@ -23,9 +23,16 @@ class Photo:
     given: np.ndarray = None       # uint8 [h, w], 1 in the foreground of --foreground
     embedding: np.ndarray = None   # float32 [h', w', feature_dim], at the size of the network
     foreground: np.ndarray = None  # float32 [h', w'], foreground probability, from models with a foreground head
+    scores: np.ndarray = None      # float32 [h', w', 1 + classes], see utils.join_heads, from models with classes
     ids: np.ndarray = None         # int [h', w'], the clusters: 0 background, instances 1, 2, ...
     # int [number of instances + 1]: the id under which each is shown, from left to right, by size or by track; 0: not
     shown: np.ndarray = None
+    num_found: int = 0             # lanes, or other instances
+    lanes: list = None             # [num_lanes][len(h_samples)] x in px, negative where absent
+    confidences: list = None       # [num_lanes] 0 to 1
+    track_ids: list = None         # [num_lanes] int, from 1, of a frame of a video
+    classes: np.ndarray = None     # int [numbers + 1], the class under each shown id, from models with classes
+    found_classes: list = None     # [num_found] str, the classes of what was found
     num_found: int = 0             # lanes, or other instances
     lanes: list = None             # [num_lanes][len(h_samples)] x in px, negative where absent
     confidences: list = None       # [num_found] 0 to 1

@@ -10,7 +10,7 @@ from data.common.command_line import InputError
 PICTURE = re.compile(r'(?:cluster|mask|scatter|embedding)_(\d{4,})\.png')
 _NAME = 'photos.csv'
 _TIMES = 'network', 'clustering', 'lanes'
-_COLUMNS = ['number', 'file', 'instances', 'confidences', *(f'{name} ms' for name in _TIMES), 'total ms']
+_COLUMNS = ['number', 'file', 'instances', 'confidences', 'classes', *(f'{name} ms' for name in _TIMES), 'total ms']
 _MAX_BYTES = 2 ** 30
 
 
@@ -62,4 +62,5 @@ def write(folder, photos):
 def _row(photo):
     times = [f'{photo.times[name]:.1f}' for name in _TIMES]
     confidences = ' '.join(f'{value:.2f}' for value in photo.confidences or ())
-    return [f'{photo.number:04d}', photo.path, photo.num_found, confidences, *times, f'{sum(photo.times.values()):.1f}']
+    return [f'{photo.number:04d}', photo.path, photo.num_found, confidences,
+            ' '.join(photo.found_classes or ()), *times, f'{sum(photo.times.values()):.1f}']

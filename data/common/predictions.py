@@ -18,7 +18,8 @@ def write_json(path, photos, follow_links=True):
         return
     records = [tusimple.Record(photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
                                run_time=round(sum(photo.times.values()), 3), ids=photo.track_ids,
-                               confidence=np.round(photo.confidences, 4).tolist())
+                               confidence=np.round(photo.confidences, 4).tolist(),
+                               classes=photo.found_classes)
                for photo in photos]
     tusimple.write_records(path, records, follow_links=follow_links)
 

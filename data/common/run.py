@@ -19,6 +19,7 @@ except ImportError:   # Windows, where nothing guards an --outdir against a seco
 
 DEFAULT_MODELDIR = 'pretrained_semantic_model'
 RESUME = 'resume'   # folder of states within --outdir
+CLASS_FILE = 'classes.txt'   # in --srcdir: the names of classes 1, 2, ...
 
 
 def read_tf_config(text):
@@ -91,6 +92,10 @@ def settle(flags, folders, photos, replicas):
     chosen = {**settings.given(flags), 'photos': photos}
     if 'batch_size' in chosen:
         chosen['batch_size'] *= replicas
+    if chosen.get('head') != 'Semantic':
+        chosen.update(find_classes(flags.classes_file, folders))
+    elif flags.classes_file:
+        raise InputError('--classes: is about instances, and --semantic trains none')
     states = os.path.join(flags.outdir, RESUME)
     if has_checkpoint(states) and not flags.fresh:
         before = settings.read(states)
@@ -111,6 +116,16 @@ def settle(flags, folders, photos, replicas):
     if inherited:
         print(f'inherited from {source}: {settings.as_flags(inherited)}', flush=True)
     return run, source, False
+
+
+def find_classes(class_file, folders):
+    """-> {'classes': the names in class_file or else in CLASS_FILE of folders} or {}. Raises InputError."""
+    paths = [os.path.join(folder, CLASS_FILE) for folder in folders]
+    paths = [class_file] if class_file else list(filter(os.path.exists, paths))
+    names = {settings.read_classes(path) for path in paths}
+    if len(names) > 1:
+        raise InputError(f'{paths[0]}: has other classes than {", ".join(paths[1:])}; give --classes')
+    return {'classes': names.pop()} if names else {}
 
 
 def find_source(outdir, modeldir, fresh):

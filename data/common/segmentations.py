@@ -41,10 +41,11 @@ def fill(mask, polygon):
     mask[rows] |= np.logical_xor.accumulate(crossed, axis=1)[:, :-1]
 
 
-def results(ids, scores):
+def results(ids, scores, classes=None):
     """Instances in the format of COCO's results, but for the ids of the images.
 
-    ids: int [h, w], 0 background; scores: float [num_instances] -> list of dict, without instances that have no pixel
+    ids: int [h, w], 0 background; scores: float [num_instances]; classes: int [num_instances + 1], see
+    inference.find_classes -> list of dict, without instances that have no pixel
     """
     found = []
     for k, score in enumerate(scores, 1):
@@ -52,7 +53,8 @@ def results(ids, scores):
         if mask.any():
             columns, rows = (np.flatnonzero(mask.any(axis=axis)).tolist() for axis in (0, 1))
             box = [columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]]
-            found.append({'category_id': 1, 'segmentation': encode(mask), 'bbox': box, 'score': round(score, 4)})
+            category = 1 if classes is None else int(classes[k])
+            found.append({'category_id': category, 'segmentation': encode(mask), 'bbox': box, 'score': round(score, 4)})
     return found
 
 

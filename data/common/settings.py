@@ -14,6 +14,7 @@ from data.common.command_line import InputError
 
 CONVENTIONS_FILE = 'conventions.json'
 VERSION = 3                 # of the record
+MAX_CLASSES = 64            # as class * 1000 + instance, in 16 bits
 _MAX_BYTES = 2 ** 20        # of a record, which has 1 kB
 _SPAN = 8.   # of an image's longer side in the embedding where the coordinates' weights start, in units of 2 delta_d
 _NUMBER, _POSITIVE = command_line.non_negative_float, command_line.positive_float
@@ -64,11 +65,13 @@ class Settings:
                                       'the background is no instance, as in the paper.', '--background-weight',
                                       type=_NUMBER)
     foreground_weight: float = _model(0., 'Weight of the cross entropy of a head that separates foreground from '
-                                      'background; at 0 there is no such head.', '--foreground-weight', type=_NUMBER)
+                                      'background, or the classes; at 0 there is no such head.', '--foreground-weight',
+                                      type=_NUMBER)
     foreground_threshold: float = _model(0.5, 'Probability from which a pixel is foreground.',
                                          '--foreground-threshold', type=command_line.share)
     bandwidth: float = _model(0.7, 'Bandwidth of mean shift in validation and inference, in units of the embedding.',
                               '--bandwidth', type=command_line.bandwidth)
+    classes: tuple = _model((), 'Names of the classes 1, 2, ..., which the foreground head predicts.')
     min_confidence: float = _setting(0., 'Instances below this confidence are left out.',
                                      uses=('recorded', 'inherited'), type=command_line.share)
     # Of the run alone:
@@ -90,7 +93,13 @@ class Settings:
     @property
     def heads(self):
         """The scopes of the heads -> {scope: channels}."""
-        return {self.head: self.feature_dim, **({'Semantic': 2} if self.foreground_weight else {})}
+        depth = 1 + max(1, len(self.classes))
+        return {self.head: self.feature_dim, **({'Semantic': depth} if self.foreground_weight else {})}
+
+    @property
+    def clusters_foreground(self):
+        """Whether the foreground head selects the pixels to cluster: with classes only if the embedding cannot."""
+        return bool(self.foreground_weight and not (self.classes and self.background_weight))
 
     def reach(self, scope):
         """The `reach` of a head, see `utils.build_head`. -> float, 0 for a head without coordinates"""
@@ -113,6 +122,10 @@ class Settings:
                 (self.coordinates and self.background_weight,
                  '--coordinates: the background, which is everywhere, cannot be an instance; give '
                  '--background-weight 0'),
+                (self.classes and not self.foreground_weight,
+                 '--foreground-weight: at 0 no head learns the classes; leave it out, or give --classes an empty file'),
+                (len(self.classes) > MAX_CLASSES, f'--classes: has more than {MAX_CLASSES} classes'),
+                (len({*self.classes, ''}) <= len(self.classes), '--classes: has an empty line, or a name twice'),
                 (self.kind == 'road' and not (self.background_weight or self.foreground_weight),
                  '--background-weight: at 0 nothing separates the background; give a --foreground-weight')):
             if problem:
@@ -186,6 +199,14 @@ def _as_text(value):
     return f'{value:g}' if isinstance(value, float) else str(value)
 
 
+def read_classes(path):
+    """Reads names of classes, one a line; an empty file has none. -> tuple of str. Raises InputError."""
+    try:
+        return tuple(line.strip() for line in files.read_file(path, _MAX_BYTES).decode('utf-8-sig').splitlines())
+    except UnicodeDecodeError:
+        raise InputError(f'{path}: is not a text file with the name of a class in each line')
+
+
 # ---- A new run, or one that resumes ----------------------------------------------------------------------------------
 
 def start(chosen, model=None):
@@ -208,6 +229,8 @@ def start(chosen, model=None):
             names = ['image_size'] if semantic or model.head == 'Semantic' else names_of('inherited')
             inherited = {name: getattr(model, name) for name in names if name not in chosen}
     settings = Settings(**{**values, **inherited})
+    if settings.classes and not settings.foreground_weight and 'foreground_weight' not in chosen:
+        settings = dataclasses.replace(settings, foreground_weight=RECIPES['any']['foreground_weight'])
     settings.check('')
     return settings, inherited
 
@@ -236,7 +259,10 @@ def resume(chosen, before, outdir):
 def to_json(settings, everything=False):
     """The record of a model, or everything that a run needs to resume. -> str"""
     names = FIELDS if everything else names_of('recorded')
-    return json.dumps({**{name: getattr(settings, name) for name in names}, 'version': VERSION}, indent=1) + '\n'
+    values = {name: getattr(settings, name) for name in names}
+    if not settings.classes:
+        del values['classes']
+    return json.dumps({**values, 'version': VERSION}, indent=1) + '\n'
 
 
 def write(folder, settings, everything=False):

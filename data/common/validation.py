@@ -44,6 +44,14 @@ def summarise(found, run, records):
     return {'accuracy': accuracy, 'fp': fp, 'fn': fn, 'score': accuracy, 'unclustered': unclustered}
 
 
+def count_classes(output, label, run):
+    """The instances of a label whose class the network finds, by the vote of their labelled pixels. The arguments: of
+    `score_image` -> (number of them, number of instances)"""
+    classes = clustering.instance_classes(output[..., run.feature_dim:], np.maximum(label, 0))
+    instances = np.unique(label[label > 0])
+    return np.count_nonzero(classes[instances] == instances // 1000), len(instances)
+
+
 def can_be_clustered(output, label, run):
     """Whether an embedding has begun to separate the instances, so that mean shift, which takes seconds on one that has
     not, finds something: of the background's pixels and of the instances', more than half each are nearest to their own
@@ -74,7 +82,7 @@ def find_foreground(probability, label, run):
     probability: as of clustering.split_output. None if the background is an instance of the embedding and no head
     separates it.
     """
-    if probability is not None:
+    if probability is not None and run.clusters_foreground:
         return probability.reshape(label.shape) >= run.foreground_threshold
     return None if run.background_weight else label > 0
 

@@ -41,6 +41,7 @@ class Record:
     run_time: ms that a prediction took; None in labels
     ids: for video frames, list of int, [lanes]: the number of a lane in all frames; otherwise None
     confidence: list of float from 0 to 1, [lanes], of a prediction; None if unknown
+    classes: list of str, [lanes], of a prediction; only written
     """
     raw_file: str
     lanes: list
@@ -49,6 +50,7 @@ class Record:
     run_time: float = None
     ids: list = None
     confidence: list = None
+    classes: list = None
 
 
 # ---- Reading ---------------------------------------------------------------------------------------------------------
@@ -152,7 +154,7 @@ def write_records(path, records, follow_links=False):
     lines = []
     for record in records:
         values = {'lanes': list(record.lanes), 'h_samples': list(record.h_samples), 'raw_file': record.raw_file}
-        for name in ('ids', 'confidence', 'run_time'):
+        for name in ('ids', 'confidence', 'classes', 'run_time'):
             if getattr(record, name) is not None:
                 values[name] = getattr(record, name)
         lines.append(json.dumps(values, default=lambda array: array.tolist(), allow_nan=False) + '\n')
