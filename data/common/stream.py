@@ -4,7 +4,6 @@ import os
 import queue
 import re
 import threading
-import urllib.parse
 
 import cv2
 
@@ -19,15 +18,17 @@ _OPTIONS = 'rtsp_transport;tcp|protocol_whitelist;http,https,httpproxy,tcp,tls,c
 
 def is_stream(path):
     """-> whether a path is an address or, unless there is a file of that name, the number of a camera"""
-    is_camera = path.isdecimal() and not os.path.lexists(path)
+    is_camera = path.isdecimal() and len(path) <= 2 and not os.path.lexists(path)
     return is_camera or path.lower().startswith(('rtsp://', 'http://', 'https://'))
 
 
 def names(source):
     """-> (a stream's name: its address without user, password and query; the same as a file name, no extension)"""
-    parts = urllib.parse.urlsplit(source)
-    place = parts.netloc.rpartition('@')[2] + parts.path if parts.scheme else f'camera{source}'
-    return f'{parts.scheme}://{place}' if parts.scheme else place, re.sub(r'[^\w.-]+', '_', place).strip('_.')
+    if source.isdecimal():
+        return 2 * (f'camera{source}',)
+    scheme, _, rest = source.partition('://')
+    place = re.match(r'(?:[^/?#]*@)?([^?#]*)', rest)[1]
+    return f'{scheme}://{place}', re.sub(r'[^\w.-]+', '_', place).strip('_.')
 
 
 def read_clip(path):
