@@ -95,7 +95,7 @@ def bottleneck(x, depth, mode, scope, dropout, kind=1, decoder=False):
     decoder: whether it has ReLU in place of PReLU, as all blocks of the decoder have.
     """
     reduced = depth // 4
-    activation = relu if decoder else prelu
+    activation, end = (tf.nn.relu, sum_relu) if decoder else (prelu, sum_prelu)
     net = conv_norm(x, reduced, [1, 1], mode, scope + '_conv1', scope + '_batch_norm1')
     net = activation(net, scope + '_prelu1')
     if kind == 'asymmetric':
@@ -106,9 +106,7 @@ def bottleneck(x, depth, mode, scope, dropout, kind=1, decoder=False):
         net = conv_norm(net, reduced, [3, 3], mode, name, scope + '_batch_norm2', rate=kind)
     net = activation(net, scope + '_prelu2')
     net = conv_norm(net, depth, [1, 1], mode, scope + '_conv3', scope + '_batch_norm3')
-    if decoder:
-        return sum_relu(x, net, dropout, mode, scope)
-    return sum_prelu(x, net, dropout, mode, scope)
+    return end(x, net, dropout, mode, scope)
 
 
 def downsampling_bottleneck(x, depth, mode, scope, dropout):
@@ -134,9 +132,9 @@ def upsampling_bottleneck(x, depth, indices, mode, scope, dropout):
     reduced = x.shape[-1] // 4
     main = conv_norm(x, depth, [1, 1], mode, scope + '_main_conv1', scope + 'batch_norm1')
     net = conv_norm(x, reduced, [1, 1], mode, scope + '_conv1', scope + '_batch_norm2')
-    net = relu(net, scope + '_prelu1')
+    net = tf.nn.relu(net, scope + '_prelu1')
     net = conv_transpose_norm(net, reduced, [3, 3], mode, scope + '_transposed_conv2_filters', scope + '_batch_norm3')
-    net = relu(net, scope + '_prelu2')
+    net = tf.nn.relu(net, scope + '_prelu2')
     net = conv_norm(net, depth, [1, 1], mode, scope + '_conv3', scope + '_batch_norm4')
     return sum_relu(main, net, dropout, mode, scope, unpool_indices=indices)
 
@@ -230,11 +228,6 @@ def prelu(x, scope):
     return tf.identity(prelu_of_slope(x, slope_variable(scope, x.shape[-1])), name=scope)
 
 
-def relu(x, scope):
-    """ReLU in the place of a PReLU, and of its name. x: float32 of any shape -> the same shape."""
-    return tf.nn.relu(x, name=scope)
-
-
 def kept_channels(x, rate, noise, scope):
     """What spatial dropout (Tompson et al. 2015) multiplies x, float32 [b, h, w, c], with; None where noise is None.
 
@@ -260,10 +253,8 @@ def noise_of_step(seed):
 def noise_of_2018(shape, scope):
     """The noise of the graph of 2018, which by mistake dropped channels at inference too. -> float32 in [0, 1).
 
-    It is the first draw of TensorFlow's stateful generator with graph seed 87654321 and operation seed 0, that is,
-    Philox with that key and a counter of 0.
+    The first draw of TensorFlow's stateful generator with its default seed and operation seed 0, for any scope.
     """
-    del scope
     return tf.raw_ops.StatelessRandomUniformV2(shape=shape, key=tf.constant([87654321], tf.uint64),
                                                counter=tf.constant([0, 0], tf.uint64), alg=1, dtype=tf.float32)
 
@@ -306,13 +297,12 @@ def fused(function):
 
 
 def normalised_convolution(convolve, weights, beta, depth_axis):
-    """convolve(weights), normalised by its own mean and variance, + beta.
+    """convolve(weights), normalised by its own mean and variance, + beta. -> (float32 [b, h, w, depth], mean, variance)
 
-    -> (float32 [b, h, w, depth], mean, variance). beta, mean, variance: float32 [depth]. depth_axis: of the weights.
-    Of the initial block's 13 channels oneDNN takes the gradient ten times as slowly as of 16: channels of zeros help.
+    With channels of zeros: the gradient of the initial block's 13 takes oneDNN ten times as long as that of 16.
     """
-    depth = weights.shape[depth_axis]
-    more = -int(depth) % 4
+    depth = int(weights.shape[depth_axis])
+    more = -depth % 4
     if more:
         weights = tf.pad(weights, [[0, more if axis == depth_axis else 0] for axis in range(4)])
         beta = tf.pad(beta, [[0, more]])
@@ -323,15 +313,14 @@ def normalised_convolution(convolve, weights, beta, depth_axis):
 def dilated_conv(x, weights, stride, rate, mode):
     """SAME convolution of x, float32 [b, h, w, c]; stride or rate is 1. -> float32 [b, h / stride, w / stride, depth].
 
-    Where TensorFlow has no gradient of a dilated one, a training takes `rate` x `rate` convolutions of every rate-th
-    pixel instead.
+    Where TensorFlow has no gradient of a dilated one, training convolves every rate-th pixel, `rate` x `rate` times.
     """
     if rate > 1 and mode.decay is not None and not has_dilated_gradient():
         return tf.nn.convolution(x, weights, padding='SAME', dilations=rate)
     return tf.nn.conv2d(x, weights, strides=stride, padding='SAME', dilations=rate)
 
 
-@functools.lru_cache(None)
+@functools.cache
 def has_dilated_gradient():
     """Whether this machine can train dilated convolutions: with oneDNN, which not every TensorFlow has, or a GPU."""
     with tf.Graph().as_default(), tf.Session() as sess:
@@ -376,19 +365,13 @@ def sum_relu(x, net, rate, mode, scope, unpool_indices=None):
     rate: of dropout. unpool_indices: if given, x is [b, h/2, w/2, c] and unpooled first, see `unpool`.
     """
     kept = kept_channels(net, rate, mode.noise, scope)
-    y = _sum_relu(x, net, kept) if unpool_indices is None else _unpool_sum_relu(x, unpool_indices, net, kept)
-    return tf.identity(y, name=scope + '_last_prelu')
+    return tf.identity(_sum_relu(x, unpool_indices, net, kept), name=scope + '_last_prelu')
 
 
 @fused
-def _sum_relu(x, net, kept):
-    net = tf.nn.relu(net)
+def _sum_relu(x, indices, net, kept):
+    x, net = x if indices is None else unpool(x, indices), tf.nn.relu(net)
     return tf.nn.relu(x + (net if kept is None else net * kept))
-
-
-@fused
-def _unpool_sum_relu(x, indices, net, kept):
-    return _sum_relu(unpool(x, indices), net, kept)
 
 
 def compose_slopes(first, second):

@@ -1,7 +1,7 @@
 """Measures speed and memory against the plain way of doing the same.
 
     python tests/benchmark.py                       all rows, half an hour on two cores
-    python tests/benchmark.py --quick               fewer rows and fewer runs of each, two minutes
+    python tests/benchmark.py --quick               fewer runs of each, two minutes
     python tests/benchmark.py --only network frame  some sections
 
 The plain ways are those of tests/reference.py: ENet layer by layer with `max_pool_with_argmax` and `scatter_nd`,
@@ -10,12 +10,10 @@ ratio (above 1: ours is better) and, for the network and its training step, a fl
 runtimes run in processes of their own, as two of them in one process get in each other's way. Results: tests/README.md.
 """
 import concurrent.futures
-import functools
 import glob
 import importlib.util
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,12 +26,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, 'tests')]
 
 import benchmark_clustering
-import datagenerator
 import inference
 import reference
+import training as train_script
 import visualization
 from benchmark_clustering import in_turn
-from data.common import command_line, pictures, quiet, video
+from data.common import command_line, pictures, quiet, settings, video
 
 SIDE, BATCH = 512, 4      # of the photos and batches in the rows that name no others
 LANES, THICKNESS = 5, 4   # of the labels
@@ -143,7 +141,7 @@ def network(quick):
         if has('openvino') or has('onnxruntime', 'tf2onnx'):
             run_script('inference.py', '--export', folder)
         for name in ENGINES:
-            report_engine(f'  the same by {name}', name, runs, folder)
+            report_engine(name, runs, folder)
 
 
 # ---- Other runtimes --------------------------------------------------------------------------------------------------
@@ -155,11 +153,6 @@ def has(*modules):
 def torch_network(folder):
     network, images = reference.torch_enet(read_weights()), make_images(1, SIDE)
     return lambda: network(images)
-
-
-def torch_step(folder):
-    step = reference.torch_step(read_weights(), LEARNING_RATE)
-    return functools.partial(step, make_images(BATCH, SIDE), make_labels(BATCH, SIDE))
 
 
 def openvino_network(folder):
@@ -179,71 +172,50 @@ def onnx_network(folder):
 # The modules that each needs, and a function of the exported model's folder to what is timed.
 ENGINES = {'PyTorch': (('torch',), torch_network), 'OpenVINO': (('openvino',), openvino_network),
            'ONNX Runtime': (('onnxruntime', 'tf2onnx'), onnx_network)}
-STEP_ENGINES = {'PyTorch, a training step': (('torch',), torch_step)}
 
 
-def report_engine(name, engine, runs, folder=''):
+def report_engine(engine, runs, folder):
     """Prints the row of an engine, timed in a process of its own, or that it is not installed."""
-    modules, _ = {**ENGINES, **STEP_ENGINES}[engine]
+    modules, _ = ENGINES[engine]
     if not has(*modules):
-        print(f'{name}: skipped, {" and ".join(modules)} not installed')
+        print(f'  the same by {engine}: skipped, {" and ".join(modules)} not installed')
         return
     done = subprocess.run([sys.executable, __file__, '--engine', engine, folder, str(runs)], check=True,
                           capture_output=True, text=True)
-    row(name, float(done.stdout.split()[-1]))
+    row(f'  the same by {engine}', float(done.stdout.split()[-1]))
 
 
 # ---- Training --------------------------------------------------------------------------------------------------------
 
-def make_conventions(side):
-    import utils
-    return utils.Conventions(image_size=(side, side), normalisation='signed', head_activation='none',
-                             batch_statistics=False, dropout_at_inference=False)
+def settings_of(side):
+    return settings.Settings(image_size=(side, side), learning_rate=LEARNING_RATE)
 
 
-def build_step(images, labels, conventions):
+def build_step(images, labels, run):
     """training.py's step in the default graph. images: uint8 [b, h, w, 3], labels: int32 [b, h, w] -> what to run"""
     import tensorflow.compat.v1 as tf
     import enet
-    import loss
     import utils
+    from data.common.replica import Replica
     step = tf.train.create_global_step()
     step_32 = tf.cast(step, tf.int32)
-    features = utils.build_enet(images, conventions, True, enet.noise_of_step(tf.stack([0, step_32])),
-                                utils.norm_decay(step_32))
-    terms = loss.discriminative_loss(utils.build_head(features, conventions.feature_dim), labels,
-                                     conventions.feature_dim, conventions.image_size, conventions.delta_v,
-                                     conventions.delta_d, 1., 1., 1.)
-    variables = utils.to_train()
-    total = terms[0] + utils.weight_decay(variables)
-    gradients, variables = zip(*[
-        (g, v) for g, v in zip(tf.gradients(total, variables), variables) if g is not None])
-    gradients, norm = tf.clip_by_global_norm(gradients, 5.)
-    finite = tf.logical_and(tf.is_finite(total), tf.is_finite(norm))
-    rate = utils.learning_rate('2018', LEARNING_RATE, step_32, 1000)
-    with tf.control_dependencies([rate]):
-        train_op = utils.apply_if(finite, tf.train.AdamOptimizer(rate), zip(gradients, variables),
-                                  utils.moving_average_updates(), step)
-    return [terms, rate, norm, train_op]
+    output = utils.build_model(images, run, is_training=True, decay=utils.norm_decay(step_32),
+                               noise=enet.noise_of_step(tf.stack([0, step_32])))
+    rate = utils.learning_rate(run.schedule, run.learning_rate, step_32, 1000)
+    return train_script.build_step(train_script.loss_terms(run, output, labels), rate, step, Replica())
 
 
-def our_step(side, images, labels):
-    import tensorflow.compat.v1 as tf
-    with tf.Graph().as_default():
-        inputs = tf.placeholder(tf.uint8, [None, side, side, 3]), tf.placeholder(tf.int32, [None, side, side])
-        fetches = build_step(*inputs, make_conventions(side))
-        sess = tf.Session()
-        sess.run(tf.global_variables_initializer())
-    return lambda: sess.run(fetches, dict(zip(inputs, (images, labels))))
-
-
-def floor_of_step(side, images, labels):
-    """-> a function that runs the convolutions of a training step and their gradients alone"""
+def our_steps(side, images, labels):
+    """-> (a function that takes a step of training.py, one that runs its convolutions and their gradients alone)"""
     import tensorflow.compat.v1 as tf
     with tf.Graph().as_default() as graph:
         inputs = tf.placeholder(tf.uint8, [None, side, side, 3]), tf.placeholder(tf.int32, [None, side, side])
-        build_step(*inputs, make_conventions(side))
-        return bare_convolutions(graph, dict(zip(inputs, (images, labels))))
+        fetches = build_step(*inputs, settings_of(side))
+        feed = dict(zip(inputs, (images, labels)))
+        floor = bare_convolutions(graph, feed)
+        sess = tf.Session()
+        sess.run(tf.global_variables_initializer())
+    return lambda: sess.run(fetches, feed), floor
 
 
 def plain_step(side, images, labels):
@@ -252,7 +224,7 @@ def plain_step(side, images, labels):
     import enet
     import loss
     import utils
-    conventions = make_conventions(side)
+    conventions = settings_of(side)
     with tf.Graph().as_default():
         image_input = tf.placeholder(tf.uint8, [None, side, side, 3])
         label_input = tf.placeholder(tf.int32, [None, side, side])
@@ -283,13 +255,13 @@ def loss_alone(side, labels):
     return lambda: sess.run([terms[0], gradient.op], {label_input: labels})
 
 
-STEPS = {'ours': our_step, 'plain': plain_step}
+STEPS = {'ours': lambda *arguments: our_steps(*arguments)[0], 'plain': plain_step}
 
 
 def training(quick):
     images, labels = make_images(BATCH, SIDE), make_labels(BATCH, SIDE)
-    steps = [STEPS[way](SIDE, images, labels) for way in ('ours', 'plain')]
-    seconds, plain, floor, of_loss = in_turn([*steps, floor_of_step(SIDE, images, labels), loss_alone(SIDE, labels)],
+    ours, floor = our_steps(SIDE, images, labels)
+    seconds, plain, floor, of_loss = in_turn([ours, plain_step(SIDE, images, labels), floor, loss_alone(SIDE, labels)],
                                              2 if quick else 12)
     row(f'training step, {BATCH} photos of {SIDE}x{SIDE}', seconds, plain, floor)
     row('  photos per second', BATCH / seconds, BATCH / plain, unit='/s')
@@ -297,30 +269,6 @@ def training(quick):
     if not quick:
         peaks = [peak_memory(__file__, '--steps', way, 5) for way in STEPS]
         row('  peak memory of a process that trains', *peaks, unit='MB')
-        with tempfile.TemporaryDirectory() as folder:
-            row('  a step fed by the queue, 2 threads, beside a constant batch', *queue_and_constant(folder))
-    for name in STEP_ENGINES:
-        report_engine(f'  the same by {name}', name, 2 if quick else 12)
-
-
-def queue_and_constant(folder):
-    """-> seconds per step whose batch comes from the queue, seconds per step on one batch"""
-    import tensorflow.compat.v1 as tf
-    paths = render(folder, 16)
-    images, labels = datagenerator.load_batch(*[part[:BATCH] for part in paths], (SIDE, SIDE))
-    constant = our_step(SIDE, images, labels)
-    with tf.Graph().as_default(), tf.Session() as sess:
-        queue = datagenerator.BatchQueue(*paths, BATCH, (SIDE, SIDE), workers=2)
-        batch = queue.dequeue()
-        queued = sess.make_callable(build_step(batch.images, batch.labels, make_conventions(SIDE)))
-        sess.run(tf.global_variables_initializer())
-        coord = tf.train.Coordinator()
-        threads = queue.start(sess, coord)
-        # Long turns: in a short one, batches that are ready would hide a loader that is too slow.
-        seconds = in_turn([lambda: [queued() for _ in range(10)], lambda: [constant() for _ in range(10)]], 5)
-        coord.request_stop()
-        coord.join(threads)
-        return [turn / 10 for turn in seconds]
 
 
 # ---- Photos from file to file ----------------------------------------------------------------------------------------
@@ -342,16 +290,8 @@ def peak_memory(*arguments):
     return int(output) / 1024
 
 
-def render(folder, count):
-    """Renders and prepares scenes. -> (image paths, label paths)"""
-    run_script('data/synthetic_dataset.py', folder, '--num', count, '--seed', 5)
-    prepared = os.path.join(folder, 'prepared')
-    run_script('data/tusimple_dataset_processing.py', folder, '--outdir', prepared)
-    return datagenerator.find_samples(prepared)
-
-
-def plain_colouring(bandwidth):
-    """-> function of a photo, uint8 [h, w, 3] RGB, to its picture, by the plain graph and scikit-learn"""
+def plain_frames(photos):
+    """-> a function that takes these photos one by one from file to picture, by the plain graph and scikit-learn"""
     import tensorflow.compat.v1 as tf
     import utils
     model = os.path.join(ROOT, 'trained_model')
@@ -365,61 +305,41 @@ def plain_colouring(bandwidth):
         sess = tf.Session()
         utils.restore(sess, utils.find_checkpoint(model), tf.global_variables())
 
-    def colour(photo):
-        points = sess.run(embedding, {image: cv2.resize(photo, (width, height))[None]})[0]
-        ids = reference.plain_cluster(points.reshape(-1, conventions.feature_dim), bandwidth)[1]
-        return visualization.draw_instances(photo, ids.reshape(height, width))
-    return colour
-
-
-def plain_frames(photos, bandwidth):
-    """-> a function that takes these photos one by one from file to picture"""
-    colour = plain_colouring(bandwidth)
-
     def run():
         with tempfile.TemporaryDirectory() as folder:
             for i, path in enumerate(photos):
-                picture = colour(cv2.imread(path)[..., ::-1])
-                cv2.imwrite(os.path.join(folder, f'{i}.png'), picture[..., ::-1])
+                photo = cv2.imread(path)
+                points = sess.run(embedding, {image: cv2.resize(photo[..., ::-1], (width, height))[None]})[0]
+                ids = reference.plain_cluster(points.reshape(-1, conventions.feature_dim), conventions.bandwidth)[1]
+                picture = visualization.draw_instances(photo, ids.reshape(height, width))
+                cv2.imwrite(os.path.join(folder, f'{i}.png'), picture)
     return run
 
 
 def frame(quick):
     """Reading, network, clustering, lanes and writing, without start-up: the difference of two runs of inference.py."""
-    import utils
-    conventions = utils.read_conventions(os.path.join(ROOT, 'trained_model'))
-    pictures = sorted(glob.glob(os.path.join(ROOT, 'inference_test', 'images', '*')))
+    paths = sorted(glob.glob(os.path.join(ROOT, 'inference_test', 'images', '*')))
     many, few = (56, 8) if quick else (204, 4)
     with tempfile.TemporaryDirectory() as folder:
         for count in (many, few):
             os.mkdir(os.path.join(folder, str(count)))
             for i in range(count):
-                path = pictures[i % len(pictures)]
+                path = paths[i % len(paths)]
                 os.symlink(path, os.path.join(folder, str(count), f'{i:04d}{os.path.splitext(path)[1]}'))
 
         def infer(count):
             return lambda: run_script('inference.py', '--indir', os.path.join(folder, str(count)),
                                       '--outdir', os.path.join(folder, f'results{count}'))
-        plain = plain_frames(pictures[:2 if quick else 8], conventions.bandwidth)
+        plain = plain_frames(paths[:2 if quick else 8])
         infer(few)()   # the first start reads its libraries from the disk
         long, short, of_plain = in_turn([infer(many), infer(few), plain], 1 if quick else 3, warm_up=0)
         ours, of_plain = (many - few) / (long - short), (2 if quick else 8) / of_plain
         row('photos per second through inference.py', ours, of_plain, unit='/s')
         row('  from start to end, for 1 photo (start-up)', short - (few - 1) / ours)
         if not quick:
-            for count, peak in memory_of_inference(folder, pictures):
-                row(f'  peak memory, {count:,} photos', peak, unit='MB')
-
-
-def memory_of_inference(folder, pictures):
-    """Yields (number of photos, peak memory of inference.py in MB)."""
-    for count in (24, 1000):
-        photos = os.path.join(folder, f'memory{count}')
-        os.mkdir(photos)
-        for i in range(count):
-            os.symlink(pictures[i % len(pictures)], os.path.join(photos, f'{i:04d}.jpg'))
-        yield count, peak_memory('inference.py', '--indir', photos, '--outdir', os.path.join(folder, f'results{count}'))
-        shutil.rmtree(photos)
+            row(f'  peak memory, {many} photos', unit='MB', ours=peak_memory(
+                'inference.py', '--indir', os.path.join(folder, str(many)),
+                '--outdir', os.path.join(folder, 'results')))
 
 
 # ---- Videos ----------------------------------------------------------------------------------------------------------
@@ -431,21 +351,6 @@ def make_clip(path, frames, count):
     for i in range(count):
         writer.write(there_and_back[i % len(there_and_back)])
     writer.close()
-
-
-def plain_clip(path, count, bandwidth):
-    """-> a function that takes the first frames of a video one by one from video to video"""
-    colour = plain_colouring(bandwidth)
-
-    def run():
-        with tempfile.TemporaryDirectory() as folder:
-            capture = cv2.VideoCapture(path)
-            size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-            writer = cv2.VideoWriter(os.path.join(folder, 'out.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 20, size)
-            for _ in range(count):
-                writer.write(colour(capture.read()[1][..., ::-1])[..., ::-1].copy())
-            writer.release()
-    return run
 
 
 def network_alone(frames):
@@ -462,54 +367,40 @@ def network_alone(frames):
 
 def drive(quick):
     """A rendered drive of 1280x720 from video to video; the floor is the network alone."""
-    import utils
-    bandwidth = utils.read_conventions(os.path.join(ROOT, 'trained_model')).bandwidth
-    many, few, of_plain = (240, 40, 2) if quick else (840, 40, 8)
+    many, few = (240, 40) if quick else (840, 40)
     with tempfile.TemporaryDirectory() as folder:
         run_script('data/synthetic_dataset.py', os.path.join(folder, 'drive'), '--drive', 2, '--seed', 1)
         frames = [pictures.read_image(path) for path in
                   sorted(glob.glob(os.path.join(folder, 'drive', 'clips', '**', '*.*'), recursive=True))]
-        for count in (many, few) if quick else (many, few, 5000):
+        for count in many, few:
             make_clip(os.path.join(folder, f'{count}.mp4'), frames, count)
 
         def infer(count):
             return lambda: run_script('inference.py', '--indir', os.path.join(folder, f'{count}.mp4'),
                                       '--outdir', os.path.join(folder, 'results'))
         infer(few)()   # the first start reads its libraries from the disk
-        long, short, plain, alone = in_turn(
-            [infer(many), infer(few), plain_clip(os.path.join(folder, f'{few}.mp4'), of_plain, bandwidth),
-             network_alone(frames)], 1 if quick else 3, warm_up=0)
-        row('frames per second of a video through inference.py', (many - few) / (long - short), of_plain / plain,
-            len(frames) / alone, unit='/s')
-        for count in () if quick else (few, 5000):
-            row(f'  peak memory, {count:,} frames', unit='MB', ours=peak_memory(
-                'inference.py', '--indir', os.path.join(folder, f'{count}.mp4'),
+        long, short, alone = in_turn([infer(many), infer(few), network_alone(frames)], 1 if quick else 3, warm_up=0)
+        row('frames per second of a video through inference.py', (many - few) / (long - short),
+            floor=len(frames) / alone, unit='/s')
+        if not quick:
+            row(f'  peak memory, {many} frames', unit='MB', ours=peak_memory(
+                'inference.py', '--indir', os.path.join(folder, f'{many}.mp4'),
                 '--outdir', os.path.join(folder, 'results')))
 
 
-# ---- Data sets -------------------------------------------------------------------------------------------------------
-
-def data(quick):
-    count = 10 if quick else 100
-    with tempfile.TemporaryDirectory() as folder:
-        rendered = run_script('data/synthetic_dataset.py', folder, '--num', count)
-        outdir = os.path.join(folder, 'prepared')
-        prepared = run_script('data/tusimple_dataset_processing.py', folder, '--outdir', outdir)
-        row('scenes rendered per second, with start-up', count / rendered, unit='/s')
-        row('photos prepared per second, with start-up', count / prepared, unit='/s')
-
+# ---- The script ------------------------------------------------------------------------------------------------------
 
 def clusters(quick):
     for name, seconds, plain, floor in benchmark_clustering.rows(quick):
         row(name, seconds, plain, floor)
 
 
-SECTIONS = {section.__name__: section for section in (network, clusters, frame, drive, training, data)}
+SECTIONS = {section.__name__: section for section in (network, clusters, frame, drive, training)}
 
 
 def main(argv=None):
     parser = command_line.Parser(description=__doc__)
-    parser.add_argument('--quick', action='store_true', help='Fewer rows and fewer runs of each, two minutes.')
+    parser.add_argument('--quick', action='store_true', help='Fewer runs of each row, two minutes.')
     parser.add_argument('--only', nargs='+', choices=SECTIONS, default=list(SECTIONS), help='Sections to run.')
     parser.add_argument('--steps', nargs=2, metavar=('WAY', 'STEPS'),
                         help='Only take training steps, "ours" or "plain".')
@@ -519,7 +410,7 @@ def main(argv=None):
     quiet.import_tensorflow()
     if flags.engine:
         name, folder, runs = flags.engine
-        print(*in_turn([{**ENGINES, **STEP_ENGINES}[name][1](folder)], int(runs), warm_up=3))
+        print(*in_turn([ENGINES[name][1](folder)], int(runs), warm_up=3))
         return
     if flags.steps:
         step = STEPS[flags.steps[0]](SIDE, make_images(BATCH, SIDE), make_labels(BATCH, SIDE))

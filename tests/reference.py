@@ -1,12 +1,14 @@
 """The plain ways that our fast ones are measured and tested against, each as short and readable as can be."""
 
 import functools
-import re
+import os
 import types
 import warnings
 
 import numpy as np
 from sklearn.cluster import MeanShift
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def plain_cluster(prediction, bandwidth):
@@ -64,10 +66,11 @@ def small_enet():
     return enet.PAPER._replace(stage1_repeat=0, stage2_kinds=(), stage4_repeat=0)
 
 
-def plain_enet(images, batch_statistics=False, noise=None):
+def plain_enet(images, batch_statistics=False, noise=None, architecture=None):
     """enet.ENet layer by layer, on the variables of the ENet that the default graph already holds.
 
-    images: float32 [b, h, w, 3]. batch_statistics, noise: as in enet.Mode.
+    images: float32 [b, h, w, 3]. batch_statistics, noise: as in enet.Mode. architecture: an enet.Architecture, by
+    default the paper's.
     -> (last_prelu [b, h/2, w/2, 16], logits [b, h, w, num_classes]), both float32.
     """
     import tensorflow.compat.v1 as tf  # here: plain_cluster must not wait for it
@@ -105,7 +108,7 @@ def plain_enet(images, batch_statistics=False, noise=None):
         pool=lambda x: tf.nn.max_pool2d(x, 2, 2, 'SAME'), max_pool=plain_max_pool, unpool=plain_unpool,
         concat=lambda one, other: tf.concat([one, other], axis=3))
     with tf.variable_scope('ENet', reuse=True, auxiliary_name_scope=False):
-        last_prelu = layers(images, operations)
+        last_prelu = layers(images, operations, architecture)
         return last_prelu, conv_transpose(last_prelu, 'fullconv/weights') + var('fullconv/biases')
 
 
@@ -118,70 +121,10 @@ def torch_enet(weights):
     operations = torch_operations(torch_tensors(weights))
 
     @torch.inference_mode()
-    def run(photos):
-        return layers(torch_photos(photos), operations).permute(0, 2, 3, 1).numpy()
+    def run(photos):   # channels last is the photo's own order in memory, and the faster one
+        images = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return layers(images, operations).permute(0, 2, 3, 1).numpy()
     return run
-
-
-def torch_step(weights, learning_rate):
-    """A training step of plain_enet and a new head in PyTorch, for its speed.
-
-    As in training.py: statistics of the batch, spatial dropout, the discriminative loss and weight decay, gradients
-    clipped to a norm of 5, Adam. Photos and weights lie in memory channels last, and Adam is the fused one, which are
-    PyTorch's faster ways.
-
-    weights: see torch_enet
-    -> function of photos, uint8 [b, h, w, 3], and labels, int32 [b, h, w], that returns the loss
-    """
-    import torch
-    from torch.nn import functional
-    tensors = torch_tensors(weights)
-    operations = torch_operations(tensors, training=True)
-    trained = [tensor.requires_grad_() for name, tensor in tensors.items() if not re.search('moving_|fullconv', name)]
-    head = torch.normal(0, 0.1, [16, 3, 2, 2], requires_grad=True)
-    decayed = [head] + [tensor for tensor in trained if tensor.ndim == 4]
-    optimizer = torch.optim.Adam([head, *trained], learning_rate, fused=True)
-
-    def step(photos, labels):
-        embedding = functional.conv_transpose2d(layers(torch_photos(photos), operations), head, stride=2)
-        total = torch_loss(embedding, torch.from_numpy(labels)) + 1e-4 * sum(w.square().sum() for w in decayed)
-        optimizer.zero_grad()
-        total.backward()
-        torch.nn.utils.clip_grad_norm_([head, *trained], 5.)
-        optimizer.step()
-        return total.item()
-    return step
-
-
-def torch_loss(embedding, labels, delta_v=0.5, delta_d=1.5):
-    """loss.discriminative_loss with weights of 1, of an embedding [b, c, h, w] and labels [b, h, w], in PyTorch.
-
-    Sums over the pixels of each instance of the batch by index_add, a tenth of the time of a loop over the photos that
-    numbers their instances by `unique`.
-    """
-    import torch
-    b, c = embedding.shape[:2]
-    num_ids = int(labels.max()) + 1
-    ids = (labels.flatten(1).long() + num_ids * torch.arange(b)[:, None]).flatten()
-    x = embedding.permute(0, 2, 3, 1).reshape(-1, c)
-    counts = torch.bincount(ids, minlength=b * num_ids)
-    present = (counts > 0).view(b, num_ids)
-    counts, num_instances = counts.clamp(min=1), present.sum(1)
-    means = x.new_zeros(b * num_ids, c).index_add(0, ids, x) / counts[:, None]
-    hinge = torch.relu((x - means.index_select(0, ids)).norm(dim=1) - delta_v).square()
-    l_var = (x.new_zeros(b * num_ids).index_add(0, ids, hinge) / counts).view(b, num_ids).sum(1) / num_instances
-    means = means.view(b, num_ids, c)
-    distances = (means[:, :, None] - means[:, None]).norm(dim=3)
-    pairs = present[:, :, None] & present[:, None] & ~torch.eye(num_ids, dtype=torch.bool)
-    l_dist = (torch.relu(2 * delta_d - distances).square() * pairs).sum((1, 2)) / pairs.sum((1, 2)).clamp(min=1)
-    l_reg = (means.norm(dim=2) * present).sum(1) / num_instances
-    return (l_var + l_dist + l_reg).mean()
-
-
-def torch_photos(photos):
-    """Signed, [b, 3, h, w]. Channels last is the photo's own order in memory, and the faster one."""
-    import torch
-    return torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def torch_tensors(weights):
@@ -194,8 +137,8 @@ def torch_tensors(weights):
     return tensors
 
 
-def torch_operations(tensors, training=False):
-    """What `layers` needs. training: with the batch's own statistics, whose averages move, and dropout."""
+def torch_operations(tensors):
+    """What `layers` needs, at inference."""
     import torch
     from torch.nn import functional
 
@@ -207,11 +150,10 @@ def torch_operations(tensors, training=False):
 
     def norm(x, name):
         mean, variance, beta = (tensors[f'{name}/{part}'] for part in ('moving_mean', 'moving_variance', 'beta'))
-        return functional.batch_norm(x, mean, variance, None, beta, training, eps=0.001)
+        return functional.batch_norm(x, mean, variance, None, beta, eps=0.001)
 
     return types.SimpleNamespace(
-        conv=conv, norm=norm, relu=functional.relu,
-        dropout=lambda x, rate, name: functional.dropout2d(x, rate, training),
+        conv=conv, norm=norm, relu=functional.relu, dropout=lambda x, rate, name: x,
         conv_transpose=lambda x, name: functional.conv_transpose2d(x, tensors[name], stride=2)[:, :, :-1, :-1],
         prelu=lambda x, name: functional.prelu(x, tensors[name + 'alpha']),
         widen=lambda x, like: functional.pad(x, [0, 0, 0, 0, 0, like.shape[1] - x.shape[1]]),
@@ -219,19 +161,22 @@ def torch_operations(tensors, training=False):
         unpool=lambda x, argmax: functional.max_unpool2d(x, argmax, 2), concat=lambda *x: torch.cat(x, 1))
 
 
-def layers(images, do):
+def layers(images, do, architecture=None):
     """ENet from its images to last_prelu, by the operations `do` of TensorFlow or PyTorch, each on its own."""
+    import enet
+    architecture = architecture or enet.PAPER
+
     def initial(x, name):
         net = do.prelu(do.norm(do.conv(x, name + '_conv', stride=2), name + '_batchnorm'), name + '_prelu')
         return do.concat(net, do.pool(x))
 
-    def bottleneck(x, name, rate=1, asymmetric=False, decoder=False, dropout_rate=0.1):
+    def bottleneck(x, name, kind=1, decoder=False, dropout_rate=0.1):
         act = (lambda y, _: do.relu(y)) if decoder else do.prelu
         net = act(do.norm(do.conv(x, name + '_conv1'), name + '_batch_norm1'), name + '_prelu1')
-        if asymmetric:
+        if kind == 'asymmetric':
             net = do.conv(do.conv(net, name + '_asymmetric_conv2a'), name + '_asymmetric_conv2b')
         else:
-            net = do.conv(net, name + ('_dilated_conv2' if rate > 1 else '_conv2'), rate=rate)
+            net = do.conv(net, name + ('_dilated_conv2' if kind > 1 else '_conv2'), rate=kind)
         net = act(do.norm(net, name + '_batch_norm2'), name + '_prelu2')
         net = act(do.norm(do.conv(net, name + '_conv3'), name + '_batch_norm3'), name + '_prelu3')
         net = act(do.dropout(net, dropout_rate, name), name + '_prelu4')
@@ -254,14 +199,14 @@ def layers(images, do):
 
     net = initial(images, 'initial_block_1')
     net, argmax_half = down(net, 'bottleneck1_0', 0.01)
-    for i in range(1, 5):
+    for i in range(1, architecture.stage1_repeat + 1):
         net = bottleneck(net, f'bottleneck1_{i}', dropout_rate=0.01)
     net, argmax_quarter = down(net, 'bottleneck2_0', 0.1)
     for stage in '23':
-        for i, rate in enumerate((1, 2, None, 4, 1, 8, None, 16), 1):
-            net = bottleneck(net, f'bottleneck{stage}_{i}', rate or 1, asymmetric=rate is None)
+        for i, kind in enumerate(architecture.stage2_kinds, 1):
+            net = bottleneck(net, f'bottleneck{stage}_{i}', kind)
     net = up(net, argmax_quarter, 'bottleneck4_0')
-    for i in '12':
+    for i in range(1, architecture.stage4_repeat + 1):
         net = bottleneck(net, f'bottleneck4_{i}', decoder=True)
     net = up(net, argmax_half, 'bottleneck5_0')
     return bottleneck(net, 'bottleneck5_1', decoder=True)
@@ -283,59 +228,10 @@ def plain_unpool(x, argmax):
 
 
 def checkpoint_variables():
-    """{name: shape} of all below `ENet/` in the public checkpoints of 2018, by the rule of their names."""
-    shapes = {}
-
-    def conv(name, kernel, c, depth):
-        shapes[name + '/weights'] = (*kernel, c, depth)
-        shapes[name + '/biases'] = (depth,)
-
-    def norm(name, depth):
-        for part in ('beta', 'moving_mean', 'moving_variance'):
-            shapes[f'{name}/{part}'] = (depth,)
-
-    def block(name, kinds, c, depth, decoder=False):
-        """Three convolutions `kinds`, from c over a quarter of c to depth, with norms and slopes."""
-        r = c // 4
-        channels = ((c, r), (r, r), (r, depth))
-        for i, (kind, (before, after)) in enumerate(zip(kinds, channels), 1):
-            if kind == 'asymmetric':
-                conv(name + '_asymmetric_conv2a', (5, 1), r, r)
-                conv(name + '_asymmetric_conv2b', (1, 5), r, r)
-            elif kind == 'transposed':
-                shapes[name + '_transposed_conv2_filters'] = (3, 3, r, r)
-            else:
-                dilated = '_dilated' if kind == 'dilated' else ''
-                size = 3 if dilated else int(kind)
-                conv(f'{name}{dilated}_conv{i}', (size, size), before, after)
-            norm(f'{name}_batch_norm{i + (kinds[1] == "transposed")}', after)
-            if not decoder:
-                shapes[f'{name}_prelu{i}alpha'] = (after,)
-        if kinds[1] == 'transposed':
-            conv(name + '_main_conv1', (1, 1), c, depth)
-            norm(name + 'batch_norm1', depth)
-        elif not decoder:
-            shapes[name + '_last_prelualpha'] = (depth,)
-            if c == depth:
-                shapes[name + '_prelu4alpha'] = (depth,)
-
-    conv('initial_block_1_conv', (3, 3), 3, 13)
-    norm('initial_block_1_batchnorm', 13)
-    shapes['initial_block_1_prelualpha'] = (13,)
-    block('bottleneck1_0', '231', 16, 64)
-    for i in range(1, 5):
-        block(f'bottleneck1_{i}', '131', 64, 64)
-    block('bottleneck2_0', '231', 64, 128)
-    for stage in '23':
-        for i, kind in enumerate(('3', 'dilated', 'asymmetric', 'dilated') * 2, 1):
-            block(f'bottleneck{stage}_{i}', ('1', kind, '1'), 128, 128)
-    block('bottleneck4_0', ('1', 'transposed', '1'), 128, 64, decoder=True)
-    for i in '12':
-        block(f'bottleneck4_{i}', '131', 64, 64, decoder=True)
-    block('bottleneck5_0', ('1', 'transposed', '1'), 64, 16, decoder=True)
-    block('bottleneck5_1', '131', 16, 16, decoder=True)
-    shapes['fullconv/weights'], shapes['fullconv/biases'] = (2, 2, 12, 16), (12,)
-    return {f'ENet/{name}': shape for name, shape in shapes.items()}
+    """{name: shape} of all below `ENet/` in the shipped model, as in the public checkpoints of 2018."""
+    import tensorflow.compat.v1 as tf
+    shapes = tf.train.load_checkpoint(os.path.join(ROOT, 'trained_model')).get_variable_to_shape_map()
+    return {name: tuple(shape) for name, shape in shapes.items() if name.startswith('ENet/')}
 
 
 def random_weights(seed, shapes):
