@@ -22,7 +22,6 @@ CLIENT = '''
 import sys
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.tools import saved_model_cli
 
 assert tf.executing_eagerly()
 photos, results = np.load('photos.npz'), {}
@@ -32,8 +31,6 @@ for folder in sys.argv[1:]:
         for kind, values in ('', images), (' float', tf.cast(images, tf.float32)):
             results.update({f'{folder} {output} {name}{kind}': value for output, value in embed(image=values).items()})
 np.savez('embeddings.npz', **results)
-sys.argv[1:] = ['show', '--dir', folder, '--tag_set', 'serve', '--signature_def', 'serving_default']
-saved_model_cli.main()
 '''
 SIZES = ((1, 64, 96), (3, 40, 128))   # b, h, w
 # With a bottleneck of each kind.
@@ -101,10 +98,7 @@ def test_plain_tensorflow_2_returns_the_embedding_of_inference(model, model_of_2
                     if values is not None:
                         expected.update({f'{folder} {output} {name}{kind}': values for kind in ('', ' float')})
 
-    shown = subprocess.run([sys.executable, '-c', CLIENT, 'ours', 'of_2018'], cwd=tmp_path, check=True,
-                           capture_output=True, text=True).stdout
-    for line in ("inputs['image']", "outputs['embedding']", 'dtype: DT_FLOAT', 'shape: (-1, -1, -1, 3)'):
-        assert line in shown
+    subprocess.run([sys.executable, '-c', CLIENT, 'ours', 'of_2018'], cwd=tmp_path, check=True)
     embeddings = np.load(tmp_path / 'embeddings.npz')
     assert sorted(embeddings) == sorted(expected)
     for name, values in expected.items():

@@ -242,6 +242,9 @@ def test_model_has_the_weights_and_state_has_everything(finished):
     best = max(scores, key=lambda step: (scores[step], -step))
     assert utils.find_checkpoint(str(finished / 'saved_model')).endswith(f'model.ckpt-{best}')
     assert state['best_score'] == pytest.approx(scores[best])
+    pictures = {value.tag for path in (finished / 'log/validation').iterdir() for event in read_events(str(path))
+                for value in event.summary.value if value.HasField('image')}
+    assert pictures == {f'sample/{name}/image/{i}' for name in ('photo', 'label', 'embedding') for i in (0, 1)}
     assert utils.read_conventions(str(finished / 'saved_model')) == settings.Settings(image_size=(64, 32))
 
 
