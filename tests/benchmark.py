@@ -345,11 +345,10 @@ def frame(quick):
 # ---- Videos ----------------------------------------------------------------------------------------------------------
 
 def make_clip(path, frames, count):
-    """Writes a video that goes through the frames forwards and backwards until it has `count`."""
-    there_and_back = frames + frames[-2:0:-1]
+    """Writes a video that repeats the frames until it has `count`."""
     writer = video.Writer(path, frames[0].shape[1::-1], 20, ['mp4v'])
     for i in range(count):
-        writer.write(there_and_back[i % len(there_and_back)])
+        writer.write(frames[i % len(frames)])
     writer.close()
 
 

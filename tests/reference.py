@@ -61,7 +61,7 @@ def _kernels(kind):
 # ---- ENet ------------------------------------------------------------------------------------------------------------
 
 def small_enet():
-    """The enet.Architecture without bottlenecks of one size but the last: a network that is built in no time."""
+    """The enet.Architecture with as few bottlenecks as possible, which is built fast."""
     import enet
     return enet.PAPER._replace(stage1_repeat=0, stage2_kinds=(), stage4_repeat=0)
 
