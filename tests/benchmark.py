@@ -407,6 +407,8 @@ def main(argv=None):
                         help='Only time another runtime on the model exported to FOLDER.')
     flags = parser.parse_args(argv)
     quiet.import_tensorflow()
+    import tensorflow.compat.v1 as tf
+    tf.disable_v2_behavior()   # as training.py does
     if flags.engine:
         name, folder, runs = flags.engine
         print(*in_turn([ENGINES[name][1](folder)], int(runs), warm_up=3))
@@ -416,7 +418,6 @@ def main(argv=None):
         for _ in range(int(flags.steps[1])):
             step()
         return
-    import tensorflow as tf
     print(f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}, '
           f'NumPy {np.__version__}, load {os.getloadavg()[0]:.1f} at the start')
     print(f'{"":<58}{"ours":>14}{"the plain way":>16}{"ratio":>8}{"floor":>14}')
