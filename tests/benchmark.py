@@ -35,7 +35,6 @@ from data.common import command_line, pictures, quiet, settings, video
 
 SIDE, BATCH = 512, 4      # of the photos and batches in the rows that name no others
 LANES, THICKNESS = 5, 4   # of the labels
-LEARNING_RATE = 1e-4
 
 
 def row(name, ours, plain=None, floor=None, unit='ms'):
@@ -187,10 +186,6 @@ def report_engine(engine, runs, folder):
 
 # ---- Training --------------------------------------------------------------------------------------------------------
 
-def settings_of(side):
-    return settings.Settings(image_size=(side, side), learning_rate=LEARNING_RATE)
-
-
 def build_step(images, labels, run):
     """training.py's step in the default graph. images: uint8 [b, h, w, 3], labels: int32 [b, h, w] -> what to run"""
     import tensorflow.compat.v1 as tf
@@ -210,7 +205,7 @@ def our_steps(side, images, labels):
     import tensorflow.compat.v1 as tf
     with tf.Graph().as_default() as graph:
         inputs = tf.placeholder(tf.uint8, [None, side, side, 3]), tf.placeholder(tf.int32, [None, side, side])
-        fetches = build_step(*inputs, settings_of(side))
+        fetches = build_step(*inputs, settings.Settings(image_size=(side, side)))
         feed = dict(zip(inputs, (images, labels)))
         floor = bare_convolutions(graph, feed)
         sess = tf.Session()
@@ -224,7 +219,7 @@ def plain_step(side, images, labels):
     import enet
     import loss
     import utils
-    conventions = settings_of(side)
+    conventions = settings.Settings(image_size=(side, side))
     with tf.Graph().as_default():
         image_input = tf.placeholder(tf.uint8, [None, side, side, 3])
         label_input = tf.placeholder(tf.int32, [None, side, side])
@@ -235,7 +230,8 @@ def plain_step(side, images, labels):
         total = loss.discriminative_loss(embedding, label_input, conventions.feature_dim, (side, side),
                                          conventions.delta_v, conventions.delta_d, 1., 1., 1.)[0]
         trained = utils.to_train()
-        train = tf.train.AdamOptimizer(LEARNING_RATE).minimize(total + utils.weight_decay(trained), var_list=trained)
+        optimizer = tf.train.AdamOptimizer(conventions.learning_rate)
+        train = optimizer.minimize(total + utils.weight_decay(trained), var_list=trained)
         sess = tf.Session()
         sess.run(tf.global_variables_initializer())
     return lambda: sess.run([total, train], {image_input: images, label_input: labels})
@@ -345,11 +341,10 @@ def frame(quick):
 # ---- Videos ----------------------------------------------------------------------------------------------------------
 
 def make_clip(path, frames, count):
-    """Writes a video that goes through the frames forwards and backwards until it has `count`."""
-    there_and_back = frames + frames[-2:0:-1]
+    """Writes a video that repeats the frames until it has `count`."""
     writer = video.Writer(path, frames[0].shape[1::-1], 20, ['mp4v'])
     for i in range(count):
-        writer.write(there_and_back[i % len(there_and_back)])
+        writer.write(frames[i % len(frames)])
     writer.close()
 
 
@@ -408,6 +403,8 @@ def main(argv=None):
                         help='Only time another runtime on the model exported to FOLDER.')
     flags = parser.parse_args(argv)
     quiet.import_tensorflow()
+    import tensorflow.compat.v1 as tf
+    tf.disable_v2_behavior()   # as training.py does
     if flags.engine:
         name, folder, runs = flags.engine
         print(*in_turn([ENGINES[name][1](folder)], int(runs), warm_up=3))
@@ -417,7 +414,6 @@ def main(argv=None):
         for _ in range(int(flags.steps[1])):
             step()
         return
-    import tensorflow as tf
     print(f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}, '
           f'NumPy {np.__version__}, load {os.getloadavg()[0]:.1f} at the start')
     print(f'{"":<58}{"ours":>14}{"the plain way":>16}{"ratio":>8}{"floor":>14}')

@@ -61,7 +61,7 @@ def _kernels(kind):
 # ---- ENet ------------------------------------------------------------------------------------------------------------
 
 def small_enet():
-    """The enet.Architecture without bottlenecks of one size but the last: a network that is built in no time."""
+    """The enet.Architecture with as few bottlenecks as possible, which is built fast."""
     import enet
     return enet.PAPER._replace(stage1_repeat=0, stage2_kinds=(), stage4_repeat=0)
 
@@ -118,23 +118,17 @@ def torch_enet(weights):
     weights: {name: float32 array}, as checkpoint_variables names them.
     """
     import torch
-    operations = torch_operations(torch_tensors(weights))
+    tensors = {name.removeprefix('ENet/'): torch.from_numpy(np.array(value)) for name, value in weights.items()}
+    for name, tensor in tensors.items():
+        if tensor.ndim == 4:   # [h, w, in, out], of transposed convolutions [h, w, out, in]
+            tensors[name] = tensor.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+    operations = torch_operations(tensors)
 
     @torch.inference_mode()
     def run(photos):   # channels last is the photo's own order in memory, and the faster one
         images = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 127.5 - 1
         return layers(images, operations).permute(0, 2, 3, 1).numpy()
     return run
-
-
-def torch_tensors(weights):
-    """{name below ENet/: tensor} in PyTorch's shapes; those of four axes channels last in memory."""
-    import torch
-    tensors = {name.removeprefix('ENet/'): torch.from_numpy(np.array(value)) for name, value in weights.items()}
-    for name, tensor in tensors.items():
-        if tensor.ndim == 4:   # [h, w, in, out], of transposed convolutions [h, w, out, in]
-            tensors[name] = tensor.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
-    return tensors
 
 
 def torch_operations(tensors):
