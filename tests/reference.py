@@ -47,7 +47,9 @@ def _on_gpu(operation, pixels):
 
     def is_large(tensor):
         return (tensor.shape.num_elements() or 0) >= pixels
-    large = {arg.name for arg, tensor in zip(operation.op_def.input_arg, operation.inputs) if is_large(tensor)}
+    names = [arg.name for arg in operation.op_def.input_arg   # a list of N tensors is one of them
+             for _ in range(operation.get_attr(arg.number_attr) if arg.number_attr else 1)]
+    large = {name for name, tensor in zip(names, operation.inputs) if is_large(tensor)}
     return any(kernel.device_type in ('GPU', 'DEFAULT') and all(map(allows, kernel.constraint))
                and not large.intersection(kernel.host_memory_arg) for kernel in _kernels(operation.type))
 

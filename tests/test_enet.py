@@ -151,7 +151,7 @@ def test_architecture_decides_how_many_channels_there_are(graph):
 
 
 def test_training_drops_otherwise_each_time_where_no_noise_is_given(graph):
-    logits, _ = enet.ENet(tf.constant(photos(9, 1, 8, 8)), 2, is_training=True, architecture=SMALL)
+    logits, _ = enet.ENet(tf.constant(photos(9, 1, 32, 32)), 2, is_training=True, architecture=SMALL)
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
         assert np.abs(sess.run(logits) - sess.run(logits)).max() > 0
