@@ -16,7 +16,6 @@ _ROLL, _PITCH, _YAW = 3, 3, 5   # degrees either way
 _ZOOM = (0.8, 1.45)             # ratio of focal lengths
 _STRETCH = 1.12                 # ratio of width either way; height by its inverse
 _SWAY = 0.3                     # sideways, relative to the camera's height above the road
-_CROP = 0.4                     # probability of a crop of another aspect ratio and horizon
 _FOCAL_LENGTH, _HORIZON = 1.0, 0.38   # of a typical road camera, relative to image width and height
 
 
@@ -39,16 +38,6 @@ def camera_change(size, rng):
     shear = np.array([[1, sway, -sway * _HORIZON * height], [0, 1, 0], [0, 0, 1]])
     flip = np.array([[-1, 0, width], [0, 1, 0], [0, 0, 1]]) if rng.random() < _FLIP else np.eye(3)
     return flip @ new @ rotation @ np.linalg.inv(old) @ shear
-
-
-def crop(size, rng):
-    """A crop of uniform 60 to 105 % of the width and 50 to 105 % of the height, stretched to the size of the photo.
-
-    size: (width, height) of the photo in px. -> float64 [3, 3] that maps points of the photo to those of the result
-    """
-    part = np.multiply(size, rng.uniform((0.6, 0.5), 1.05))
-    left, top = (size - part) * rng.uniform((0.2, 0), (0.8, 1))
-    return np.diag([*size / part, 1]) @ [[1, 0, -left], [0, 1, -top], [0, 0, 1]]
 
 
 def warp(image, label, matrix, image_shape, outside=0):
@@ -87,32 +76,6 @@ def wear(image, label, rng):
     # np.minimum: road at the edge of the paint is not brightened.
     worn[mask] = paint - (paint - np.minimum(paint, road)) * rng.uniform(0.3, 0.95)
     return worn
-
-
-def hood(image, label, rng):
-    """Paints a hood or dashboard over the lower rows, plain or reflecting the road, and labels it background.
-
-    -> (image, label), dtypes unchanged
-    """
-    height, width = label.shape
-    across = np.linspace(-1, 1, width)
-    centre, bulge, slope = rng.uniform(-0.3, 0.3), rng.uniform(-0.02, 0.18), rng.normal(0, 0.02)
-    edge = rng.uniform(0.6, 0.97) + bulge * np.abs(across - centre) ** rng.choice([2, 4]) + slope * across
-    depth = (np.arange(height)[:, None] - height * edge).astype(np.float32)   # px below the edge
-    grey = rng.uniform(0, 60) if rng.random() < 0.5 else rng.uniform(0, 255)
-    shade = 1 + rng.normal(0, 1.2) * depth / height + rng.normal(0, 0.2) * across
-    body = np.clip(grey * rng.uniform(0.8, 1.1, 3) * shade[..., None], 0, 255)
-    if rng.random() < 0.6:
-        rows = np.arange(height)[:, None] - depth * (1 + rng.uniform(0.7, 3))
-        columns = np.broadcast_to(np.arange(width, dtype=np.float32), depth.shape)
-        mirrored = cv2.remap(image, columns, rows.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        share = rng.uniform(0.1, 0.8)
-        body = (1 - share) * body + share * cv2.GaussianBlur(mirrored, (0, 0), rng.uniform(0.5, 6))
-    if rng.random() < 0.4:   # a bright or dark rim
-        body += rng.uniform(-80, 100) * np.exp(-(depth / rng.uniform(1, 5)) ** 2)[..., None]
-    cover = np.clip(depth + 0.5, 0, 1)[..., None]
-    painted = image + cover * (np.clip(body, 0, 255) - image)
-    return painted.astype(np.uint8), np.where(depth >= 0, 0, label).astype(label.dtype)
 
 
 def _cut_out(image, rng):
@@ -218,30 +181,6 @@ def _glow(size, centre, radii):
     return np.outer(along, across).astype(np.float32)
 
 
-def _night(image, rng):
-    """Uniform 8 to 40 % of the light remains, but for the cone of the headlights."""
-    height, width = image.shape[:2]
-    middle = width / 2, height * rng.uniform(0.6, 1)
-    cone = _glow((width, height), middle, rng.uniform((0.15, 0.15), (0.6, 0.5)))
-    light = (rng.uniform(0.08, 0.4) + rng.uniform(0.2, 0.9) * cone)[..., None] * rng.uniform((1, 0.9, 0.6), (1.1, 1, 1))
-    return np.minimum(image * light, 255).astype(np.uint8)
-
-
-def _equalise(image, rng):
-    """Contrast equalised per channel, over the image or in 8 x 8 tiles, blended with uniform 0 to 60 % of the image."""
-    tiles = cv2.createCLAHE(rng.uniform(1, 6), (8, 8)).apply
-    equalise = tiles if rng.random() < 0.3 else cv2.equalizeHist
-    equal = cv2.merge([equalise(channel) for channel in cv2.split(image)])
-    share = rng.uniform(0.4, 1)
-    return cv2.addWeighted(equal, share, image, 1 - share, 0)
-
-
-def _cast(image, rng):
-    """A colour cast: each channel uniform x0.6 to x1.4 and -10 to 25 grey levels."""
-    curve = np.arange(256)[:, None] * rng.uniform(0.6, 1.4, 3) + rng.uniform(-10, 25, 3)
-    return cv2.LUT(image, np.clip(curve, 0, 255).astype(np.uint8)[None])
-
-
 def _shuffle_channels(image, rng):
     """Red, green and blue in another order: paint must not depend on being yellow."""
     return cv2.transform(image, np.eye(3)[rng.permutation(3)])
@@ -249,11 +188,11 @@ def _shuffle_channels(image, rng):
 
 # ---- The augmentation ------------------------------------------------------------------------------------------------
 
-_WEAR, _CUT_OUT, _HOOD = 0.2, 0.25, 0.25   # probabilities
-# (probability, step) in the order in which light meets them: lamps, road, air, lens, sensor, file.
-_PHOTOMETRIC = ((0.06, _night), (0.25, _hard_shadows), (0.1, _haze), (0.1, _sun_glare), (0.16, blur),
-                (0.5, colour_temperature), (0.65, tone), (0.3, saturation), (0.04, _shuffle_channels),
-                (0.3, noise), (0.16, jpeg), (0.2, _equalise), (0.15, _cast))
+_WEAR = 0.2   # probability
+# (probability, step) in the order in which light meets them: road, air, lens, sensor, file.
+_PHOTOMETRIC = ((0.25, _cut_out), (0.3, _hard_shadows), (0.12, _haze), (0.12, _sun_glare), (0.2, blur),
+                (0.6, colour_temperature), (0.8, tone), (0.4, saturation), (0.05, _shuffle_channels),
+                (0.4, noise), (0.2, jpeg))
 
 
 def augment(image, label, rng, image_shape=None, outside=0):
@@ -266,12 +205,7 @@ def augment(image, label, rng, image_shape=None, outside=0):
     """
     height, width = label.shape
     matrix = camera_change((width, height), rng)
-    if rng.random() < _CROP:
-        matrix = crop((width, height), rng) @ matrix
     image, label = warp(image, label, matrix, image_shape or (width, height), outside)
     if rng.random() < _WEAR:
         image = wear(image, label, rng)
-    image = apply_steps([(_CUT_OUT, _cut_out)], image, rng)
-    if rng.random() < _HOOD:
-        image, label = hood(image, label, rng)
     return apply_steps(_PHOTOMETRIC, image, rng), label
