@@ -14,12 +14,15 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from data.common import command_line, preparation
-from data.lanes import prepared_lanes, tusimple
+from data.lanes import own_lane, prepared_lanes, tusimple
 
 
 def main(argv=None):
     parser = preparation.parser(__doc__, 'images/, labels/ and lanes.json')
     parser.add_argument('train_data_dir', help='Folder with label_data_*.json and the images that they name.')
+    parser.add_argument('--own-lane', action='store_true',
+                        help='Only the lines of the own lane are labelled: ignore what lies beyond, for training.py '
+                             f'--ignore {own_lane.IGNORED}.')
     args = parser.parse_args(argv)
     records, problems = [], []
     for path in tusimple.find_label_files(args.train_data_dir):
@@ -27,7 +30,8 @@ def main(argv=None):
             found += each
     if repeated := len(records) - len({record.raw_file for record in records}):
         command_line.warn(f'{repeated} label lines are of images that have another; validation may share them')
-    prepared_lanes.write(records, args.train_data_dir, args.outdir, args.workers, problems)
+    prepared_lanes.write(records, args.train_data_dir, args.outdir, args.workers, problems,
+                         draw=own_lane.draw_label if args.own_lane else tusimple.draw_label)
 
 
 if __name__ == '__main__':
