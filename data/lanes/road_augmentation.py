@@ -175,7 +175,7 @@ def _sun_glare(image, rng):
 
 
 def _glow(size, centre, radii):
-    """A Gaussian spot. size, centre: (x, y) in px; radii: relative to the width. -> float32 [height, width], at most 1"""
+    """A Gaussian spot. size, centre: (x, y) in px; radii: relative to the width. -> float32 [height, width]"""
     across, along = (np.exp(-((np.arange(count, dtype=np.float32) - middle) / (radius * size[0])) ** 2)
                      for count, middle, radius in zip(size, centre, radii))
     return np.outer(along, across).astype(np.float32)
