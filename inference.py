@@ -341,7 +341,7 @@ def make_stages(job, clip, flags, masks, embed, conventions):
               Stage('network', NUM_CALLERS, embed_photo, (embed, conventions)),
               Stage('clustering', flags.workers, find_instances, (conventions, flags.bandwidth))]
     if is_road:
-        least = getattr(conventions, 'min_confidence', 0.) if flags.min_confidence is None else flags.min_confidence
+        least = conventions.min_confidence if flags.min_confidence is None else flags.min_confidence
         stages.append(Stage('lanes', flags.workers, find_lanes, (conventions, flags.max_lanes, least)))
     else:
         stages.append(Stage('', flags.workers, measure_instances, (conventions.delta_v,)))

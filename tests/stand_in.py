@@ -21,7 +21,8 @@ def colour_network(monkeypatch):
         assert batch.dtype == np.uint8 and batch.shape[1:] == (*SHAPE[::-1], 3)
         return batch.astype(np.float32) / 32
     conventions = types.SimpleNamespace(image_size=SHAPE, feature_dim=3, bandwidth=3.0, delta_v=0.5, delta_d=1.5,
-                                        kind='road', background_weight=1., foreground_weight=0.)
+                                        kind='road', background_weight=1., foreground_weight=0.,
+                                        foreground_threshold=0.5, min_confidence=0., classes=())
 
     monkeypatch.setattr(inference, 'load_network', lambda modeldir, architecture=None: (network, conventions))
     monkeypatch.setattr(quiet, 'import_tensorflow', lambda: None)
