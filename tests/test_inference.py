@@ -339,6 +339,7 @@ def tiny_model(tmp_path_factory):
 def test_rebuild_graph_returns_the_embedding_that_the_script_uses(tiny_model):
     import tensorflow.compat.v1 as tf
     images = np.random.RandomState(0).randint(0, 256, [1, *SHAPE[::-1], 3]).astype(np.uint8)
+    was_eager = tf.executing_eagerly()
     embed, conventions = inference.load_network(tiny_model, ARCHITECTURE)
     embedding = embed(images)
     assert embedding.shape == (1, *SHAPE[::-1], conventions.feature_dim) and embedding.std() > 0
@@ -347,7 +348,7 @@ def test_rebuild_graph_returns_the_embedding_that_the_script_uses(tiny_model):
         rebuilt = inference.rebuild_graph(sess, tiny_model, input_image, conventions.feature_dim, ARCHITECTURE)
         again = sess.run(rebuilt, {input_image: images})
         assert not tf.global_variables()   # the weights are constants
-    assert tf.executing_eagerly()
+    assert tf.executing_eagerly() == was_eager
     np.testing.assert_allclose(again, embedding, atol=1e-4 * abs(embedding).max())
     with pytest.raises(InputError, match='3 dimensions, not 5'):
         inference.rebuild_graph(None, tiny_model, None, 5)

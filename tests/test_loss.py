@@ -8,6 +8,7 @@ from data.common import quiet
 
 quiet.import_tensorflow()
 import tensorflow.compat.v1 as tf
+from tensorflow.python.eager import context
 
 import loss
 import reference
@@ -15,6 +16,13 @@ import reference
 DELTA_V, DELTA_D = 0.5, 1.5
 WEIGHTS = 1.0, 0.7, 0.01  # of the three terms
 H, W, D = 4, 6, 3
+
+
+@pytest.fixture(autouse=True)
+def eager():
+    """Also after a test of training, which switches it off for its process."""
+    with context.eager_mode():
+        yield
 
 
 def formula(prediction, labels, ignore_background=False, background_weight=1.):
