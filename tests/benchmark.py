@@ -119,7 +119,7 @@ def bare_convolutions(graph, feed):
             if like.op.type == 'Const':
                 return tf.constant(np.full(size, 0.1, np.float32))
             with tf.variable_scope('', reuse=tf.AUTO_REUSE):
-                return tf.get_variable('x'.join(map(str, ['input', *size])), size)
+                return tf.get_variable('x'.join(map(str, ['input', *size])), size).value()
         last = tf.no_op()
         for op, sizes in zip(operations, inputs):
             arguments = [tensor(*pair) for pair in zip(op.inputs, sizes)]
