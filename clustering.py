@@ -85,13 +85,6 @@ def _number_from_left(labels, x, y):
     return np.argsort(np.argsort(foot, kind='stable')).astype(np.int32) + 1
 
 
-def number_by_size(ids):
-    """Renumbers instances 1, 2, ... from the largest to the smallest. ids: int [h, w], 0 is background -> int32"""
-    size = np.bincount(ids.ravel(), minlength=1)
-    size[0] = ids.size + 1  # stays 0
-    return np.argsort(np.argsort(-size, kind='stable')).astype(np.int32)[ids]
-
-
 def is_scattered(embedding, bandwidth):
     """Whether an embedding, [..., feature_dim], is too scattered to have instances: untrained, or a tiny bandwidth."""
     return _background_mode(_scale(np.reshape(embedding, [-1, np.shape(embedding)[-1]]), bandwidth)) is None

@@ -136,11 +136,6 @@ def list_images(folder, advice=''):
     return paths
 
 
-def skipped(folder):
-    """-> sorted names of what list_images leaves out of a folder: subfolders and other files, but not hidden ones"""
-    return [name for name in list_folder(folder) if not name.startswith('.') and not is_picture(folder, name)]
-
-
 def is_picture(folder, name):
     return (name.lower().endswith(IMAGE_EXTENSIONS) and not name.startswith('.')
             and not os.path.isdir(os.path.join(folder, name)))
