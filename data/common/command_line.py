@@ -99,12 +99,6 @@ def warn(message):
     _report(f'warning: {message}')
 
 
-def warn_of_others(folder, names):
-    """Warns of pictures that an earlier run left in an output folder. They are not deleted."""
-    if names:
-        warn(f'{folder}: also holds pictures of an earlier run ({min(names)}, {len(names)} in all)')
-
-
 def one_line(message):
     """Joins the lines of a message and escapes control characters. -> str"""
     return printable(' '.join(str(message).split()))
