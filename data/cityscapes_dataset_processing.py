@@ -64,7 +64,7 @@ def prepare(sample):
 
 def main(argv=None):
     parser = preparation.parser(__doc__, 'images/, labels/ and classes.txt')
-    parser.add_argument('folder', metavar='DIR', help=f'Folder with *{IMAGE} and *{LABEL}, or a parent of such folders.')
+    parser.add_argument('folder', metavar='DIR', help=f'Folder with *{IMAGE} and *{LABEL}, at any depth.')
     args = parser.parse_args(argv)
     (samples, alone), names = find_samples(args.folder), list(CLASSES.values())
     prepared_set.refuse_others(args.outdir, {name for name, *_ in samples})
