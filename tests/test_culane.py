@@ -65,11 +65,6 @@ def test_single_point_counts_but_is_no_hit_and_absent_lane_does_not_count():
     assert culane.lane_ious(record.lanes, record.lanes, SIZE).tolist() == [[0, 0], [0, 1]]
 
 
-@pytest.mark.parametrize('numbers, expected', [
-    ((0, 0, 0), (1, 1, 1)), ((0, 3, 0), (0, 0, 0)), ((0, 0, 3), (0, 0, 0)), ((3, 3, 3), (1, 1, 1))])
-def test_f_measure_without_lanes(numbers, expected):
-    assert culane.f_measure(*numbers) == expected
-
 
 # ---- The script ------------------------------------------------------------------------------------------------------
 

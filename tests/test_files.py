@@ -63,23 +63,6 @@ def test_link_or_pipe_at_the_output_path_is_replaced(tmp_path, make):
     assert (tmp_path / 'victim').read_bytes() == b'mine' and sorted(os.listdir(tmp_path)) == ['a.bin', 'victim']
 
 
-def test_no_link_next_to_a_file_is_followed(tmp_path, monkeypatch):
-    """Not even one whose random name was guessed."""
-    monkeypatch.setattr('secrets.token_hex', lambda count: '00' * count)
-    victim = save(tmp_path / 'victim', b'mine')
-    os.symlink(victim, tmp_path / f'{files.UNFINISHED}{"00" * 8}')
-    with pytest.raises(InputError, match='a.bin: cannot be written: File exists'):
-        files.write_file(str(tmp_path / 'a.bin'), b'new')
-    assert (tmp_path / 'victim').read_bytes() == b'mine' and not (tmp_path / 'a.bin').exists()
-
-
-def test_written_files_have_the_permissions_of_the_umask(tmp_path):
-    mask = os.umask(0o027)
-    try:
-        files.write_file(str(tmp_path / 'a.bin'), b'new')
-    finally:
-        os.umask(mask)
-    assert stat.S_IMODE(os.stat(tmp_path / 'a.bin').st_mode) == 0o640
 
 
 def test_pipe_is_written_to_and_remains_a_pipe(tmp_path):

@@ -122,8 +122,3 @@ def test_line_has_no_id_until_it_was_detected_for_a_fifth_of_a_second(frame_rate
     ids, _ = run([one] * 20 + [both] * wait + [one] * frame_rate + [both] * (wait + 2), frame_rate, min_time=0.2)
     assert ids[20:20 + wait] == [[0, 1]] * wait
     assert ids[-2 - wait:] == [[0, 1]] * wait + [[2, 1]] * 2
-
-
-def test_frame_without_lanes_has_no_ids():
-    ids, lines = LaneTracker(ROWS, 30).update([])
-    assert ids.shape == (0,) and lines.shape == (0, len(ROWS))
