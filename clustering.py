@@ -1,4 +1,4 @@
-"""From an embedding to instances: mean shift on cells and the numbering of its clusters. NumPy alone.
+"""From an embedding to instances: mean shift on grid cells, numbered clusters. NumPy only.
 
 Mean shift: Comaniciu and Meer, Mean Shift: A Robust Approach Toward Feature Space Analysis, PAMI 2002, section 2;
 used for clustering by De Brabandere et al., Semantic Instance Segmentation with a Discriminative Loss Function, 2017.
@@ -6,12 +6,12 @@ used for clustering by De Brabandere et al., Semantic Instance Segmentation with
 
 import numpy as np
 
-# Shares of all pixels below which a cluster is a speck. Half of all labelled lanes cover over seven times the first; a
-# given foreground has fewer specks, and smaller instances, such as a plant's youngest leaves.
+# Shares of all pixels below which a cluster is a speck. The median labelled lane covers over seven times the first; a
+# given foreground has fewer specks and smaller instances, such as the youngest leaves of a plant.
 _MIN_SHARE, _MIN_SHARE_OF_FOREGROUND = 8e-4, 5e-4
 _SAMPLE_SIZE, _MAX_CUBES = 4096, 1024  # a sample of points that occupies more unit cubes is scattered
 _CELLS_PER_BANDWIDTH, _MAX_CELLS = (8, 4, 2), 8192  # along each axis, the first with few enough occupied cells
-_MAX_PRODUCTS = 1 << 18  # in a matrix product; larger ones wake BLAS threads, at a cost of 8 ms
+_MAX_PRODUCTS = 1 << 18  # per matrix product; larger ones start BLAS threads, which takes 8 ms
 
 
 # ---- Instances -------------------------------------------------------------------------------------------------------
@@ -20,13 +20,13 @@ def instance_ids(embedding, bandwidth, margins=None, foreground=None):
     """Clusters the pixels of an embedding and numbers the clusters.
 
     embedding: float [h, w, feature_dim]; bandwidth: of mean shift, see cluster
-    margins: (delta_v, delta_d) of the loss that the network was trained with, which pulls the pixels of a lane to
-        within delta_v of a mean 2 delta_d away from the background's. Edges of lanes lie in between, where mean shift
-        finds spurious modes. With margins, pixels closer than 2 (delta_d - delta_v), and at least delta_v, to the
-        background's mode are background, as are specks and all of a scattered embedding (see is_scattered).
+    margins: (delta_v, delta_d) of the training loss, which pulls the pixels of a lane to within delta_v of its mean,
+        2 delta_d from the background's. Lane edges lie in between, where mean shift finds spurious modes. With margins,
+        pixels within max(delta_v, 2 (delta_d - delta_v)) of the background's mode are background, as are specks and
+        every pixel of a scattered embedding (see is_scattered).
     foreground: bool [h, w]; if given, exactly these pixels are clustered, and specks join the nearest instance
-    -> int32 [h, w]: 0 for the largest cluster, the background, and 1..K for the others from left to right, by where the
-    straight lines through them meet the lower border of the image, since lanes meet at the horizon. Raises ValueError.
+    -> int32 [h, w]: 0 for the largest cluster, the background, and 1..K for the others from left to right, ordered by
+    where the straight lines fitted to them meet the lower border, as lanes meet at the horizon. Raises ValueError.
     """
     embedding = np.asarray(embedding)
     if embedding.ndim != 3:
@@ -79,21 +79,14 @@ def _background_mode(columns):
 def _number_from_left(labels, x, y):
     """Numbers clusters 1..K by where the lines x = slope y + b through their pixels are at y = 0. -> int32 [K]"""
     size, sum_x, sum_y, sum_xy, sum_yy = (np.bincount(labels, weights) for weights in (None, x, y, x * y, y * y))
-    count = np.maximum(size, 1)  # a label may be that of no pixel; it comes last
+    count = np.maximum(size, 1)  # labels without pixels come last
     slope = (sum_xy - sum_x * sum_y / count) / (sum_yy - sum_y ** 2 / count + count)  # 0 for a single row
     foot = np.where(size > 0, (sum_x - slope * sum_y) / count, np.inf)
     return np.argsort(np.argsort(foot, kind='stable')).astype(np.int32) + 1
 
 
-def number_by_size(ids):
-    """Renumbers instances 1, 2, ... from the largest to the smallest. ids: int [h, w], 0 is background -> int32"""
-    size = np.bincount(ids.ravel(), minlength=1)
-    size[0] = ids.size + 1  # stays 0
-    return np.argsort(np.argsort(-size, kind='stable')).astype(np.int32)[ids]
-
-
 def is_scattered(embedding, bandwidth):
-    """Whether an embedding, [..., feature_dim], is too scattered to have instances: untrained, or a tiny bandwidth."""
+    """Whether an embedding, [..., feature_dim], is too scattered for instances: untrained, or a tiny bandwidth."""
     return _background_mode(_scale(np.reshape(embedding, [-1, np.shape(embedding)[-1]]), bandwidth)) is None
 
 
@@ -157,8 +150,8 @@ def cluster(prediction, bandwidth):
     """Mean shift with a flat kernel, on the means of cells an eighth of a bandwidth wide, or wider for diffuse points.
 
     A seed in every occupied cube of the bandwidth's size moves to the mean of the points in the ball around it until
-    convergence. Of modes within a bandwidth of each other, the one with the most points remains, as a cluster center. A
-    point belongs to the nearest center. As in scikit-learn's MeanShift(bandwidth, bin_seeding=True), except for modes
+    convergence. Of modes within a bandwidth of each other, the one with the most points is kept as a cluster center;
+    points belong to the nearest center. Matches scikit-learn's MeanShift(bandwidth, bin_seeding=True), except for modes
     of a few points between others.
 
     prediction: float [N, feature_dim]; bandwidth: radius of the ball, in units of the embedding
@@ -211,7 +204,7 @@ def _find_cells(columns, cells_per_bandwidth):
 
 
 def _number_cells(cells):
-    """Numbers cells, integers as float64 [feature_dim, N]: equal ones, and no others, equally. -> int [N]"""
+    """-> int [N], equal for equal cells only. cells: integers as float64 [feature_dim, N]"""
     number, size = np.zeros(cells.shape[1]), 1
     for column in cells:
         low = column.min()
@@ -234,12 +227,12 @@ def _find_seeds(cells, counts):
 def _seek_modes(seeds, cells, counts, rim):
     """Shifts seeds to the mean of the cells in the unit ball around them until convergence, as in scikit-learn.
 
-    Across a rim of that width, the share of a cell inside the ball declines from 1 to 0: with a sharp edge, seeds would
-    stop between modes. A ball is never empty: a mean is close to some point. -> (modes, points in their balls [S])
+    Across a rim of that width, a cell's weight falls from 1 to 0: with a sharp edge, seeds would stop between modes. A
+    ball is never empty, as a mean is close to some point. -> (modes, points in their balls [S])
     """
     modes, weights = seeds.copy(), np.zeros(seeds.shape[1])
     slope = 0.5 / rim
-    # The shares, 1/2 + slope (1 - |cell - mode|^2), are a product of two matrices.
+    # The weights, 1/2 + slope (1 - |cell - mode|^2), are a product of two matrices.
     lifted = np.stack([*cells, np.ones(cells.shape[1]), -slope * _square(cells)])
     moments = (counts * lifted[:-1]).T.copy()
     part_size = max(1, _MAX_PRODUCTS // lifted.size)

@@ -3,12 +3,11 @@
     python data/cityscapes_dataset_processing.py CITYSCAPES --outdir prepared
     python training.py --srcdir prepared --ignore 255
 
-Reads *_leftImg8bit.png and *_gtFine_instanceIds.png in the folder and those below, and writes images/NAME.png,
+Reads *_leftImg8bit.png and *_gtFine_instanceIds.png in the folder and its subfolders, and writes images/NAME.png,
 labels/NAME.png (16 bits: class * 1000 + number, as in the original) and classes.txt, the eight classes that Cityscapes
-evaluates, counted from 1. What its official table of ids ignores in evaluation (void, caravans, trailers) and groups of
-instances have the value 255, which --ignore of training.py and instance_evaluation.py takes; everything else is 0. An
-image that cannot be used is printed with the reason and skipped. The output appears when all of it is ready, and
-replaces nothing.
+evaluates, counted from 1. Ids ignored in evaluation (void, caravans, trailers) and groups of instances become 255, for
+--ignore 255; everything else is 0. Unusable images are reported and skipped. The output appears once it is complete,
+and replaces nothing.
 """
 import os
 import sys
@@ -28,7 +27,7 @@ IGNORED_IDS = [0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30]
 
 
 def find_samples(folder):
-    """-> ([(name, path of the image, path of the label)] by name, number of files alone). Raises InputError."""
+    """-> ([(name, path of the image, path of the label)] sorted, number of unpaired files). Raises InputError."""
     files.list_folder(folder)
     found = {end: {} for end in (IMAGE, LABEL)}
     for parent, _, names in os.walk(folder):
@@ -65,7 +64,7 @@ def prepare(sample):
 
 def main(argv=None):
     parser = preparation.parser(__doc__, 'images/, labels/ and classes.txt')
-    parser.add_argument('folder', metavar='DIR', help=f'Folder with *{IMAGE} and *{LABEL}, or with such folders in it.')
+    parser.add_argument('folder', metavar='DIR', help=f'Folder with *{IMAGE} and *{LABEL}, at any depth.')
     args = parser.parse_args(argv)
     (samples, alone), names = find_samples(args.folder), list(CLASSES.values())
     prepared_set.refuse_others(args.outdir, {name for name, *_ in samples})

@@ -2,14 +2,13 @@
 
     python data/coco_dataset_processing.py instances.json photos --outdir cats --categories cat
 
-Writes images/NAME.png (RGB) and labels/NAME.png (8 or 16 bits: background 0, each instance its own value) per image of
-the JSON file. A folder in its "file_name" becomes a part of NAME; a path that does not exist in PHOTOS, as in exports
-of Label Studio, is found by its last part where that is unique. Segmentations may be polygons, to which belong the
-pixels whose centre lies inside, or run lengths, compressed or not. Smaller instances are drawn over larger ones.
+Writes images/NAME.png (RGB) and labels/NAME.png (8 or 16 bits: background 0, one value per instance) for each image in
+the JSON file. Folders in "file_name" become part of NAME; a path that does not exist in PHOTOS, as in Label Studio
+exports, is matched by its file name if that is unique. Segmentations are polygons, which contain the pixels whose
+centres lie inside, or run lengths, compressed or not. Smaller instances are drawn over larger ones.
 
-Entries that cannot be used are left out and counted, images with the reason. So are crowd regions, the outline of many
-instances at once: "iscrowd", unless it is a run-length mask in one piece, as CVAT marks every brush mask. The output
-appears when all of it is ready, and replaces nothing: an output folder with other pictures is rejected.
+Unusable entries are counted and skipped, images with the reason. So are crowd regions: "iscrowd", unless it is a
+connected run-length mask, as CVAT marks every brush mask. The output appears once it is complete, and replaces nothing.
 """
 import collections
 import json
@@ -34,8 +33,8 @@ MAX_FILE_BYTES = 2 ** 31 - 1   # the largest file of COCO has 470 MB
 def read_annotations(path, folder, categories=None):
     """Reads a JSON file of the images in a folder, with the annotations of these categories (names; None: all).
 
-    -> ([(name of the output, path of the image, (height, width) as annotated, annotations)] by name, reasons why images
-    are left out, number of annotations without an image). Raises InputError if the file is not of COCO's kind.
+    -> ([(name of the output, path of the image, (height, width) as annotated, annotations)] sorted, reasons why images
+    were skipped, number of annotations without an image). Raises InputError if the file is not in COCO format.
     """
     try:
         values = json.loads(files.read_file(path, MAX_FILE_BYTES))
@@ -66,7 +65,7 @@ def read_annotations(path, folder, categories=None):
 
 
 def entries(path, values, key):
-    """-> the list values[key], with {} in place of all but dicts. Raises InputError if there is no list."""
+    """-> list of dicts values[key], other entries replaced by {}. Raises InputError if it is not a list."""
     found = values.get(key) if isinstance(values, dict) else None
     if not isinstance(found, list):
         raise InputError(f'{path}: has no list "{key}"')
@@ -78,7 +77,7 @@ def id_of(entry, key):
 
 
 def find_files(folder):
-    """-> {name: [paths relative to the folder]} of the files in a folder and in those below"""
+    """-> {name: [paths relative to the folder]} of all files in a folder tree"""
     found = collections.defaultdict(list)
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -87,7 +86,7 @@ def find_files(folder):
 
 
 def find_photo(file_name, on_disk, uses):
-    """on_disk: see find_files; uses: how many entries have a last_part -> path relative to the folder, None without"""
+    """on_disk: see find_files; uses: {last_part: number of entries} -> path relative to the folder, or None"""
     path, last = pathlib.PureWindowsPath(file_name), last_part(file_name)   # splits at / and \
     if pathlib.Path(*path.parts) in on_disk.get(path.name, ()):
         return pathlib.Path(*path.parts)
@@ -96,7 +95,7 @@ def find_photo(file_name, on_disk, uses):
 
 
 def last_part(file_name):
-    """-> the name of the file in a path or URL"""
+    """-> file name of a path or URL"""
     return urllib.parse.unquote(pathlib.PureWindowsPath(file_name).name.split('?')[0])
 
 
@@ -117,7 +116,6 @@ def prepare(image):
             counts['unusable'] += 1
             reason = f'; an annotation {error}'
             continue
-        # A run-length mask in one piece is one instance.
         if annotation.get('iscrowd') and (isinstance(annotation['segmentation'], list)
                                           or cv2.connectedComponents(np.uint8(mask))[0] > 2):
             counts['crowds'] += 1
@@ -137,7 +135,7 @@ def main(argv=None):
     parser = preparation.parser(__doc__)
     parser.add_argument('annotations', metavar='ANNOTATIONS', help='JSON file with "images" and "annotations".')
     parser.add_argument('images', metavar='PHOTOS', help='Folder of the images.')
-    parser.add_argument('--categories', metavar='NAME', nargs='+', help='Only instances of these categories.')
+    parser.add_argument('--categories', metavar='NAME', nargs='+', help='Categories to keep; all by default.')
     args = parser.parse_args(argv)
     images, problems, orphans = read_annotations(args.annotations, args.images, args.categories)
     annotated = [image for image in images if image[3]]

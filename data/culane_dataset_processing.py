@@ -2,9 +2,9 @@
 
     python data/culane_dataset_processing.py CULANE CULANE/list/train.txt --outdir prepared
 
-Reads NAME.lines.txt next to each NAME.jpg that the list names, a path per line relative to the folder, or, without a
-list, each in the folder and those below. The output is that of tusimple_dataset_processing.py. An image that cannot be
-used is printed with the reason and skipped.
+Reads NAME.lines.txt next to each NAME.jpg in the list, one path per line relative to the folder, or, without a list,
+all in the folder and its subfolders. The output is that of tusimple_dataset_processing.py. Unusable images are reported
+and skipped.
 """
 import os
 import sys
@@ -24,8 +24,8 @@ def read_list(path):
 
 def main(argv=None):
     parser = preparation.parser(__doc__, 'images/, labels/ and lanes.json')
-    parser.add_argument('folder', metavar='DIR', help='Folder of CULane, with the folders of its drives.')
-    parser.add_argument('list', metavar='LIST', nargs='?', help='File with the path of an image per line.')
+    parser.add_argument('folder', metavar='DIR', help='CULane folder that contains the drive folders.')
+    parser.add_argument('list', metavar='LIST', nargs='?', help='File with one image path per line.')
     args = parser.parse_args(argv)
     records, problems = [], []
     for name in read_list(args.list) if args.list else culane.find_lines(args.folder):

@@ -4,9 +4,8 @@
     python data/cvppp_dataset_processing.py CVPPP --outdir leaves           # A1, A2, ... in it
 
 Reads plantNNN_rgb.png and plantNNN_label.png, and writes images/A1_plantNNN.png (RGB) and labels/A1_plantNNN.png (8 or
-16 bits: background 0, each leaf its own value, as in the original), prefixed with the folder's name. A plant that
-cannot be used is printed, as `file: reason`, and skipped. The output appears when all of it is ready, and replaces
-nothing: an output folder with other pictures is rejected.
+16 bits: background 0, one value per leaf, as in the original), prefixed with the folder's name. Unusable plants are
+reported and skipped. The output appears once it is complete, and replaces nothing.
 """
 
 import os
@@ -23,7 +22,7 @@ PHOTO, LABEL = '_rgb.png', '_label.png'  # after the name of a plant
 
 
 def find_plants(folder):
-    """Plants in a folder, or else in the folders in it. -> [(name, path of the image, path of the label)], sorted
+    """Finds plants in a folder, or else in its subfolders. -> [(name, path of the image, path of the label)], sorted
 
     Raises InputError if there are none.
     """
@@ -52,7 +51,7 @@ def prepare(plant):
 def main(argv=None):
     parser = preparation.parser(__doc__)
     parser.add_argument('folder', metavar='DIR',
-                        help='Folder with plantNNN_rgb.png and plantNNN_label.png, or with such folders in it.')
+                        help='Folder with plantNNN_rgb.png and plantNNN_label.png, or a parent of such folders.')
     args = parser.parse_args(argv)
     plants = find_plants(args.folder)
     prepared_set.refuse_others(args.outdir, {name for name, *_ in plants})

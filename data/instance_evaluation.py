@@ -3,10 +3,9 @@
     python data/instance_evaluation.py results prepared/labels
     python data/instance_evaluation.py results labels --per-image scores.csv --worst worst --images images
 
-Both folders hold id masks: grey of 8 or 16 bits, a palette (its indices are the ids) or a colour per instance. 0, or
-black, is the background, and the pixels of an instance share a value. Predictions match labels by file name. Where
-PREDICTED holds mask_NNNN.png, as inference.py --masks writes, and LABELS does not, only those are read, and match the
-labels in the order of names. Each must have its partner.
+Both folders hold id masks: 8 or 16-bit grey values, palette indices or one colour per instance; 0, or black, is the
+background. Predictions match labels by file name, and must match one to one. If PREDICTED holds mask_NNNN.png, as
+written by inference.py --masks, and LABELS does not, only those are read, and match the sorted labels by order.
 """
 
 import concurrent.futures
@@ -63,7 +62,7 @@ def by_name(paths):
 
 
 def find_photos(images_dir, pairs):
-    """-> for each pair, the path of the image with the label's name. Raises InputError if one has none."""
+    """-> list of paths, the image with the label's name for each pair. Raises InputError if one is missing."""
     photos = {stem(path): path for path in pictures.list_images(images_dir)}
     if missing := [label for _, label in pairs if stem(label) not in photos]:
         raise InputError(f'{missing[0]}: has no image of its name in {images_dir}')
@@ -75,7 +74,7 @@ def stem(path):
 
 
 def read_pair(pair, photo, ignore):
-    """Reads a prediction and its label, turned by the EXIF orientation of the image at the path photo, or None.
+    """Reads a prediction and its label, turned by the EXIF orientation of the image at path photo unless it is None.
 
     -> (prediction, label), int32 [h, w], -1 where the label is `ignore`. Raises InputError, also if sizes differ.
     """
@@ -133,10 +132,9 @@ def class_table(scores, names):
 
 
 def draw(item):
-    """Draws the label on the left, the prediction on the right, each tinted, below two lines of text.
+    """Draws the tinted label on the left and prediction on the right, below two lines of text.
 
-    Outlines are the label's on both sides: green around instances that a prediction matches with an IoU above 0.5, red
-    around the others.
+    Outlines are the label's on both sides: green for instances matched with an IoU above 0.5, red for the others.
 
     item: ((path of the prediction, path of the label), path of the image or None for black, ImageScore, ignored value)
     -> uint8 [h + 64, 2 w, 640 at least, 3] RGB. Raises InputError if a file cannot be read.
@@ -170,20 +168,20 @@ def draw(item):
 def parse_args(argv=None):
     parser = command_line.Parser(description=f'{__doc__}\n{instance_metrics.__doc__}')
     parser.add_argument('predicted', metavar='PREDICTED',
-                        help='Folder of predicted masks, for example --outdir of inference.py --masks.')
+                        help='Folder of predicted masks, such as --outdir of inference.py --masks.')
     parser.add_argument('labels', metavar='LABELS', help='Folder of label masks, such as labels/ of a prepared set.')
     parser.add_argument('--ignore', metavar='VALUE', type=command_line.non_negative_int,
-                        help='Value of label pixels that count nowhere, such as 255 for the borders of VOC.')
+                        help='Value of label pixels to ignore, such as 255 for the borders in VOC.')
     parser.add_argument('--classes', metavar='FILE',
-                        help='Names of classes, one a line, of ids class * 1000 + number (default: classes.txt next to '
-                             'LABELS if it is there).')
-    parser.add_argument('--per-image', metavar='FILE', help='CSV file for the score of each image, worst SBD first.')
+                        help='File of class names, one per line, for ids class * 1000 + number (default: classes.txt '
+                             'next to LABELS, if any).')
+    parser.add_argument('--per-image', metavar='FILE', help='CSV file for the scores of each image, worst SBD first.')
     parser.add_argument('--worst', metavar='DIR', help='Folder for pictures of the worst images, label and prediction.')
     parser.add_argument('--worst-num', metavar='N', type=command_line.positive_int, default=20,
                         help='Number of images that --worst draws.')
     parser.add_argument('--images', metavar='DIR',
-                        help='Folder of the images, named as the labels: for --worst to draw on instead of black, and '
-                             'for labels to be turned as their images by EXIF.')
+                        help='Folder of the images, named as the labels, on which --worst draws and whose EXIF '
+                             'orientation turns the labels.')
     return parser.parse_args(argv)
 
 

@@ -1,14 +1,14 @@
-"""Prepares annotations of labelme for training: regions as instances, or lines as lanes.
+"""Prepares labelme annotations for training: regions as instances, or lines as lanes.
 
     python data/labelme_dataset_processing.py annotated --outdir prepared
     python data/labelme_dataset_processing.py annotated --outdir prepared --classes
 
-Reads each NAME.json in the folder; its image is embedded or lies next to it. Polygons, rectangles, circles and masks
-become images/NAME.png and labels/NAME.png (16 bits: background 0, each instance its own value), smaller ones over
-larger ones. In a folder without them, lines (line, linestrip) become images/NNNN.png, labels/NNNN.png, with lines 7 px
-thick, and lanes.json, in TuSimple's rows. Shapes of the same label and group_id are one instance. With --classes,
-values are class * 1000 + number, and classes.txt has the texts of the labels in alphabetical order, class 1 first.
-Files and shapes that cannot be used are left out and counted, files with the reason.
+Reads each NAME.json in the folder; its image is embedded or next to it. Polygons, rectangles, circles and masks become
+images/NAME.png and labels/NAME.png (16 bits: background 0, one value per instance), smaller ones over larger ones. If
+the folder has only lines (line, linestrip), they become images/NNNN.png, labels/NNNN.png, with lines 7 px wide, and
+lanes.json in TuSimple's rows. Shapes with the same label and group_id are one instance. With --classes, values are
+class * 1000 + number, and classes.txt lists the labels in alphabetical order, class 1 first. Unusable files and shapes
+are counted and skipped, files with the reason.
 """
 import base64
 import collections
@@ -28,7 +28,7 @@ from data.common.command_line import InputError
 from data.lanes import prepared_lanes, tusimple
 
 REGIONS, LINES = ('polygon', 'rectangle', 'circle', 'mask'), ('line', 'linestrip')
-ERRORS = KeyError, OSError, TypeError, ValueError   # of values from a file that are not what they should be
+ERRORS = KeyError, OSError, TypeError, ValueError   # raised by malformed values in a file
 
 
 def read_file(path):
@@ -38,10 +38,10 @@ def read_file(path):
         shapes = [{'shape_type': None, **shape} for shape in values['shapes']]
         for shape in shapes:
             shape['shape_type'] = shape['shape_type'] or 'polygon'   # old files have no types
-        name = pathlib.PureWindowsPath(str(values.get('imagePath'))).name   # next to it, wherever it was annotated
+        name = pathlib.PureWindowsPath(str(values.get('imagePath'))).name   # paths are of the annotator's machine
         return shapes, values.get('imageData'), os.path.join(os.path.dirname(path), name)
     except (RecursionError, *ERRORS):
-        raise InputError(f'{path}: is not a file of labelme, a JSON object with a list "shapes"') from None
+        raise InputError(f'{path}: is not a labelme file, a JSON object with a list "shapes"') from None
 
 
 def read_image(path):
@@ -60,7 +60,7 @@ def decode(data, mode):
 
 
 def points_of(shape):
-    """-> the points (x, y) of a shape in px, float64 [points, 2], two at least. Raises TypeError or ValueError."""
+    """-> the points (x, y) of a shape in px, float64 [points, 2], at least two. Raises TypeError or ValueError."""
     points = np.array(shape.get('points'), np.float64)
     if points.ndim != 2 or points.shape[1] != 2 or len(points) < 2 or not (np.abs(points) < 1e6).all():
         raise ValueError
@@ -68,7 +68,7 @@ def points_of(shape):
 
 
 def grouped(shapes, draw):
-    """Collects draw(shape) of each instance. -> ({(text, instance): list}, number of shapes that cannot be used)"""
+    """Collects draw(shape) of each instance. -> ({(text, instance): list}, number of unusable shapes)"""
     groups, unusable = collections.defaultdict(list), 0
     for number, shape in enumerate(shapes):
         try:
@@ -82,7 +82,7 @@ def grouped(shapes, draw):
 
 
 def values_of(texts, class_of):
-    """The label's value of each instance, by its text. class_of: {text: class}, empty for none -> list of int"""
+    """-> list of int, the label value of each instance. texts: its label text; class_of: {text: class} or {}"""
     counts, values = collections.Counter(), []
     for text in texts:
         kind = class_of.get(text, 0)
@@ -153,8 +153,8 @@ def draw_label(record, size):
 
 def main(argv=None):
     parser = preparation.parser(__doc__)
-    parser.add_argument('folder', metavar='DIR', help='Folder of NAME.json, as labelme writes them.')
-    parser.add_argument('--classes', action='store_true', help='Write the class of each instance into the labels.')
+    parser.add_argument('folder', metavar='DIR', help='Folder of NAME.json files written by labelme.')
+    parser.add_argument('--classes', action='store_true', help='Encode the class of each instance in the labels.')
     args = parser.parse_args(argv)
     paths, kinds, texts, records, problems = [], set(), set(), [], []
     for name in files.list_folder(args.folder):

@@ -1,23 +1,18 @@
-"""Render road scenes with lane labels, in the layout of the TuSimple lane data set, from a seed alone.
+"""Renders road scenes with lane labels in the layout of TuSimple, from a seed alone.
 
     python data/synthetic_dataset.py synthetic --num 2000 --seed 1
     python data/synthetic_dataset.py drive --drive 10 --seed 1 --video
     python data/tusimple_dataset_processing.py synthetic
 
-Writes DIR/clips/synthetic/NNNNNN/20.jpg (1280x720) and, last, DIR/label_data_synthetic.json: a folder without that file
-is incomplete. Another run replaces what the script wrote before; a folder with label files of another name is refused.
-The same seed gives the same bytes for any --workers, and scene i is the same for any --num.
+Writes DIR/clips/synthetic/NNNNNN/20.jpg (1280x720) and, last, DIR/label_data_synthetic.json; without that file, the
+folder is incomplete. Replaces the output of an earlier run; rejects a folder with other label files. The same seed
+yields the same bytes for any --workers, and scene i is the same for any --num.
 
---drive renders the frames of a moving car instead: clips/synthetic_drive/NNNNNN.jpg, 20 frames per second, labelled in
-order. Their labels also have "ids", one number per lane, which a line of the road keeps in all frames.
---video also writes them as drive.mp4. A drive of another length is another drive.
+--drive renders the video of a moving car: clips/synthetic_drive/NNNNNN.jpg at 20 frames per second, whose labels have
+"ids", one number per lane and constant over all frames. --video also writes drive.mp4.
 
---classes writes what training reads directly: images/NNNNNN.jpg, labels/NNNNNN.png (16 bits: 1000 c + n for lane n of
-class c, from left to right) and classes.txt with the names of classes 1, 2, ...: solid, dashed, dots.
-
-A scene is drawn first (camera, road, lines, vehicles, light); then its lines are projected into the label and its photo
-is painted. The camera is a pinhole over a road that bends like a clothoid and rises or falls. Colours are display
-values 0..255, not linear light.
+--classes writes images/NNNNNN.jpg, labels/NNNNNN.png (16 bits: 1000 c + n for lane n of class c, from left to right)
+and classes.txt, which training reads directly. The classes are solid, dashed and dots.
 """
 import concurrent.futures
 import functools
@@ -32,7 +27,7 @@ import numpy as np
 import tqdm
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.common import command_line, files, pictures, prepared_set, video
+from data.common import classes, command_line, files, pictures, prepared_set, video
 from data.lanes import tusimple
 from data.synthetic.camera import photograph
 from data.synthetic.canvas import HEIGHT, NEAREST, WIDTH, Canvas
@@ -44,8 +39,8 @@ from data.synthetic.roadside import paint_banks, roadside
 from data.synthetic.sky import paint_horizon, paint_sky
 from data.synthetic.vehicles import vehicle_painters
 
-LABEL_FILE, VIDEO_FILE, CLASS_FILE = 'label_data_synthetic.json', 'drive.mp4', 'classes.txt'
-MAX_DRIVE = 600  # s; everything on the road of a drive is drawn again for each frame
+LABEL_FILE, VIDEO_FILE = 'label_data_synthetic.json', 'drive.mp4'
+MAX_DRIVE = 600  # s
 
 
 def make_scene(seed, index):
@@ -75,8 +70,7 @@ SKY, HORIZON, GROUND, BANKS, ROADSIDE, THING, CAMERA = range(7)  # parts of the 
 def render(scene, stream):
     """Paints a scene. -> uint8 [720, 1280, 3] RGB
 
-    stream: function of (part) or (THING, number), to the np.random.Generator for all that the scene leaves open there
-    (texture, trees, noise)
+    stream: function of (part) or (THING, number) that returns the np.random.Generator for texture, trees and noise
     """
     canvas = Canvas(scene)
     paint_sky(canvas, stream(SKY))
@@ -98,7 +92,7 @@ def write_photo(make, folder, index):
 
 
 def write_sample(make, folder, index):
-    """Like write_photo, but writes the photo and its label with classes as images/ and labels/."""
+    """Like write_photo, but writes images/ and the class labels/."""
     scene, photo, record = make(index)
     write_jpeg(os.path.join(folder, 'images', f'{index:06d}.jpg'), photo, scene.lens.quality)
     path = os.path.join(folder, 'labels', f'{index:06d}.png')
@@ -122,7 +116,7 @@ def write_video(path, photos):
 
 
 def start_worker():
-    """Prepares a worker process: one thread, Ctrl-C left to the parent, ended with it even if that was killed."""
+    """Prepares a worker process: one thread, ignores Ctrl-C, exits when its parent ends, even if killed."""
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -142,8 +136,8 @@ def in_processes(function, num, workers, unit):
     try:
         return list(tqdm.tqdm(pool.map(function, range(num), chunksize=4), total=num, unit=unit, disable=None))
     except concurrent.futures.process.BrokenProcessPool:
-        raise command_line.InputError('a worker process was ended from outside, perhaps for lack of memory; '
-                                      'try fewer --workers') from None
+        raise command_line.InputError('a worker process was killed, perhaps for lack of memory; try fewer '
+                                      '--workers') from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -153,27 +147,27 @@ def check_folder(folder):
     files.make_output_folder(folder)
     for name in sorted(os.listdir(folder)):
         if name.startswith('label_data_') and name.endswith('.json') and name != LABEL_FILE:
-            raise command_line.InputError(f'{os.path.join(folder, name)}: label file of another data set; give a '
-                                          'separate folder for the synthetic scenes')
+            raise command_line.InputError(f'{os.path.join(folder, name)}: label file of another data set; give '
+                                          'another folder')
 
 
 def write_classes(flags):
-    """Writes scenes as images/, labels/ and classes.txt; training refuses the folder until all are written."""
+    """Writes images/, labels/ and classes.txt; training rejects the folder until all are written."""
     names = {f'{index:06d}{end}' for index in range(flags.num) for end in ('.jpg', '.png')}
     prepared_set.refuse_others(flags.folder, names)
     marker = os.path.join(flags.folder, files.HALF_WRITTEN)
     files.write_file(marker, b'')
-    files.write_file(os.path.join(flags.folder, CLASS_FILE), ''.join(f'{name}\n' for name in CLASSES).encode())
+    classes.write(flags.folder, CLASSES)
     write = functools.partial(write_sample, functools.partial(make_scene, flags.seed), flags.folder)
     records = in_processes(write, flags.num, flags.workers, 'scene')
     os.remove(marker)
     print(f'{flags.folder}: {len(records)} scenes with {sum(len(record.lanes) for record in records)} lanes, '
-          f'classes in {CLASS_FILE}')
+          f'classes in {classes.FILE}')
 
 
 def parse_flags(argv):
     parser = command_line.Parser(description=__doc__)
-    parser.add_argument('folder', metavar='DIR', help='Folder to fill; made if it does not exist.')
+    parser.add_argument('folder', metavar='DIR', help='Output folder, created if absent.')
     length = parser.add_mutually_exclusive_group()
     length.add_argument('--num', type=command_line.number_of_pictures, default=1000, help='Number of scenes.')
     length.add_argument('--drive', metavar='SECONDS', type=command_line.positive_float,
@@ -183,7 +177,7 @@ def parse_flags(argv):
                         help='Write a prepared data set whose labels have the class of each lane.')
     parser.add_argument('--seed', type=command_line.non_negative_int, default=0, help='Seed of all random values.')
     parser.add_argument('--workers', type=command_line.positive_int, default=os.cpu_count(),
-                        help='Number of processes, at most one per core; the files do not depend on it.')
+                        help='Number of processes, at most one per core; does not affect the output.')
     flags = parser.parse_args(argv)
     if flags.drive and flags.drive > MAX_DRIVE:
         parser.error(f'argument --drive: {flags.drive:g} is more than {MAX_DRIVE} seconds')
@@ -200,7 +194,7 @@ def main(argv=None):
     if flags.classes:
         return write_classes(flags)
     label_path, video_path = os.path.join(flags.folder, LABEL_FILE), os.path.join(flags.folder, VIDEO_FILE)
-    # Until the new ones are written, the folder must not pass for a complete data set.
+    # Until the new labels are written, the folder must not look complete.
     for path in (label_path, video_path) if flags.drive else (label_path,):
         if os.path.exists(path):
             os.remove(path)

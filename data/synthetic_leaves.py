@@ -1,11 +1,11 @@
-"""Render plants with exact leaf labels, a data set to try training with, from a seed alone.
+"""Renders plants with exact leaf labels, a data set to try training on, from a seed alone.
 
     python data/synthetic_leaves.py leaves --num 500 --seed 1
     python training.py --recipe any --srcdir leaves --outdir leaves_model --logdir leaves_log
 
 Writes DIR/images/NNNN.png (RGB, 384x384) and DIR/labels/NNNN.png (8 bits: background 0, leaves 1, 2, ...): rosettes of
-up to 20 overlapping leaves, on soil or in pots, in varying light. The same seed gives the same bytes, and plant i is
-the same for any --num. Nothing is replaced or deleted: a folder with other pictures is refused.
+up to 20 overlapping leaves, on soil or in pots, in varying light. The same seed yields the same bytes, and plant i is
+the same for any --num. Nothing is replaced: a folder with other pictures is rejected.
 """
 import functools
 import os
@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from data.common import command_line, pictures, prepared_set
 
 SIZE = 384          # px, width and height
-MIN_VISIBLE = 60    # px of a leaf; one that shows less is left out
+MIN_VISIBLE = 60    # px of a leaf; smaller ones are omitted
 GOLDEN_ANGLE = np.pi * (3 - 5 ** 0.5)   # between a leaf and the next, as in real rosettes
 
 
@@ -114,18 +114,18 @@ def make_plant(seed, index):
 
 
 def make_sample(seed, index):
-    """-> (name, photo and label as bytes of PNGs, nothing to be added up), for prepared_set.prepare_samples"""
+    """-> (name, photo and label as bytes of PNGs, {}), for prepared_set.prepare_samples"""
     photo, label = make_plant(seed, index)
     return f'{index:04d}.png', pictures.encode(photo), pictures.encode(label), {}
 
 
 def main(argv=None):
     parser = command_line.Parser(description=__doc__)
-    parser.add_argument('folder', metavar='DIR', help='Folder to fill; made if it does not exist.')
+    parser.add_argument('folder', metavar='DIR', help='Output folder, created if absent.')
     parser.add_argument('--num', type=command_line.number_of_pictures, default=500, help='Number of pictures.')
     parser.add_argument('--seed', type=command_line.non_negative_int, default=0, help='Seed of all random values.')
     parser.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
-                        help='Number of threads, at most 4 per core; the files do not depend on it.')
+                        help='Number of threads, at most 4 per core; does not affect the output.')
     flags = parser.parse_args(argv)
     prepared_set.refuse_others(flags.folder, {f'{index:04d}.png' for index in range(flags.num)})
     make = functools.partial(make_sample, flags.seed)

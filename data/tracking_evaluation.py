@@ -1,11 +1,11 @@
-"""Measures how well the lanes of a video were tracked, against the ground truth of a rendered drive.
+"""Scores lane tracking in a video against the ground truth of a rendered drive.
 
     python data/synthetic_dataset.py drive --drive 40 --seed 1 --video
     python inference.py --indir drive/drive.mp4 --json predictions.json
     python data/tracking_evaluation.py predictions.json drive/label_data_synthetic.json
 
-Both files hold one JSON object per line and frame, in the order of the video, with "ids", one number per lane. Frames
-are matched by their order, the lanes of a frame by their distance.
+Both files hold one JSON object per frame, in order, with "ids", one number per lane. Frames are matched by order, lanes
+by distance.
 """
 
 import collections
@@ -28,21 +28,20 @@ NAMES = ('frames', 'id switches per 1,000 frames', 'missed lanes per frame', 'fa
 
 Measures = collections.namedtuple(
     'Measures', 'frames switches missed false_positives median_error mean_error jitter accuracy')
-Measures.__doc__ = """How well the lanes of a video were tracked, as in NAMES; NaN where there is nothing to measure."""
+Measures.__doc__ = """The measures of NAMES; NaN where undefined."""
 
 
 def evaluate(predictions, labels):
-    """Measures the tracks of a video. -> Measures
+    """Scores the tracks of a video. -> Measures
 
     predictions, labels: lists of tusimple.Record, one per frame, in order; raw_file is ignored
 
-    An id switch is counted, as in the MOTA of Bernardin and Stiefelhagen, Evaluating Multiple Object Tracking
-    Performance: The CLEAR MOT Metrics, 2008, where a label id is matched with another predicted id than when it was
-    last matched, however long it was missed in between; that match is kept while it is possible. A label id that leaves
-    the labels and returns is a new one. Errors are |predicted x - true x| in px over all points of matched lanes.
-    Jitter is the root mean square change, in px, of predicted x - true x at the points, lane and row, that are matched
-    in two successive frames. It includes that of the labels, whose x are whole pixels: 0.4 px.
-    Raises InputError if the two lists do not fit together or one has no ids.
+    As in MOTA (Bernardin and Stiefelhagen, Evaluating Multiple Object Tracking Performance: The CLEAR MOT Metrics,
+    2008), an id switch is a label id matched with a different predicted id than at its last match, however long ago;
+    matches are kept while possible. A label id that disappears and returns is new. Errors are |predicted x - true x| in
+    px over all points of matched lanes. Jitter is the root mean square change, in px, of predicted x - true x at points
+    matched in two successive frames. It includes 0.4 px from the labels, whose x are whole pixels.
+    Raises InputError if the lists do not correspond or one has no ids.
     """
     check(predictions, labels)
     numbered = [[dataclasses.replace(record, raw_file=str(frame)) for frame, record in enumerate(records)]
@@ -81,10 +80,10 @@ def evaluate(predictions, labels):
 
 
 def match(predicted, true, rows, kept):
-    """Pairs the lanes of a frame: those again that were pairs, then as many as can be, at least total distance.
+    """Pairs the lanes of a frame: earlier pairs first, then as many as possible, at least total distance.
 
-    predicted: x in px, [P, rows], true: [T, rows], negative where a lane is absent. Two lanes may be a pair if their
-    mean distance in x over the rows that they share is below score.lane_threshold of the true one.
+    predicted: x in px, [P, rows], true: [T, rows], negative where a lane is absent. Lanes may be paired if their mean
+    distance in x over shared rows is below score.lane_threshold of the true one.
     kept: [P, T], whether the two were last matched with each other
     -> (predicted int [M], true int [M])
     """
@@ -112,7 +111,7 @@ def check(predictions, labels):
 
 def main(argv=None):
     parser = command_line.Parser(description=__doc__)
-    parser.add_argument('predictions', help='File of predicted lanes of a video, as written by inference.py --json.')
+    parser.add_argument('predictions', help='File of lanes predicted in a video, as written by inference.py --json.')
     parser.add_argument('labels', help='File of label lanes: the label_data_synthetic.json of the drive.')
     args = parser.parse_args(argv)
     measures = evaluate(tusimple.read_all(args.predictions, need_h_samples=False), tusimple.read_all(args.labels))

@@ -4,9 +4,9 @@
     python data/tusimple_dataset_processing.py TUSIMPLE/train_set --outdir prepared
 
 Reads every label_data_*.json and writes images/NNNN.png, labels/NNNN.png (8 bits: background 0, lane i a line 7 px
-thick of grey 20 + 50 i) and lanes.json, the lanes of these images in TuSimple's format, numbered over the usable lines.
-Others are printed, as `file:line: reason`, and skipped. The output appears when all of it is ready, and replaces the
-files of an earlier run.
+wide of grey value 20 + 50 i) and lanes.json, the lanes of these images in TuSimple's format. Unusable lines are
+reported as `file:line: reason` and skipped. The output appears once it is complete, and replaces that of an earlier
+run.
 """
 import os
 import sys
@@ -19,7 +19,7 @@ from data.lanes import own_lane, prepared_lanes, tusimple
 
 def main(argv=None):
     parser = preparation.parser(__doc__, 'images/, labels/ and lanes.json')
-    parser.add_argument('train_data_dir', help='Folder with label_data_*.json and the images that they name.')
+    parser.add_argument('train_data_dir', help='Folder with label_data_*.json and the images they refer to.')
     parser.add_argument('--own-lane', action='store_true',
                         help='Only the lines of the own lane are labelled: ignore what lies beyond, for training.py '
                              f'--ignore {own_lane.IGNORED}.')
@@ -29,7 +29,7 @@ def main(argv=None):
         for found, each in zip((records, problems), tusimple.read_records(path)):
             found += each
     if repeated := len(records) - len({record.raw_file for record in records}):
-        command_line.warn(f'{repeated} label lines are of images that have another; validation may share them')
+        command_line.warn(f'{repeated} label lines repeat an image; it may be in both training and validation')
     prepared_lanes.write(records, args.train_data_dir, args.outdir, args.workers, problems,
                          draw=own_lane.draw_label if args.own_lane else tusimple.draw_label)
 

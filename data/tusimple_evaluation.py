@@ -4,14 +4,13 @@
     python data/tusimple_evaluation.py predictions.json labels.json --per-image scores.csv --worst worst
     python data/tusimple_evaluation.py predictions.json labels.json --measure culane
 
-Both files hold one JSON object per line; a prediction needs raw_file, lanes at the h_samples of its label and, for
-TuSimple's measure, run_time in ms. For CULane's, either may be a folder of NAME.lines.txt, as CULane has them.
-Prints the benchmark's JSON list of Accuracy, FP and FN, or CULane's precision, recall and F1. data/lanes/score.py and
-data/lanes/culane.py have the rules.
+Both files hold one JSON object per line; a prediction has raw_file, lanes at the h_samples of its label and, for
+TuSimple's metric, run_time in ms. For CULane's, either may be a folder of NAME.lines.txt. Prints the benchmark's JSON
+list of Accuracy, FP and FN, or CULane's precision, recall and F1; see data/lanes/score.py and data/lanes/culane.py.
 
---precision-recall writes precision and recall over the confidence from which lanes count, and prints the threshold of
-the best F1. By TuSimple's measure, a prediction is right if it is 0.85 accurate on a label lane; label lanes count as
-in FN, over all images together, without the limits of run_time and number.
+--precision-recall writes precision and recall over the confidence threshold, and prints the threshold of the best F1.
+With TuSimple's metric, a prediction is correct if its accuracy on a label lane is at least 0.85; label lanes count as
+in FN, over all images together, regardless of run_time and the number of lanes.
 """
 import json
 import os
@@ -33,14 +32,14 @@ def parse_args(argv=None):
     parser = command_line.Parser(description=__doc__)
     parser.add_argument('predictions', help='File of predicted lanes, as written by inference.py --json.')
     parser.add_argument('labels', help='File of label lanes: a label_data_*.json, or lanes.json of a prepared folder.')
-    parser.add_argument('--per-image', metavar='FILE', help='CSV file for the score of each image, worst first.')
+    parser.add_argument('--per-image', metavar='FILE', help='CSV file for the scores of each image, worst first.')
     parser.add_argument('--worst', metavar='DIR', help='Folder for the worst images, with both sets of lanes.')
     parser.add_argument('--worst-num', metavar='N', type=command_line.positive_int, default=20,
                         help='Number of images that --worst draws.')
     parser.add_argument('--precision-recall', metavar='FILE',
                         help='CSV file, or plot if it ends in .png, of precision and recall over lane confidence.')
     parser.add_argument('--ignore-run-time', action='store_true',
-                        help='Score as if no image had taken more than 200 ms; run_time may be missing.')
+                        help='Ignore the limit of 200 ms per image; run_time may be missing.')
     parser.add_argument('--measure', choices=['tusimple', 'culane'], default='tusimple',
                         help="TuSimple's accuracy, FP and FN, or CULane's precision, recall and F1.")
     parser.add_argument('--photo-size', nargs=2, metavar=('W', 'H'), type=command_line.positive_int,
@@ -86,7 +85,7 @@ def score_culane(args, predictions, labels):
 
 
 def write_curve(path, photos, measure):
-    """Writes the curve of images as a plot or CSV, and prints its best point. photos: see precision_recall.curve"""
+    """Writes a plot or CSV of the curve, and prints its best point. photos: see precision_recall.curve"""
     points = precision_recall.curve(photos)
     if path.lower().endswith('.png'):
         files.write_file(path, precision_recall.draw_curve(points, measure), follow_links=True)
@@ -98,7 +97,7 @@ def write_curve(path, photos, measure):
 
 
 def draw(item):
-    """Draws label lanes and predicted lanes on an image, missed and wrong ones thick, below two lines of text.
+    """Draws label lanes and predicted lanes on an image, unmatched ones thick, below two lines of text.
 
     item: (folder of the label file, size in px of CULane's measure or None, prediction, label, their score)
     -> uint8 [h + 64, w, 3] RGB. Raises InputError if the image cannot be read.
@@ -115,7 +114,7 @@ def draw(item):
     picture = np.pad(photo, [(64, 0), (0, 0), (0, 0)])
     for each, matched, colour in zip(lanes, matches, (LABEL_COLOUR, PREDICTION_COLOUR)):
         for i, lane in enumerate(each):
-            # OpenCV takes 32-bit coordinates; anything this far outside looks the same from inside.
+            # Within OpenCV's 32-bit coordinates; points this far outside look the same.
             points = np.clip(np.rint(lane + (0, 64)), -2 ** 20, 2 ** 20).astype(np.int32)
             cv2.polylines(picture, [points], False, colour, 3 if i in matched else 9, cv2.LINE_AA)
     values = ', '.join(f'{name} {value:.3f}' for name, value in row._asdict().items() if isinstance(value, float))

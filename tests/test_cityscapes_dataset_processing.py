@@ -44,8 +44,8 @@ def test_scores_of_each_class_and_their_mean(home, run_script):
     for i in range(2):
         name = f'aachen_00000{i}_000019.png'
         mask = cv2.imread(f'out/labels/{name}', cv2.IMREAD_UNCHANGED)
-        mask[mask == 3001] = 1999       # a car that is taken for a person
-        mask[mask == 255] = 2001        # a rider where nothing counts
+        mask[mask == 3001] = 1999       # a car predicted as a person
+        mask[mask == 255] = 2001        # a rider in ignored pixels
         mask[0, 0] = 8000               # a bicycle in a class without labels
         assert cv2.imwrite(f'pred/{name}', mask)
     outcome = run_script(instance_evaluation, 'pred', 'out/labels', '--ignore', 255)
@@ -64,7 +64,7 @@ def test_scores_of_each_class_and_their_mean(home, run_script):
     assert outcome.status == 1 and 'names: has 0 names of classes' in outcome.err
 
 
-def test_files_that_cannot_be_used_are_named_or_counted(home, run_script):
+def test_unusable_files_are_reported_or_counted(home, run_script):
     first, second = sorted(home.glob('city/**/*_leftImg8bit.png'))
     second.unlink()
     outcome = run_script(processing, 'city', '-o', 'out')

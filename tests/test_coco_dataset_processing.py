@@ -1,4 +1,4 @@
-"""data/coco_dataset_processing.py: annotations that the tests make, and the photos and labels that become of them."""
+"""data/coco_dataset_processing.py: annotations made by the tests, and the resulting images and labels."""
 
 import json
 import os
@@ -89,13 +89,13 @@ def test_photos_and_labels_are_written(home, run_script):
 @pytest.mark.parametrize('file_name', [
     'sub\\two.png', '../../media/upload/4/two.png', '..\\\\..\\\\media\\two.png', '/data/local-files/?d=photos/two.png',
     'C:\\photos\\two.png', 'https://host/photos/two.png?token=1', 'images/two.png', './sub/two.png'])
-def test_paths_of_other_programs_are_found_by_their_last_part(home, run_script, file_name):
+def test_paths_of_other_programs_are_matched_by_file_name(home, run_script, file_name):
     change(home, lambda values: values['images'][1].update(file_name=file_name))
     assert 'Wrote 2 photos and 3 instances' in run_script(processing, 'a.json', 'p', '-o', 'out').out
     assert label(home, 'sub_two') is not None
 
 
-def test_a_last_part_that_is_not_unique_costs_its_image(home, run_script):
+def test_image_with_an_ambiguous_file_name_is_skipped(home, run_script):
     (home / 'p/other').mkdir()
     (home / 'p/other/two.png').write_bytes((home / 'p/sub/two.png').read_bytes())
     change(home, lambda values: values['images'][1].update(file_name='x/two.png'))
@@ -105,7 +105,7 @@ def test_a_last_part_that_is_not_unique_costs_its_image(home, run_script):
     assert 'Wrote 1 photos' in run_script(processing, 'a.json', 'p', '-o', 'out').out
 
 
-def test_masks_marked_as_crowds_are_instances_if_in_one_piece(home, run_script):
+def test_crowd_masks_are_instances_if_connected(home, run_script):
     mask = np.zeros(SHAPE, bool)
     mask[2:6, 8:12] = True
     for pieces, words in ((1, 'Left out 1 crowd regions'), (2, 'Left out 2 crowd regions')):
@@ -116,13 +116,13 @@ def test_masks_marked_as_crowds_are_instances_if_in_one_piece(home, run_script):
         assert words in outcome.out and 'Wrote 2 photos and 4 instances' in outcome.out
 
 
-def test_categories(home, run_script):
+def test_only_the_given_categories_are_kept(home, run_script):
     outcome = run_script(processing, 'a.json', 'p', '-o', 'out', '--categories', 'cat')
     assert 'Left out 0 crowd regions' in outcome.out and 'Wrote 1 photos and 1 instances' in outcome.out
     assert np.count_nonzero(label(home, 'one')) == 9
 
 
-def test_more_than_255_instances(home, run_script):
+def test_more_than_255_instances_are_written_in_16_bits(home, run_script):
     def edit(values):
         values['images'][2].update(width=40, height=30)
         values['annotations'] = [{'image_id': 9, 'segmentation': [square(i % 40, i // 40, 1)]} for i in range(700)]
@@ -135,8 +135,8 @@ def test_more_than_255_instances(home, run_script):
 # ---- Segmentations ---------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('seed', range(6))
-def test_polygons_hold_the_pixels_whose_centre_is_inside(seed):
-    """By the angles under which the corners of a polygon are seen: they sum up to a full turn inside, to 0 outside."""
+def test_polygon_contains_the_pixels_whose_centre_is_inside(seed):
+    """By winding number: the angles to successive corners sum to a full turn inside and 0 outside."""
     rng = np.random.default_rng(seed)
     corners = rng.uniform(-4, 20, (rng.integers(3, 9), 2)) + 1e-4
     y, x = np.mgrid[:12, :16] + 0.5
@@ -182,7 +182,7 @@ BAD_SEGMENTATIONS = {
 
 
 @pytest.mark.parametrize('segmentation, reason', BAD_SEGMENTATIONS.values(), ids=BAD_SEGMENTATIONS.keys())
-def test_an_annotation_that_cannot_be_used_costs_itself(home, run_script, segmentation, reason):
+def test_unusable_annotation_is_counted_and_skipped(home, run_script, segmentation, reason):
     change(home, first(segmentation=segmentation))
     outcome = run_script(processing, 'a.json', 'p', '-o', 'out')
     assert '1 annotations that cannot be used' in outcome.out and 'Wrote 2 photos and 2 instances' in outcome.out
@@ -197,7 +197,7 @@ def test_ids_may_be_fractions_or_text(home, run_script):
 
 
 @pytest.mark.parametrize('annotation', [{'image_id': 99}, {}, 7], ids=['of no image', 'without an image', 'a number'])
-def test_an_annotation_without_its_image_is_counted(home, run_script, annotation):
+def test_annotation_without_an_image_is_counted(home, run_script, annotation):
     change(home, lambda values: values['annotations'].append(annotation))
     outcome = run_script(processing, 'a.json', 'p', '-o', 'out')
     assert '1 annotations that cannot be used' in outcome.out and 'Wrote 2 photos and 3 instances' in outcome.out
@@ -223,7 +223,7 @@ BAD_IMAGES = {
 
 
 @pytest.mark.parametrize('edit, reason', BAD_IMAGES.values(), ids=BAD_IMAGES.keys())
-def test_an_image_that_cannot_be_used_is_printed_and_skipped(home, run_script, edit, reason):
+def test_unusable_image_is_reported_and_skipped(home, run_script, edit, reason):
     change(home, edit)
     outcome = run_script(processing, 'a.json', 'p', '-o', 'out')
     assert outcome.status in (None, 0) and outcome.err == ''
@@ -262,6 +262,6 @@ def test_bad_input_is_one_line_and_changes_nothing(home, run_script, spoil, word
     assert {path: path.read_bytes() for path in home.rglob('*') if path.is_file()} == before
 
 
-def test_an_unknown_category(home, run_script):
+def test_unknown_category_is_rejected(home, run_script):
     outcome = run_script(processing, 'a.json', 'p', '-o', 'out', '--categories', 'cat', 'cow')
     assert outcome.status == 1 and "a.json: has no category 'cow', but cat, dog" in outcome.err

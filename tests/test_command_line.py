@@ -84,7 +84,7 @@ def test_run_ends_with_one_line_and_a_status(main, status, message, capsys, monk
     assert (end.value.code, capsys.readouterr().err) == (status, message)
 
 
-def test_run_does_not_hide_mistakes_of_the_program():
+def test_run_does_not_hide_bugs():
     with pytest.raises(ZeroDivisionError):
         command_line.run(lambda: 1 / 0)
 

@@ -37,12 +37,12 @@ def test_upright_lanes_overlap_by_their_distance_on_the_canvas(apart, scale):
     assert ious_of([other], [lane], rows, size)[0, 0] == pytest.approx(max(30 - apart, 0) / (30 + apart), abs=0.02)
 
 
-def test_a_slanted_lane_is_as_wide_across_its_direction():
+def test_slanted_lane_is_as_wide_across_its_direction():
     lanes = [[x + y for y in ROWS] for x in (400, 400 + 10 * 2 ** 0.5)]   # 10 px apart
     assert ious_of(lanes[1:], lanes[:1])[0, 0] == pytest.approx(20 / 40, abs=0.03)
 
 
-def test_the_assignment_of_the_highest_sum_has_hits_above_half():
+def test_optimal_assignment_has_hits_above_half():
     assert [part.tolist() for part in culane.find_hits(np.array([[.9, .6], [.7, 0]]))] == [[0, 1], [1, 0]]
     assert [len(culane.find_hits(np.array([[iou]]))[0]) for iou in (0.5, 0.5001)] == [0, 1]
 
@@ -58,17 +58,12 @@ def test_lanes_of_all_photos_count_together():
     assert rows == [('a', 4 / 7, 2, 4, 3), ('b', 0, 0, 1, 1), ('c', 1, 0, 0, 0)]
 
 
-def test_a_single_point_counts_and_is_no_hit_and_an_absent_lane_does_not_count():
+def test_single_point_counts_but_is_no_hit_and_absent_lane_does_not_count():
     record = culane.from_record(tusimple.Record('a', [upright(5, 1), upright(-2), upright(70)], ROWS,
                                                 confidence=[.1, .2, .3]), ROWS)
     assert len(record.lanes) == 2 and record.confidence == [.1, .3]
     assert culane.lane_ious(record.lanes, record.lanes, SIZE).tolist() == [[0, 0], [0, 1]]
 
-
-@pytest.mark.parametrize('numbers, expected', [
-    ((0, 0, 0), (1, 1, 1)), ((0, 3, 0), (0, 0, 0)), ((0, 0, 3), (0, 0, 0)), ((3, 3, 3), (1, 1, 1))])
-def test_nothing_to_count(numbers, expected):
-    assert culane.f_measure(*numbers) == expected
 
 
 # ---- The script ------------------------------------------------------------------------------------------------------
@@ -92,7 +87,7 @@ def test_prints_the_measure_at_the_size_of_the_first_photo(files, run_script):
                            f'precision {4 / 6:.4f}\nrecall    {4 / 5:.4f}\nF1        {8 / 11:.4f}\n')
 
 
-def test_the_size_is_tusimples_without_photos_and_can_be_given(files, run_script, tmp_path):
+def test_size_defaults_to_tusimples_without_images(files, run_script, tmp_path):
     lonely = tmp_path / 'labels.json'
     lonely.write_bytes(files[1].read_bytes())
     for args, size in (([], '1280x720'), (['--photo-size', 200, 100], '200x100')):
@@ -105,7 +100,7 @@ def test_the_size_is_tusimples_without_photos_and_can_be_given(files, run_script
     (['--measure', 'culane', '--photo-size', 128, 10 ** 6], 'too tall'),
     (['--measure', 'culane', '--photo-size', 128, 0], 'not a whole number'),
     (['--photo-size', 128, 72], 'requires --measure culane')])
-def test_sizes_that_cannot_be(files, run_script, args, words):
+def test_invalid_sizes_are_rejected(files, run_script, args, words):
     outcome = run_script(evaluation, *files, *args)
     assert outcome.status and words in outcome.err and outcome.err.count('\n') == 1 and outcome.out == ''
 
@@ -156,7 +151,7 @@ def test_folders_of_lines_are_measured_as_json(drive, files, run_script):
 
 
 @pytest.mark.parametrize('text', ['1 2 3', '1 a', '1 nan', '1e300 5'])
-def test_lines_that_are_none_are_named(drive, run_script, text):
+def test_malformed_lines_are_reported(drive, run_script, text):
     (drive / 'found/clips/0000/1/20.lines.txt').write_text(f'\n{text}\n')
     outcome = run_script(evaluation, 'found', 'truth', '--measure', 'culane')
     assert outcome.status == 1 and '20.lines.txt:2: is not a lane' in outcome.err and outcome.err.count('\n') == 1

@@ -1,4 +1,4 @@
-"""data/cvppp_dataset_processing.py and data/common/prepared_set.py: from folders of plants to photos and labels."""
+"""data/cvppp_dataset_processing.py and data/common/prepared_set.py: from folders of plants to images and labels."""
 
 import os
 
@@ -28,7 +28,7 @@ def write_plant(folder, name, shape=(30, 40), leaves=3, channels=3, dtype=np.uin
 
 @pytest.fixture
 def plants(tmp_path):
-    """cvppp/ with A1, two plants beside files of other kinds, and A2, one RGBA plant of another size."""
+    """cvppp/ with A1, two plants next to other files, and A2, one RGBA plant of another size."""
     for name in ('plant001', 'plant002'):
         write_plant(tmp_path / 'cvppp/A1', name)
         for other in ('fg', 'centers'):
@@ -38,7 +38,7 @@ def plants(tmp_path):
     return tmp_path / 'cvppp'
 
 
-def test_all_folders_are_read_and_their_names_stand_in_front(plants, tmp_path, run_script):
+def test_all_folders_are_read_and_prefix_the_names(plants, tmp_path, run_script):
     outcome = run_script(processing, plants, '-o', tmp_path / 'out')
     assert outcome.status in (None, 0) and outcome.err == ''
     assert outcome.out == f'Wrote 3 photos and 11 leaves to {tmp_path / "out"}; skipped 0 plants.\n'
@@ -57,7 +57,7 @@ def test_all_folders_are_read_and_their_names_stand_in_front(plants, tmp_path, r
 
 
 @pytest.mark.parametrize('folder', ['A1', 'A1/', '../cvppp/A1', '.'])
-def test_one_of_the_folders_alone(plants, tmp_path, run_script, monkeypatch, folder):
+def test_single_folder(plants, tmp_path, run_script, monkeypatch, folder):
     monkeypatch.chdir(plants / 'A1' if folder == '.' else plants)
     run_script(processing, folder, '-o', tmp_path / 'out')
     assert sorted(os.listdir(tmp_path / 'out/images')) == ['A1_plant001.png', 'A1_plant002.png']
@@ -76,7 +76,7 @@ BAD_PLANTS = {
 
 
 @pytest.mark.parametrize('spoil, reason', BAD_PLANTS.values(), ids=BAD_PLANTS.keys())
-def test_a_plant_that_cannot_be_used_is_printed_and_skipped(plants, tmp_path, run_script, spoil, reason):
+def test_unusable_plant_is_reported_and_skipped(plants, tmp_path, run_script, spoil, reason):
     spoil(plants / 'A1')
     outcome = run_script(processing, plants, '-o', tmp_path / 'out')
     assert outcome.status in (None, 0) and outcome.err == ''
@@ -93,7 +93,7 @@ def failure(outcome, words):
 @pytest.mark.parametrize('folder, words', [
     ('absent', 'absent: no such folder'), ('empty', 'empty: holds no plantNNN_rgb.png'),
     ('note', 'note: is not a folder'), ('bad', 'bad: none of 1 photos can be used; the first problem: ')])
-def test_nothing_usable_is_an_error_and_makes_nothing(tmp_path, run_script, folder, words):
+def test_no_usable_plant_is_an_error_and_writes_nothing(tmp_path, run_script, folder, words):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'note').write_text('text')
     write_plant(tmp_path / 'bad', 'plant001')
@@ -102,20 +102,20 @@ def test_nothing_usable_is_an_error_and_makes_nothing(tmp_path, run_script, fold
     assert not (tmp_path / 'out').exists()
 
 
-# ---- What is in the output folder already ----------------------------------------------------------------------------
+# ---- Existing output -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('name, words', [
     ('images/0000.png', 'is not of this data set'), ('labels/mine.BMP', 'is not of this data set'),
     ('labels/A1_plant002.png', 'is there already, and differs')])
-def test_pictures_of_others_are_rejected_and_nothing_is_touched(plants, tmp_path, run_script, name, words):
+def test_foreign_pictures_are_rejected_and_nothing_is_changed(plants, tmp_path, run_script, name, words):
     (tmp_path / 'out' / name).parent.mkdir(parents=True)
     (tmp_path / 'out' / name).write_text('mine')
     failure(run_script(processing, plants, '-o', tmp_path / 'out'), f'{name}: {words}')
     assert files_of(tmp_path / 'out') == {name: b'mine'}
 
 
-def test_a_run_that_is_stopped_among_its_files_is_noticed_and_completed(plants, tmp_path, run_script):
+def test_run_interrupted_while_moving_files_is_detected_and_completed(plants, tmp_path, run_script):
     replace = os.replace
 
     def stopped(source, target):

@@ -50,7 +50,7 @@ def test_table_of_a_folder(home, run_script, prepare):
                                   'AP': 0.8333, 'AP50': 0.8333}
 
 
-def test_ignored_pixels_count_nowhere(home, run_script):
+def test_ignored_pixels_are_excluded_from_all_scores(home, run_script):
     for name in 'abc':
         label = cv2.imread(str(home / f'lab/{name}.png'), cv2.IMREAD_UNCHANGED)
         label[label == 300] = 255
@@ -62,7 +62,7 @@ def test_ignored_pixels_count_nowhere(home, run_script):
 
 
 @pytest.mark.parametrize('orientation, turn', [(6, cv2.ROTATE_90_COUNTERCLOCKWISE), (3, cv2.ROTATE_180)])
-def test_labels_are_turned_by_the_exif_of_their_images(home, run_script, orientation, turn):
+def test_labels_are_turned_by_the_exif_orientation_of_their_images(home, run_script, orientation, turn):
     exif = PIL.Image.Exif()
     exif[0x112] = orientation
     for name in 'abc':   # stored as the camera was held, while predictions are upright
@@ -93,7 +93,7 @@ def is_colour(picture, colour):
 
 
 @pytest.mark.parametrize('flags', [[], ['--images', 'images']])
-def test_the_worst_are_drawn_with_what_is_missed_in_red(home, run_script, flags):
+def test_worst_images_are_drawn_with_missed_instances_in_red(home, run_script, flags):
     outcome = run_script(evaluation, 'pred', 'lab', '--worst', 'worst', '--worst-num', 2, *flags)
     assert outcome.status in (None, 0) and outcome.err == ''
     assert sorted(os.listdir(home / 'worst')) == ['0000.png', '0001.png']

@@ -7,7 +7,7 @@ import pytest
 from data.common import instance_metrics as metrics
 
 
-# ---- The definitions, one after the other, without any thought of speed ----------------------------------------------
+# ---- The definitions, written for clarity ----------------------------------------------------------------------------
 
 def plain_dice(a, b):
     return 2 * (a & b).sum() / (a.sum() + b.sum())
@@ -74,7 +74,7 @@ def score(predictions, labels):
 
 
 @pytest.mark.parametrize('seed', range(5))
-def test_measures_are_those_of_the_definitions(seed):
+def test_measures_match_their_definitions(seed):
     rng = np.random.default_rng(seed)
     pairs = [random_pair(rng) for _ in range(5)]
     ours, plain = score(*zip(*pairs)), plain_score(pairs)
@@ -105,7 +105,7 @@ def test_an_iou_of_exactly_the_threshold_is_no_match():
     assert metrics.score_image(*half).matches == (1, 1, 1) + (0,) * 7
 
 
-def test_pixels_with_a_label_below_0_count_nowhere():
+def test_pixels_with_a_negative_label_are_ignored():
     label, prediction = strip(1, 1, 0, 2, 2, 2), strip(7, 7, 7, 8, 8, 0)
     ignored = np.where([[0, 0, 1, 0, 0, 1]], -1, label.astype(np.int32))
     kept = label[:, [0, 1, 3, 4]]
@@ -125,7 +125,7 @@ def test_images_without_instances(prediction, label, expected):
     assert tuple(means[name] for name in ('sbd', 'dic', 'foreground_dice', 'ap')) == expected
 
 
-def test_what_cannot_be_scored_is_a_value_error():
+def test_unscorable_input_is_a_value_error():
     with pytest.raises(ValueError, match='does not fit'):
         score([strip(1, 1)], [strip(1)])
     with pytest.raises(ValueError, match='no images'):

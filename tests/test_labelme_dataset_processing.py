@@ -1,4 +1,4 @@
-"""data/labelme_dataset_processing.py: annotations that the tests make, and the images, labels and lanes they become."""
+"""data/labelme_dataset_processing.py: annotations made by the tests, and the resulting images, labels and lanes."""
 
 import base64
 import json
@@ -67,7 +67,7 @@ def box(x, **more):
     return shape('rectangle', [[x, 5], [x + 10, 15]], **more)
 
 
-def test_groups_are_one_instance_and_classes_are_written(home, run_script):
+def test_group_is_one_instance_and_classes_are_written(home, run_script):
     shapes = [box(0, label='tree', group_id=3), box(20, label='tree', group_id=3), box(40, label='car', group_id=3),
               box(60, label='tree'), box(80, label='tree')]
     write(home, 'one', shapes)
@@ -106,16 +106,16 @@ def test_lines_are_lanes(home, run_script):
     shape('polygon', [[1, 2], [3, 4]]), shape('polygon', 'abc'), shape('polygon', [[1, float('nan')]] * 3),
     shape('mask', [[5, 6], [8, 7]]), shape('mask', [[5, 6], [8, 7]], mask='x'), shape('point', [[1, 2]]),
     shape('linestrip', [[1, 2], [3, 4], [9, 9]]), {}])
-def test_a_shape_that_cannot_be_used_costs_itself(home, run_script, bad):
+def test_unusable_shape_is_counted_and_skipped(home, run_script, bad):
     write(home, 'one', [bad, box(3)])
     assert 'Wrote 1 photos and 1 instances to out; skipped 0 files and 1 shapes' in run_script(
         processing, 'a', '-o', 'out').out
 
 
 @pytest.mark.parametrize('text, words', [
-    ('{', 'is not a file of labelme'), ('[]', 'is not a file of labelme'), ('{"shapes": []}', 'no such file'),
+    ('{', 'is not a labelme file'), ('[]', 'is not a labelme file'), ('{"shapes": []}', 'no such file'),
     ('{"shapes": [], "imageData": "AAAA"}', 'its imageData is not a picture')])
-def test_a_file_that_cannot_be_used_is_printed_and_skipped(home, run_script, text, words):
+def test_unusable_file_is_reported_and_skipped(home, run_script, text, words):
     write(home, 'one', [box(3)])
     (home / 'a/two.json').write_text(text)
     outcome = run_script(processing, 'a', '-o', 'out')
@@ -124,6 +124,6 @@ def test_a_file_that_cannot_be_used_is_printed_and_skipped(home, run_script, tex
 
 
 @pytest.mark.parametrize('folder', ['absent', 'a'])
-def test_nothing_usable_is_one_line(home, run_script, folder):
+def test_no_usable_file_is_one_line(home, run_script, folder):
     outcome = run_script(processing, folder, '-o', 'out')
     assert outcome.status == 1 and outcome.err.count('\n') == 1 and not (home / 'out').exists()

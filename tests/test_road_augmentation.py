@@ -59,7 +59,7 @@ def test_wear_fades_paint_and_nothing_else(lane_photo):
     assert road_augmentation.wear(image, np.zeros_like(label), np.random.default_rng(0)) is image
 
 
-def test_wear_takes_no_ignored_pixels_for_paint(lane_photo):
+def test_wear_does_not_change_ignored_pixels(lane_photo):
     image, label = lane_photo
     label[60:140] = -1
     worn = [road_augmentation.wear(image, label, np.random.default_rng(seed)) for seed in range(10)]

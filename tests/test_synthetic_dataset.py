@@ -1,4 +1,4 @@
-"""data/synthetic_dataset.py: geometry like real labels, photos that show what the labels say, complete files."""
+"""data/synthetic_dataset.py: realistic geometry, images that match their labels, complete files."""
 import dataclasses
 import subprocess
 import sys
@@ -178,7 +178,7 @@ def test_scenes_do_not_depend_on_the_number_of_processes_or_scenes(run_script, t
         assert photo.shape == (720, 1280, 3) and photo.std() > 10
 
 
-def test_a_run_that_fails_leaves_no_label_file(run_script, tmp_path):
+def test_failed_run_leaves_no_label_file(run_script, tmp_path):
     (tmp_path / synthetic_dataset.LABEL_FILE).write_text('{}')  # of an earlier run
     (tmp_path / 'clips').write_text('a file in the way')
     outcome = run_script(synthetic_dataset, tmp_path, '--num', 1, '--workers', 1)
@@ -200,7 +200,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
 
 @pytest.mark.parametrize('flags', [('--drive', 1, '--num', 2), ('--drive', 1e9), ('--drive', 0),
                                    ('--video', '--num', 2), ('--video',)])
-def test_a_drive_that_cannot_be_is_one_line(flags, run_script, tmp_path):
+def test_invalid_drive_is_rejected_in_one_line(flags, run_script, tmp_path):
     outcome = run_script(synthetic_dataset, tmp_path / 'a', *flags)
     assert outcome.status == 2 and outcome.err.count('\n') == 1 and '--drive' in outcome.err
     assert not (tmp_path / 'a').exists()

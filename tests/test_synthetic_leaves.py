@@ -34,7 +34,7 @@ def test_labels_count_from_1_and_end_where_leaves_end(index):
     assert steps[edges].mean() > 1.4 * max(moved)
 
 
-def test_pictures_of_another_seed_are_refused_and_stay(tmp_path, run_script):
+def test_pictures_of_another_seed_are_rejected_and_kept(tmp_path, run_script):
     assert run_script(synthetic_leaves, tmp_path, '--num', 1, '--seed', 1).status in (None, 0)
     before = files_of(tmp_path)
     outcome = run_script(synthetic_leaves, tmp_path, '--num', 1, '--seed', 2)

@@ -1,4 +1,4 @@
-"""Tests of data/lanes/tracking.py: ids and lines on drives whose truth is known."""
+"""data/lanes/tracking.py: ids and lines on drives with known ground truth."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_lines_without_noise_do_not_lag():
     assert detected == 0 and tracked < 0.7
 
 
-def test_lines_are_those_of_the_lanes_without_smoothing_and_the_ids_the_same():
+def test_without_smoothing_lines_are_unchanged_and_ids_identical():
     frames = [list(lanes.values()) for lanes, _ in drive(4, 5)]
     ids, lines = run(frames, smoothing=False)
     assert ids == run(frames)[0]
@@ -61,7 +61,7 @@ def test_id_survives_a_gap_of_half_a_second_and_no_longer_one(frame_rate):
     assert ids[5 + half] == [1, 2] and ids[-1] == [1, 3]
 
 
-def test_missing_lane_moves_along_with_the_others_in_a_lane_change():
+def test_missing_lane_moves_with_the_others_in_a_lane_change():
     shifts = np.linspace(0, 1, 90)  # by one lane in 3 s
     frames = [road(-1.5, -0.5, 0.5, shift=shift) for shift in shifts]
     for frame in frames[40:55]:
@@ -71,14 +71,14 @@ def test_missing_lane_moves_along_with_the_others_in_a_lane_change():
     np.testing.assert_allclose(lines[55][1], frames[55][1], atol=3)
 
 
-def test_no_id_is_used_again():
+def test_ids_are_not_reused():
     frames = [road(-0.5), []] * 5 + [[]] * 20
     ids, _ = run([lanes for _ in range(3) for lanes in frames])
     assert sorted({number for own in ids for number in own}) == [1, 2, 3]
     assert ids[0] == [1] and ids[len(frames)] == [2] and ids[2 * len(frames)] == [3]
 
 
-def test_id_goes_on_with_the_longer_branch_of_a_fork():
+def test_id_stays_with_the_longer_branch_of_a_fork():
     stem = road(-0.5)[0]
     branch, longer = np.where(ROWS < 400, stem, -2), np.where(stem >= 0, stem + 6, -2)  # the short one fits better
     ids, _ = run([[stem]] * 5 + [[branch, longer]] + [[branch - 6 * (branch >= 0), longer]] * 20)
@@ -90,7 +90,7 @@ def test_lane_far_from_all_tracks_is_new_even_if_one_is_missing():
     assert ids[-1] == [1, 3]
 
 
-def test_one_wrong_line_leaves_the_others_where_they_are():
+def test_one_wrong_line_does_not_move_the_others():
     frames = [road(-1.5, -0.5, 0.5, 1.5) for _ in range(20)]
     frames[10][0] = np.where(frames[10][0] >= 0, frames[10][0] + 40, -2)
     ids, lines = run(frames)
@@ -108,7 +108,7 @@ def test_line_that_grows_has_no_step():
     np.testing.assert_allclose(np.diff(line[present]), np.diff(whole[present]), atol=2)
 
 
-def test_line_that_is_detected_twice_goes_on_as_the_older_track():
+def test_line_detected_twice_keeps_the_older_id():
     line = road(-0.5)[0]
     twin = np.where(line >= 0, line + 8, -2)
     ids, _ = run([[line]] * 20 + [[twin, line]] * 2 + [[twin]] * 5)
@@ -122,8 +122,3 @@ def test_line_has_no_id_until_it_was_detected_for_a_fifth_of_a_second(frame_rate
     ids, _ = run([one] * 20 + [both] * wait + [one] * frame_rate + [both] * (wait + 2), frame_rate, min_time=0.2)
     assert ids[20:20 + wait] == [[0, 1]] * wait
     assert ids[-2 - wait:] == [[0, 1]] * wait + [[2, 1]] * 2
-
-
-def test_frame_without_lanes_has_no_ids():
-    ids, lines = LaneTracker(ROWS, 30).update([])
-    assert ids.shape == (0,) and lines.shape == (0, len(ROWS))

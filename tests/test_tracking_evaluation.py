@@ -1,4 +1,4 @@
-"""Tests of data/tracking_evaluation.py: sequences whose figures are worked out by hand, and its script."""
+"""data/tracking_evaluation.py: sequences with measures computed by hand, and the script."""
 
 import json
 import math
@@ -44,7 +44,7 @@ def test_switches_are_counted_against_the_last_match(ids, switches):
     assert measures.switches == 1000 * switches / 5 and measures.missed == ids.count(None) / 5
 
 
-def test_match_is_kept_while_it_is_possible_even_beside_a_nearer_lane():
+def test_match_is_kept_while_possible_even_next_to_a_nearer_lane():
     measures = measure([{1: 103}, {1: 119, 2: 101}, {1: 121, 2: 101}], [{7: 100}] * 3)
     assert measures.switches == 1000 / 3 and measures.mean_error == pytest.approx((3 + 19 + 1) / 3)
 

@@ -55,7 +55,7 @@ BAD_LINES = {
 
 
 @pytest.mark.parametrize('bad, reason', BAD_LINES.values(), ids=BAD_LINES.keys())
-def test_a_bad_line_is_one_problem_and_the_others_are_read(bad, reason, tmp_path):
+def test_bad_line_is_reported_and_the_others_are_read(bad, reason, tmp_path):
     path, records, problems = read(tmp_path, line(), bad, line())
     assert [record.source for record in records] == [f'{path}:1', f'{path}:3']
     assert len(problems) == 1 and problems[0].startswith(f'{path}:2: ') and reason in problems[0]
@@ -82,7 +82,7 @@ def test_a_photo_in_the_folder_is_found(raw_file):
     assert tusimple.photo_path('folder', record(raw_file=raw_file)) == 'folder/' + raw_file.replace('\\', '/')
 
 
-def test_written_records_are_read_back_alike(tmp_path):
+def test_written_records_are_read_back_unchanged(tmp_path):
     path = tmp_path / 'out.json'
     array, mixed = np.array([[1.5, -2], [3, 4]]), [np.array([1.5, -2]), [np.float32(1), np.int64(2)]]
     tusimple.write_records(str(path), [tusimple.Record('ä.jpg', array, range(160, 180, 10), '', 3, [7, 0], [0.25, 1]),
@@ -105,7 +105,7 @@ def test_label_has_the_photo_size_and_a_grey_value_for_each_lane():
     assert set(np.unique(label)) == {0, 20, 70, 120, 170, 220}  # no in-between values
 
 
-def test_label_leaves_out_absent_points_and_bridges_the_gap():
+def test_label_omits_absent_points_and_bridges_gaps():
     label = tusimple.draw_label(record([[-2, 20, -2, 20, -2]], [10, 30, 50, 70, 90]), (40, 100))
     rows = np.flatnonzero(label.any(axis=1))
     assert 25 <= rows.min() <= 27 and 73 <= rows.max() <= 75 and (label[30:71, 20] == 20).all()

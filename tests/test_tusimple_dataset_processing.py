@@ -57,7 +57,7 @@ def test_same_bytes_again_and_with_any_number_of_workers(tusimple_folder, tmp_pa
         outcome = run_script(processing, tusimple_folder, '-o', tmp_path / out, '--workers', workers)
         results.append(files_of(tmp_path / out))
     assert len(results[0]) == 13 and results[0] == results[1] == results[2]
-    assert '3 label lines are of images that have another' in outcome.err
+    assert '3 label lines repeat an image' in outcome.err
 
 
 BAD_LINES = {
@@ -72,7 +72,7 @@ BAD_LINES = {
 
 
 @pytest.mark.parametrize('make, reason', BAD_LINES.values(), ids=BAD_LINES.keys())
-def test_a_bad_line_is_reported_skipped_and_counted(make, reason, tusimple_folder, out, run_script):
+def test_bad_line_is_reported_skipped_and_counted(make, reason, tusimple_folder, out, run_script):
     photo = (tusimple_folder / 'clips/0000/0/20.jpg').read_bytes()
     (tusimple_folder / 'cut.jpg').write_bytes(photo[:len(photo) // 2])
     first, *rest = label_lines(tusimple_folder)
@@ -96,7 +96,7 @@ def failure(outcome, *words):
 
 
 @pytest.mark.parametrize('content', ['\n\n', 'nonsense\n', '{"raw_file": "no.jpg", "lanes": [], "h_samples": [1]}'])
-def test_nothing_usable_is_an_error_and_touches_nothing(content, tusimple_folder, tmp_path, out, run_script):
+def test_no_usable_line_is_an_error_and_changes_nothing(content, tusimple_folder, tmp_path, out, run_script):
     run_script(processing, tusimple_folder, '-o', out)
     before = files_of(out)
     (tusimple_folder / 'label_data_0000.json').write_text(content)
@@ -105,7 +105,7 @@ def test_nothing_usable_is_an_error_and_touches_nothing(content, tusimple_folder
     assert files_of(out) == before and not (tmp_path / 'new').exists()
 
 
-def test_a_failure_half_way_leaves_earlier_output_alone(tusimple_folder, out, run_script, monkeypatch):
+def test_failure_halfway_leaves_earlier_output_unchanged(tusimple_folder, out, run_script, monkeypatch):
     run_script(processing, tusimple_folder, '-o', out)
     before = files_of(out)
     (tusimple_folder / 'label_data_0000.json').write_text('\n'.join(label_lines(tusimple_folder)[1:]))
@@ -130,7 +130,7 @@ def test_links_in_the_output_folder_are_not_followed(tusimple_folder, tmp_path, 
 
 
 @pytest.mark.parametrize('name', ['images/0001.png', 'labels/12345.png'])
-def test_pictures_of_others_are_rejected_and_nothing_is_touched(tusimple_folder, out, run_script, name):
+def test_foreign_pictures_are_rejected_and_nothing_is_changed(tusimple_folder, out, run_script, name):
     lines = label_lines(tusimple_folder)
     (tusimple_folder / 'label_data_0000.json').write_text(lines[0])
     run_script(processing, tusimple_folder, '-o', out)
@@ -147,7 +147,7 @@ def test_photos_in_the_output_folder_are_not_replaced(tusimple_folder, out, run_
     failure(run_script(processing, out, '-o', out), 'label_data_1.json:1: its image lies in the output folder')
 
 
-def test_a_run_that_is_stopped_among_its_files_is_noticed_and_completed(tusimple_folder, tmp_path, out, run_script):
+def test_run_interrupted_while_moving_files_is_detected_and_completed(tusimple_folder, tmp_path, out, run_script):
     first, second, third = label_lines(tusimple_folder)
     run_script(processing, tusimple_folder, '-o', out)
     replace = os.replace

@@ -12,7 +12,7 @@ from data.common.command_line import InputError
 from data.lanes import score, tusimple
 
 
-# ---- The rules, one after the other, without any thought of speed ----------------------------------------------------
+# ---- The rules, written for clarity ----------------------------------------------------------------------------------
 
 def plain_threshold(lane, h_samples):
     points = [(x, y) for x, y in zip(lane, h_samples) if x >= 0]
@@ -71,7 +71,7 @@ def random_photo(rng):
     return pred_lanes, gt_lanes, h_samples, run_time
 
 
-def test_every_photo_scores_as_by_the_plain_rules_to_the_last_bit():
+def test_scores_are_bit_identical_to_the_plain_rules():
     rng = np.random.default_rng(0)
     seen = set()
     for _ in range(100):
@@ -126,7 +126,7 @@ def test_corner(predicted, truth, run_time, expected):
 # ---- Many photos -----------------------------------------------------------------------------------------------------
 
 
-def test_run_time_can_be_left_out_of_it():
+def test_run_time_can_be_ignored():
     slow, none, label = (tusimple.Record('a.jpg', [upright(100)], ROWS, run_time=time) for time in (201, None, 1))
     assert score.score([slow], [label])[0] == (0, 0, 1)
     assert score.score([slow], [label], True)[0] == score.score([none], [label], True)[0] == (1, 0, 0)
@@ -171,7 +171,7 @@ def is_colour(picture, colour):
     return (np.abs(picture.astype(int) - colour).sum(axis=2) < 60).sum()
 
 
-def test_the_worst_photos_are_drawn_with_both_sets_of_lanes(files, run_script, tmp_path):
+def test_worst_images_are_drawn_with_both_sets_of_lanes(files, run_script, tmp_path):
     outcome = run_script(evaluation, *files, '--worst', tmp_path / 'worst', '--worst-num', 2)
     assert outcome.status in (None, 0) and outcome.err == ''
     assert sorted(os.listdir(tmp_path / 'worst')) == ['0000.png', '0001.png']
@@ -183,7 +183,7 @@ def test_the_worst_photos_are_drawn_with_both_sets_of_lanes(files, run_script, t
     assert is_colour(worst, green) > 2 * is_colour(good, green)  # missed lanes are thick
 
 
-def test_a_missing_photo_is_named_and_the_others_are_drawn(files, run_script, tmp_path):
+def test_missing_image_is_reported_and_the_others_are_drawn(files, run_script, tmp_path):
     (files[1].parent / 'clips/0000/0/20.jpg').unlink()
     outcome = run_script(evaluation, *files, '--worst', tmp_path / 'worst')
     assert outcome.status == 1 and outcome.out.startswith('[{')

@@ -1,9 +1,9 @@
-"""Random variations of an image and its label, for images without an up and down: plants, cells, aerial views.
+"""Random variations of an image and its label, for images without an up direction: plants, cells, aerial views.
 
 Images are uint8 RGB [h, w, 3], labels [h, w] of any integer type that OpenCV resamples (uint8, uint16, int32);
 image_shape is (width, height), as in OpenCV. A photometric step is a pure function of an image and a
-np.random.Generator. data/lanes/road_augmentation.py shares them. Unless called uniform, its ranges are triangular with
-the mode at no change, so most images stay close to those of a camera.
+np.random.Generator, shared with data/lanes/road_augmentation.py. Unless called uniform, its ranges are triangular with
+the mode at no change, so most images stay realistic.
 """
 import statistics
 
@@ -143,17 +143,15 @@ def apply_steps(steps, image, rng):
 
 # ---- The augmentation ------------------------------------------------------------------------------------------------
 
-# In the order in which light meets them: lamp, lens, sensor, file. None hides part of the image: instances are labelled
-# where they are visible.
+# In physical order: light, lens, sensor, file. None hides part of the image: labels show visible pixels.
 _PHOTOMETRIC = ((0.2, blur), (0.5, colour_temperature), (0.8, tone), (0.4, saturation), (0.4, noise), (0.1, jpeg))
 
 
 def augment(image, label, rng, image_shape=None, outside=0):
     """One random variation of a sample, a function of the state of rng alone.
 
-    image: uint8 [h, w, 3] RGB. label: [h, w]. Both at the camera's own size if possible, as all geometry is one
-    resampling. image_shape: of the result, by default the image's own size. outside: label of pixels outside it, 0
-    (background) or -1 (ignored).
+    image: uint8 [h, w, 3] RGB; label: [h, w]; both preferably at the camera's resolution, as they are resampled once
+    image_shape: of the result, by default unchanged; outside: label beyond the border, 0 (background) or -1 (ignored)
     -> (image, label), dtypes unchanged, [height, width] of image_shape
     """
     height, width = label.shape

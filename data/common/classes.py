@@ -1,6 +1,6 @@
-"""Labels with classes: value = class * 1000 + number, classes counted from 1 as in classes.txt, one name a line.
+"""Labels with classes, as in Cityscapes' instanceIds: class * 1000 + number, 0 for the background.
 
-As in Cityscapes' instanceIds. The file lies next to images/ and labels/; 0 is the background.
+classes.txt, next to images/ and labels/, has the names of classes 1, 2, ..., one per line.
 """
 import os
 
@@ -17,15 +17,15 @@ def read(path):
     lines = files.read_file(path, 2 ** 20).decode(errors='replace').splitlines()
     names = [line.strip() for line in lines if line.strip()]
     if not 0 < len(names) <= MAX_CLASSES:
-        raise InputError(f'{path}: has {len(names)} names of classes; one a line, up to {MAX_CLASSES}')
+        raise InputError(f'{path}: has {len(names)} names of classes, not 1 to {MAX_CLASSES}, one per line')
     return names
 
 
 def check(outdir, names):
-    """Raises InputError if there are too many names, or if outdir has other ones."""
+    """Raises InputError if there are too many names, or if outdir has different ones."""
     path = os.path.join(outdir, FILE)
     if len(names) > MAX_CLASSES or os.path.lexists(path) and read(path) != list(names):
-        raise InputError(f'{path}: has other classes than these {len(names)}, or they are more than {MAX_CLASSES}; '
+        raise InputError(f'{path}: has other classes than these {len(names)}, or there are more than {MAX_CLASSES}; '
                          'give another folder')
 
 

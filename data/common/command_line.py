@@ -1,7 +1,4 @@
-"""What every script shares: flag types with their limits, the parser, warnings and the exit status.
-
-Imports only the standard library, so that a script can check its flags before anything heavy is loaded.
-"""
+"""Command lines: flag types with limits, the parser, warnings and exit status. Standard library only."""
 import argparse
 import contextlib
 import functools
@@ -11,13 +8,13 @@ import sys
 
 MAX_INT, MAX_FLOAT = 2 ** 31 - 1, 1e18     # of flags: the largest int32, and a float whose square float32 can hold
 MIN_BANDWIDTH, MAX_BANDWIDTH = 1e-6, 1e6   # in units of the embedding
-MAX_SIDE, MAX_MODEL_PIXELS, MAX_FEATURE_DIM = 2 ** 15, 2 ** 24, 2 ** 10   # of a model; more would exhaust the memory
+MAX_SIDE, MAX_MODEL_PIXELS, MAX_FEATURE_DIM = 2 ** 15, 2 ** 24, 2 ** 10   # of a model, for memory
 MAX_NUM = 10 ** 6                          # pictures that a script generates
 MAX_WORKERS = 4 * (os.cpu_count() or 1)    # threads
 
 
 class InputError(Exception):
-    """User input (a file, folder, flag or value) that cannot be used. str(error) is the one line that the user sees."""
+    """Unusable user input: a file, folder, flag or value. str(error) is the one line that the user sees."""
 
 
 def _number(text, kind, least, most):
@@ -38,7 +35,7 @@ bandwidth = functools.partial(_number, kind=float, least=MIN_BANDWIDTH, most=MAX
 
 
 def workers(text, least=1):
-    """Parses a number of threads, `least` or more. -> int, at most MAX_WORKERS"""
+    """Parses a number of threads, at least `least`. -> int, at most MAX_WORKERS"""
     return min(_number(text, int, least, MAX_INT), MAX_WORKERS)
 
 
@@ -71,12 +68,11 @@ class Parser(argparse.ArgumentParser):
 def run(main):
     """Calls main() and exits with the status that it returns: the last line of every script.
 
-    InputError, OSError and MemoryError are reported in one line on stderr, with status 1; Ctrl-C in one line (the text
-    of the KeyboardInterrupt, if it has one), with status 130. SIGTERM raises SystemExit(143), so that `finally` blocks
-    remove half-written results.
+    InputError, OSError and MemoryError are reported in one line on stderr, with status 1; Ctrl-C likewise (with the
+    text of the KeyboardInterrupt, if any), with status 130. SIGTERM raises SystemExit(143), so `finally` blocks run.
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    sys.stdout.reconfigure(errors='backslashreplace')   # a file name that the terminal cannot show
+    sys.stdout.reconfigure(errors='backslashreplace')   # for file names that the terminal cannot show
     try:
         sys.exit(main())
     except OSError as error:
@@ -97,12 +93,6 @@ def _report(message):
 def warn(message):
     """Prints the line `script.py: warning: ...` on stderr."""
     _report(f'warning: {message}')
-
-
-def warn_of_others(folder, names):
-    """Warns of pictures that an earlier run left in an output folder. They are not deleted."""
-    if names:
-        warn(f'{folder}: also holds pictures of an earlier run ({min(names)}, {len(names)} in all)')
 
 
 def one_line(message):

@@ -1,4 +1,4 @@
-"""What the scripts that score predictions write: a CSV file with a line per image, and pictures of the worst."""
+"""Reports of the evaluation scripts: a CSV file with a row per image, and pictures of the worst images."""
 
 import csv
 import io
@@ -9,9 +9,9 @@ from data.common.command_line import InputError
 
 
 def check_outputs(per_image, worst, inputs, pictures):
-    """Makes the folders of --per-image FILE and --worst DIR, either of which may be None. Raises InputError.
+    """Creates the folders of --per-image FILE and --worst DIR, either of which may be None. Raises InputError.
 
-    inputs: paths of the files that are read, not to be overwritten; pictures: those that --worst must not lie among
+    inputs: paths of input files, not to be overwritten; pictures: paths in whose folders --worst must not write
     """
     if per_image:
         check_output_file('--per-image', per_image, inputs)
@@ -22,7 +22,7 @@ def check_outputs(per_image, worst, inputs, pictures):
 
 
 def check_output_file(flag, path, inputs, others=()):
-    """Makes the folder of a file that a flag names. others: paths of other outputs, or None. Raises InputError."""
+    """Creates the folder of the output file of a flag. others: paths of other outputs, or None. Raises InputError."""
     files.check_output_file(flag, path)
     if os.path.realpath(path) in [os.path.realpath(other) for other in others if other]:
         raise InputError(f'{flag} {path}: another flag has the same file; give another name')
@@ -31,7 +31,7 @@ def check_output_file(flag, path, inputs, others=()):
 
 
 def write_csv(path, header, rows):
-    """Writes a CSV file. header: names of the columns; rows: tuples of as many values"""
+    """Writes a CSV file. header: column names; rows: tuples"""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(header)
@@ -40,11 +40,9 @@ def write_csv(path, header, rows):
 
 
 def draw_worst(folder, draw, items):
-    """Writes NNNN.png per item, and warns of items that cannot be drawn.
+    """Writes NNNN.png per item, worst first, and warns of items that cannot be drawn. -> exit status, 1 if any
 
     draw: function of an item that returns a picture, uint8 [h, w, 3] RGB, or raises InputError
-    items: list, worst first
-    -> exit status: 1 if an item could not be drawn
     """
     problems = []
     for rank, item in enumerate(items):

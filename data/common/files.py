@@ -1,4 +1,4 @@
-"""Files and folders: read up to a limit, written whole or not at all.
+"""Files and folders: reads up to a size limit, atomic writes.
 
 Every problem with a file is an InputError of one line that names it.
 """
@@ -11,20 +11,17 @@ import tempfile
 
 from data.common.command_line import InputError
 
-HALF_WRITTEN = '.unfinished'   # a file next to images/ and labels/ while their contents do not belong together
-UNFINISHED = '.unfinished-'    # with random characters, the name of a file or folder until it is complete
+HALF_WRITTEN = '.unfinished'   # marks a folder whose images/ and labels/ may not match
+UNFINISHED = '.unfinished-'    # prefix of files and folders until they are complete
 
 
 @contextlib.contextmanager
 def open_file(path, limit):
-    """A context in which a regular file of at most `limit` bytes is open for reading bytes.
-
-    Raises InputError for anything else, and for an OSError while it is read.
-    """
+    """While active, a regular file of at most `limit` bytes is open for reading. Raises InputError otherwise."""
     try:
         with open(path, 'rb', opener=_open_without_waiting) as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):   # a device, or a pipe that could block for ever
+            if not stat.S_ISREG(status.st_mode):   # a device, or a pipe that could block
                 raise InputError(f'{path}: is not a file')
             if status.st_size > limit:
                 raise InputError(f'{path}: is too large ({status.st_size:,} bytes; the limit is {limit:,})')
@@ -45,7 +42,7 @@ def read_file(path, limit):
 
 
 def list_folder(folder, advice=''):
-    """-> sorted names of the entries of a folder. Raises InputError, which ends with the advice, if it has no list."""
+    """-> sorted names of the entries of a folder. Raises InputError, ending with the advice, if it cannot be read."""
     try:
         return sorted(os.listdir(folder))
     except OSError as error:
@@ -54,10 +51,10 @@ def list_folder(folder, advice=''):
 
 
 def write_file(path, data, follow_links=False):
-    """Writes bytes under a random name and renames the file, so that path is complete at any time.
+    """Writes bytes under a random name and renames the file, so that path is always complete.
 
-    A link, pipe or device of that name is replaced. With follow_links, for a path that the user gives, the target of a
-    link is written, and a pipe or device such as /dev/stdout is written to. Raises InputError if it cannot be written.
+    A link, pipe or device at path is replaced. With follow_links, for paths that users give, the target of a link is
+    written, and pipes and devices such as /dev/stdout are written to. Raises InputError.
     """
     target = os.path.realpath(path) if follow_links else path
     unfinished = os.path.join(os.path.dirname(target), UNFINISHED + secrets.token_hex(8))
@@ -83,7 +80,7 @@ def _is_special(path):
 
 
 def check_output_file(flag, path):
-    """Creates the folder of a file that a flag names. Raises InputError if the file could not be written there."""
+    """Creates the folder of the output file of a flag. Raises InputError if it is not writable."""
     if os.path.isdir(path):
         raise InputError(f'{flag} {path}: is a folder; give the name of a file')
     if not _is_special(path):
@@ -103,7 +100,7 @@ def make_output_folder(path):
 
 
 def make_unfinished_folder(folder):
-    """Creates a folder of random name inside folder, and deletes those of runs that were killed. -> its path"""
+    """Creates a folder with a random name inside folder, and deletes those of killed runs. -> its path"""
     make_output_folder(folder)
     for entry in os.scandir(folder):
         if entry.name.startswith(UNFINISHED) and entry.is_dir(follow_symlinks=False):

@@ -1,17 +1,17 @@
-"""How well instance ids match a label: the measures of the leaf segmentation challenge, and AP.
+"""Scores of instance ids: the measures of the leaf segmentation challenge, and AP.
 
 Per image, as Scharr et al. 2016 (Leaf segmentation in plant phenotyping: a collation study) define them:
   BD(a, b)         mean over the instances of a of the best Dice, 2 |A and B| / (|A| + |B|), with an instance of b
   SBD              symmetric best Dice, min(BD(prediction, label), BD(label, prediction))
   DiC              difference in count, predicted minus labelled instances; |DiC| its absolute value
-  foreground Dice  Dice of everything that is not background
-A set of images has their means. Where the label has no instance, which the paper leaves open, SBD and foreground Dice
-are 1 if the prediction has none either, and 0 otherwise.
+  foreground Dice  Dice of the foreground
+averaged over images. If the label has no instance, which the paper leaves open, SBD and foreground Dice are 1 if the
+prediction has none either, and 0 otherwise.
 
-AP is that of Cityscapes, over all images together: instances match if their IoU is above a threshold, AP50 is at 0.5,
-AP the mean over 0.5, 0.55, ..., 0.95. Masks have no confidences, so that the curve of Cityscapes' program has two
-points, (recall 0, precision 1) and (recall r, precision p), and the average precision is r (1 + p) / 2. No instance is
-too small to count. Without any label, AP is 1 if nothing is predicted, and 0 otherwise.
+AP is that of Cityscapes, over all images together: instances match if their IoU is above a threshold, 0.5 for AP50; AP
+is the mean over 0.5, 0.55, ..., 0.95. Masks have no confidence, so the curve of Cityscapes' program has two points,
+(recall 0, precision 1) and (recall r, precision p), and the average precision is r (1 + p) / 2. Instances of any size
+count. Without labelled instances, AP is 1 if nothing is predicted, and 0 otherwise.
 """
 
 import collections
@@ -42,7 +42,7 @@ def score_image(prediction, label):
         best_dice.append(best[values > 0])
     counts = [len(best) for best in best_dice]
     foreground = overlap[predicted > 0].sum() + overlap[labelled > 0].sum()
-    # In integers, IoU > k / 20 is exact. Above 0.5, an instance has one partner at most.
+    # In integers, IoU > k / 20 is exact. Above 0.5, matches are one to one.
     matches = tuple(int(np.count_nonzero(instances & (20 * overlap > k * union))) for k in _IOU_TWENTIETHS)
     return ImageScore(sbd=float(min(best.mean() for best in best_dice)) if all(counts) else float(not any(counts)),
                       dic=counts[0] - counts[1],
@@ -68,7 +68,7 @@ def overlaps(prediction, label):
     if prediction.shape != label.shape:
         raise ValueError(f'a prediction of {prediction.shape} does not fit its label of {label.shape}')
     pair = (prediction.astype(np.int64) << 32 | label.astype(np.int64))[label >= 0]
-    # Masks are runs of equal pixels: sorting these instead of all pixels takes a twentieth of the time.
+    # Sorting runs of equal pixels instead of all pixels takes a twentieth of the time.
     starts = np.flatnonzero(np.diff(pair, prepend=-1))
     pairs, index = np.unique(pair[starts], return_inverse=True)
     overlap = np.bincount(index, np.diff(starts, append=pair.size)).astype(np.int64)

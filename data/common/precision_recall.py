@@ -13,7 +13,7 @@ Point = collections.namedtuple('Point', 'threshold precision recall f1')
 
 
 def sort_by_confidence(prediction):
-    """-> indices of a prediction's lanes, by falling confidence. Raises InputError if it has none."""
+    """-> indices of a prediction's lanes, by decreasing confidence. Raises InputError if it has none."""
     if prediction.confidence is None:
         raise InputError(f'{prediction.source}: has no "confidence" per lane, which --precision-recall needs')
     return np.argsort(-np.array(prediction.confidence, np.float64), kind='stable')
@@ -22,9 +22,9 @@ def sort_by_confidence(prediction):
 def curve(photos):
     """Precision, recall and F1 of the predictions whose confidence reaches a threshold, over all images.
 
-    photos: list of (confidence [n], right [n + 1], found [n + 1], labelled): the confidences, in any order; how many of
-    the k most confident predictions are right, k from 0 to n, and how many label lanes they find; the number of those
-    -> list of Points by rising threshold: each confidence that occurs, or MAX_STEPS of them
+    photos: list of (confidence [n], right [n + 1], found [n + 1], labelled), per image: confidences in any order; for
+    k = 0 to n, how many of the k most confident predictions are right and how many label lanes they find; label lanes
+    -> list of Points by increasing threshold: all distinct confidences, or MAX_STEPS of them
     Raises InputError if there are no predictions.
     """
     thresholds = np.unique(np.concatenate([confidence for confidence, *_ in photos]))

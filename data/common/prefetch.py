@@ -1,15 +1,14 @@
-"""Work done ahead by threads or processes, with its results in order."""
+"""Results computed ahead by threads or processes, in order."""
 import collections
 
 from data.common.command_line import InputError
 
 
 def in_order(pool, function, items, ahead):
-    """Computes function(item) for each item, up to `ahead` items before its result is asked for. -> iterator of results
+    """Computes function(item) for each item, up to `ahead` items in advance. -> iterator of results
 
-    pool: concurrent.futures.Executor. items: an iterable, consumed only as far as needed. An exception of `function`
-    is raised in the place of its result. Closing the iterator cancels the items that have not started. Raises
-    InputError if the pool cannot start its threads.
+    pool: concurrent.futures.Executor; items: iterable, consumed lazily. Exceptions of `function` are raised in order.
+    Closing the iterator cancels pending items. Raises InputError if the pool cannot start its threads.
     """
     pending = collections.deque()
     try:

@@ -1,4 +1,4 @@
-"""The command line that the scripts which prepare data sets share."""
+"""Command line shared by the scripts that prepare data sets."""
 import os
 
 from data.common import command_line
@@ -7,7 +7,7 @@ _DATA = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))   # where tr
 
 
 def parser(description, outputs='images/ and labels/'):
-    """-> command_line.Parser with --outdir and --workers; outputs: what the folder receives, for the help"""
+    """-> command_line.Parser with --outdir and --workers; outputs: contents of the folder, for the help"""
     parser = command_line.Parser(description=description)
     parser.add_argument('-o', '--outdir', default=_DATA, help=f'Folder for {outputs}.')
     parser.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),

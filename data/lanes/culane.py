@@ -1,11 +1,10 @@
 """CULane's measure of lanes: drawn 30 px wide, a prediction is a hit if its IoU with a label lane is above 0.5.
 
-The rules are those of the data set's own program (github.com/XingangPan/SCNN, tools/lane_evaluation): the image is
-scaled to a width of 1640 px, label lanes and predictions are assigned one to one with the highest sum of IoUs, and
-precision, recall and F1 count the lanes of all images together. A lane of one point counts, but is never a hit. Two
-things differ: that program draws a spline through the points of a lane, this one straight segments, which is close
-enough for points every 5 or 10 rows (on labels of CULane and TuSimple, the IoU of one with the other is 0.97 to 0.99);
-and a lane without points, as in some TuSimple labels, does not count.
+As in the official program (github.com/XingangPan/SCNN, tools/lane_evaluation), the image is scaled to a width of
+1640 px, label lanes and predictions are assigned one to one with the highest total IoU, and precision, recall and F1
+count the lanes of all images together. A lane of one point counts, but is never a hit. Two differences: lanes are drawn
+as straight segments rather than splines, which for points every 5 or 10 rows is close (IoU 0.97 to 0.99 on labels of
+CULane and TuSimple), and lanes without points, as in some TuSimple labels, do not count.
 """
 
 import collections
@@ -23,7 +22,7 @@ LINES = '.lines.txt'  # the end of a file name
 _CANVAS_WIDTH = 1640  # px, of CULane's images
 _LANE_WIDTH = 30  # px of the canvas
 _MIN_IOU = 0.5  # a hit is above it
-_MAX_HEIGHT = 8 * _CANVAS_WIDTH  # px; lanes on a taller canvas would take all memory
+_MAX_HEIGHT = 8 * _CANVAS_WIDTH  # px, for memory
 
 PhotoScore = collections.namedtuple('PhotoScore', 'raw_file f1 hits label_lanes predicted_lanes')
 Lanes = collections.namedtuple('Lanes', 'raw_file lanes source confidence')
@@ -36,7 +35,7 @@ def from_record(record, h_samples):
     Raises InputError if a lane has another number of rows.
     """
     if any(len(lane) != len(h_samples) for lane in record.lanes):
-        raise InputError(f'{record.source}: a lane has not as many points as its label h_samples ({len(h_samples)})')
+        raise InputError(f'{record.source}: a lane does not have the {len(h_samples)} points of its h_samples')
     lanes = [tusimple.lane_points(lane, h_samples) for lane in record.lanes]
     confidence = record.confidence and [value for value, lane in zip(record.confidence, lanes) if len(lane)]
     return Lanes(record.raw_file, [lane for lane in lanes if len(lane)], record.source, confidence)
@@ -61,7 +60,7 @@ def draw_lane(lane, photo_size):
     """
     mask = np.zeros(_canvas_size(photo_size)[::-1], np.uint8)
     if len(lane) > 1:
-        # OpenCV takes 32-bit coordinates; anything this far outside looks the same from inside.
+        # Within OpenCV's 32-bit coordinates; points this far outside look the same.
         points = np.clip(np.rint(_CANVAS_WIDTH / photo_size[0] * lane), -2 ** 20, 2 ** 20).astype(np.int32)
         cv2.polylines(mask, [points], False, 1, _LANE_WIDTH, cv2.LINE_8)
     return mask
@@ -91,7 +90,7 @@ def find_hits(ious):
 # ---- Images ----------------------------------------------------------------------------------------------------------
 
 def check_labels(labels, photo_size):
-    """Raises InputError if a lane of Lanes lies so far outside that the images must be of another size."""
+    """Raises InputError if a lane lies so far outside that the images must have another size. labels: list of Lanes"""
     _canvas_size(photo_size)
     for label in labels:
         if any((lane > np.multiply(1.1, photo_size)).any() for lane in label.lanes):
@@ -119,7 +118,7 @@ def score(pairs, ious):
 
 
 def count_by_confidence(prediction, ious):
-    """What precision_recall.curve needs of an image with these lane_ious. Raises InputError without confidence."""
+    """-> the entry of an image for precision_recall.curve. Raises InputError if the prediction has no confidence."""
     order = precision_recall.sort_by_confidence(prediction)
     hits = [len(find_hits(ious[:, order[:k]])[0]) for k in range(len(order) + 1)]
     return prediction.confidence, hits, hits, len(ious)

@@ -1,4 +1,4 @@
-"""From the instances of a photo to lane lines in the manner of TuSimple's labels. NumPy alone.
+"""From the instances of an image to lane lines as in TuSimple's labels. NumPy only.
 
     lines = lanes(ids, image_shape, h_samples)   # [h, w] -> x of each lane in the rows h_samples
 
@@ -12,21 +12,21 @@ import typing
 
 import numpy as np
 
-# All lengths are in pixels of a 1280x720 photo, TuSimple's, to which lanes are scaled.
+# All lengths are in pixels of a 1280x720 image, as in TuSimple, to which lanes are scaled.
 _PHOTO = 1280, 720
 _KNOT_SPACING = 10  # rows, as between the rows of the labels
 _KNOTS = np.arange(0, _PHOTO[1] + 1, _KNOT_SPACING)
 _LINE_WIDTH = 7  # of the lines in the labels
 # Runs
 _MAX_BREAK = 12  # rows without pixels within one piece of a lane: a ragged edge, a dash
-_MIN_PIECE = 24  # rows; smaller specks would bend a line of their colour towards them
+_MIN_PIECE = 24  # rows; smaller specks would bend the line
 _MAX_INSTANCES = 20  # the tallest ones; untrained noise has hundreds
 # Fit
 _STIFF, _LOOSE, _DECAY = 0.1, 6.0, 25.0  # bend, px per knot: near; more at the far end; its decay in rows
-_SKY = 0.02  # share of the runs that may lie above the far end: specks
+_SKY = 0.02  # share of the runs above the far end: specks
 _HUBER = 4.0  # from the line: runs farther away get weights below 1
 _OUTLIER = 24.0  # from the line: runs farther away are not part of the lane; the metric's own tolerance is 20
-_BROAD = 5  # times _LINE_WIDTH: a broader run is no line but, say, the car next to it
+_BROAD = 5  # times _LINE_WIDTH: broader runs are, say, a car next to the line
 _ITERATIONS = 6  # of the reweighted fit
 # Join
 _JOIN_GAP = 250  # rows that a vehicle may hide
@@ -45,7 +45,7 @@ _ALIGN_SHARE, _ALIGN_WITHIN = 0.8, 80
 _EDGE = 8  # from the sides of the photo to where lanes end; labels end at 5 or so
 _MIN_EXTENSION, _MAX_EXTENSION = 30, 200  # rows to the border of the photo over which a lane is extended
 _HOOD = 15  # rows between the ends of two lanes that end at our own car's hood
-_SURE = 0.6  # certainty of the run at which a lane begins; far ahead, lines run on where nothing is seen
+_SURE = 0.6  # certainty of the run at which a lane begins; far ahead, predictions extend beyond what is visible
 
 
 def lanes(ids, image_shape, h_samples, max_lanes=5):
@@ -56,16 +56,16 @@ def lanes(ids, image_shape, h_samples, max_lanes=5):
 def lanes_and_confidences(ids, image_shape, h_samples, max_lanes=5, min_confidence=0., certainty=None):
     """Lane lines of the instances of one photo.
 
-    A line is the middle of an instance, x, as a smooth function of y: a smoothing spline that bends freely at the far
-    end, as perspective does, and hardly near the camera. Behind vehicles and beyond its ends it continues straight.
-    Huber weights make it robust against ragged edges and attached blobs. A lane exists from its first certain row to
-    its last one, and on to the border of the photo, or our own car's hood, if it stops shortly before.
+    A line is the centre of an instance, x, as a smoothing spline over y that is flexible at the far end, as perspective
+    requires, and stiff near the camera. Behind vehicles and beyond its ends it continues straight. Huber weights make
+    it robust against ragged edges and attached blobs. A lane extends from its first certain row to its last, or to the
+    border of the image or the car's own hood if it stops shortly before.
 
     ids: int [h, w] of any size, 0 the background, see clustering.instance_ids
-    image_shape: (width, height) of the photo; h_samples: rows of the photo, px
+    image_shape: (width, height) of the image; h_samples: rows of the image, px
     max_lanes, min_confidence: the most confident lanes are kept, none below min_confidence
     certainty: float [h, w], of each pixel's instance, see clustering.pixel_confidence; by default 1
-    -> (list of float64 [len(h_samples)], in the order of the ids: x in px of the photo, -2 where the lane is absent;
+    -> (list of float64 [len(h_samples)], in the order of the ids: x in px of the image, -2 where the lane is absent;
     their confidences, list of float from 0 to 1)
     """
     ids, rows = np.asarray(ids), np.asarray(h_samples, np.float64)

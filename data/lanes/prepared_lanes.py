@@ -1,19 +1,17 @@
 """Writes images with lanes as training reads them: images/NNNN.png, labels/NNNN.png and lanes.json.
 
-The output appears when all of it is ready, and replaces the files that lanes.json lists from an earlier run. A run that
-is stopped while it moves the files leaves a folder that training rejects; another run completes it.
+The output appears once it is complete, and replaces the files that lanes.json lists from an earlier run. A run stopped
+while it moves files leaves a folder that training rejects; the next run completes it.
 """
-import concurrent.futures
+import functools
 import os
 import pathlib
 import re
 import shutil
 
-import cv2
 import numpy as np
-import tqdm
 
-from data.common import command_line, files, pictures, prefetch
+from data.common import command_line, files, pictures, prepared_set
 from data.common.command_line import InputError
 from data.lanes import tusimple
 
@@ -23,18 +21,18 @@ _FOLDERS = ('images', 'labels')
 def _prepare(record, read, draw):
     """Reads the image of a tusimple.Record and draws its label, see write.
 
-    -> (record, image as the bytes of a PNG, label likewise, number of lanes visible in it), or (record, problem)
+    -> (record, image as the bytes of a PNG, label likewise, number of visible lanes). Raises InputError.
     """
     try:
         image = read(record)
         label = draw(record, image.shape[1::-1])
     except InputError as error:
-        return record, f'{record.source}: {str(error).removeprefix(record.source + ": ")}'
+        raise InputError(f'{record.source}: {str(error).removeprefix(record.source + ": ")}') from None
     return record, pictures.encode(image), pictures.encode(label), np.unique(label[label > 0]).size
 
 
 def _own_names(outdir):
-    """-> the names NNNN.png that earlier runs wrote into outdir, also stopped ones. Raises InputError for others."""
+    """-> names NNNN.png that earlier runs, even stopped ones, wrote into outdir. Raises InputError for others."""
     lanes_path, marker = os.path.join(outdir, tusimple.PREPARED_LABELS), os.path.join(outdir, files.HALF_WRITTEN)
     listed = []
     if os.path.exists(lanes_path):
@@ -55,7 +53,7 @@ def _publish(outdir, unfinished, written, own):
     """Moves the files of written, a list of tusimple.Record, into place, and removes the other own files."""
     lanes_path, marker = os.path.join(outdir, tusimple.PREPARED_LABELS), os.path.join(outdir, files.HALF_WRITTEN)
     names = {os.path.basename(record.raw_file) for record in written}
-    # Until all files are in place: an image could meet the label of an earlier run.
+    # Until all files are in place, an image could be paired with an old label.
     files.write_file(marker, ''.join(f'images/{name}\n' for name in sorted(own | names)).encode())
     for folder, source in zip(_FOLDERS, unfinished):
         for name in sorted(names):
@@ -67,11 +65,11 @@ def _publish(outdir, unfinished, written, own):
 
 
 def write(records, folder, outdir, workers, problems=(), read=None, draw=tusimple.draw_label):
-    """Prepares the images of records, which are relative to folder, in threads, and prints what was done.
+    """Prepares the images of records, relative to folder, in threads, and prints a summary.
 
-    problems: lines about input that cannot be used, printed with those found here
-    read: function of a record that returns its image, if that is no file; draw: as tusimple.draw_label
-    Raises InputError if no record can be used, if outdir holds other pictures, or if an image lies in its images/.
+    problems: earlier ones, printed with those found here
+    read: function of a record that returns its image, by default from its file; draw: as tusimple.draw_label
+    Raises InputError if no record is usable, if outdir holds other pictures, or if an image is in its images/.
     """
     images = os.path.realpath(os.path.join(outdir, _FOLDERS[0]))
     for record in records:
@@ -79,23 +77,18 @@ def write(records, folder, outdir, workers, problems=(), read=None, draw=tusimpl
         if os.path.realpath(os.path.dirname(path)) == images:
             raise InputError(f'{record.source}: its image lies in the output folder {images}; give another --outdir')
     own, problems = _own_names(outdir), list(problems)
-    cv2.setNumThreads(1)  # the workers are the parallelism
     written, num_lanes, unfinished = [], 0, []
+    read = read or (lambda record: pictures.read_image(tusimple.photo_path(folder, record)))
+    prepare = functools.partial(_prepare, read=read, draw=draw)
     try:
-        with concurrent.futures.ThreadPoolExecutor(workers) as pool:   # OpenCV releases the GIL
-            read = read or (lambda record: pictures.read_image(tusimple.photo_path(folder, record)))
-            results = prefetch.in_order(pool, lambda record: _prepare(record, read, draw), records, 2 * workers)
-            for record, *outcome in tqdm.tqdm(results, total=len(records), unit='image', disable=None):
-                if len(outcome) == 1:
-                    problems += outcome
-                    continue
-                if not written:  # not before: without a usable record nothing is touched
-                    unfinished += [files.make_unfinished_folder(os.path.join(outdir, name)) for name in _FOLDERS]
-                name = f'{len(written):04d}.png'
-                for target, data in zip(unfinished, outcome):
-                    files.write_file(os.path.join(target, name), data)
-                written.append(tusimple.Record(f'images/{name}', record.lanes, record.h_samples))
-                num_lanes += outcome[2]
+        for record, image, label, lanes in prepared_set.in_threads(prepare, records, workers, problems):
+            if not written:  # not earlier: without a usable record, nothing changes
+                unfinished += [files.make_unfinished_folder(os.path.join(outdir, name)) for name in _FOLDERS]
+            name = f'{len(written):04d}.png'
+            for target, data in zip(unfinished, (image, label)):
+                files.write_file(os.path.join(target, name), data)
+            written.append(tusimple.Record(f'images/{name}', record.lanes, record.h_samples))
+            num_lanes += lanes
         if not written:
             raise InputError(f'{folder}: none of {len(problems)} entries is usable'
                              + (f'; the first: {problems[0]}' if problems else ''))

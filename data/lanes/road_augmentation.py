@@ -1,7 +1,7 @@
-"""Random variations of a road photo and its label: another camera, worn paint, other light, another sensor.
+"""Random variations of a road image and its label: camera, worn markings, light and sensor.
 
 Images are uint8 RGB [h, w, 3], labels [h, w] of any integer type that OpenCV resamples (uint8, uint16, int32);
-image_shape is (width, height), as in OpenCV. See data/common/augmentation.py for the steps that are not about roads.
+image_shape is (width, height), as in OpenCV. data/common/augmentation.py has the steps not specific to roads.
 """
 import cv2
 import numpy as np
@@ -61,7 +61,7 @@ def warp(image, label, matrix, image_shape, outside=0):
 # ---- Road and light --------------------------------------------------------------------------------------------------
 
 def wear(image, label, rng):
-    """Fades the paint of one lane or of all lanes into the road, over part of its length; the label stays."""
+    """Fades one or all lane markings into the road over part of their length; the label is unchanged."""
     lanes = np.unique(label[label > 0])
     if not len(lanes):
         return image
@@ -69,11 +69,11 @@ def wear(image, label, rng):
     mask = (label == lane) if rng.random() < 0.6 else (label > 0)
     top, bottom = np.sort(rng.integers(0, len(label) + 1, 2))
     mask[:top] = mask[bottom:] = False
-    # Near the camera, paint is wider than its label.
+    # Near the camera, markings are wider than their label.
     mask = cv2.dilate(mask.astype(np.uint8), np.ones((1, 5), np.uint8)) > 0
     paint, road = image[mask], cv2.blur(image, (max(3, label.shape[1] // 12), 1))[mask]
     worn = image.copy()
-    # np.minimum: road at the edge of the paint is not brightened.
+    # np.minimum: road at the edge of a marking is not brightened.
     worn[mask] = paint - (paint - np.minimum(paint, road)) * rng.uniform(0.3, 0.95)
     return worn
 
@@ -162,7 +162,7 @@ def _haze(image, rng):
 
 
 def _sun_glare(image, rng):
-    """A low sun: a glow of uniform 60 to 250 grey levels, half of the time with a streak on the road below it."""
+    """A low sun: a glow of uniform 60 to 250 grey levels, in half of the cases with a streak on the road below it."""
     height, width = image.shape[:2]
     x, y = rng.uniform(0, width), rng.uniform(-0.1, 0.45) * height
     size = rng.uniform(0.05, 0.35)
@@ -182,7 +182,7 @@ def _glow(size, centre, radii):
 
 
 def _shuffle_channels(image, rng):
-    """Red, green and blue in another order: paint must not depend on being yellow."""
+    """Permutes red, green and blue: markings must be recognised in any colour."""
     return cv2.transform(image, np.eye(3)[rng.permutation(3)])
 
 
@@ -196,13 +196,7 @@ _PHOTOMETRIC = ((0.25, _cut_out), (0.3, _hard_shadows), (0.12, _haze), (0.12, _s
 
 
 def augment(image, label, rng, image_shape=None, outside=0):
-    """One random variation of a sample, a function of the state of rng alone.
-
-    image: uint8 [h, w, 3] RGB. label: [h, w]. Both at the camera's own size if possible, as all geometry is one
-    resampling. image_shape: of the result, by default the photo's own size. outside: label of pixels outside it, 0
-    (background) or -1 (ignored).
-    -> (image, label), dtypes unchanged, [height, width] of image_shape
-    """
+    """One random variation of a sample; arguments and results as for data.common.augmentation.augment."""
     height, width = label.shape
     matrix = camera_change((width, height), rng)
     image, label = warp(image, label, matrix, image_shape or (width, height), outside)

@@ -1,8 +1,8 @@
 """TuSimple's official score of lanes.
 
-As in the benchmark's own program (github.com/TuSimple/tusimple-benchmark, evaluate/lane.py) to the last digit, with
-its corner cases: a label lane without points counts; one prediction may match two lanes, so that FP can be below 0.
-With more than five label lanes, which the benchmark does not have, all but the worst are counted.
+Bit-identical to the official program (github.com/TuSimple/tusimple-benchmark, evaluate/lane.py), including its corner
+cases: a label lane without points counts, and one prediction may match two lanes, so FP can be negative. With more than
+five label lanes, which the benchmark does not have, all but the worst count.
 """
 
 import collections
@@ -89,7 +89,7 @@ def _add(values):
 
 
 def count_by_confidence(prediction, label):
-    """What precision_recall.curve needs of an image. Raises InputError if the prediction has no confidence."""
+    """-> the entry of an image for precision_recall.curve. Raises InputError if the prediction has no confidence."""
     order = precision_recall.sort_by_confidence(prediction)
     accuracies = lane_accuracies(prediction.lanes, label.lanes, label.h_samples)[:, order]
     matches = np.pad(accuracies >= MATCH_ACCURACY, [(0, 0), (1, 0)])   # first, without any prediction
@@ -107,7 +107,7 @@ def score(predictions, labels, ignore_run_time=False):
     """The mean score of images, each of which must have exactly one prediction.
 
     predictions, labels: lists of tusimple.Record, matched by raw_file; a prediction's h_samples may be empty
-    ignore_run_time: slow predictions, and those without a run_time, count as fast ones
+    ignore_run_time: no time limit, and run_time may be missing
     -> ((accuracy, fp, fn), rows): means over the images, and a PhotoScore per image in the order of the predictions
     Raises InputError if a prediction does not fit the labels or an image has none.
     """

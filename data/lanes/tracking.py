@@ -1,17 +1,16 @@
-"""Lanes that keep their ids from frame to frame of a video, and lines that do not jitter. NumPy and SciPy.
+"""Lane tracking in videos: constant ids and lines without jitter. NumPy and SciPy.
 
     tracker = LaneTracker(h_samples, frame_rate)
     ids, lines = tracker.update(lanes)   # once per frame; lanes as from lines.lanes; 0: no id yet
 
-Lanes move in the image mostly because the camera moves, and then all together: by its position across the road, its
-yaw, its pitch and the curvature of the road. This common motion is estimated first; it averages the noise of all lanes
-and can be followed quickly. The remaining deviation of a single lane is mostly noise and is smoothed strongly. A filter
-per lane or row would have to choose: to halve noise of 2 px it would lag by several px in every lane change. Lanes that
-are missed for a moment move along with the others.
+Lanes move in the image mostly because the camera moves, and then all together, with its lateral position, yaw and pitch
+and the curvature of the road. This common motion is estimated first: it averages the noise of all lanes and can be
+followed quickly. The remaining deviation of a single lane is mostly noise and is smoothed strongly; a filter per lane
+that halves noise of 2 px would lag by several px in every lane change. Lanes missed briefly move with the others.
 
     predict   all lanes move with the velocity of the common motion
     match     lanes to tracks by the distance of the lines, gated; new tracks get an id after a few matches, since
-              lines that are seen in a frame or two are rarely lanes
+              lines seen in only a frame or two are rarely lanes
     correct   the common motion, by an alpha-beta filter with the gains of Benedict and Bordner, Synthesis of an Optimal
               Set of Radar Track-While-Scan Smoothing Equations, 1962; each lane's deviation, by an exponential average
 """
@@ -27,7 +26,7 @@ _YOUNG, _YOUNG_TIME = 60.0, 0.5  # px added to the distance of a new track, of t
 
 # Correct
 _COMMON_TIME, _LANE_TIME = 0.04, 0.35  # time constants, s
-_RIDGE = 10.0, 1.0, 10.0, 3.0  # per motion of _motions: keeps at 0 what the lanes do not determine
+_RIDGE = 10.0, 1.0, 10.0, 3.0  # per motion of _motions, regularises those that the lanes do not determine
 _OUTLIER = 4.0  # px from the common motion: rows that deviate more get weights below 1
 _REWEIGHTINGS = 4  # of the fit
 
@@ -40,7 +39,7 @@ class LaneTracker:
 
         smoothing: whether update returns filtered lines; the ids are the same
         max_gap: seconds for which a missing lane keeps its id
-        min_time: seconds until a new lane gets an id; those of the first frames get it at once
+        min_time: seconds until a new lane gets an id; immediate in the first frames
         """
         self.rows, self.smoothing = np.asarray(h_samples, np.float64), smoothing
         self.frame_rate = frame_rate

@@ -1,7 +1,6 @@
-"""Samples rendered scenes: every distribution is where it is drawn from.
+"""Samples scenes. The distributions are tuned to the 3,626 training label lines of TuSimple.
 
-Tuned to the 3,626 training label
-lines of TuSimple; tests/test_synthetic_dataset.py checks their quantiles.
+tests/test_synthetic_dataset.py checks their quantiles.
 """
 import numpy as np
 
@@ -17,8 +16,6 @@ def sample_scene(rng):
     light = _sample_light(rng)
     lines = _sample_lines(rng, road)
     return Scene(camera, road, lines, _sample_vehicles(rng, road), light, _sample_lens(rng, light))
-
-
 
 
 def _sample_camera(rng):

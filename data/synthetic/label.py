@@ -32,9 +32,9 @@ def class_label(scene):
 def labelled_lanes(scene):
     """The lines of our lane and one or two more on each side.
 
-    Lines continue where something hides them, from the bottom, our hood, or _EDGE before the side of the photo, to _GAP
-    below the horizon. Annotators end their lines a row or two higher or lower; that noise is omitted, as nothing in
-    a photo predicts it. Of a double line the label follows the nearer one.
+    Lines continue behind occlusions, from the bottom, the hood or _EDGE before the side of the image to _GAP below the
+    horizon. Annotators vary by a row or two; that noise is omitted, as it is unpredictable. Double lines are labelled
+    along the nearer line.
 
     -> list of (Line, its columns in the rows tusimple.H_SAMPLES), from left to right, at most tusimple.MAX_LANES
     """
