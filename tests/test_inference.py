@@ -354,6 +354,14 @@ def test_rebuild_graph_returns_the_embedding_that_the_script_uses(tiny_model):
         inference.rebuild_graph(None, tiny_model, None, 5)
 
 
+def test_shipped_model_finds_no_lane_on_a_black_grey_or_white_picture(run_script, tmp_path):
+    for value in (0, 128, 255):
+        write(tmp_path / f'{value}.png', np.full([72, 128], value, np.uint8))
+    result = tmp_path / 'lanes.json'
+    assert run_script(inference, '-i', tmp_path, '--no-pictures', '--json', result).status == 0
+    assert [line['lanes'] for line in json_lines(result)] == [[], [], []]
+
+
 # ---- From the shell --------------------------------------------------------------------------------------------------
 
 def test_defaults_on_another_drive_are_absolute(monkeypatch):

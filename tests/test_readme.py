@@ -1,7 +1,10 @@
 """What the README files name exists: files that they link to, scripts of their commands, and the flags of those."""
+import ast
 import importlib
 import os
+import pathlib
 import re
+import sys
 
 import pytest
 
@@ -36,3 +39,14 @@ def test_commands_have_scripts_and_flags_that_exist(run_script):
         known = re.findall(r'(?<![\w-])--?[a-z][a-z-]*', outcome.out)
         unknown += [(script, flag) for flag in sorted(flags.difference(known))]
     assert unknown == []
+
+
+def test_packages_that_are_imported_are_declared():
+    names = {'cv2': 'opencv-python-headless', 'PIL': 'pillow', 'sklearn': 'scikit-learn'}
+    declared = re.findall(r'^[\w-]+', read('requirements.txt').lower(), re.MULTILINE)
+    paths = [*pathlib.Path(ROOT).glob('*.py'), *pathlib.Path(ROOT, 'data').rglob('*.py')]
+    own = {'data', *(path.stem for path in paths)}
+    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding='utf-8')))]
+    modules = {alias.name.split('.')[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module.split('.')[0] for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert {names.get(module, module) for module in modules - own - sys.stdlib_module_names} - {*declared} == set()

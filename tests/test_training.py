@@ -281,6 +281,11 @@ def settle(*args):
     return training.settle(flags, flags.srcdir, (), 1)
 
 
+def test_a_foreground_head_alone_can_be_trained(data):
+    run, *_ = settle('-s', data, '--var', '0', '--dist', '0', '--reg', '0', '--foreground-weight', '1')
+    assert (run.var, run.dist, run.reg, run.foreground_weight) == (0, 0, 0, 1)
+
+
 def test_a_run_inherits_what_its_model_was_trained_with(home, data, with_foreground, finished, capsys):
     model = shutil.copytree(with_foreground / 'saved_model', 'm', ignore=shutil.ignore_patterns('resume'))
     before = dataclasses.replace(utils.read_conventions(model), min_confidence=0.3)
