@@ -61,8 +61,8 @@ class Replica:
         if not self._server:
             return tf.Session()
         filters = sorted({'/job:chief', self._device})
-        return _Session(self._server.target, config=tf.ConfigProto(device_filters=filters,
-                                                                           operation_timeout_in_ms=timeout_ms))
+        config = tf.ConfigProto(device_filters=filters, operation_timeout_in_ms=timeout_ms)
+        return _Session(self._server.target, config=config)
 
     def placement(self):
         """-> a context for building the graph: variables on the chief, all else here"""
