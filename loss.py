@@ -69,19 +69,6 @@ def foreground_loss(scores, labels):
     return tf.math.divide_no_nan(tf.reduce_sum(weights * entropy), tf.reduce_sum(weights))
 
 
-def class_log_loss(scores, labels):
-    """Cross entropy of the background and the classes, `foreground_log_loss` for several kinds of foreground.
-
-    scores: float32 [b, h, w, 1 + number of classes], the background's first. labels: whole numbers [b, h, w], 0 is
-    background, class * 1000 + n an instance of class 1, 2, ...; negative ones are ignored.
-    -> float32 scalar, 0 if every pixel is ignored.
-    """
-    labels = tf.cast(labels, tf.int64)
-    known, classes = tf.cast(labels >= 0, tf.float32), tf.maximum(labels // 1000, 0)
-    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=classes, logits=scores)
-    return tf.math.divide_no_nan(tf.reduce_sum(known * entropy), tf.reduce_sum(known))
-
-
 def foreground_log_loss(log_odds, labels):
     """Cross entropy of foreground or background, unweighted, so that the odds are those of the training images.
 
@@ -91,6 +78,21 @@ def foreground_log_loss(log_odds, labels):
     known, truth = (tf.cast(tf.cast(labels, tf.float32) > lowest, tf.float32) for lowest in (-1., 0.))
     entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=truth, logits=log_odds)
     return tf.math.divide_no_nan(tf.reduce_sum(known * entropy), tf.reduce_sum(known))
+
+
+def class_log_loss(scores, labels):
+    """`foreground_log_loss`, plus the cross entropy of the classes over the foreground alone, of which a lane is little.
+
+    scores: float32 [b, h, w, 1 + number of classes], the background's first. labels: whole numbers [b, h, w], 0 is
+    background, class * 1000 + n an instance of class 1, 2, ...; negative ones are ignored.
+    -> float32 scalar, 0 if every pixel is ignored.
+    """
+    classes = scores[..., 1:]
+    foreground = foreground_log_loss(tf.reduce_logsumexp(classes, axis=-1) - scores[..., 0], labels)
+    truth = tf.cast(labels, tf.int64) // 1000 - 1
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.maximum(truth, 0), logits=classes)
+    known = tf.cast(truth >= 0, tf.float32)
+    return foreground + tf.math.divide_no_nan(tf.reduce_sum(known * entropy), tf.reduce_sum(known))
 
 
 def _find_instances(labels):
