@@ -169,8 +169,8 @@ def _scale(points, bandwidth):
         raise ValueError(f'prediction must have the shape [N, feature_dim], not {list(points.shape)}')
     if not 0 < bandwidth < np.inf:
         raise ValueError(f'bandwidth must be positive and finite, not {bandwidth}')
-    bad = np.flatnonzero(~np.isfinite(points).all(1))
-    if len(bad):
+    if not np.isfinite(points).all():
+        bad = np.flatnonzero(~np.isfinite(points).all(1))
         raise ValueError(f'NaN or infinity in {len(bad)} of {len(points)} embeddings, first in row {bad[0]}')
     with np.errstate(over='ignore'):
         columns = np.divide(points.T, bandwidth, order='C', dtype=np.float64)
