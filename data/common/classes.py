@@ -13,11 +13,11 @@ MAX_CLASSES = (2 ** 16 - 1) // BASE   # of a 16-bit label
 
 
 def read(path):
-    """-> the names of a file. Raises InputError if it has none or too many."""
-    lines = files.read_file(path, 2 ** 20).decode(errors='replace').splitlines()
+    """-> the names of a file, a list of str; an empty file has none. Raises InputError if one is there twice."""
+    lines = files.read_file(path, 2 ** 20).decode('utf-8-sig', errors='replace').splitlines()
     names = [line.strip() for line in lines if line.strip()]
-    if not 0 < len(names) <= MAX_CLASSES:
-        raise InputError(f'{path}: has {len(names)} names of classes, not 1 to {MAX_CLASSES}, one per line')
+    if len(set(names)) < len(names) or len(names) > MAX_CLASSES:
+        raise InputError(f'{path}: has a name twice, or more than {MAX_CLASSES}; give the name of a class in each line')
     return names
 
 

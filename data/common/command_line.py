@@ -8,7 +8,6 @@ import sys
 
 MAX_INT, MAX_FLOAT = 2 ** 31 - 1, 1e18     # of flags: the largest int32, and a float whose square float32 can hold
 MIN_BANDWIDTH, MAX_BANDWIDTH = 1e-6, 1e6   # in units of the embedding
-MAX_SIDE, MAX_MODEL_PIXELS, MAX_FEATURE_DIM = 2 ** 15, 2 ** 24, 2 ** 10   # of a model, for memory
 MAX_NUM = 10 ** 6                          # pictures that a script generates
 MAX_WORKERS = 4 * (os.cpu_count() or 1)    # threads
 

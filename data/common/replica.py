@@ -25,15 +25,6 @@ TIMEOUT = 5000    # milliseconds for an answer of a chief that may not be there
 LINGER = 30.      # seconds that the chief waits at most, at the end, for workers to notice it
 
 
-class _Session(tf.Session):
-    """Does not wait half a minute for a chief that has gone when it is closed."""
-
-    def close(self):
-        closing = threading.Thread(target=super().close, daemon=True)
-        closing.start()
-        closing.join(1.)
-
-
 class Replica:
     """This process of a run: the only one, or the chief or a worker of a cluster.
 
@@ -56,13 +47,23 @@ class Replica:
                 raise InputError(f'TF_CONFIG: {self.name} cannot listen at {addresses[index]}; is that a free address '
                                  f'of this machine?')
 
+    @contextlib.contextmanager
     def session(self, timeout_ms=0):
-        """-> a tf.Session of the default graph, which depends on no process but this and the chief"""
+        """While active, a tf.Session of the default graph, which depends on no process but this and the chief."""
         if not self._server:
-            return tf.Session()
+            with tf.Session() as sess:
+                yield sess
+            return
         filters = sorted({'/job:chief', self._device})
         config = tf.ConfigProto(device_filters=filters, operation_timeout_in_ms=timeout_ms)
-        return _Session(self._server.target, config=config)
+        sess = tf.Session(self._server.target, config=config)
+        try:
+            with sess.as_default():
+                yield sess
+        finally:
+            closing = threading.Thread(target=sess.close, daemon=True)
+            closing.start()
+            closing.join(1.)   # it would wait half a minute for a chief that has gone
 
     def placement(self):
         """-> a context for building the graph: variables on the chief, all else here"""

@@ -8,7 +8,7 @@ import signal
 import threading
 import zlib
 
-from data.common import command_line, files, settings
+from data.common import classes, command_line, files, settings
 from data.common.command_line import InputError
 from data.lanes import tusimple
 
@@ -19,7 +19,6 @@ except ImportError:   # Windows, where nothing guards an --outdir against a seco
 
 DEFAULT_MODELDIR = 'pretrained_semantic_model'
 RESUME = 'resume'   # folder of states within --outdir
-CLASS_FILE = 'classes.txt'   # in --srcdir: the names of classes 1, 2, ...
 
 
 def read_tf_config(text):
@@ -119,10 +118,10 @@ def settle(flags, folders, photos, replicas):
 
 
 def find_classes(class_file, folders):
-    """-> {'classes': the names in class_file or else in CLASS_FILE of folders} or {}. Raises InputError."""
-    paths = [os.path.join(folder, CLASS_FILE) for folder in folders]
+    """-> {'classes': the names in class_file or else in those of folders} or {}. Raises InputError."""
+    paths = [os.path.join(folder, classes.FILE) for folder in folders]
     paths = [class_file] if class_file else list(filter(os.path.exists, paths))
-    names = {settings.read_classes(path) for path in paths}
+    names = {tuple(classes.read(path)) for path in paths}
     if len(names) > 1:
         raise InputError(f'{paths[0]}: has other classes than {", ".join(paths[1:])}; give --classes')
     return {'classes': names.pop()} if names else {}

@@ -14,7 +14,6 @@ from data.common.command_line import InputError
 
 CONVENTIONS_FILE = 'conventions.json'
 VERSION = 3                 # of the record
-MAX_CLASSES = 64            # as class * 1000 + instance, in 16 bits
 _MAX_BYTES = 2 ** 20        # of a record, which has 1 kB
 _SPAN = 8.   # of an image's longer side in the embedding where the coordinates' weights start, in units of 2 delta_d
 _NUMBER, _POSITIVE = command_line.non_negative_float, command_line.positive_float
@@ -108,12 +107,8 @@ class Settings:
     def check(self, source):
         """Raises InputError, starting with `source`, where settings contradict each other or what can be computed."""
         width, height = self.image_size
-        limits = command_line
         for problem, text in (
                 (width % 8 or height % 8, f'--image-size: {width} {height} are not both multiples of 8'),
-                (max(width, height) > limits.MAX_SIDE or width * height > limits.MAX_MODEL_PIXELS,
-                 f'--image-size: {width} {height} is too large'),
-                (self.feature_dim > limits.MAX_FEATURE_DIM, f'--feature-dim: is above {limits.MAX_FEATURE_DIM:,}'),
                 (self.delta_v >= self.delta_d, f'--dvar: {self.delta_v:g} is not below --ddist, {self.delta_d:g}'),
                 (self.head == 'Semantic' and (self.foreground_weight or self.coordinates),
                  '--semantic: has neither --foreground-weight nor --coordinates'),
@@ -124,8 +119,6 @@ class Settings:
                  '--background-weight 0'),
                 (self.classes and not self.foreground_weight,
                  '--foreground-weight: at 0 no head learns the classes; leave it out, or give --classes an empty file'),
-                (len(self.classes) > MAX_CLASSES, f'--classes: has more than {MAX_CLASSES} classes'),
-                (len({*self.classes, ''}) <= len(self.classes), '--classes: has an empty line, or a name twice'),
                 (self.kind == 'road' and not (self.background_weight or self.foreground_weight),
                  '--background-weight: at 0 nothing separates the background; give a --foreground-weight')):
             if problem:
@@ -197,14 +190,6 @@ def _as_text(value):
     if isinstance(value, tuple):
         return ' '.join(map(_as_text, value))
     return f'{value:g}' if isinstance(value, float) else str(value)
-
-
-def read_classes(path):
-    """Reads names of classes, one a line; an empty file has none. -> tuple of str. Raises InputError."""
-    try:
-        return tuple(line.strip() for line in files.read_file(path, _MAX_BYTES).decode('utf-8-sig').splitlines())
-    except UnicodeDecodeError:
-        raise InputError(f'{path}: is not a text file with the name of a class in each line')
 
 
 # ---- A new run, or one that resumes ----------------------------------------------------------------------------------
@@ -283,11 +268,13 @@ def from_json(text, source):
         version = record.pop('version')
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise InputError(f'{source}: is not a record of conventions; take the file that training wrote')
-    if type(version) is not int or version != VERSION or record.keys() - FIELDS:
+    if version != VERSION:
         raise InputError(f'{source}: is of another version of this program ("version" {version!r}); it reads {VERSION}')
     for name, value in record.items():
         try:
             record[name] = _checked(value, FIELDS[name])
+        except KeyError:
+            raise InputError(f'{source}: has a field "{name}" that no setting has')
         except (ValueError, TypeError, OverflowError, argparse.ArgumentTypeError) as error:
             raise InputError(f'{source}: "{name}" is not such a value ({error})')
     settings = Settings(**record)
