@@ -10,17 +10,13 @@
                                                               instances of any kind, here leaves
     tensorboard --logdir log                                  loss, score, images and embeddings over time
 
-On several machines, or as here in two processes of one: a chief, which holds the weights, and a worker.
+--outdir receives the model of the best epoch with its conventions, and in resume/ the states: however a run was
+stopped, the same command resumes it, with the same result.
 
-    task() { TF_CONFIG='{"cluster": {"chief": ["127.0.0.1:4000"], "worker": ["127.0.0.1:4001"]},
-                         "task": {"type": "'$1'", "index": 0}}' python training.py --batch-size 2; }
-    task worker & task chief
-
-n processes with --batch-size b take the steps of one process with n b, but for batch norm, which sees the images of
-one process. The chief validates, saves and logs; workers only read --srcdir and take their settings from the chief. Any
-process can be killed and restarted; the others wait for it. A run can change between one process and a cluster as long
-as the images per step stay the same. --outdir receives the model of the best epoch with its conventions, and in resume/
-the states: however a run was stopped, the same command resumes it, with the same result.
+With TF_CONFIG set, see the README, this is one process of a cluster. n processes with --batch-size b take the steps of
+one process with n b, but for batch norm, which sees the images of one process. The chief validates, saves and logs;
+workers only read --srcdir and take their settings from the chief. Any process can be killed and restarted; the others
+wait for it. A run can change between one process and a cluster as long as the images per step stay the same.
 """
 import argparse
 import concurrent.futures
@@ -430,8 +426,8 @@ def run_chief(flags, data, addresses, architecture):
         print(f'classes 1 to {len(run.classes)}: {", ".join(run.classes)}', flush=True)
     print(f'recipe {run.recipe}: {settings.as_flags(vars(run))}')
     score = ' with the official score' if data.records and run.head == 'Instance' and run.kind == 'road' else ''
-    found = survey.survey(data.train[1], run.ignore)
-    for line in found.warnings if run.head == 'Instance' else ():
+    found, warnings = survey.survey(data.train[1], run.ignore)
+    for line in warnings if run.head == 'Instance' else ():
         command_line.warn(line)
     print(f'{found}; {len(data.valid[0]):,} to validate on{score}', flush=True)
     with lock_folder(states):

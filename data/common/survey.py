@@ -1,6 +1,4 @@
 """What the labels of a data set hold, found before the first training step."""
-from typing import NamedTuple
-
 import cv2
 import numpy as np
 
@@ -11,30 +9,17 @@ _CLASS_PARTS = 3      # separate parts per value, in the mean: more are several 
 _CLASS_VALUES = 0.8   # share of labels in which a typical value occurs: instances are rarely numbered so
 
 
-class Survey(NamedTuple):
-    """images: number of labels in the set. instances: per image. foreground: share of the pixels that count.
-    warnings: list of str."""
-    images: int
-    instances: float
-    foreground: float
-    warnings: list
-
-    def __str__(self):
-        return (f'{self.images:,} images to train on, {self.instances:.1f} instances per image, '
-                f'{100 * self.foreground:.1f} % foreground')
-
-
 def survey(label_paths, ignore=None, most=100):
-    """Reads at most `most` labels, evenly spaced. ignore: value of ignored pixels, or None. -> Survey
+    """Reads at most `most` labels, evenly spaced. ignore: value of ignored pixels, or None.
 
-    Raises InputError for a label that cannot be read.
+    -> (what they hold, in a line; list of warnings). Raises InputError for a label that cannot be read.
     """
     chosen = np.unique(np.linspace(0, len(label_paths) - 1, min(most, len(label_paths))).astype(int))
     looks = [_look(pictures.read_label(label_paths[i]), ignore) for i in chosen]
-    pixels = sum(background + areas.sum() for background, areas, _, _ in looks)
-    counts = [len(areas) for _, areas, _, _ in looks]
-    foreground = sum(areas.sum() for _, areas, _, _ in looks) / max(pixels, 1)
-    return Survey(len(label_paths), float(np.mean(counts)), float(foreground), _warnings(looks))
+    instances = np.mean([len(areas) for _, areas, _, _ in looks])
+    background, foreground = np.sum([(background, areas.sum()) for background, areas, _, _ in looks], axis=0)
+    return (f'{len(label_paths):,} images to train on, {instances:.1f} instances per image, '
+            f'{100 * foreground / max(background + foreground, 1):.1f} % foreground'), _warnings(looks)
 
 
 def _look(label, ignore):
