@@ -27,21 +27,21 @@ class Photo:
     ids: np.ndarray = None         # int [h', w'], the clusters: 0 background, instances 1, 2, ...
     # int [number of instances + 1]: the id under which each is shown, from left to right, by size or by track; 0: not
     shown: np.ndarray = None
-    num_found: int = 0             # lanes, or other instances
+    classes: np.ndarray = None     # int [ids shown + 1], the class under each shown id, from models with classes
     lanes: list = None             # [num_lanes][len(h_samples)] x in px, negative where absent
-    confidences: list = None       # [num_lanes] 0 to 1
-    track_ids: list = None         # [num_lanes] int, from 1, of a frame of a video
-    classes: np.ndarray = None     # int [numbers + 1], the class under each shown id, from models with classes
-    found_classes: list = None     # [num_found] str, the classes of what was found
-    num_found: int = 0             # lanes, or other instances
-    lanes: list = None             # [num_lanes][len(h_samples)] x in px, negative where absent
-    confidences: list = None       # [num_found] 0 to 1
-    track_ids: list = None         # [num_lanes] int, from 1, of a frame of a video
+    confidences: list = None       # 0 to 1, of each lane or other instance that was found
+    found_classes: list = None     # their classes, str
+    track_ids: list = None         # theirs, int from 1, in a video of lanes
     results: list = None           # of dict, instances as results of COCO, see segmentations.results
     scattered: bool = False        # see clustering.is_scattered
     picture: np.ndarray = None     # uint8 [h, w, 3] RGB, the frame of the output video
     error: InputError = None       # why the photo could not be read; the fields above then keep their defaults
     times: dict = dataclasses.field(default_factory=collections.Counter)   # {'network', 'clustering', 'lanes': ms}
+
+    @property
+    def numbers(self):
+        """The ids under which the lanes or instances are shown, in the order of the confidences."""
+        return range(1, len(self.confidences) + 1) if self.track_ids is None else self.track_ids
 
 
 class Job(typing.NamedTuple):
@@ -65,7 +65,7 @@ def find_jobs(paths, outdir, recursive):
         if len(paths) > 1:
             raise InputError(f'{name}: a stream has no end; give it alone')
         return [Job(outdir, [frame(name, name, 0)], source, os.path.join(outdir, file_name + '.mp4'))], []
-    groups, videos, problems = {}, {}, []
+    groups, videos, problems = collections.defaultdict(list), {}, []
     for path in paths:
         for file, subfolder in _walk(path, outdir, recursive):
             folder = os.path.normpath(os.path.join(outdir, subfolder))
@@ -77,10 +77,9 @@ def find_jobs(paths, outdir, recursive):
                     raise InputError(f'{file} and {videos[result].video} would both become {result}')
                 videos[result] = Job(folder, [frame(name, file, 0)], file, result)
             elif file.lower().endswith('.json'):
-                problems += _read_task(file, groups.setdefault(folder, []))
+                problems += _read_task(file, groups[folder])
             else:
-                group = groups.setdefault(folder, [])
-                group.append(Photo(len(group), name, file))
+                groups[folder].append(Photo(len(groups[folder]), name, file))
     for result, job in list(videos.items()):
         try:
             video.read_video(job.video)
