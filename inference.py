@@ -73,9 +73,8 @@ def parse_flags(argv):
              'network, clustering and lanes, without reading and writing. With --kind any, the instances as results '
              'of COCO, for pycocotools.')
     add('--culane', metavar='DIR', help='Write the lanes in CULane\'s format, NAME.lines.txt in the subfolders of DIR.')
-    add('--export', metavar='DIR',
-        help='Only write the network as a SavedModel into a new folder: `image`, float32 [b, h, w, 3], RGB 0..255, to '
-             '`embedding`, with a foreground head `foreground`, with classes `classes`.')
+    add('--export', metavar='DIR', help='Only write the network as a SavedModel into a new folder: `image`, float32 '
+                                        '[b, h, w, 3], RGB 0..255, to `embedding`, `foreground` and `classes`.')
     add('--workers', type=functools.partial(command_line.workers, least=0),
         help='Threads that cluster and write; 0 processes photos one by one, for exact times (default: 0 with --json, '
              'otherwise one per core, at most 8).')
@@ -100,7 +99,7 @@ def rebuild_graph(sess, checkpoint_dir, input_image, feature_dim, architecture=N
     feature_dim: embedding dimensions of the checkpoint
     architecture: enet.Architecture, by default the paper's
     Raises InputError if the checkpoint cannot be used.
-    -> embedding, float32 [b, h, w, feature_dim]; more channels with a foreground head, see clustering.split_output
+    -> embedding, float32 [b, h, w, feature_dim]; more channels with a foreground head, see utils.build_model
     """
     import utils
     conventions = utils.read_conventions(checkpoint_dir)
@@ -137,8 +136,8 @@ def load_network(modeldir, architecture=None):
 def check_model(flags, conventions):
     """Raises InputError if a model with these conventions cannot do what the flags ask for."""
     if conventions.kind == 'any' and flags.about_lanes:
-        raise InputError(f'--{flags.about_lanes[0].replace("_", "-")}: is about lanes, and {flags.modeldir} finds '
-                         'instances of any kind')
+        flag = flags.about_lanes[0].replace('_', '-')
+        raise InputError(f'--{flag}: is about lanes, and {flags.modeldir} finds instances of any kind')
     if not (conventions.background_weight or conventions.foreground_weight or flags.foreground):
         raise InputError(f'{flags.modeldir}: has no background of its own; give the foreground by --foreground')
 
@@ -202,9 +201,8 @@ def default_rows(height):
 def track_lanes(photo, tracker):
     """Replaces the lanes of the next frame by those of a tracking.LaneTracker; lanes without an id are left out."""
     ids, tracked = tracker.update(photo.lanes)
-    kept = np.flatnonzero(ids)
-    photo.track_ids, photo.lanes = ids[kept].tolist(), list(tracked[kept])
-    photo.confidences = [photo.confidences[i] for i in kept]
+    photo.track_ids, photo.lanes = ids[ids > 0].tolist(), list(tracked[ids > 0])
+    photo.confidences = [sure for sure, number in zip(photo.confidences, ids) if number]
     photo.shown = np.append(0, ids)[photo.shown]
 
 
@@ -233,7 +231,7 @@ def label_values(classes):
 # ---- Outputs ---------------------------------------------------------------------------------------------------------
 
 def is_numbered(job, flags):
-    """-> whether the results of a job are, or include, numbered pictures"""
+    """-> whether the results of a job include numbered pictures"""
     return flags.masks or not flags.no_pictures and (job.video is None or flags.frames)
 
 
@@ -279,9 +277,8 @@ def write_pictures(photo, flags, folder, to_video, is_road):
             photo.picture = picture
         else:
             pictures.write_image(path % 'cluster', picture)
-    if flags.masks or flags.json and not is_road:
-        dtype = np.uint8 if ids.max(initial=0) <= 255 else np.uint16
-        mask = pictures.resize_label(ids.astype(dtype), photo.image.shape[1::-1])
+    dtype = np.uint8 if ids.max(initial=0) <= 255 else np.uint16
+    mask = pictures.resize_label(ids.astype(dtype), photo.image.shape[1::-1])
     if flags.masks:
         pictures.write_image(path % 'mask', mask if photo.classes is None else label_values(photo.classes)[mask])
     if flags.json and not is_road:
@@ -321,11 +318,9 @@ def make_stages(job, clip, flags, masks, embed, conventions):
     stages = [Stage('', NUM_READERS, inputs.read_photo, (masks,)),
               Stage('network', NUM_CALLERS, embed_photo, (embed, conventions)),
               Stage('clustering', flags.workers, find_instances, (conventions, flags.bandwidth))]
-    if is_road:
-        least = conventions.min_confidence if flags.min_confidence is None else flags.min_confidence
-        stages.append(Stage('lanes', flags.workers, find_lanes, (conventions, flags.max_lanes, least)))
-    else:
-        stages.append(Stage('', flags.workers, measure_instances, (conventions.delta_v,)))
+    least = conventions.min_confidence if flags.min_confidence is None else flags.min_confidence
+    stages.append(Stage('lanes', flags.workers, find_lanes, (conventions, flags.max_lanes, least)) if is_road else
+                  Stage('', flags.workers, measure_instances, (conventions.delta_v,)))
     if is_road and clip:
         tracker = tracking.LaneTracker(default_rows(clip.size[1]), clip.fps, not flags.no_smoothing)
         stages.append(Stage('lanes', 1, track_lanes, (tracker,)))
@@ -342,8 +337,7 @@ def run_job(job, flags, masks, embed, conventions, done):
     If it is interrupted, the finished part stays: in the video, and in photos.csv.
     """
     clip = stream.read_clip(job.video) if job.video else None
-    photos = inputs.read_frames(job, clip) if clip else job.photos
-    output = None
+    photos, output = inputs.read_frames(job, clip) if clip else job.photos, None
     if clip and not flags.no_pictures and not flags.frames:
         output = video.Writer(job.result, clip.size, clip.fps, live=clip.live)
     results = pipeline.run(photos, make_stages(job, clip, flags, masks, embed, conventions), flags.workers)

@@ -58,15 +58,20 @@ def normalise(image, normalisation):
 
 
 def build_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, architecture=None):
-    """input_image: raw RGB [b, h, w, 3] -> float32 [b, h, w, channels], see `join_heads`.
+    """The network with all its heads.
 
-    noise, decay: of dropout and of batch norm's moving averages, see `enet.ENet`. architecture: an enet.Architecture,
-    by default the paper's.
+    input_image: raw RGB [b, h, w, 3]; noise, decay: of dropout and of batch norm's moving averages, see `enet.ENet`
+    architecture: an enet.Architecture, by default the paper's
+    -> float32 [b, h, w, channels]: an embedding, or the scores of (background, foreground). With a foreground head next
+    to the embedding, the last channel is the log odds that a pixel is foreground; with classes, the last channels are
+    the scores of the background and of each class, the logarithms of their probabilities up to a constant.
     """
     last_prelu = build_enet(input_image, conventions, is_training, noise, decay, reuse, architecture)
-    return join_heads([build_head(last_prelu, depth, scope, conventions.head_activation, reuse,
-                                  conventions.reach(scope))
-                       for scope, depth in conventions.heads.items()], bool(conventions.classes))
+    output, *scores = [build_head(last_prelu, depth, scope, conventions.head_activation, reuse,
+                                  conventions.reach(scope)) for scope, depth in conventions.heads.items()]
+    if scores and not conventions.classes:
+        scores = [scores[0][..., 1:] - scores[0][..., :1]]
+    return tf.concat([output, *scores], axis=-1) if scores else output
 
 
 def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, architecture=None):
@@ -95,30 +100,11 @@ def build_head(last_prelu, depth, scope='Instance', activation='none', reuse=Non
         with tf.variable_scope(f'{scope}/coordinates', reuse=reuse):
             weights = tf.get_variable('weights', [2, depth],
                                       initializer=tf.constant_initializer(reach * np.eye(2, depth, dtype=np.float32)))
-        x, y = pixel_coordinates(output)
+        height, width = (tf.cast(side, tf.float32) for side in enet.dynamic_shape(output)[1:3])
+        # From the centre, in half longer sides.
+        x, y = ((2. * tf.range(side) + 1. - side) / tf.maximum(height, width) for side in (width, height))
         output += x[:, None] * weights[0] + y[:, None, None] * weights[1]
     return output
-
-
-def pixel_coordinates(x):
-    """Pixel coordinates of x, [b, h, w, c], from its centre in half longer sides. -> (float32 [w], float32 [h])"""
-    _, height, width, _ = enet.dynamic_shape(x)
-    longer = tf.cast(tf.maximum(height, width), tf.float32)
-    return [(2. * tf.range(tf.cast(side, tf.float32)) + 1. - tf.cast(side, tf.float32)) / longer
-            for side in (width, height)]
-
-
-def join_heads(outputs, with_classes=False):
-    """The output of a model from those of its heads, float32 [b, h, w, depth] each. -> float32 [b, h, w, channels]
-
-    With one head its own: an embedding, or the scores of (background, foreground). With a foreground head next to the
-    embedding, the last channel is the log odds that a pixel is foreground; with classes, the last channels are the
-    scores of the background and of each class, the logarithms of their probabilities up to a constant.
-    """
-    output, *scores = outputs
-    if with_classes:
-        return tf.concat(outputs, axis=-1)
-    return tf.concat([output, scores[0][..., 1:] - scores[0][..., :1]], axis=-1) if scores else output
 
 
 def load_enet(sess, checkpoint_dir, input_image, architecture=None):
@@ -187,10 +173,7 @@ def find_checkpoint(checkpoint_dir):
 
 
 def checkpoints(checkpoint_dir):
-    """-> path prefixes of a folder's checkpoints that have all their files: the one it names as the newest, then by age
-
-    Whether the files are sound shows when they are read, see `restore`.
-    """
+    """-> path prefixes of the checkpoints in a folder that have all files: the one it names as newest, then by age"""
     found = glob.glob(os.path.join(glob.escape(checkpoint_dir), '*.index'))
     found = [path.removesuffix('.index') for path in sorted(found, key=os.path.getmtime, reverse=True)
              if glob.glob(glob.escape(path.removesuffix('.index')) + '.data-*-of-*')]
@@ -205,8 +188,7 @@ def restore(sess, checkpoint, variables, least=None):
     """Restores variables from a checkpoint. -> the names of those that came from it
 
     checkpoint: path prefix. least: how many of them the checkpoint must have, by default all; the others keep their
-    values. Raises InputError that names the file and the first few variables that do not fit, or says that it cannot
-    be read.
+    values. Raises InputError that names the file and the first few variables that do not fit.
     """
     _, shapes = _open_checkpoint(checkpoint)
     problems = {v: _misfit(v.op.name, v.shape.as_list(), shapes) for v in variables}
@@ -221,10 +203,9 @@ def restore(sess, checkpoint, variables, least=None):
 
 @contextlib.contextmanager
 def constant_weights(checkpoint):
-    """While active, get_variable returns the arrays of a checkpoint, and no variable is made.
+    """While active, get_variable returns the arrays of a checkpoint: a graph of constants, built in a fraction of time.
 
-    The network for inference is then built in a fraction of the time, and what depends on weights alone is computed
-    while it is built, see `enet`. checkpoint: path prefix. Raises InputError like `restore`.
+    checkpoint: path prefix. Raises InputError like `restore`.
     """
     reader, shapes = _open_checkpoint(checkpoint)
     problems = {}

@@ -1,7 +1,6 @@
 """The photos that paths stand for: folders, photos, videos, streams and TuSimple JSONs, by where their results go."""
 import collections
 import dataclasses
-import itertools
 import os
 import typing
 
@@ -23,7 +22,7 @@ class Photo:
     given: np.ndarray = None       # uint8 [h, w], 1 in the foreground of --foreground
     embedding: np.ndarray = None   # float32 [h', w', feature_dim], at the size of the network
     foreground: np.ndarray = None  # float32 [h', w'], foreground probability, from models with a foreground head
-    scores: np.ndarray = None      # float32 [h', w', 1 + classes], see utils.join_heads, from models with classes
+    scores: np.ndarray = None      # float32 [h', w', 1 + classes], see utils.build_model, from models with classes
     ids: np.ndarray = None         # int [h', w'], the clusters: 0 background, instances 1, 2, ...
     # int [number of instances + 1]: the id under which each is shown, from left to right, by size or by track; 0: not
     shown: np.ndarray = None
@@ -57,8 +56,8 @@ class Job(typing.NamedTuple):
 def find_jobs(paths, outdir, recursive):
     """What --indir stands for. -> (list of Job, lines about what cannot be used)
 
-    Results go to outdir, those of subfolders to its subfolders of the same names.
-    Raises InputError if there is no photo, if two videos would have the same result, or if a stream is not alone.
+    Results go to outdir, those of subfolders to its subfolders of the same names. Raises InputError if there is no
+    photo, if two videos would have the same result, or if a stream is not alone.
     """
     for source in filter(stream.is_stream, paths):
         name, file_name = stream.names(source)
@@ -102,7 +101,8 @@ def _walk(path, outdir, recursive):
         yield path, ''
         return
     found, skipped = False, []
-    for folder, subfolders, names in os.walk(path, onerror=_raise):
+    os.listdir(path)   # os.walk ignores errors
+    for folder, subfolders, names in os.walk(path):
         for name in sorted(names):
             if name.lower().endswith((*pictures.IMAGE_EXTENSIONS, *video.EXTENSIONS)):
                 found = True
@@ -119,10 +119,6 @@ def _walk(path, outdir, recursive):
     if skipped:
         command_line.warn(f'{path}: skipped {len(skipped)} files and folders, neither photos nor videos '
                           f'({", ".join(skipped[:3])}{", ..." * (len(skipped) > 3)})')
-
-
-def _raise(error):
-    raise error
 
 
 def _read_task(json_path, photos):
@@ -152,14 +148,12 @@ def frame(name, path, number, **kwargs):
 def read_frames(job, clip):
     """-> iterator of Photo, one per frame; if the video cannot be read to its end, the last one has an error"""
     name, path = (os.path.dirname(each) for each in (job.photos[0].raw_file, job.photos[0].path))
-    frames = iter(clip.frames)
-    for number in itertools.count():
-        try:
-            yield frame(name, path, number, image=next(frames))
-        except StopIteration:
-            return
-        except InputError as error:
-            yield frame(name, path, number, error=error)
+    number = -1
+    try:
+        for number, image in enumerate(clip.frames):
+            yield frame(name, path, number, image=image)
+    except InputError as error:
+        yield frame(name, path, number + 1, error=error)
 
 
 def read_photo(photo, masks=None):
