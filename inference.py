@@ -9,14 +9,13 @@
     python inference.py --modeldir leaves_model --indir plants --outdir results --masks     (training.py --kind any)
     python inference.py --export lanes/1                       the network alone, for TensorFlow Serving and others
 
-Each photo becomes cluster_NNNN.png, of the same size, with every instance coloured and the largest cluster (the
-background) unchanged. NNNN counts from 0000 in the order of the inputs and of their names; photos.csv lists the number,
-file, instances, confidences and times of each photo. Results of subfolders go to subfolders of the same names. A photo
-that cannot be read is reported and skipped, along with its number, and the exit status is 1.
+Each photo becomes cluster_NNNN.png, with every instance coloured and the largest cluster (the background) unchanged.
+NNNN counts from 0000 in the order of the inputs and of their names; photos.csv lists them. Results of subfolders go to
+subfolders of the same names. A photo that cannot be read is reported and skipped, and the exit status is 1.
 
 A video becomes an MP4 of the same size and frame rate, without sound, with lanes coloured and their lines drawn. A lane
 keeps its id and colour through gaps of half a second; lines that are seen for less than a fifth of a second are left
-out. An interrupted run keeps the frames that are done. Of a stream, always the newest frame is processed, until Ctrl-C.
+out. An interrupted run keeps the frames that are done. Of a stream, always the newest frame is processed.
 
 With a model of --kind any, instances are outlined and coloured by size, the largest first, in each frame anew.
 """
@@ -28,6 +27,7 @@ import time
 
 import numpy as np
 import tqdm
+from scipy import ndimage
 
 import clustering
 import visualization
@@ -113,10 +113,9 @@ def rebuild_graph(sess, checkpoint_dir, input_image, feature_dim, architecture=N
 
 
 def load_network(modeldir, architecture=None):
-    """The network of a checkpoint as a function, in a graph and session of its own. -> (embed, conventions)
+    """The network of a checkpoint in a graph and session of its own. Raises as rebuild_graph. -> (embed, conventions)
 
-    embed: uint8 [b, h, w, 3], RGB at conventions.image_size, to float32 [b, h, w, channels], see rebuild_graph
-    Raises InputError if the checkpoint cannot be used.
+    embed: a function of uint8 [b, h, w, 3], RGB at conventions.image_size, see rebuild_graph
     """
     import tensorflow.compat.v1 as tf
 
@@ -187,10 +186,9 @@ def find_lanes(photo, conventions, max_lanes=5, min_confidence=0.):
 
 
 def measure_instances(photo, delta_v):
-    """Sets photo.confidences of instances of any kind. delta_v: of the model"""
+    """Sets photo.confidences of instances of any kind, the means of their pixels'. delta_v: of the model"""
     certainty = clustering.pixel_confidence(photo.embedding, photo.ids, delta_v, photo.foreground)
-    ids = photo.shown[photo.ids].ravel()
-    photo.confidences = (np.bincount(ids, certainty.ravel()) / np.maximum(np.bincount(ids), 1))[1:].tolist()
+    photo.confidences = ndimage.mean(certainty, photo.shown[photo.ids], range(1, len(photo.shown))).tolist()
 
 
 def default_rows(height):
@@ -220,10 +218,7 @@ def find_classes(photo, conventions, votes):
 
 
 def label_values(classes):
-    """The value of each instance in a label: class * 1000 + n, n counting a class's from 0, with 999 for all beyond.
-
-    classes: int [numbers + 1], see clustering.instance_classes -> uint16 [numbers + 1]
-    """
+    """The value of each instance in a label: class * 1000 + n, n counting a class's from 0, with 999 for all beyond."""
     values = [1000 * each + min(np.count_nonzero(classes[:i] == each), 999) for i, each in enumerate(classes)]
     return np.where(classes > 0, values, 0).astype(np.uint16)
 
@@ -236,7 +231,7 @@ def is_numbered(job, flags):
 
 
 def check_outputs(flags, jobs, masks):
-    """Makes the output folders, and warns of results that will be replaced. masks: paths of input masks
+    """Makes the output folders, and warns of results that will be replaced. masks: paths of those of --foreground
 
     Raises InputError if a folder cannot be written to, or if an output would replace an input.
     """
@@ -262,10 +257,7 @@ def check_outputs(flags, jobs, masks):
 
 
 def write_pictures(photo, flags, folder, to_video, is_road):
-    """Writes the pictures of a photo that the flags ask for, sets photo.results, and releases its arrays.
-
-    to_video: set photo.picture instead of writing cluster_NNNN.png; is_road: whether the instances are lanes
-    """
+    """Writes what the flags ask for, sets photo.results, or photo.picture if `to_video`, and releases its arrays."""
     path = os.path.join(folder, f'%s_{photo.number:04d}.png')
     ids = photo.ids if photo.given is None else visualization.fit_to_foreground(photo.ids, photo.given)
     ids = photo.shown[ids]
@@ -310,10 +302,7 @@ def print_results(photos, seconds, flags, what):
 # ---- The run ---------------------------------------------------------------------------------------------------------
 
 def make_stages(job, clip, flags, masks, embed, conventions):
-    """What happens to each photo, from its file to its pictures. -> list of Stage
-
-    clip: the video, or None; masks: see inputs.read_photo; embed, conventions: of load_network
-    """
+    """-> what happens to each photo, from its file to its pictures, list of Stage. clip: the video, or None"""
     is_road = conventions.kind == 'road'
     stages = [Stage('', NUM_READERS, inputs.read_photo, (masks,)),
               Stage('network', NUM_CALLERS, embed_photo, (embed, conventions)),
@@ -332,10 +321,7 @@ def make_stages(job, clip, flags, masks, embed, conventions):
 
 
 def run_job(job, flags, masks, embed, conventions, done):
-    """Takes the photos of a job through the stages and appends them to done. -> number of unreadable photos
-
-    If it is interrupted, the finished part stays: in the video, and in photos.csv.
-    """
+    """Takes the photos of a job through the stages and appends them to done. -> number of unreadable photos"""
     clip = stream.read_clip(job.video) if job.video else None
     photos, output = inputs.read_frames(job, clip) if clip else job.photos, None
     if clip and not flags.no_pictures and not flags.frames:
@@ -358,7 +344,7 @@ def run_job(job, flags, masks, embed, conventions, done):
     except KeyboardInterrupt:
         if not (clip and clip.live):   # a stream has no other end
             raise
-    finally:   # after Ctrl-C as well
+    finally:   # after Ctrl-C as well, the finished part stays
         if clip:
             clip.frames.close()
         num_frames = output.close() if output else 0

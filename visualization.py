@@ -86,9 +86,8 @@ def draw_instances(photo, ids, alpha=0.55, outlined=False, classes=None):
 
 
 def fit_to_foreground(ids, foreground):
-    """Resizes instances so that they cover a given foreground and nothing else. -> integers [h, w]
+    """Resizes instances to cover a foreground and nothing else; pixels without one get the nearest. -> integers [h, w]
 
-    Foreground pixels without an instance belong to the nearest one.
     ids: integers [h', w']; foreground: uint8 [h, w], 0 or 1
     """
     ids = pictures.resize_label(ids.astype(np.int32), foreground.shape[::-1]) * foreground
@@ -101,9 +100,8 @@ def fit_to_foreground(ids, foreground):
 def lane_of_instance(lanes, h_samples, ids, size):
     """Which lane each instance belongs to: the one with most points on it, if those are on at least half of its rows.
 
-    Instances above and below a vehicle may be one lane. Each lane has at least the instance under most of its points.
-    lanes, h_samples: see draw_lanes; ids: integers [h', w']; size: (width, height) of the photo
-    -> int [number of instances + 1], the index of the lane or -1, as for the background
+    Each lane has at least the instance under most of its points. lanes, h_samples: see draw_lanes; ids: integers
+    [h', w']; size: (width, height) of the photo -> int [instances + 1], index of the lane or -1, as for the background
     """
     x_scale, y_scale = np.divide(ids.shape[::-1], size)
     rows = np.clip((np.asarray(h_samples) + 0.5) * y_scale, 0, ids.shape[0] - 1).astype(int)
@@ -112,7 +110,7 @@ def lane_of_instance(lanes, h_samples, ids, size):
     counts = np.zeros([len(lanes), present.shape[1]], int)   # points of each lane on each instance
     for lane, count in zip(np.asarray(lanes), counts):
         x = np.clip((lane[lane >= 0] + 0.5) * x_scale, 0, ids.shape[1] - 1).astype(int)
-        count += np.bincount(ids[rows[lane >= 0], x], minlength=len(count))
+        np.add.at(count, ids[rows[lane >= 0], x], 1)
     counts[:, 0] = 0
     if not counts.any():
         return np.full(counts.shape[1], -1)
@@ -126,8 +124,7 @@ def draw_lanes(photo, lanes, h_samples, numbers, classes=None):
     """Draws lane lines with a dark edge, for contrast on bright concrete. -> a new uint8 [h, w, 3]
 
     lanes: [num_lanes][len(h_samples)] x in px of the photo, negative where a lane is absent; h_samples: y in px
-    numbers: [num_lanes] int, from 1: a line has the colour of the instance of that number
-    classes: see instance_colour
+    numbers, classes: [num_lanes] int, see instance_colour
     """
     picture = photo.copy()
     thickness = max(round(max(photo.shape[:2]) / 320), 1)
@@ -138,9 +135,8 @@ def draw_lanes(photo, lanes, h_samples, numbers, classes=None):
         # With the last point twice, a single point is drawn as a dot. shift=4: 1/16 px.
         pieces = [np.rint(16 * np.append(piece, piece[-1:], axis=0)).astype(np.int32)
                   for piece in pieces if len(piece) and piece[0, 0] >= 0]
-        cv2.polylines(picture, pieces, False, (20, 20, 20), thickness + 2, cv2.LINE_AA, shift=4)
-        rgb = instance_colour(number, classes)
-        cv2.polylines(picture, pieces, False, rgb, thickness, cv2.LINE_AA, shift=4)
+        for rgb, width in (((20, 20, 20), thickness + 2), (instance_colour(number, classes), thickness)):
+            cv2.polylines(picture, pieces, False, rgb, width, cv2.LINE_AA, shift=4)
     return picture
 
 
@@ -158,8 +154,7 @@ def embedding_as_colours(embedding):
 def overview(photo, label, embedding, mask):
     """Photo and label (top), embedding and instances (bottom) in one picture. -> uint8 [2 h + 4, 2 w + 4, 3]
 
-    photo: uint8 [h, w, 3]; label: [h', w'], any instance values; embedding: [h', w', feature_dim]
-    mask: uint8 [h, w, 3], see colour_instances
+    photo, mask (see colour_instances): uint8 [h, w, 3]; label: [h', w'], any values; embedding: [h', w', feature_dim]
     """
     colours = pictures.resize_image(embedding_as_colours(embedding), photo.shape[1::-1])
     blended = np.where(mask.any(axis=-1, keepdims=True), np.rint(0.45 * photo + 0.55 * mask), photo).astype(np.uint8)
@@ -173,8 +168,7 @@ def overview(photo, label, embedding, mask):
 def scatter_plot(embedding, label, title=''):
     """The pixels of one photo in embedding space, coloured by instance, with crosses at the means. -> uint8 [h', w', 3]
 
-    One panel per pair of the first three dimensions. Of more than three dimensions the first three principal components
-    are shown, with their share of the variance in the title. At most 4,000 pixels per instance are drawn.
+    One panel per pair of the first three dimensions, or principal components of more than three.
     embedding: [h, w, feature_dim] or [N, feature_dim]; label: integers [h, w] or [N], 0 is background
     """
     # Not pyplot, which keeps every figure alive.
@@ -185,9 +179,8 @@ def scatter_plot(embedding, label, title=''):
     name = 'dimension'
     if points.shape[1] > 3:   # the first three principal components
         centred = points - points.mean(axis=0)
-        variances, directions = np.linalg.eigh(centred.T @ centred)   # ascending
+        directions = np.linalg.eigh(centred.T @ centred)[1]   # by ascending variance
         points, name = centred @ directions[:, :-4:-1], 'component'
-        title += f'  ({variances[-3:].sum() / max(variances.sum(), 1e-300):.0%} of the variance)'
     if points.shape[1] == 1:
         points = np.stack([points[:, 0], label], axis=1)   # one row of points per label
     pairs = [(0, 1)] if points.shape[1] == 2 else [(0, 1), (0, 2), (1, 2)]
@@ -217,8 +210,7 @@ def evaluate_scatter_plot(log_dir, valid_pred, valid_label, feature_dim, param_s
     """Writes a scatter plot of a validation photo to log_dir/scatter_<param_string>_<step>.png. -> path
 
     valid_pred: [b, h, w, feature_dim] or [h, w, feature_dim]; valid_label: [b, h, w] or [h, w]; the first is plotted
-    param_string: names the run, such as 'var1.0_dist1.0'; step: training step
-    Raises InputError if the file cannot be written.
+    param_string: names the run, such as 'var1.0_dist1.0'. Raises InputError if the file cannot be written.
     """
     label = np.reshape(valid_label, (-1, *np.shape(valid_label)[-2:]))[0]
     embedding = np.reshape(valid_pred, (-1, *label.shape, feature_dim))[0]

@@ -11,7 +11,6 @@ from data.common.command_line import InputError
 
 EXTENSIONS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ts', '.webm')
 CODECS = {'avc1': 'H.264', 'mp4v': 'MPEG-4'}   # in the order in which they are tried; OpenCV from PyPI has no H.264
-_DEFAULT_FPS = 25.   # of a video whose header has no plausible rate
 
 (cv2.setLogLevel if hasattr(cv2, 'setLogLevel') else cv2.utils.logging.setLogLevel)(0)   # OpenCV 4, OpenCV 5
 os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')   # no messages of FFmpeg's own
@@ -52,7 +51,7 @@ def read_video(path):
 def frame_rate(capture):
     """-> frames per second"""
     fps = capture.get(cv2.CAP_PROP_FPS)
-    return fps if 1 <= fps <= 240 else _DEFAULT_FPS
+    return fps if 1 <= fps <= 240 else 25.   # where the header has no plausible one
 
 
 def _frames(path, capture, frame):
@@ -78,10 +77,9 @@ def _absolute(path):
 class Writer:
     """An MP4 file that is written frame by frame and appears, in the place of an earlier one, when it is closed.
 
-    size: (width, height) of the frames in px; OpenCV's encoders cut an odd one by a pixel. fps: frames per second
+    size: (width, height) of the frames in px; OpenCV's encoders cut an odd one by a pixel
     codecs: keys of CODECS, the first of which that OpenCV can encode is used; self.codec is its name in words
     live: the frames are of a stream: each is repeated, or left out, so that the video keeps time
-    Raises InputError if OpenCV can encode none of them, OSError if the folder cannot be written.
     """
 
     def __init__(self, path, size, fps, codecs=tuple(CODECS), live=False):
