@@ -124,7 +124,7 @@ def draw_lanes(photo, lanes, h_samples, numbers, classes=None):
     """Draws lane lines with a dark edge, for contrast on bright concrete. -> a new uint8 [h, w, 3]
 
     lanes: [num_lanes][len(h_samples)] x in px of the photo, negative where a lane is absent; h_samples: y in px
-    numbers, classes: [num_lanes] int, see instance_colour
+    numbers: [num_lanes] int, of the instances whose colours the lines have; classes: see instance_colour
     """
     picture = photo.copy()
     thickness = max(round(max(photo.shape[:2]) / 320), 1)

@@ -175,15 +175,6 @@ def test_photos_may_have_any_names(colour_network, tmp_path):
     assert pictures_in(tmp_path / 'out') == ['cluster_0000.png', 'cluster_0001.png']
 
 
-def test_results_keep_the_tree(colour_network, run_script, tmp_path):
-    write(tmp_path / 'in/1.png', road('red'))
-    write(tmp_path / 'in/sub/2.png', road('red'))
-    for _ in range(2):   # the results lie below the input
-        run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'in/out', '--recursive')
-    assert contents(tmp_path / 'in/out').keys() == {name for folder in ('', 'sub/')
-                                                    for name in (folder + 'cluster_0000.png', folder + 'photos.csv')}
-
-
 @pytest.mark.parametrize('limit, of_model, expected', [
     (['--max-lanes', '1'], 0., 1), (['--min-confidence', '1'], 0., 0), ([], 0., 2), ([], 1., 0),
     (['--min-confidence', '0'], 1., 2)])

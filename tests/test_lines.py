@@ -42,16 +42,6 @@ def test_lanes_of_clean_instances_are_the_lines_they_were_drawn_from(bend, size)
     assert_lanes(lines.lanes(draw(expected, size), PHOTO, H_SAMPLES), expected, ends=1)
 
 
-def test_lanes_scale_with_the_photo():
-    ids = draw(road())
-    large = lines.lanes(ids, PHOTO, H_SAMPLES)
-    small = lines.lanes(ids, (640, 360), [y / 2 - 0.25 for y in H_SAMPLES])  # of pixel centres
-    for one, other in zip(large, small, strict=True):
-        assert ((one >= 0) == (other >= 0)).mean() > 0.97
-        both = (one >= 0) & (other >= 0)
-        np.testing.assert_allclose(other[both], one[both] / 2 - 0.25, atol=1e-6)
-
-
 def test_ragged_edges_specks_and_a_vehicle_before_or_beside_it_bend_no_lane():
     rng = np.random.default_rng(0)
     ids = draw(road())
@@ -78,15 +68,6 @@ def points(*ends):
     (x0, y0), (x1, y1) = ends
     y = np.array(H_SAMPLES, float)
     return np.where((y >= min(y0, y1)) & (y <= max(y0, y1)), x0 + (x1 - x0) * (y - y0) / (y1 - y0), -2)
-
-
-def test_two_lanes_that_meet_a_third_one_above_stay_two():
-    expected = [points((630, 290), (200, 719)), points((650, 290), (1080, 719))]
-    above = points((640, 240), (640, 280))
-    found = lines.lanes(draw([*expected, above]), PHOTO, H_SAMPLES)
-    for line, target in zip(found, expected, strict=True):
-        near = np.array(H_SAMPLES) > 320
-        assert np.abs(line - target)[near & (target >= 0)].max() < 15
 
 
 def test_lane_that_forks_is_joined_with_the_branch_that_fits_best():

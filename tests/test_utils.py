@@ -260,19 +260,6 @@ def test_learning_rate(sess, schedule):
     np.testing.assert_allclose(sess.run([utils.norm_decay(s) for s in (0, 90, 10 ** 6)]), [0.1, 0.91, 0.99])
 
 
-def test_weight_decay_is_of_the_variables_given(sess):
-    for scope in ('ENet/conv', 'ENet/conv2', 'ENet/fullconv', f'Instance/{HEAD}'):
-        with tf.variable_scope(scope):
-            enet.weights_variable('weights', [2, 2, 3, 4])
-            enet.bias_variable(4)
-    trained = utils.to_train()
-    sess.run(tf.global_variables_initializer())
-    weights = sess.run([v for v in trained if v.op.name.endswith('weights')])
-    assert len(weights) == 3  # without fullconv
-    penalty = sess.run(utils.weight_decay(trained))
-    assert penalty == pytest.approx(enet.WEIGHT_DECAY * sum(np.sum(w ** 2) / 2 for w in weights), rel=1e-5)
-
-
 # ---- Coordinates -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('height, width', [(40, 64), (64, 40)])

@@ -24,7 +24,7 @@ _ORIENTATION = 0x112       # the EXIF tag
 PNG_PARAMETERS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
                   cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
 
-warnings.filterwarnings('ignore', module=r'PIL\.')   # of odd metadata, which would garble a progress bar
+warnings.filterwarnings('ignore', module=r'PIL\.')   # of odd metadata
 
 
 # ---- Reading ---------------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def resize_label(label, image_shape):
 
 
 def encode(image, extension='.png'):
-    """-> bytes of a picture file, always the same for the same array. image: as in write_image"""
+    """-> bytes of a picture file. image: as in write_image"""
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(extension, image, PNG_PARAMETERS)[1].tobytes()
