@@ -22,9 +22,9 @@ def write(path, data=b''):
     return path
 
 
-def write_video(path, codec='mp4v'):
+def write_video(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 25, (128, 72))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 25, (128, 72))
     writer.write(np.full([72, 128, 3], 90, np.uint8))
     writer.release()
 

@@ -117,16 +117,6 @@ def test_value_that_no_model_has_is_named(small_model, field, value):
         utils.read_conventions(small_model)
 
 
-@pytest.mark.parametrize('text', [b'', b'[]', b'{"image_size": [512, 512]}', b'\xff\xfe', b'[' * 100000],
-                         ids=lambda text: repr(text)[:20])
-def test_damaged_record_is_an_error_that_names_it(small_model, text):
-    path = os.path.join(small_model, 'conventions.json')
-    with open(path, 'wb') as file:
-        file.write(text)
-    with pytest.raises(InputError, match=re.escape(path)):
-        utils.read_conventions(small_model)
-
-
 # ---- Finding a checkpoint --------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('text', [
