@@ -9,15 +9,13 @@
     python inference.py --modeldir leaves_model --indir plants --outdir results --masks     (training.py --kind any)
     python inference.py --export lanes/1                       the network alone, for TensorFlow Serving and others
 
-Each photo becomes cluster_NNNN.png, of the same size, with every instance coloured and the largest cluster (the
-background) unchanged. NNNN counts from 0000 in the order of the inputs and of their names; photos.csv lists the number,
-file, instances, confidences and times of each photo. Results of subfolders go to subfolders of the same names. A photo
-that cannot be read is reported and skipped, along with its number, and the exit status is 1.
+Each photo becomes cluster_NNNN.png, with every instance coloured and the largest cluster (the background) unchanged.
+NNNN counts from 0000 in the order of the inputs and of their names; photos.csv lists them. Results of subfolders go to
+subfolders of the same names. A photo that cannot be read is reported and skipped, and the exit status is 1.
 
 A video becomes an MP4 of the same size and frame rate, without sound, with lanes coloured and their lines drawn. A lane
-keeps its id and colour from frame to frame and through gaps of half a second; lines that are seen for less than a
-fifth of a second are left out. An interrupted run keeps the frames that are done. A stream is processed until Ctrl-C:
-always its newest frame, with a new connection if one is lost.
+keeps its id and colour through gaps of half a second; lines that are seen for less than a fifth of a second are left
+out. An interrupted run keeps the frames that are done. Of a stream, always the newest frame is processed.
 
 With a model of --kind any, instances are outlined and coloured by size, the largest first, in each frame anew.
 """
@@ -29,6 +27,7 @@ import time
 
 import numpy as np
 import tqdm
+from scipy import ndimage
 
 import clustering
 import visualization
@@ -49,11 +48,11 @@ NUM_CALLERS = 2   # threads that run the network: while one is between operation
 def parse_flags(argv):
     parser = command_line.Parser(description=__doc__)
     add = parser.add_argument_group('model and files').add_argument
-    add('-m', '--modeldir', default=_default_path('trained_model'), help='Folder of the checkpoint.')
-    add('-i', '--indir', nargs='+', default=[_default_path('inference_test/images')], metavar='PATH',
+    add('-m', '--modeldir', default=os.path.join(HERE, 'trained_model'), help='Folder of the checkpoint.')
+    add('-i', '--indir', nargs='+', default=[os.path.join(HERE, 'inference_test', 'images')], metavar='PATH',
         help='Folders, photos, videos, or TuSimple JSONs next to their photos; or one stream.')
     add('--recursive', action='store_true', help='Search the subfolders of --indir, too.')
-    add('-o', '--outdir', default=_default_path('inference_test/results'), help='Folder for the results.')
+    add('-o', '--outdir', default=os.path.join(HERE, 'inference_test', 'results'), help='Folder for the results.')
     add = parser.add_argument_group('instances').add_argument
     add('--bandwidth', type=command_line.bandwidth,
         help='Bandwidth of mean shift, a distance in embedding space (default: the model\'s).')
@@ -67,20 +66,15 @@ def parse_flags(argv):
     add('--draw-lanes', action='store_true', help='Draw lane lines into cluster_NNNN.png; videos always have them.')
     add('--frames', action='store_true', help='Write cluster_NNNN.png per frame instead of a video.')
     add('--no-smoothing', action='store_true', help='Do not smooth the lane lines of a video over time.')
-    add('--codec', choices=video.CODECS, help='Codec of the video (default: avc1, or mp4v if OpenCV cannot encode it); '
-                                              'vp09 plays in browsers, but takes up to 50 times as long.')
     add('--no-pictures', action='store_true', help='Write neither cluster_NNNN.png nor a video.')
     add('--masks', action='store_true', help='Write mask_NNNN.png, instance ids at the size of the photo.')
-    add('--scatter', action='store_true',
-        help='Write the embedding as points, scatter_NNNN.png, and as colours, embedding_NNNN.png.')
     add('--json', metavar='FILE',
         help='Write the lanes in TuSimple\'s format, with confidence, ids in videos, and run_time: ms for resizing, '
              'network, clustering and lanes, without reading and writing. With --kind any, the instances as results '
              'of COCO, for pycocotools.')
     add('--culane', metavar='DIR', help='Write the lanes in CULane\'s format, NAME.lines.txt in the subfolders of DIR.')
-    add('--export', metavar='DIR',
-        help='Only write the network as a SavedModel into a new folder: `image`, float32 [b, h, w, 3], RGB 0..255, to '
-             '`embedding`, with a foreground head `foreground`, with classes `classes`.')
+    add('--export', metavar='DIR', help='Only write the network as a SavedModel into a new folder: `image`, float32 '
+                                        '[b, h, w, 3], RGB 0..255, to `embedding`, `foreground` and `classes`.')
     add('--workers', type=functools.partial(command_line.workers, least=0),
         help='Threads that cluster and write; 0 processes photos one by one, for exact times (default: 0 with --json, '
              'otherwise one per core, at most 8).')
@@ -88,22 +82,12 @@ def parse_flags(argv):
     given = {name for name, value in vars(flags).items() if value != parser.get_default(name)}
     if flags.export and given - {'export', 'modeldir', 'indir', 'outdir'}:
         parser.error('--export: takes no other flag than --modeldir')
-    if flags.no_pictures and not (flags.json or flags.culane or flags.masks or flags.scatter):
-        parser.error('--no-pictures leaves nothing to do; add --json, --culane, --masks or --scatter')
+    if flags.no_pictures and not (flags.json or flags.culane or flags.masks):
+        parser.error('--no-pictures leaves nothing to do; add --json, --culane or --masks')
     flags.about_lanes = sorted(given & {'culane', 'draw_lanes', 'max_lanes', 'min_confidence', 'no_smoothing'})
-    flags.writes_pictures = not flags.no_pictures or flags.masks or flags.scatter
     if flags.workers is None:
         flags.workers = 0 if flags.json else min(os.cpu_count() or 1, 8)
     return flags
-
-
-def _default_path(name):
-    """-> path of a file of the project, relative to the current folder where possible"""
-    path = os.path.join(HERE, name)
-    try:
-        return os.path.relpath(path)
-    except ValueError:   # on another drive of Windows
-        return path
 
 
 # ---- Network ---------------------------------------------------------------------------------------------------------
@@ -115,7 +99,7 @@ def rebuild_graph(sess, checkpoint_dir, input_image, feature_dim, architecture=N
     feature_dim: embedding dimensions of the checkpoint
     architecture: enet.Architecture, by default the paper's
     Raises InputError if the checkpoint cannot be used.
-    -> embedding, float32 [b, h, w, feature_dim]; more channels with a foreground head, see clustering.split_output
+    -> embedding, float32 [b, h, w, feature_dim]; more channels with a foreground head, see utils.build_model
     """
     import utils
     conventions = utils.read_conventions(checkpoint_dir)
@@ -129,10 +113,9 @@ def rebuild_graph(sess, checkpoint_dir, input_image, feature_dim, architecture=N
 
 
 def load_network(modeldir, architecture=None):
-    """The network of a checkpoint as a function, in a graph and session of its own. -> (embed, conventions)
+    """The network of a checkpoint in a graph and session of its own. Raises as rebuild_graph. -> (embed, conventions)
 
-    embed: uint8 [b, h, w, 3], RGB at conventions.image_size, to float32 [b, h, w, channels], see rebuild_graph
-    Raises InputError if the checkpoint cannot be used.
+    embed: a function of uint8 [b, h, w, 3], RGB at conventions.image_size, see rebuild_graph
     """
     import tensorflow.compat.v1 as tf
 
@@ -152,8 +135,8 @@ def load_network(modeldir, architecture=None):
 def check_model(flags, conventions):
     """Raises InputError if a model with these conventions cannot do what the flags ask for."""
     if conventions.kind == 'any' and flags.about_lanes:
-        raise InputError(f'--{flags.about_lanes[0].replace("_", "-")}: is about lanes, and {flags.modeldir} finds '
-                         'instances of any kind')
+        flag = flags.about_lanes[0].replace('_', '-')
+        raise InputError(f'--{flag}: is about lanes, and {flags.modeldir} finds instances of any kind')
     if not (conventions.background_weight or conventions.foreground_weight or flags.foreground):
         raise InputError(f'{flags.modeldir}: has no background of its own; give the foreground by --foreground')
 
@@ -172,7 +155,7 @@ def embed_photo(photo, embed, conventions):
 # ---- Instances and lanes ---------------------------------------------------------------------------------------------
 
 def find_instances(photo, conventions, bandwidth=None):
-    """Sets photo.ids. conventions: of the model; bandwidth: of mean shift, by default theirs"""
+    """Sets photo.ids and photo.shown. conventions: of the model; bandwidth: of mean shift, by default theirs"""
     bandwidth, foreground = bandwidth or conventions.bandwidth, None
     if photo.given is not None:
         size = photo.embedding.shape[1::-1]
@@ -186,10 +169,9 @@ def find_instances(photo, conventions, bandwidth=None):
         photo.scattered = bool(points.size and clustering.is_scattered(points, bandwidth))
         if photo.given is not None and not photo.scattered:   # too small for a cluster, but it is foreground
             photo.ids[foreground] = 1
-    photo.num_found = int(photo.ids.max(initial=0))
-    photo.shown = np.arange(photo.num_found + 1)
+    sizes = np.bincount(photo.ids.ravel(), minlength=1)
+    photo.shown = np.arange(len(sizes))
     if conventions.kind == 'any':   # the first colours, which differ most, for the largest
-        sizes = np.bincount(photo.ids.ravel())
         photo.shown[1 + np.argsort(-sizes[1:], kind='stable')] = photo.shown[1:].copy()
 
 
@@ -200,15 +182,13 @@ def find_lanes(photo, conventions, max_lanes=5, min_confidence=0.):
     certainty = clustering.pixel_confidence(photo.embedding, photo.ids, conventions.delta_v, photo.foreground)
     photo.lanes, photo.confidences = lines.lanes_and_confidences(
         photo.ids, size, photo.h_samples, max_lanes, min_confidence, certainty)
-    photo.num_found = len(photo.lanes)
     photo.shown = 1 + visualization.lane_of_instance(photo.lanes, photo.h_samples, photo.ids, size)
 
 
 def measure_instances(photo, delta_v):
-    """Sets photo.confidences of instances of any kind. delta_v: of the model"""
+    """Sets photo.confidences of instances of any kind, the means of their pixels'. delta_v: of the model"""
     certainty = clustering.pixel_confidence(photo.embedding, photo.ids, delta_v, photo.foreground)
-    ids = photo.shown[photo.ids].ravel()
-    photo.confidences = (np.bincount(ids, certainty.ravel()) / np.maximum(np.bincount(ids), 1))[1:].tolist()
+    photo.confidences = ndimage.mean(certainty, photo.shown[photo.ids], range(1, len(photo.shown))).tolist()
 
 
 def default_rows(height):
@@ -219,26 +199,26 @@ def default_rows(height):
 def track_lanes(photo, tracker):
     """Replaces the lanes of the next frame by those of a tracking.LaneTracker; lanes without an id are left out."""
     ids, tracked = tracker.update(photo.lanes)
-    kept = np.flatnonzero(ids)
-    photo.track_ids, photo.lanes = ids[kept].tolist(), list(tracked[kept])
-    photo.confidences = [photo.confidences[i] for i in kept]
-    photo.num_found = len(kept)
+    photo.track_ids, photo.lanes = ids[ids > 0].tolist(), list(tracked[ids > 0])
+    photo.confidences = [sure for sure, number in zip(photo.confidences, ids) if number]
     photo.shown = np.append(0, ids)[photo.shown]
 
 
-def find_classes(photo, conventions):
-    """Sets photo.classes and photo.found_classes, those of the lanes or instances; '' for a lane without pixels."""
-    numbers = range(1, photo.num_found + 1) if photo.track_ids is None else photo.track_ids
+def find_classes(photo, conventions, votes):
+    """Sets photo.classes and photo.found_classes, those of the lanes or instances; '' for a lane without pixels.
+
+    votes: {track id: Counter of its classes in the frames so far}; a tracked lane has the most frequent one
+    """
     classes = clustering.instance_classes(photo.scores, photo.shown[photo.ids])
-    photo.classes = np.pad(classes, (0, max(0, max(numbers, default=0) + 1 - len(classes))))
-    photo.found_classes = [('', *conventions.classes)[photo.classes[number]] for number in numbers]
+    photo.classes = np.pad(classes, (0, max(0, max(photo.numbers, default=0) + 1 - len(classes))))
+    for number in photo.track_ids or ():
+        votes[number][photo.classes[number]] += photo.classes[number] > 0
+        photo.classes[number] = votes[number].most_common(1)[0][0]
+    photo.found_classes = [('', *conventions.classes)[photo.classes[number]] for number in photo.numbers]
 
 
 def label_values(classes):
-    """The value of each instance in a label: class * 1000 + n, n counting a class's from 0, with 999 for all beyond.
-
-    classes: int [numbers + 1], see clustering.instance_classes -> uint16 [numbers + 1]
-    """
+    """The value of each instance in a label: class * 1000 + n, n counting a class's from 0, with 999 for all beyond."""
     values = [1000 * each + min(np.count_nonzero(classes[:i] == each), 999) for i, each in enumerate(classes)]
     return np.where(classes > 0, values, 0).astype(np.uint16)
 
@@ -246,23 +226,24 @@ def label_values(classes):
 # ---- Outputs ---------------------------------------------------------------------------------------------------------
 
 def is_numbered(job, flags):
-    """-> whether the results of a job are, or include, numbered pictures"""
-    return flags.masks or flags.scatter or not flags.no_pictures and (job.video is None or flags.frames)
+    """-> whether the results of a job include numbered pictures"""
+    return flags.masks or not flags.no_pictures and (job.video is None or flags.frames)
 
 
 def check_outputs(flags, jobs, masks):
-    """Makes the output folders, and warns of results that will be replaced. masks: paths of input masks
+    """Makes the output folders, and warns of results that will be replaced. masks: paths of those of --foreground
 
     Raises InputError if a folder cannot be written to, or if an output would replace an input.
     """
     if flags.json:
         files.check_output_file('--json', flags.json)
-    paths = [*flags.indir, *masks, *(photo.path for job in jobs for photo in job.photos)]
+    photos = [photo for job in jobs for photo in job.photos]
+    for photo in photos if flags.culane else ():
+        predictions.culane_path(photo, flags.culane)
     outputs = {os.path.realpath(path) for path in [flags.json, *(job.result for job in jobs)] if path}
     folders = {os.path.realpath(job.folder) for job in jobs if is_numbered(job, flags)}
-    for photo in [photo for job in jobs for photo in job.photos if flags.culane]:
-        predictions.culane_path(photo, flags.culane)
-    for path in paths:
+    videos = [job.video for job in jobs if job.video]
+    for path in [*flags.indir, *masks, *videos, *(photo.path for photo in photos)]:
         folder, name = os.path.split(path)
         if os.path.realpath(path) in outputs or (photo_table.PICTURE.fullmatch(name)
                                                  and os.path.realpath(folder) in folders):
@@ -276,35 +257,24 @@ def check_outputs(flags, jobs, masks):
 
 
 def write_pictures(photo, flags, folder, to_video, is_road):
-    """Writes the pictures of a photo that the flags ask for, sets photo.results, and releases its arrays.
-
-    to_video: set photo.picture instead of writing cluster_NNNN.png; is_road: whether the instances are lanes
-    """
+    """Writes what the flags ask for, sets photo.results, or photo.picture if `to_video`, and releases its arrays."""
     path = os.path.join(folder, f'%s_{photo.number:04d}.png')
     ids = photo.ids if photo.given is None else visualization.fit_to_foreground(photo.ids, photo.given)
     ids = photo.shown[ids]
     if not flags.no_pictures:
         picture = visualization.draw_instances(photo.image, ids, outlined=not is_road, classes=photo.classes)
         if is_road and (flags.draw_lanes or to_video):
-            numbers = range(1, len(photo.lanes) + 1) if photo.track_ids is None else photo.track_ids
-            picture = visualization.draw_lanes(picture, photo.lanes, photo.h_samples, numbers, photo.classes)
+            picture = visualization.draw_lanes(picture, photo.lanes, photo.h_samples, photo.numbers, photo.classes)
         if to_video:
             photo.picture = picture
         else:
             pictures.write_image(path % 'cluster', picture)
-    if flags.masks or flags.json and not is_road:
-        dtype = np.uint8 if ids.max(initial=0) <= 255 else np.uint16
-        mask = pictures.resize_label(ids.astype(dtype), photo.image.shape[1::-1])
+    dtype = np.uint8 if ids.max(initial=0) <= 255 else np.uint16
+    mask = pictures.resize_label(ids.astype(dtype), photo.image.shape[1::-1])
     if flags.masks:
         pictures.write_image(path % 'mask', mask if photo.classes is None else label_values(photo.classes)[mask])
     if flags.json and not is_road:
         photo.results = segmentations.results(mask, photo.confidences, photo.classes)
-    if flags.scatter:
-        name = command_line.printable(photo.raw_file).replace('$', r'\$')   # matplotlib: $ begins mathematics
-        title = f'{name}: {photo.num_found} instances'
-        plot = visualization.scatter_plot(photo.embedding, photo.shown[photo.ids], title)
-        pictures.write_image(path % 'scatter', plot)
-        pictures.write_image(path % 'embedding', visualization.embedding_as_colours(photo.embedding))
     if flags.culane:
         predictions.write_culane(photo, flags.culane)
     photo.image = photo.given = photo.embedding = photo.foreground = photo.ids = None
@@ -317,13 +287,13 @@ def print_results(photos, seconds, flags, what):
     times = {name: [photo.times[name] for photo in photos] for name in photos[0].times}
     for name, values in [*times.items(), ('total', np.sum([*times.values()], axis=0))]:
         print(f'{name:<14}{np.median(values):8.1f}{np.mean(values):8.1f}')
-    found = sum(photo.num_found for photo in photos)
+    found = sum(len(photo.confidences) for photo in photos)
     print(f'{len(photos):,} pictures, {found:,} {what} found ({found / len(photos):.1f} per picture), '
           f'{len(photos) / seconds:.1f} frames per second with reading and writing')
     if photos[0].found_classes is not None:
         counts = collections.Counter(name for photo in photos for name in photo.found_classes)
         print(f'classes: {", ".join(f"{name} {count:,}" for name, count in counts.most_common())}')
-    if flags.writes_pictures:
+    if not flags.no_pictures or flags.masks:
         print(f'results: {flags.outdir}')
     for path in filter(None, (flags.json, flags.culane)):
         print(f'{what}: {path}')
@@ -332,44 +302,34 @@ def print_results(photos, seconds, flags, what):
 # ---- The run ---------------------------------------------------------------------------------------------------------
 
 def make_stages(job, clip, flags, masks, embed, conventions):
-    """What happens to each photo, from its file to its pictures. -> list of Stage
-
-    clip: the video, or None; masks: see inputs.read_photo; embed, conventions: of load_network
-    """
+    """-> what happens to each photo, from its file to its pictures, list of Stage. clip: the video, or None"""
     is_road = conventions.kind == 'road'
     stages = [Stage('', NUM_READERS, inputs.read_photo, (masks,)),
               Stage('network', NUM_CALLERS, embed_photo, (embed, conventions)),
               Stage('clustering', flags.workers, find_instances, (conventions, flags.bandwidth))]
-    if is_road:
-        least = conventions.min_confidence if flags.min_confidence is None else flags.min_confidence
-        stages.append(Stage('lanes', flags.workers, find_lanes, (conventions, flags.max_lanes, least)))
-    else:
-        stages.append(Stage('', flags.workers, measure_instances, (conventions.delta_v,)))
+    least = conventions.min_confidence if flags.min_confidence is None else flags.min_confidence
+    stages.append(Stage('lanes', flags.workers, find_lanes, (conventions, flags.max_lanes, least)) if is_road else
+                  Stage('', flags.workers, measure_instances, (conventions.delta_v,)))
     if is_road and clip:
         tracker = tracking.LaneTracker(default_rows(clip.size[1]), clip.fps, not flags.no_smoothing)
         stages.append(Stage('lanes', 1, track_lanes, (tracker,)))
-    if conventions.classes:
-        stages.append(Stage('', flags.workers, find_classes, (conventions,)))
+    if conventions.classes:   # in one thread: the votes are of frames in their order
+        votes = collections.defaultdict(collections.Counter)
+        stages.append(Stage('', 1, find_classes, (conventions, votes)))
     to_video = clip is not None and not flags.frames
     return [*stages, Stage('', flags.workers, write_pictures, (flags, job.folder, to_video, is_road))]
 
 
 def run_job(job, flags, masks, embed, conventions, done):
-    """Takes the photos of a job through the stages and appends them to done. -> number of unreadable photos
-
-    If it is interrupted, the finished part stays: in the video, and in photos.csv.
-    """
+    """Takes the photos of a job through the stages and appends them to done. -> number of unreadable photos"""
     clip = stream.read_clip(job.video) if job.video else None
-    photos = inputs.read_frames(job, clip) if clip else job.photos
-    output = None
+    photos, output = inputs.read_frames(job, clip) if clip else job.photos, None
     if clip and not flags.no_pictures and not flags.frames:
-        codecs = [flags.codec] if flags.codec else video.CODECS
-        output = video.Writer(job.result, clip.size, clip.fps, codecs, clip.live)
+        output = video.Writer(job.result, clip.size, clip.fps, live=clip.live)
     results = pipeline.run(photos, make_stages(job, clip, flags, masks, embed, conventions), flags.workers)
-    start, bad = len(done), 0
+    total, start, bad = clip.count if clip else len(photos), len(done), 0
     try:
-        for photo in tqdm.tqdm(results, total=clip.count if clip else len(photos), unit='photo', disable=None,
-                               leave=False):
+        for photo in tqdm.tqdm(results, total=total, unit='photo', disable=None, leave=False):
             if photo.error is not None:
                 tqdm.tqdm.write('', end='')   # clears the bar
                 command_line.warn(photo.error)
@@ -384,7 +344,7 @@ def run_job(job, flags, masks, embed, conventions, done):
     except KeyboardInterrupt:
         if not (clip and clip.live):   # a stream has no other end
             raise
-    finally:   # after Ctrl-C as well
+    finally:   # after Ctrl-C as well, the finished part stays
         if clip:
             clip.frames.close()
         num_frames = output.close() if output else 0
@@ -392,8 +352,8 @@ def run_job(job, flags, masks, embed, conventions, done):
             print(f'video: {job.result} ({output.codec}), {num_frames} frames')
         if is_numbered(job, flags) and len(done) > start:
             photo_table.write(job.folder, done[start:])
-    if clip and clip.count and not bad and len(done) - start < 0.95 * clip.count - 1:   # headers may be off by a few
-        command_line.warn(f'{job.video}: only {len(done) - start} of its {clip.count} frames can be decoded')
+    if clip and total and not bad and len(done) - start < 0.95 * total - 1:   # headers may be off by a few
+        command_line.warn(f'{job.video}: only {len(done) - start} of its {total} frames can be decoded')
         bad += 1
     return bad
 

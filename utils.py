@@ -38,11 +38,9 @@ def read_conventions(checkpoint_dir):
 def _conventions_of_2018(checkpoint):
     """-> the Settings of a checkpoint without a record, as far as its variables reveal them"""
     reader, shapes = _open_checkpoint(checkpoint)
-    try:
+    with _errors_of(checkpoint):
         updated = any((reader.get_tensor(name) != (0. if name.endswith('mean') else 1.)).any()
                       for name in shapes if MOVING_AVERAGE.match(name))
-    except CHECKPOINT_ERRORS as error:
-        raise InputError(f'{checkpoint}: is damaged ({reason(error)})')
     heads = [name for name in ('Semantic', 'Instance') if f'{name}/{HEAD}/biases' in shapes] or ['Instance']
     if len(heads) > 1:
         raise InputError(f'{checkpoint}: has a foreground head, so it is no model of 2018, and the '
@@ -60,15 +58,20 @@ def normalise(image, normalisation):
 
 
 def build_model(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, architecture=None):
-    """input_image: raw RGB [b, h, w, 3] -> float32 [b, h, w, channels], see `join_heads`.
+    """The network with all its heads.
 
-    noise, decay: of dropout and of batch norm's moving averages, see `enet.ENet`. architecture: an enet.Architecture,
-    by default the paper's.
+    input_image: raw RGB [b, h, w, 3]; noise, decay: of dropout and of batch norm's moving averages, see `enet.ENet`
+    architecture: an enet.Architecture, by default the paper's
+    -> float32 [b, h, w, channels]: an embedding, or the scores of (background, foreground). With a foreground head next
+    to the embedding, the last channel is the log odds that a pixel is foreground; with classes, the last channels are
+    the scores of the background and of each class, the logarithms of their probabilities up to a constant.
     """
     last_prelu = build_enet(input_image, conventions, is_training, noise, decay, reuse, architecture)
-    return join_heads([build_head(last_prelu, depth, scope, conventions.head_activation, reuse,
-                                  conventions.reach(scope))
-                       for scope, depth in conventions.heads.items()], bool(conventions.classes))
+    output, *scores = [build_head(last_prelu, depth, scope, conventions.head_activation, reuse,
+                                  conventions.reach(scope)) for scope, depth in conventions.heads.items()]
+    if scores and not conventions.classes:
+        scores = [scores[0][..., 1:] - scores[0][..., :1]]
+    return tf.concat([output, *scores], axis=-1) if scores else output
 
 
 def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, architecture=None):
@@ -97,41 +100,20 @@ def build_head(last_prelu, depth, scope='Instance', activation='none', reuse=Non
         with tf.variable_scope(f'{scope}/coordinates', reuse=reuse):
             weights = tf.get_variable('weights', [2, depth],
                                       initializer=tf.constant_initializer(reach * np.eye(2, depth, dtype=np.float32)))
-        x, y = pixel_coordinates(output)
+        height, width = (tf.cast(side, tf.float32) for side in enet.dynamic_shape(output)[1:3])
+        # From the centre, in half longer sides.
+        x, y = ((2. * tf.range(side) + 1. - side) / tf.maximum(height, width) for side in (width, height))
         output += x[:, None] * weights[0] + y[:, None, None] * weights[1]
     return output
 
 
-def pixel_coordinates(x):
-    """Pixel coordinates of x, [b, h, w, c], from its centre in half longer sides. -> (float32 [w], float32 [h])"""
-    _, height, width, _ = enet.dynamic_shape(x)
-    longer = tf.cast(tf.maximum(height, width), tf.float32)
-    return [(2. * tf.range(tf.cast(side, tf.float32)) + 1. - tf.cast(side, tf.float32)) / longer
-            for side in (width, height)]
+def load_enet(sess, checkpoint_dir, input_image, architecture=None):
+    """Builds ENet for training with the weights of a checkpoint of any head, for a new head on top of it.
 
-
-def join_heads(outputs, with_classes=False):
-    """The output of a model from those of its heads, float32 [b, h, w, depth] each. -> float32 [b, h, w, channels]
-
-    With one head its own: an embedding, or the scores of (background, foreground). With a foreground head next to the
-    embedding, the last channel is the log odds that a pixel is foreground; with classes, the last channels are the
-    scores of the background and of each class, the logarithms of their probabilities up to a constant.
+    input_image: raw RGB [b, h, w, 3] -> last_prelu, float32 [b, h/2, w/2, 16]. Raises InputError as `restore` does.
     """
-    output, *scores = outputs
-    if with_classes:
-        return tf.concat(outputs, axis=-1)
-    return tf.concat([output, scores[0][..., 1:] - scores[0][..., :1]], axis=-1) if scores else output
-
-
-def load_enet(sess, checkpoint_dir, input_image, is_training=True, architecture=None):
-    """Builds ENet with the weights of a checkpoint of any head, for a new head on top of it.
-
-    input_image: [b, h, w, 3], raw RGB 0..255. architecture: see `build_model`.
-    -> last_prelu, float32 [b, h/2, w/2, 16]. Raises InputError as `restore` does.
-    """
-    conventions = read_conventions(checkpoint_dir)
     with sess.graph.as_default():
-        last_prelu = build_enet(input_image, conventions, is_training, architecture=architecture)
+        last_prelu = build_enet(input_image, read_conventions(checkpoint_dir), True, architecture=architecture)
         restore(sess, find_checkpoint(checkpoint_dir), tf.global_variables(scope='ENet/'), least=1)
         return last_prelu
 
@@ -152,9 +134,8 @@ def to_train():
 def weight_decay(variables):
     """The sum of the L2 penalties of those of `variables` that have one. -> float32 scalar"""
     names = {v.op.name for v in variables}
-    penalties = [p for p in tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
-                 if p.op.name.split('/Regularizer')[0] in names]
-    return tf.add_n(penalties)
+    penalties = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
+    return tf.add_n([penalty for penalty in penalties if penalty.op.name.split('/Regularizer')[0] in names])
 
 
 def count_parameters():
@@ -168,11 +149,9 @@ def collect_summaries(disc_loss, l_var, l_dist, l_reg, input_image, prediction, 
     The first holds the loss and its weighted terms, but for those that are None; the second two images [b, h, w, 3],
     their labels [b, h, w] as grey, the embedding's first three dimensions [b, h, w, d] as colours and its histogram.
     """
-    scalars = [tf.summary.scalar(name, value) for name, value in
-               (('loss/total', disc_loss), ('loss/var', l_var), ('loss/dist', l_dist), ('loss/reg', l_reg),
-                ('loss/foreground', l_foreground))
-               if value is not None]
-    colours = tf.concat([prediction, tf.zeros_like(prediction), tf.zeros_like(prediction)], -1)[..., :3]
+    terms = {'total': disc_loss, 'var': l_var, 'dist': l_dist, 'reg': l_reg, 'foreground': l_foreground}
+    scalars = [tf.summary.scalar(f'loss/{name}', value) for name, value in terms.items() if value is not None]
+    colours = tf.pad(prediction, [(0, 0), (0, 0), (0, 0), (0, 2)])[..., :3]
     with tf.name_scope('sample'):
         pictures = [tf.summary.image('photo', tf.cast(input_image, tf.uint8), 2),
                     tf.summary.image('label', tf.cast(correct_label, tf.float32)[..., None], 2),
@@ -194,70 +173,52 @@ def find_checkpoint(checkpoint_dir):
 
 
 def checkpoints(checkpoint_dir):
-    """-> path prefixes of a folder's checkpoints that have all their files: the one it names as the newest, then by age
-
-    Whether the files are sound shows when they are read, see `restore`.
-    """
-    state = None
-    if os.path.isfile(os.path.join(checkpoint_dir, 'checkpoint')):   # a pipe would be waited for
-        with contextlib.suppress(*CHECKPOINT_ERRORS):   # damaged: the weights need not be
-            state = tf.train.get_checkpoint_state(checkpoint_dir)
-    # By name, not by the path in the file: folders get moved.
-    named = [os.path.join(checkpoint_dir, os.path.basename(state.model_checkpoint_path))] if state else []
-    others = [path for path in glob.glob(os.path.join(glob.escape(checkpoint_dir), '*.index')) if os.path.isfile(path)]
-    others.sort(key=os.path.getmtime, reverse=True)
-    prefixes = dict.fromkeys(named + [path[:-len('.index')] for path in others])
-    return [prefix for prefix in prefixes
-            if os.path.isfile(prefix + '.index')
-            and any(os.path.isfile(path) for path in glob.glob(glob.escape(prefix) + '.data-*-of-*'))]
+    """-> path prefixes of the checkpoints in a folder that have all files: the one it names as newest, then by age"""
+    found = glob.glob(os.path.join(glob.escape(checkpoint_dir), '*.index'))
+    found = [path.removesuffix('.index') for path in sorted(found, key=os.path.getmtime, reverse=True)
+             if glob.glob(glob.escape(path.removesuffix('.index')) + '.data-*-of-*')]
+    with contextlib.suppress(*CHECKPOINT_ERRORS):   # damaged: the weights need not be
+        state = tf.train.get_checkpoint_state(checkpoint_dir)
+        newest = os.path.basename(state.model_checkpoint_path) if state else ''   # not its path: folders get moved
+        found.sort(key=lambda prefix: os.path.basename(prefix) != newest)
+    return found
 
 
 def restore(sess, checkpoint, variables, least=None):
     """Restores variables from a checkpoint. -> the names of those that came from it
 
     checkpoint: path prefix. least: how many of them the checkpoint must have, by default all; the others keep their
-    values. Raises InputError that names the file and the first few variables that do not fit, or says that it cannot
-    be read.
+    values. Raises InputError that names the file and the first few variables that do not fit.
     """
     _, shapes = _open_checkpoint(checkpoint)
     problems = {v: _misfit(v.op.name, v.shape.as_list(), shapes) for v in variables}
     found = [v for v in variables if not problems[v]]
     if len(found) < (len(variables) if least is None else least):
-        _check_fit(checkpoint, list(filter(None, problems.values())), len(variables))
+        _check_fit(checkpoint, problems)
     if found:
-        try:
-            with sess.graph.as_default():
-                tf.train.Saver(found).restore(sess, checkpoint)
-        except CHECKPOINT_ERRORS as error:
-            raise InputError(f'{checkpoint}: is damaged ({reason(error)})')
+        with _errors_of(checkpoint), sess.graph.as_default():
+            tf.train.Saver(found).restore(sess, checkpoint)
     return [v.op.name for v in found]
 
 
 @contextlib.contextmanager
 def constant_weights(checkpoint):
-    """While active, get_variable returns the arrays of a checkpoint, and no variable is made.
+    """While active, get_variable returns the arrays of a checkpoint: a graph of constants, built in a fraction of time.
 
-    The network for inference is then built in a fraction of the time, and what depends on weights alone is computed
-    while it is built, see `enet`. checkpoint: path prefix. Raises InputError like `restore`.
+    checkpoint: path prefix. Raises InputError like `restore`.
     """
     reader, shapes = _open_checkpoint(checkpoint)
-    names, problems = [], []
+    problems = {}
 
     def read(getter, name, shape, **kwargs):
         shape = tf.TensorShape(shape).as_list()
-        names.append(name)
-        problem = _misfit(name, shape, shapes)
-        if problem:
-            problems.append(problem)
-            return np.zeros(shape, np.float32)
-        try:
-            return reader.get_tensor(name).astype(np.float32, copy=False)
-        except CHECKPOINT_ERRORS as error:
-            raise InputError(f'{checkpoint}: is damaged ({reason(error)})')
+        problems[name] = _misfit(name, shape, shapes)
+        with _errors_of(checkpoint):
+            return np.zeros(shape, np.float32) if problems[name] else reader.get_tensor(name).astype(np.float32)
 
     with tf.variable_scope(tf.get_variable_scope(), custom_getter=read):
         yield
-    _check_fit(checkpoint, problems, len(names))
+    _check_fit(checkpoint, problems)
 
 
 def _misfit(name, shape, shapes):
@@ -267,18 +228,28 @@ def _misfit(name, shape, shapes):
     return None if shapes[name] == shape else f'{name} is {shapes[name]} instead of {shape}'
 
 
-def _check_fit(checkpoint, problems, count):
-    if problems:
-        raise InputError(f'{checkpoint}: is not a checkpoint of this network, {len(problems)} of {count} variables '
-                         f'do not fit: {"; ".join(problems[:3])}{"; ..." if len(problems) > 3 else ""}')
+def _check_fit(checkpoint, problems):
+    """problems: {variable: its misfit or None}"""
+    found = list(filter(None, problems.values()))
+    if found:
+        raise InputError(f'{checkpoint}: is not a checkpoint of this network, {len(found)} of {len(problems)} '
+                         f'variables do not fit: {"; ".join(found[:3])}{"; ..." if len(found) > 3 else ""}')
 
 
 def _open_checkpoint(checkpoint):
-    try:
+    """-> (tf.train.CheckpointReader, {name: shape})"""
+    with _errors_of(checkpoint):
         reader = tf.train.load_checkpoint(checkpoint)
         return reader, reader.get_variable_to_shape_map()
+
+
+@contextlib.contextmanager
+def _errors_of(checkpoint):
+    """While active, an error of TensorFlow becomes an InputError that names the checkpoint."""
+    try:
+        yield
     except CHECKPOINT_ERRORS as error:
-        raise InputError(f'{checkpoint}: cannot be read as a checkpoint ({reason(error)})')
+        raise InputError(f'{checkpoint}: is damaged or no checkpoint ({reason(error)})')
 
 
 def save(saver, sess, prefix, curves=()):
@@ -328,8 +299,7 @@ def export_model(rebuild_graph, checkpoint_dir, export_dir):
     """Writes the network of a checkpoint and its conventions as a SavedModel, and prints its signature.
 
     rebuild_graph: of inference.py. export_dir: new or empty; it appears whole or not at all. Raises InputError if the
-    checkpoint cannot be used or the folder cannot be written. Another runtime rounds differently, and may then find
-    another maximum in a pooling window: in TFLite at 1 or 2 of 262,144 pixels of every third image.
+    checkpoint cannot be used or the folder cannot be written.
     """
     conventions = read_conventions(checkpoint_dir)
     folder = os.path.realpath(export_dir)
@@ -346,7 +316,7 @@ def export_model(rebuild_graph, checkpoint_dir, export_dir):
                 outputs['foreground'] = tf.subtract(1., outputs['classes'][..., 0], name='foreground')
             elif conventions.foreground_weight:
                 outputs['foreground'] = tf.sigmoid(output[..., conventions.feature_dim], name='foreground')
-            _save_for_serving(sess, {'image': image}, outputs, aside)
+            tf.saved_model.simple_save(sess, aside, {'image': image}, outputs)
             settings.write(aside, conventions)
             os.replace(aside, folder)   # in the place of an empty folder, too
     except (tf.errors.OpError, OSError) as error:
@@ -359,16 +329,6 @@ def export_model(rebuild_graph, checkpoint_dir, export_dir):
               'an image depends on the others in its batch')
     width, height = conventions.image_size
     print(f'image is RGB 0..255, of any multiples of 8 in size; the model was trained at {width}x{height}')
-
-
-def _save_for_serving(sess, inputs, outputs, folder):
-    """Writes sess.graph as a SavedModel into a new folder. inputs, outputs: {name: tensor} of serving_default."""
-    signature = tf.saved_model.signature_def_utils.predict_signature_def(inputs, outputs)
-    builder = tf.saved_model.Builder(folder)
-    builder.add_meta_graph_and_variables(
-        sess, [tf.saved_model.tag_constants.SERVING], strip_default_attrs=True,
-        signature_def_map={tf.saved_model.signature_constants.DEFAULT_SERVING_SIGNATURE_DEF_KEY: signature})
-    builder.save()
 
 
 # ---- The step of a run -----------------------------------------------------------------------------------------------

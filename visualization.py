@@ -6,7 +6,6 @@ instance k has colour(k - 1) in every picture.
 import functools
 import itertools
 import os
-import warnings
 
 import cv2
 import numpy as np
@@ -14,7 +13,8 @@ from scipy import ndimage
 
 from data.common import pictures
 
-_BACKGROUND_GREY, _POINTS_PER_LABEL = 150, 4000  # in scatter plots
+_POINTS_PER_LABEL = 4000  # in scatter plots
+_SHADES = 0, 0.45, -0.35, 0.2, -0.2, 0.65  # of the instances of a class: towards white, or black if negative
 
 
 # ---- Colours ---------------------------------------------------------------------------------------------------------
@@ -40,9 +40,6 @@ def colour(k):
     return palette()[k % len(palette())]
 
 
-_SHADES = 0, 0.45, -0.35, 0.2, -0.2, 0.65  # of the instances of a class: towards white, or black if negative
-
-
 def instance_colour(number, classes=None):
     """The colour of instance `number`, from 1: its own or, with classes, int [numbers + 1], a shade of its class's."""
     if classes is None:
@@ -53,8 +50,7 @@ def instance_colour(number, classes=None):
 
 def colour_instances(ids):
     """The instances alone, on black. -> uint8 [h, w, 3]"""
-    table = np.array([(0, 0, 0)] + [colour(k) for k in range(ids.max(initial=0))], np.uint8)
-    return table[ids]
+    return np.array([(0, 0, 0)] + [colour(k) for k in range(ids.max(initial=0))], np.uint8)[ids]
 
 
 def number_instances(label):
@@ -74,59 +70,38 @@ def draw_instances(photo, ids, alpha=0.55, outlined=False, classes=None):
     outlined: draw a thin dark edge within each instance, which separates touching ones of similar colours
     classes: see instance_colour
     """
-    picture = photo.copy()
-    height, width = photo.shape[:2]
-    thickness = max(round(max(height, width) / 640), 1)
-    scale_y, scale_x = height / ids.shape[0], width / ids.shape[1]
-    levels = np.arange(256)[:, None]
-    for number, box in enumerate(ndimage.find_objects(ids), 1):
-        if box is None:
-            continue
-        (top, bottom), (left, right) = ((side.start, side.stop) for side in box)
-        # The part around an instance, with a margin of a pixel for the scaled outline.
-        y0, x0 = int(max(top - 1, 0) * scale_y), int(max(left - 1, 0) * scale_x)
-        y1 = min(int(np.ceil((bottom + 1) * scale_y)), height)
-        x1 = min(int(np.ceil((right + 1) * scale_x)), width)
-        # Scaled on the pixel grid of the whole picture: resizing the box alone would shift it.
-        to_part = np.array([[scale_x, 0, (left + 0.5) * scale_x - 0.5 - x0],
-                            [0, scale_y, (top + 0.5) * scale_y - 0.5 - y0]])
-        mask = np.where(ids[box] == number, 255, 0).astype(np.uint8)
-        mask = cv2.warpAffine(mask, to_part, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
-        mask = (mask > 127).astype(np.uint8)
-        part = picture[y0:y1, x0:x1]
+    picture, levels = photo.copy(), np.arange(256)[:, None]
+    thickness = max(round(max(photo.shape) / 640), 1)
+    for number in np.unique(ids[ids > 0]):
+        mask = np.where(ids == number, 255, 0).astype(np.uint8)
+        mask = cv2.threshold(pictures.resize_image(mask, photo.shape[1::-1]), 127, 1, cv2.THRESH_BINARY)[1]
+        x, y, width, height = cv2.boundingRect(mask)
+        box = np.s_[y:y + height, x:x + width]
         tint = np.rint(levels * (1 - alpha) + np.multiply(instance_colour(number, classes), alpha)).astype(np.uint8)
-        cv2.copyTo(cv2.LUT(part, tint[None]), mask, part)
+        cv2.copyTo(cv2.LUT(picture[box], tint[None]), mask[box], picture[box])
         if outlined:
-            part[mask > cv2.erode(mask, np.ones((3, 3), np.uint8), iterations=thickness)] = (20, 20, 20)
+            inner = cv2.erode(mask, np.ones((3, 3), np.uint8), iterations=thickness)
+            picture[box][mask[box] > inner[box]] = 20
     return picture
 
 
 def fit_to_foreground(ids, foreground):
-    """Resizes instances so that they cover a given foreground and nothing else. -> integers [h, w]
+    """Resizes instances to cover a foreground and nothing else; pixels without one get the nearest. -> integers [h, w]
 
-    Foreground pixels without an instance belong to the nearest one.
     ids: integers [h', w']; foreground: uint8 [h, w], 0 or 1
     """
-    dtype = np.uint16 if ids.max(initial=0) < 2 ** 16 else np.int32
-    ids = pictures.resize_label(ids.astype(dtype), foreground.shape[::-1]) * foreground
+    ids = pictures.resize_label(ids.astype(np.int32), foreground.shape[::-1]) * foreground
     if ids.any():
         y, x = ndimage.distance_transform_edt(ids == 0, return_distances=False, return_indices=True)
         ids = ids[y, x] * foreground
     return ids
 
 
-def draw_mask(photo, mask, alpha=0.55):
-    """draw_instances for instances that are coloured already. mask: uint8 [h, w, 3], see colour_instances"""
-    blended = np.rint(photo * (1 - alpha) + mask * alpha).astype(np.uint8)
-    return np.where(mask.any(axis=-1, keepdims=True), blended, photo)
-
-
 def lane_of_instance(lanes, h_samples, ids, size):
     """Which lane each instance belongs to: the one with most points on it, if those are on at least half of its rows.
 
-    Instances above and below a vehicle may be one lane. Each lane has at least the instance under most of its points.
-    lanes, h_samples: see draw_lanes; ids: integers [h', w']; size: (width, height) of the photo
-    -> int [number of instances + 1], the index of the lane or -1, as for the background
+    Each lane has at least the instance under most of its points. lanes, h_samples: see draw_lanes; ids: integers
+    [h', w']; size: (width, height) of the photo -> int [instances + 1], index of the lane or -1, as for the background
     """
     x_scale, y_scale = np.divide(ids.shape[::-1], size)
     rows = np.clip((np.asarray(h_samples) + 0.5) * y_scale, 0, ids.shape[0] - 1).astype(int)
@@ -135,7 +110,7 @@ def lane_of_instance(lanes, h_samples, ids, size):
     counts = np.zeros([len(lanes), present.shape[1]], int)   # points of each lane on each instance
     for lane, count in zip(np.asarray(lanes), counts):
         x = np.clip((lane[lane >= 0] + 0.5) * x_scale, 0, ids.shape[1] - 1).astype(int)
-        count += np.bincount(ids[rows[lane >= 0], x], minlength=len(count))
+        np.add.at(count, ids[rows[lane >= 0], x], 1)
     counts[:, 0] = 0
     if not counts.any():
         return np.full(counts.shape[1], -1)
@@ -149,21 +124,19 @@ def draw_lanes(photo, lanes, h_samples, numbers, classes=None):
     """Draws lane lines with a dark edge, for contrast on bright concrete. -> a new uint8 [h, w, 3]
 
     lanes: [num_lanes][len(h_samples)] x in px of the photo, negative where a lane is absent; h_samples: y in px
-    numbers: [num_lanes] int, from 1: a line has the colour of the instance of that number
-    classes: see instance_colour
+    numbers: [num_lanes] int, of the instances whose colours the lines have; classes: see instance_colour
     """
     picture = photo.copy()
     thickness = max(round(max(photo.shape[:2]) / 320), 1)
     for lane, number in zip(lanes, numbers, strict=True):
-        points = np.stack([np.asarray(lane, np.float64), np.asarray(h_samples, np.float64)], axis=1)
+        points = np.stack([lane, h_samples], axis=1).astype(np.float64)
         present = points[:, 0] >= 0
         pieces = np.split(points, np.flatnonzero(np.diff(present)) + 1)
         # With the last point twice, a single point is drawn as a dot. shift=4: 1/16 px.
         pieces = [np.rint(16 * np.append(piece, piece[-1:], axis=0)).astype(np.int32)
                   for piece in pieces if len(piece) and piece[0, 0] >= 0]
-        cv2.polylines(picture, pieces, False, (20, 20, 20), thickness + 2, cv2.LINE_AA, shift=4)
-        rgb = instance_colour(number, classes)
-        cv2.polylines(picture, pieces, False, rgb, thickness, cv2.LINE_AA, shift=4)
+        for rgb, width in (((20, 20, 20), thickness + 2), (instance_colour(number, classes), thickness)):
+            cv2.polylines(picture, pieces, False, rgb, width, cv2.LINE_AA, shift=4)
     return picture
 
 
@@ -181,16 +154,13 @@ def embedding_as_colours(embedding):
 def overview(photo, label, embedding, mask):
     """Photo and label (top), embedding and instances (bottom) in one picture. -> uint8 [2 h + 4, 2 w + 4, 3]
 
-    photo: uint8 [h, w, 3]; label: [h', w'], any instance values; embedding: [h', w', feature_dim]
-    mask: uint8 [h, w, 3], see colour_instances
+    photo, mask (see colour_instances): uint8 [h, w, 3]; label: [h', w'], any values; embedding: [h', w', feature_dim]
     """
-    height, width = photo.shape[:2]
-    colours = pictures.resize_image(embedding_as_colours(embedding), (width, height))
-    panels = [photo, draw_instances(photo, number_instances(label)), colours, draw_mask(photo, mask)]
-    picture = np.full([2 * height + 4, 2 * width + 4, 3], 255, np.uint8)
-    for panel, y, x in zip(panels, (0, 0, height + 4, height + 4), (0, width + 4, 0, width + 4)):
-        picture[y:y + height, x:x + width] = panel
-    return picture
+    colours = pictures.resize_image(embedding_as_colours(embedding), photo.shape[1::-1])
+    blended = np.where(mask.any(axis=-1, keepdims=True), np.rint(0.45 * photo + 0.55 * mask), photo).astype(np.uint8)
+    top, bottom = (np.concatenate([left, np.full([len(photo), 4, 3], 255, np.uint8), right], axis=1)
+                   for left, right in ((photo, draw_instances(photo, number_instances(label))), (colours, blended)))
+    return np.concatenate([top, np.full([4, *top.shape[1:]], 255, np.uint8), bottom])
 
 
 # ---- Plots -----------------------------------------------------------------------------------------------------------
@@ -198,22 +168,19 @@ def overview(photo, label, embedding, mask):
 def scatter_plot(embedding, label, title=''):
     """The pixels of one photo in embedding space, coloured by instance, with crosses at the means. -> uint8 [h', w', 3]
 
-    One panel per pair of the first three dimensions. Of more than three dimensions the first three principal components
-    are shown, with their share of the variance in the title. At most 4,000 pixels per instance are drawn.
+    One panel per pair of the first three dimensions, or principal components of more than three.
     embedding: [h, w, feature_dim] or [N, feature_dim]; label: integers [h, w] or [N], 0 is background
     """
-    # Not pyplot: its global list of figures is not thread-safe and keeps every figure alive.
+    # Not pyplot, which keeps every figure alive.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    warnings.filterwarnings('ignore', 'Glyph .* missing from')   # of a title in another script
     label = np.ravel(label)
     points = np.reshape(embedding, (len(label), -1)).astype(np.float64)
     name = 'dimension'
     if points.shape[1] > 3:   # the first three principal components
         centred = points - points.mean(axis=0)
-        variances, directions = np.linalg.eigh(centred.T @ centred)   # ascending
+        directions = np.linalg.eigh(centred.T @ centred)[1]   # by ascending variance
         points, name = centred @ directions[:, :-4:-1], 'component'
-        title += f'  ({variances[-3:].sum() / max(variances.sum(), 1e-300):.0%} of the variance)'
     if points.shape[1] == 1:
         points = np.stack([points[:, 0], label], axis=1)   # one row of points per label
     pairs = [(0, 1)] if points.shape[1] == 2 else [(0, 1), (0, 2), (1, 2)]
@@ -230,7 +197,7 @@ def scatter_plot(embedding, label, title=''):
     for value, number in zip(np.unique(label), number_instances(np.unique(label))):
         own = points[label == value]
         drawn = own[np.linspace(0, len(own) - 1, min(len(own), _POINTS_PER_LABEL)).astype(int)]
-        rgb = np.divide(colour(number - 1) if number else (_BACKGROUND_GREY,) * 3, 255)
+        rgb = np.divide(colour(number - 1) if number else (150, 150, 150), 255)
         mean = own.mean(axis=0)
         for axes, (i, j) in zip(all_axes, pairs):
             axes.plot(drawn[:, i], drawn[:, j], '.', color=rgb, markersize=2, zorder=1 if number else 0)
@@ -243,11 +210,9 @@ def evaluate_scatter_plot(log_dir, valid_pred, valid_label, feature_dim, param_s
     """Writes a scatter plot of a validation photo to log_dir/scatter_<param_string>_<step>.png. -> path
 
     valid_pred: [b, h, w, feature_dim] or [h, w, feature_dim]; valid_label: [b, h, w] or [h, w]; the first is plotted
-    param_string: names the run, such as 'var1.0_dist1.0'; step: training step
-    Raises InputError if the file cannot be written.
+    param_string: names the run, such as 'var1.0_dist1.0'. Raises InputError if the file cannot be written.
     """
-    valid_label = np.asarray(valid_label)
-    label = valid_label.reshape(-1, *valid_label.shape[-2:])[0]
+    label = np.reshape(valid_label, (-1, *np.shape(valid_label)[-2:]))[0]
     embedding = np.reshape(valid_pred, (-1, *label.shape, feature_dim))[0]
     path = os.path.join(log_dir, f'scatter_{param_string}_{step:06d}.png'.replace(os.sep, '_'))
     pictures.write_image(path, scatter_plot(embedding, label, f'{param_string}  step {step:,}'))

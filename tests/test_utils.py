@@ -70,6 +70,9 @@ def test_settings_are_read_back_as_they_were_written(small_model):
     for record in OURS, OF_2018, Settings(kind='any', coordinates=True, background_weight=0., min_confidence=0.25):
         settings.write(small_model, record)
         assert utils.read_conventions(small_model) == record
+    with open(os.path.join(small_model, 'conventions.json'), 'w') as file:   # from before there were other settings
+        json.dump({'version': settings.VERSION, 'bandwidth': 0.9}, file)
+    assert utils.read_conventions(small_model) == Settings(bandwidth=0.9)
     settings.write(small_model, run, everything=True)
     assert settings.read(small_model) == run
 
@@ -80,8 +83,7 @@ def test_shipped_models_have_sound_records(name):
 
 
 @pytest.mark.parametrize('moving, expected', [
-    ({}, True), ({'moving_mean': 0, 'moving_variance': 1}, True),
-    ({'moving_mean': 0.1, 'moving_variance': 1}, False), ({'moving_mean': 0, 'moving_variance': 0.9}, False)])
+    ({}, True), ({'moving_mean': 0, 'moving_variance': 1}, True), ({'moving_mean': 0, 'moving_variance': 0.9}, False)])
 def test_without_a_record_never_updated_averages_are_not_used(tmp_path, moving, expected):
     arrays = {f'ENet/x_batch_norm1/{name}': np.full([2], value, np.float32) for name, value in moving.items()}
     conventions = utils.read_conventions(save_checkpoint(tmp_path, {'ENet/w': np.float32([1]), **arrays}))
@@ -89,18 +91,20 @@ def test_without_a_record_never_updated_averages_are_not_used(tmp_path, moving, 
 
 
 @pytest.mark.parametrize('head, depth', [('Instance', 3), ('Instance', 8), ('Semantic', 2)])
-def test_without_a_record_the_weights_tell_the_head(tmp_path, head, depth):
-    folder = save_checkpoint(tmp_path, {f'{head}/{HEAD}/biases': np.zeros([depth], np.float32)})
+def test_without_a_record_the_weights_reveal_the_head(tmp_path, head, depth):
+    biases = {f'{head}/{HEAD}/biases': np.zeros([depth], np.float32)}
+    folder = save_checkpoint(tmp_path / 'one', biases)
     assert utils.read_conventions(folder) == dataclasses.replace(OF_2018, head=head, feature_dim=depth)
+    other = {'Instance': 'Semantic', 'Semantic': 'Instance'}[head]
+    with pytest.raises(InputError, match='conventions.json .* is missing'):   # no model of 2018 has two
+        utils.read_conventions(save_checkpoint(tmp_path / 'two', {**biases, f'{other}/{HEAD}/biases': np.zeros(3)}))
 
 
 @pytest.mark.parametrize('field, value', [
-    ('version', 2), ('version', True), ('version', None), ('image_size', 512), ('image_size', [512]),
-    ('image_size', [512, 250]), ('image_size', [-8, 8]), ('image_size', [8.0, 8]), ('image_size', [10 ** 30 * 8, 8]),
-    ('normalisation', 'zero'), ('normalisation', []), ('head', 'instance'), ('feature_dim', 0), ('feature_dim', 3.0),
-    ('feature_dim', True), ('feature_dim', 10 ** 400), ('head_activation', None), ('batch_statistics', 1),
-    ('delta_v', 0), ('delta_v', 2.0), ('delta_d', float('nan')), ('delta_d', '1.5'), ('bandwidth', -10 ** 400),
-    ('bandwidth', 1e-39), ('min_confidence', 1.5), ('of_tomorrow', 1)], ids=lambda value: repr(value)[:20])
+    ('version', 2), ('image_size', 512), ('image_size', [512, 250]), ('image_size', [8.0, 8]),
+    ('image_size', [10 ** 30 * 8, 8]), ('normalisation', []), ('head', 'instance'), ('feature_dim', 3.0),
+    ('feature_dim', True), ('feature_dim', 10 ** 400), ('batch_statistics', 1), ('delta_v', 2.0),
+    ('delta_d', float('nan')), ('bandwidth', 1e-39), ('of_tomorrow', 1)], ids=lambda value: repr(value)[:20])
 def test_value_that_no_model_has_is_named(small_model, field, value):
     settings.write(small_model, OURS)
     path = os.path.join(small_model, 'conventions.json')
@@ -113,41 +117,11 @@ def test_value_that_no_model_has_is_named(small_model, field, value):
         utils.read_conventions(small_model)
 
 
-@pytest.mark.parametrize('text', [b'', b'{', b'[]', b'null', b'"text"', b'{"image_size": [512, 512]}', b'\xff\xfe',
-                                  b'[' * 100000], ids=lambda text: repr(text)[:20])
-def test_damaged_record_is_an_error_that_names_it(small_model, text):
-    path = os.path.join(small_model, 'conventions.json')
-    with open(path, 'wb') as file:
-        file.write(text)
-    with pytest.raises(InputError, match=re.escape(path)):
-        utils.read_conventions(small_model)
-
-
-def test_setting_that_a_record_lacks_has_its_default(small_model):
-    """A record from before there was such a setting."""
-    with open(os.path.join(small_model, 'conventions.json'), 'w') as file:
-        json.dump({'version': settings.VERSION, 'bandwidth': 0.9}, file)
-    assert utils.read_conventions(small_model) == Settings(bandwidth=0.9)
-
-
-def test_model_with_a_foreground_head_is_none_of_2018(tmp_path):
-    model = save_checkpoint(tmp_path / 'model', {f'{head}/{HEAD}/biases': np.zeros(3, np.float32)
-                                                 for head in ('Instance', 'Semantic')})
-    with pytest.raises(InputError, match='conventions.json .* is missing'):
-        utils.read_conventions(model)
-
-
 # ---- Finding a checkpoint --------------------------------------------------------------------------------------------
 
-def test_folder_without_a_checkpoint_is_an_error_that_names_it(tmp_path):
-    for folder, problem in ((f'{tmp_path}/none', 'no such folder'), (str(tmp_path), 'holds no checkpoint')):
-        with pytest.raises(InputError, match=re.escape(f'{folder}: {problem}')):
-            utils.find_checkpoint(folder)
-
-
 @pytest.mark.parametrize('text', [
-    b'model_checkpoint_path: "/home/other/model.ckpt-7"', None, b'', b'no list of checkpoints', b'\xff\xfe\x00',
-    b'model_checkpoint_path: "gone-9"'], ids=repr)
+    b'model_checkpoint_path: "/home/other/model.ckpt-7"', None, b'\xff\xfe\x00', b'model_checkpoint_path: "gone-9"'],
+    ids=repr)
 def test_weights_of_a_moved_folder_or_without_a_sound_checkpoint_file_are_found(small_model, text):
     path = os.path.join(small_model, 'checkpoint')
     os.remove(path)
@@ -188,20 +162,12 @@ def test_what_does_not_fit_is_named_with_the_file(small_model, sess):
     checkpoint = utils.find_checkpoint(small_model)
     with pytest.raises(InputError) as error:
         utils.restore(sess, checkpoint, variables)
-    for part in (f'{checkpoint}: ', '2 of 3 variables', 'ENet/b is [1, 1] instead of [1]',
-                 'ENet/c [2] is missing'):
+    for part in (f'{checkpoint}: ', '2 of 3 variables', 'ENet/b is [1, 1] instead of [1]', 'ENet/c [2] is missing'):
         assert part in str(error.value)
     assert '\n' not in str(error.value) and 'ENet/a' not in str(error.value)
-
-
-def test_partial_restore_keeps_the_rest_and_returns_the_names(tmp_path, sess):
-    # As in the CamVid checkpoint: a gamma that our batch norms have not, another number of classes.
-    folder = save_checkpoint(tmp_path, {'ENet/norm/gamma': np.float32([5]), 'ENet/norm/beta': np.float32([6]),
-                                        'ENet/fullconv/biases': np.zeros([20], np.float32)})
-    beta, classes = variable('ENet/norm/beta', [0]), variable('ENet/fullconv/biases', [1, 2])
     sess.run(tf.global_variables_initializer())
-    assert utils.restore(sess, utils.find_checkpoint(folder), [beta, classes], least=1) == ['ENet/norm/beta']
-    assert [value.tolist() for value in sess.run([beta, classes])] == [[6], [1, 2]]
+    assert utils.restore(sess, checkpoint, variables, least=1) == ['ENet/a']
+    assert [value.tolist() for value in sess.run(variables)] == [[1, 2], [0], [0, 1]]
 
 
 def test_constants_that_do_not_fit_are_named_once_all_are_known(small_model):
@@ -212,8 +178,8 @@ def test_constants_that_do_not_fit_are_named_once_all_are_known(small_model):
 
 
 @pytest.mark.parametrize('part, change', [
-    ('index', lambda data: b'Download failed: 404\n' * 20), ('index', lambda data: data[:len(data) // 2]),
-    ('data-00000-of-00001', lambda data: b'')], ids=['index is text', 'index is cut', 'data are empty'])
+    ('index', lambda data: b'Download failed: 404\n' * 20), ('data-00000-of-00001', lambda data: b'')],
+    ids=['index is text', 'data are empty'])
 def test_damaged_checkpoint_is_an_error_that_names_it(tmp_path, sess, part, change):
     folder = save_checkpoint(tmp_path, {'ENet/norm/moving_mean': np.float32([1, 2])})
     path = tmp_path / f'model.ckpt-7.{part}'
@@ -270,26 +236,18 @@ def test_a_new_head_of_any_dimension_on_the_weights_of_another_head(model_of_201
         assert untrained == {'ENet/fullconv/weights', 'ENet/fullconv/biases'}
 
 
-# ---- Around the network ----------------------------------------------------------------------------------------------
+# ---- The step of a run -----------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('normalisation, expected', [('none', [0, 51, 255]), ('signed', [-1, -0.6, 1])])
-def test_normalisation_of_raw_photos(sess, normalisation, expected):
-    value = sess.run(utils.normalise(tf.constant([[[[0, 51, 255]]]], tf.uint8), normalisation))
-    assert value.dtype == np.float32
-    np.testing.assert_allclose(value[0, 0, 0], expected, atol=1e-6)
-
-
-def test_weight_decay_is_of_the_variables_given(sess):
-    for scope in ('ENet/conv', 'ENet/conv2', 'ENet/fullconv', f'Instance/{HEAD}'):
-        with tf.variable_scope(scope):
-            enet.weights_variable('weights', [2, 2, 3, 4])
-            enet.bias_variable(4)
-    trained = utils.to_train()
-    sess.run(tf.global_variables_initializer())
-    weights = sess.run([v for v in trained if v.op.name.endswith('weights')])
-    assert len(weights) == 3  # without fullconv
-    penalty = sess.run(utils.weight_decay(trained))
-    assert penalty == pytest.approx(enet.WEIGHT_DECAY * sum(np.sum(w ** 2) / 2 for w in weights), rel=1e-5)
+@pytest.mark.parametrize('schedule', ['2018', 'cosine'])
+def test_learning_rate(sess, schedule):
+    steps = np.array([0, 1, 499, 500, 4999, 5000, 9999])
+    got = sess.run([utils.learning_rate(schedule, 3e-3, tf.constant(step), 10000) for step in steps])
+    if schedule == '2018':
+        expected = 3e-3 * 0.96 ** (steps // 5000)
+    else:
+        expected = np.where(steps < 500, 3e-3 * (steps + 1) / 500, 1.5e-3 * (1 + np.cos(np.pi * (steps - 500) / 9500)))
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(sess.run([utils.norm_decay(s) for s in (0, 90, 10 ** 6)]), [0.1, 0.91, 0.99])
 
 
 # ---- Coordinates -----------------------------------------------------------------------------------------------------
@@ -310,37 +268,3 @@ def test_coordinates_are_added_to_the_embedding_in_the_unit_of_the_longer_side(s
     expected = 6 * np.stack([2 * x - width, 2 * y - height, 0 * x, 0 * x], axis=-1) / max(width, height)
     for value in after:
         np.testing.assert_allclose(value - before, np.broadcast_to(expected, value.shape), atol=1e-5)
-
-
-def test_inference_has_the_coordinates_of_the_graph_of_variables(tmp_path, sess):
-    """With constant weights, fused kernels and a known size."""
-    conventions = Settings(image_size=(64, 40), feature_dim=4, kind='any', background_weight=0., foreground_weight=1.,
-                           coordinates=True)
-    network, photos = reference.small_enet(), np.random.default_rng(1).integers(0, 256, [2, 40, 64, 3], np.uint8)
-    output = utils.build_model(tf.constant(photos), conventions, architecture=network)
-    sess.run(tf.global_variables_initializer())
-    weights, = tf.global_variables('Instance/coordinates')
-    sess.run(tf.assign_add(weights, np.random.default_rng(1).normal(size=[2, 4])))
-    tf.train.Saver().save(sess, str(tmp_path / 'model.ckpt'))
-    settings.write(tmp_path, conventions)
-    expected = sess.run(output)
-    embed, read = inference.load_network(str(tmp_path), network)
-    assert read == conventions
-    np.testing.assert_allclose(embed(photos), expected, atol=1e-4 * np.abs(expected).max())
-
-
-# ---- The step --------------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize('schedule', ['2018', 'cosine'])
-def test_learning_rate(sess, schedule):
-    steps = np.array([0, 1, 499, 500, 4999, 5000, 9999])
-    got = sess.run([utils.learning_rate(schedule, 3e-3, tf.constant(step), 10000) for step in steps])
-    if schedule == '2018':
-        expected = 3e-3 * 0.96 ** (steps // 5000)
-    else:
-        expected = np.where(steps < 500, 3e-3 * (steps + 1) / 500, 1.5e-3 * (1 + np.cos(np.pi * (steps - 500) / 9500)))
-    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-9)
-
-
-def test_norm_decay_rises_to_its_end(sess):
-    np.testing.assert_allclose(sess.run([utils.norm_decay(s) for s in (0, 90, 10 ** 6)]), [0.1, 0.91, 0.99])

@@ -1,7 +1,6 @@
 """The photos that paths stand for: folders, photos, videos, streams and TuSimple JSONs, by where their results go."""
 import collections
 import dataclasses
-import itertools
 import os
 import typing
 
@@ -23,25 +22,25 @@ class Photo:
     given: np.ndarray = None       # uint8 [h, w], 1 in the foreground of --foreground
     embedding: np.ndarray = None   # float32 [h', w', feature_dim], at the size of the network
     foreground: np.ndarray = None  # float32 [h', w'], foreground probability, from models with a foreground head
-    scores: np.ndarray = None      # float32 [h', w', 1 + classes], see utils.join_heads, from models with classes
+    scores: np.ndarray = None      # float32 [h', w', 1 + classes], see utils.build_model, from models with classes
     ids: np.ndarray = None         # int [h', w'], the clusters: 0 background, instances 1, 2, ...
     # int [number of instances + 1]: the id under which each is shown, from left to right, by size or by track; 0: not
     shown: np.ndarray = None
-    num_found: int = 0             # lanes, or other instances
+    classes: np.ndarray = None     # int [ids shown + 1], the class under each shown id, from models with classes
     lanes: list = None             # [num_lanes][len(h_samples)] x in px, negative where absent
-    confidences: list = None       # [num_lanes] 0 to 1
-    track_ids: list = None         # [num_lanes] int, from 1, of a frame of a video
-    classes: np.ndarray = None     # int [numbers + 1], the class under each shown id, from models with classes
-    found_classes: list = None     # [num_found] str, the classes of what was found
-    num_found: int = 0             # lanes, or other instances
-    lanes: list = None             # [num_lanes][len(h_samples)] x in px, negative where absent
-    confidences: list = None       # [num_found] 0 to 1
-    track_ids: list = None         # [num_lanes] int, from 1, of a frame of a video
+    confidences: list = None       # 0 to 1, of each lane or other instance that was found
+    found_classes: list = None     # their classes, str
+    track_ids: list = None         # theirs, int from 1, in a video of lanes
     results: list = None           # of dict, instances as results of COCO, see segmentations.results
     scattered: bool = False        # see clustering.is_scattered
     picture: np.ndarray = None     # uint8 [h, w, 3] RGB, the frame of the output video
     error: InputError = None       # why the photo could not be read; the fields above then keep their defaults
     times: dict = dataclasses.field(default_factory=collections.Counter)   # {'network', 'clustering', 'lanes': ms}
+
+    @property
+    def numbers(self):
+        """The ids under which the lanes or instances are shown, in the order of the confidences."""
+        return range(1, len(self.confidences) + 1) if self.track_ids is None else self.track_ids
 
 
 class Job(typing.NamedTuple):
@@ -57,15 +56,15 @@ class Job(typing.NamedTuple):
 def find_jobs(paths, outdir, recursive):
     """What --indir stands for. -> (list of Job, lines about what cannot be used)
 
-    Results go to outdir, those of subfolders to its subfolders of the same names.
-    Raises InputError if there is no photo, if two videos would have the same result, or if a stream is not alone.
+    Results go to outdir, those of subfolders to its subfolders of the same names. Raises InputError if there is no
+    photo, if two videos would have the same result, or if a stream is not alone.
     """
     for source in filter(stream.is_stream, paths):
         name, file_name = stream.names(source)
         if len(paths) > 1:
             raise InputError(f'{name}: a stream has no end; give it alone')
         return [Job(outdir, [frame(name, name, 0)], source, os.path.join(outdir, file_name + '.mp4'))], []
-    groups, videos, problems = {}, {}, []
+    groups, videos, problems = collections.defaultdict(list), {}, []
     for path in paths:
         for file, subfolder in _walk(path, outdir, recursive):
             folder = os.path.normpath(os.path.join(outdir, subfolder))
@@ -77,10 +76,9 @@ def find_jobs(paths, outdir, recursive):
                     raise InputError(f'{file} and {videos[result].video} would both become {result}')
                 videos[result] = Job(folder, [frame(name, file, 0)], file, result)
             elif file.lower().endswith('.json'):
-                problems += _read_task(file, groups.setdefault(folder, []))
+                problems += _read_task(file, groups[folder])
             else:
-                group = groups.setdefault(folder, [])
-                group.append(Photo(len(group), name, file))
+                groups[folder].append(Photo(len(groups[folder]), name, file))
     for result, job in list(videos.items()):
         try:
             video.read_video(job.video)
@@ -103,7 +101,8 @@ def _walk(path, outdir, recursive):
         yield path, ''
         return
     found, skipped = False, []
-    for folder, subfolders, names in os.walk(path, onerror=_raise):
+    os.listdir(path)   # os.walk ignores errors
+    for folder, subfolders, names in os.walk(path):
         for name in sorted(names):
             if name.lower().endswith((*pictures.IMAGE_EXTENSIONS, *video.EXTENSIONS)):
                 found = True
@@ -120,10 +119,6 @@ def _walk(path, outdir, recursive):
     if skipped:
         command_line.warn(f'{path}: skipped {len(skipped)} files and folders, neither photos nor videos '
                           f'({", ".join(skipped[:3])}{", ..." * (len(skipped) > 3)})')
-
-
-def _raise(error):
-    raise error
 
 
 def _read_task(json_path, photos):
@@ -153,14 +148,12 @@ def frame(name, path, number, **kwargs):
 def read_frames(job, clip):
     """-> iterator of Photo, one per frame; if the video cannot be read to its end, the last one has an error"""
     name, path = (os.path.dirname(each) for each in (job.photos[0].raw_file, job.photos[0].path))
-    frames = iter(clip.frames)
-    for number in itertools.count():
-        try:
-            yield frame(name, path, number, image=next(frames))
-        except StopIteration:
-            return
-        except InputError as error:
-            yield frame(name, path, number, error=error)
+    number = -1
+    try:
+        for number, image in enumerate(clip.frames):
+            yield frame(name, path, number, image=image)
+    except InputError as error:
+        yield frame(name, path, number + 1, error=error)
 
 
 def read_photo(photo, masks=None):

@@ -24,7 +24,7 @@ _ORIENTATION = 0x112       # the EXIF tag
 PNG_PARAMETERS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
                   cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
 
-warnings.filterwarnings('ignore', module=r'PIL\.')   # of odd metadata, which would garble a progress bar
+warnings.filterwarnings('ignore', module=r'PIL\.')   # of odd metadata
 
 
 # ---- Reading ---------------------------------------------------------------------------------------------------------
@@ -54,13 +54,13 @@ def read_pair(image_path, label_path):
     """
     image, orientation = _read(image_path, is_label=False)
     label, own_orientation = _read(label_path, is_label=True)
-    height, width = image.shape[:2]
-    if not own_orientation and label.shape == ((width, height) if orientation >= 5 else (height, width)):
+    shape = image.shape[:2]
+    if not own_orientation and label.shape == (shape[::-1] if orientation >= 5 else shape):
         label = _turn(label, orientation)
-    if label.shape != (height, width):
+    if label.shape != shape:
         turned = f', turned by its EXIF orientation {orientation}' if orientation > 1 else ''
         raise InputError(f'{label_path}: is {label.shape[1]} x {label.shape[0]}, '
-                         f'but its photo {image_path} is {width} x {height}{turned}')
+                         f'but its photo {image_path} is {shape[1]} x {shape[0]}{turned}')
     return image, label
 
 
@@ -71,8 +71,6 @@ def _read(path, is_label):
         with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise PIL.Image.DecompressionBombError
-            if is_label and ';16' in str(image.tile) and image.mode[0] != 'I':   # Pillow would keep 8
-                raise InputError('has 16 bits per colour; store the ids of a label as 16-bit grey values')
             orientation = image.getexif().get(_ORIENTATION)
             array = _pixels(image, is_label)
             array = _turn(array, image.getexif().get(_ORIENTATION))   # again: Pillow turns a TIFF as it loads it
@@ -153,7 +151,7 @@ def resize_label(label, image_shape):
 
 
 def encode(image, extension='.png'):
-    """-> bytes of a picture file, always the same for the same array. image: as in write_image"""
+    """-> bytes of a picture file. image: as in write_image"""
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(extension, image, PNG_PARAMETERS)[1].tobytes()

@@ -17,11 +17,10 @@ class Stage(typing.NamedTuple):
 
 
 def run(photos, stages, num_workers):
-    """Takes each photo through the stages. -> iterator of the photos, in order
+    """Takes each photo through the stages. -> iterator of the photos, in order, or those with an error as they are
 
-    A stage works a few photos ahead of the next, so that few are in memory; with one thread it sees them in order.
-    Photos with an error are passed on as they are. An exception is raised in place of the photo. With num_workers 0,
-    everything runs in the calling thread, one photo after the other.
+    A stage works a few photos ahead of the next; with one thread it sees them in order. An exception is raised in place
+    of the photo. With num_workers 0, everything runs in the calling thread, one photo after the other.
     """
     with contextlib.ExitStack() as stack:
         for stage in stages:

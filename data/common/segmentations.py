@@ -5,9 +5,9 @@ _MAX_COORDINATE = 1e6   # px, of a polygon
 
 
 def draw(segmentation, shape):
-    """Draws a segmentation of COCO: a list of polygons [x, y, x, y, ...] in px, or a dict of run lengths.
+    """Draws COCO's list of polygons [x, y, x, y, ...] in px, or dict of run lengths. -> bool [h, w] of this shape
 
-    -> bool [h, w] of this shape. Raises ValueError, with the reason, if it is not one.
+    Raises ValueError, with the reason, if it is not one.
     """
     if isinstance(segmentation, dict):
         counts = segmentation.get('counts')
@@ -42,10 +42,9 @@ def fill(mask, polygon):
 
 
 def results(ids, scores, classes=None):
-    """Instances in the format of COCO's results, but for the ids of the images.
+    """-> instances with pixels in the format of COCO's results, but for the ids of the images, list of dict
 
-    ids: int [h, w], 0 background; scores: float [num_instances]; classes: int [num_instances + 1], see
-    inference.find_classes -> list of dict, without instances that have no pixel
+    ids: int [h, w], 0 background; scores: float [num_instances]; classes: int [num_instances + 1]
     """
     found = []
     for k, score in enumerate(scores, 1):

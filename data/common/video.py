@@ -10,15 +10,11 @@ import cv2
 from data.common.command_line import InputError
 
 EXTENSIONS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ts', '.webm')
-# In the order in which they are tried. Browsers play H.264 and VP9; OpenCV from PyPI cannot encode H.264, and takes
-# 0.27 s for a frame of 1280x720 in VP9, 5 ms in MPEG-4.
-CODECS = {'avc1': 'H.264', 'mp4v': 'MPEG-4; browsers need --codec vp09', 'vp09': 'VP9', 'MJPG': 'Motion JPEG'}
-_DEFAULT_FPS = 25.   # of a video whose header has no plausible rate
+CODECS = {'avc1': 'H.264', 'mp4v': 'MPEG-4'}   # in the order in which they are tried; OpenCV from PyPI has no H.264
 
 (cv2.setLogLevel if hasattr(cv2, 'setLogLevel') else cv2.utils.logging.setLogLevel)(0)   # OpenCV 4, OpenCV 5
 os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')   # no messages of FFmpeg's own
-_OPTIONS = 'OPENCV_FFMPEG_CAPTURE_OPTIONS'
-os.environ.setdefault(_OPTIONS, 'format_whitelist;avi,matroska,mov,mpeg,mpegts')   # no playlists that open other files
+_OPTIONS = 'format_whitelist;avi,matroska,mov,mpeg,mpegts'   # no playlists that open other files
 _opening = threading.Lock()
 
 
@@ -30,15 +26,11 @@ class Clip(typing.NamedTuple):
     live: bool = False        # whether it is a stream: the frames have gaps and no end
 
 
-def open_capture(path, options=None, parameters=()):
-    """-> cv2.VideoCapture by FFmpeg. options: replace those of files, which OpenCV reads from the environment"""
+def open_capture(path, options=_OPTIONS, parameters=()):
+    """-> cv2.VideoCapture by FFmpeg. options: of FFmpeg; parameters: of OpenCV"""
     with _opening:
-        of_files = os.environ[_OPTIONS]
-        os.environ[_OPTIONS] = options or of_files
-        try:
-            return cv2.VideoCapture(path, cv2.CAP_FFMPEG, parameters)
-        finally:
-            os.environ[_OPTIONS] = of_files
+        os.environ['OPENCV_FFMPEG_CAPTURE_OPTIONS'] = options   # where OpenCV reads them
+        return cv2.VideoCapture(path, cv2.CAP_FFMPEG, parameters)
 
 
 def read_video(path):
@@ -59,18 +51,17 @@ def read_video(path):
 def frame_rate(capture):
     """-> frames per second"""
     fps = capture.get(cv2.CAP_PROP_FPS)
-    return fps if 1 <= fps <= 240 else _DEFAULT_FPS
+    return fps if 1 <= fps <= 240 else 25.   # where the header has no plausible one
 
 
 def _frames(path, capture, frame):
-    width, height = size = frame.shape[1::-1]
-    found, number = True, 0
-    while found:
-        if frame.shape[1::-1] != size:
+    shape, number = frame.shape, 0
+    while frame is not None:
+        if frame.shape != shape:
             raise InputError(f'{path}: frame {number} is {frame.shape[1]}x{frame.shape[0]}, those before it are '
-                             f'{width}x{height}; it and the rest cannot be used')
+                             f'{shape[1]}x{shape[0]}; it and the rest cannot be used')
         yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-        found, frame = capture.read()
+        frame = capture.read()[1]
         number += 1
 
 
@@ -86,19 +77,15 @@ def _absolute(path):
 class Writer:
     """An MP4 file that is written frame by frame and appears, in the place of an earlier one, when it is closed.
 
-    size: (width, height) of the frames in px; OpenCV's encoders cut an odd one by a pixel. fps: frames per second
+    size: (width, height) of the frames in px; OpenCV's encoders cut an odd one by a pixel
     codecs: keys of CODECS, the first of which that OpenCV can encode is used; self.codec is its name in words
     live: the frames are of a stream: each is repeated, or left out, so that the video keeps time
-    Raises InputError if OpenCV can encode none of them or the folder cannot be written.
     """
 
     def __init__(self, path, size, fps, codecs=tuple(CODECS), live=False):
         self.path, self._num_frames = path, 0
         self._live, self._fps, self._seconds, self._last = live, fps, 0., time.monotonic()
-        try:
-            self._folder = tempfile.TemporaryDirectory(prefix='.video-', dir=os.path.dirname(path) or '.')
-        except OSError as error:
-            raise InputError(f'{path}: cannot be written: {error.strerror}')
+        self._folder = tempfile.TemporaryDirectory(prefix='.video-', dir=os.path.dirname(path) or '.')
         self._unfinished = _absolute(os.path.join(self._folder.name, 'video.mp4'))
         for codec in codecs:
             self.codec, fourcc = CODECS[codec], cv2.VideoWriter_fourcc(*codec)
@@ -106,7 +93,7 @@ class Writer:
             if self._writer.isOpened():
                 return
         self._folder.cleanup()
-        raise InputError(f'{path}: this OpenCV cannot encode {" or ".join(codecs)}; give another --codec, or --frames')
+        raise InputError(f'{path}: this OpenCV cannot encode {" or ".join(codecs)}; give --frames')
 
     def write(self, frame):
         """frame: uint8 [h, w, 3] RGB."""

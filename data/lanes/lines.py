@@ -1,16 +1,19 @@
-"""From the instances of an image to lane lines as in TuSimple's labels. NumPy only.
+"""From the instances of an image to lane lines as in TuSimple's labels. NumPy and SciPy.
 
     lines = lanes(ids, image_shape, h_samples)   # [h, w] -> x of each lane in the rows h_samples
 
     runs       every row of an instance is cut into runs of pixels; pieces a few rows tall are dropped
-    fit        a smoothing spline x(y) through the middles of the runs of each instance, robust against outliers
+    fit        a smoothing spline x(y) through the middles of the runs of each instance, flexible at the far end, as
+               perspective requires, stiff near the camera, robust against ragged edges and attached blobs
     join       instances that continue each other, above and below a vehicle, become one lane, which is fitted again
     select     the most confident lanes that consist of a line rather than a blob
-    ends       where an annotator would start and end each lane; between, x is read off the spline
+    ends       from the first certain row to the last, or to the border of the image or the car's own hood if a lane
+               stops shortly before
 """
 import typing
 
 import numpy as np
+from scipy import ndimage
 
 # All lengths are in pixels of a 1280x720 image, as in TuSimple, to which lanes are scaled.
 _PHOTO = 1280, 720
@@ -24,8 +27,8 @@ _MAX_INSTANCES = 20  # the tallest ones; untrained noise has hundreds
 # Fit
 _STIFF, _LOOSE, _DECAY = 0.1, 6.0, 25.0  # bend, px per knot: near; more at the far end; its decay in rows
 _SKY = 0.02  # share of the runs above the far end: specks
-_HUBER = 4.0  # from the line: runs farther away get weights below 1
-_OUTLIER = 24.0  # from the line: runs farther away are not part of the lane; the metric's own tolerance is 20
+# From the line: runs farther away get weights below 1; are not part of the lane, where the metric's tolerance is 20.
+_HUBER, _OUTLIER = 4.0, 24.0
 _BROAD = 5  # times _LINE_WIDTH: broader runs are, say, a car next to the line
 _ITERATIONS = 6  # of the reweighted fit
 # Join
@@ -56,11 +59,6 @@ def lanes(ids, image_shape, h_samples, max_lanes=5):
 def lanes_and_confidences(ids, image_shape, h_samples, max_lanes=5, min_confidence=0., certainty=None):
     """Lane lines of the instances of one photo.
 
-    A line is the centre of an instance, x, as a smoothing spline over y that is flexible at the far end, as perspective
-    requires, and stiff near the camera. Behind vehicles and beyond its ends it continues straight. Huber weights make
-    it robust against ragged edges and attached blobs. A lane extends from its first certain row to its last, or to the
-    border of the image or the car's own hood if it stops shortly before.
-
     ids: int [h, w] of any size, 0 the background, see clustering.instance_ids
     image_shape: (width, height) of the image; h_samples: rows of the image, px
     max_lanes, min_confidence: the most confident lanes are kept, none below min_confidence
@@ -68,7 +66,6 @@ def lanes_and_confidences(ids, image_shape, h_samples, max_lanes=5, min_confiden
     -> (list of float64 [len(h_samples)], in the order of the ids: x in px of the image, -2 where the lane is absent;
     their confidences, list of float from 0 to 1)
     """
-    ids, rows = np.asarray(ids), np.asarray(h_samples, np.float64)
     row_height = _PHOTO[1] / max(len(ids), 1)
     runs = _drop_specks(_find_runs(ids, certainty), row_height)
     if not len(runs.lane):
@@ -82,15 +79,14 @@ def lanes_and_confidences(ids, image_shape, h_samples, max_lanes=5, min_confiden
     if not len(selected):
         return [], []
 
-    scale_x, scale_y = image_shape[0] / _PHOTO[0], image_shape[1] / _PHOTO[1]
+    (width, height), rows = image_shape, np.asarray(h_samples, np.float64)
+    scale_x, scale_y = np.divide(image_shape, _PHOTO)
     y = (rows + 0.5) / scale_y - 0.5
-    edge = _EDGE * scale_x
-    ends = _find_ends(runs, curves, weight, selected)
     found, confidences = [], []
-    for curve, sure, top, bottom in zip(curves[selected], confidence, *ends):
+    for curve, sure, top, bottom in zip(curves[selected], confidence, *_find_ends(runs, curves, weight, selected)):
         x = (np.interp(y, _KNOTS, curve) + 0.5) * scale_x - 0.5
-        exists = ((y >= top - _ABOVE) & (y <= bottom + _BELOW) & (rows >= 0) & (rows <= image_shape[1] - 1)
-                  & (x >= edge) & (x <= image_shape[0] - 1 - edge))
+        exists = ((y >= top - _ABOVE) & (y <= bottom + _BELOW) & (rows >= 0) & (rows <= height - 1)
+                  & (x >= _EDGE * scale_x) & (x <= width - 1 - _EDGE * scale_x))
         if np.count_nonzero(exists) >= min(2, len(rows)):
             found.append(np.where(exists, x, -2.0))
             confidences.append(float(sure))
@@ -108,8 +104,8 @@ class _Runs(typing.NamedTuple):
     certainty: np.ndarray  # mean over its pixels, 0 to 1
 
 
-def _find_runs(ids, certainty=None):
-    """ids: int [h, w]; certainty: float [h, w], by default 1 -> _Runs of all instances, row by row"""
+def _find_runs(ids, certainty):
+    """ids: int [h, w]; certainty: float [h, w] or None -> _Runs of all instances, row by row"""
     height, width = ids.shape
     flat = np.pad(ids, ((0, 0), (1, 1))).ravel()  # background at both ends of a row ends its runs
     change = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)
@@ -145,11 +141,14 @@ def _drop_specks(runs, row_height):
 
 def _extent(runs, part):
     """First and last row of each lane's runs that are in part, a mask [runs]. -> (float64 [K], float64 [K])"""
-    num = runs.lane.max() + 1
-    top, bottom = np.full(num, np.inf), np.full(num, -np.inf)
-    np.minimum.at(top, runs.lane[part], runs.y[part])
-    np.maximum.at(bottom, runs.lane[part], runs.y[part])
-    return top, bottom
+    lanes_of_runs = runs.lane, np.arange(runs.lane.max() + 1)
+    return (ndimage.minimum(np.where(part, runs.y, np.inf), *lanes_of_runs),
+            ndimage.maximum(np.where(part, runs.y, -np.inf), *lanes_of_runs))
+
+
+def _certainty(runs, part):
+    """Mean certainty of each lane's runs that are in part, a mask [runs]. -> float64 [K]"""
+    return np.bincount(runs.lane, part * runs.certainty) / np.maximum(np.bincount(runs.lane, part), 1)
 
 
 # ---- Fit and join ----------------------------------------------------------------------------------------------------
@@ -157,9 +156,8 @@ def _extent(runs, part):
 def _fit(runs):
     """Fits a smoothing spline to each lane, all at once, by iteratively reweighted least squares.
 
-    A line is its x at _KNOTS, linear between them. It minimises the weighted squares of its distances from the runs
-    plus those of its second differences over the allowed bends.
-    -> (curves float64 [K, knots], weight [runs], 0 for a run that is not part of its lane)
+    A line is its x at _KNOTS, linear between them. It minimises the weighted squares of its distances from the runs and
+    of its second differences over the allowed bends. -> (curves float64 [K, knots], weight [runs], 0: not on its line)
     """
     lane, x, y, width, _ = runs
     num, size = lane.max() + 1, len(_KNOTS)
@@ -175,8 +173,7 @@ def _fit(runs):
     corner = lane * size * size + knot * (size + 1)
     products = np.concatenate([corner, corner + 1, corner + size, corner + size + 1])
     ends = np.concatenate([lane * size + knot, lane * size + knot + 1])
-    usual = np.array([np.median(width[lane == k]) for k in range(num)])[lane]
-    weight = np.minimum(1, 1.5 * usual / width) ** 2
+    weight = np.minimum(1, 1.5 * ndimage.median(width, lane, np.arange(num))[lane] / width) ** 2
     for _ in range(_ITERATIONS):
         cross = weight * left * right
         values = np.concatenate([weight * left ** 2, cross, cross, weight * right ** 2])
@@ -202,8 +199,7 @@ def _join(runs, curves, weight):
     tall = bottom - top >= _JOIN_HEIGHT
     pairs = []
     for upper, lower in np.argwhere((gap > -_JOIN_OVERLAP) & (gap < _JOIN_GAP) & tall & tall[:, None]):
-        ends = [bottom[upper], top[lower]]
-        above, below = np.interp(ends, _KNOTS, curves[upper]), np.interp(ends, _KNOTS, curves[lower])
+        above, below = (np.interp([bottom[upper], top[lower]], _KNOTS, curve) for curve in curves[[upper, lower]])
         height = max(gap[upper, lower], 0)
         slant = np.hypot(1, (below[1] - below[0]) / max(height, 1))
         offset = np.abs(above - below).max() / ((_JOIN_OFFSET + _JOIN_DRIFT * height) * slant)
@@ -226,17 +222,15 @@ def _select(runs, weight, row_height, max_lanes, min_confidence):
     A lane's confidence is the mean certainty of its runs, times the root of the mean weight of its instance's runs in
     the fit, times the share of its rows that have pixels, times 1 - exp(-rows / _LONG): most false lanes are short.
     """
-    part = weight > 0
+    part, count = weight > 0, np.bincount(runs.lane)
     top, bottom = _extent(runs, part)
     lane_of_row = np.unique([runs.lane[part], runs.y[part]], axis=1)[0].astype(np.intp)
     filled = np.bincount(lane_of_row, minlength=len(top)) * row_height
-    count = np.bincount(runs.lane, part)
     good = ((bottom - top >= _MIN_HEIGHT) & (filled >= _MIN_COVER * (bottom - top))
-            & (count >= _MIN_PURE * np.bincount(runs.lane)))
-    sure = np.bincount(runs.lane, part * runs.certainty) / np.maximum(count, 1)
-    fit = np.sqrt(np.bincount(runs.lane, weight) / np.bincount(runs.lane))
+            & (np.bincount(runs.lane, part) >= _MIN_PURE * count))
+    fit = np.sqrt(np.bincount(runs.lane, weight) / count)
     cover = np.clip(filled / np.maximum(bottom - top + row_height, 1), 0, 1)
-    confidence = sure * fit * cover * (1 - np.exp(-filled / _LONG))
+    confidence = _certainty(runs, part) * fit * cover * (1 - np.exp(-filled / _LONG))
     candidates = np.flatnonzero(good & (confidence >= min_confidence))
     best = np.sort(candidates[np.argsort(-confidence[candidates], kind='stable')[:max_lanes]])
     return best, confidence[best]
@@ -245,8 +239,7 @@ def _select(runs, weight, row_height, max_lanes, min_confidence):
 def _find_ends(runs, curves, weight, selected):
     """First and last row of the selected lanes. -> (top float64 [selected], bottom float64 [selected])"""
     part = weight > 0
-    mean = np.bincount(runs.lane, part * runs.certainty) / np.maximum(np.bincount(runs.lane, part), 1)
-    sure = part & (runs.certainty >= np.minimum(mean, _SURE)[runs.lane])
+    sure = part & (runs.certainty >= np.minimum(_certainty(runs, part), _SURE)[runs.lane])
     top, bottom = _extent(runs, sure)[0][selected], _extent(runs, part)[1][selected]
     to_median = np.median(top) - top
     top += _ALIGN_SHARE * to_median * (np.abs(to_median) <= _ALIGN_WITHIN)

@@ -4,13 +4,11 @@
     ids, lines = tracker.update(lanes)   # once per frame; lanes as from lines.lanes; 0: no id yet
 
 Lanes move in the image mostly because the camera moves, and then all together, with its lateral position, yaw and pitch
-and the curvature of the road. This common motion is estimated first: it averages the noise of all lanes and can be
-followed quickly. The remaining deviation of a single lane is mostly noise and is smoothed strongly; a filter per lane
-that halves noise of 2 px would lag by several px in every lane change. Lanes missed briefly move with the others.
+and the curvature of the road. This common motion, which averages the noise of all lanes, is followed quickly; what
+remains of a single lane is mostly noise and is smoothed strongly. Lanes missed briefly move with the others.
 
     predict   all lanes move with the velocity of the common motion
-    match     lanes to tracks by the distance of the lines, gated; new tracks get an id after a few matches, since
-              lines seen in only a frame or two are rarely lanes
+    match     lanes to tracks by the distance of the lines, gated; new tracks get an id after a few matches
     correct   the common motion, by an alpha-beta filter with the gains of Benedict and Bordner, Synthesis of an Optimal
               Set of Radar Track-While-Scan Smoothing Equations, 1962; each lane's deviation, by an exponential average
 """
@@ -37,12 +35,10 @@ class LaneTracker:
     def __init__(self, h_samples, frame_rate, smoothing=True, max_gap=0.5, min_time=0.2):
         """h_samples: rows of the lines, px, ascending; frame_rate: frames per second
 
-        smoothing: whether update returns filtered lines; the ids are the same
-        max_gap: seconds for which a missing lane keeps its id
+        smoothing: whether update returns filtered lines; max_gap: seconds for which a missing lane keeps its id
         min_time: seconds until a new lane gets an id; immediate in the first frames
         """
-        self.rows, self.smoothing = np.asarray(h_samples, np.float64), smoothing
-        self.frame_rate = frame_rate
+        self.rows, self.frame_rate, self.smoothing = np.asarray(h_samples, np.float64), frame_rate, smoothing
         self.max_unseen, self.min_seen = round(max_gap * frame_rate), round(min_time * frame_rate)
         self.frames = 0  # before this one
         self.common_gain, self.lane_gain = (1 - np.exp(-1 / (seconds * frame_rate))
@@ -56,9 +52,8 @@ class LaneTracker:
         self.unseen = np.zeros([0, len(self.rows)], int)  # frames since a row was last detected
 
     def update(self, lanes):
-        """Takes the lanes of the next frame.
+        """lanes: of the next frame, list of float [len(h_samples)], x in px, negative where a lane is absent
 
-        lanes: list of float [len(h_samples)], x in px, negative where a lane is absent
         -> (ids int [len(lanes)], lines float64 [len(lanes), len(h_samples)]), in the order of the lanes. Ids count from
         1 and are not reused, 0 is a line without one, see min_time. Lines are -2 where the lanes are absent.
         """
@@ -66,8 +61,7 @@ class LaneTracker:
         present, recent = lanes >= 0, self.unseen <= self.max_unseen   # rows in which a lane, a track has a point
         if not len(self.ids):
             self.velocity[:] = 0
-        some = np.concatenate([present, recent]).any(0)
-        horizon = self.rows[some.argmax()] - _HORIZON
+        horizon = self.rows[np.concatenate([present, recent]).any(0).argmax()] - _HORIZON
         motions = _motions(self.x, recent, self.rows, horizon)
 
         self.x += self.velocity @ motions
@@ -81,9 +75,9 @@ class LaneTracker:
         lines = np.where(present, lanes, -2)
         if self.smoothing:
             lines[found] = np.where(present[found], np.maximum(self.x[tracks], 0), -2)
-        new = np.setdiff1d(np.arange(len(lanes)), found)
-        place = np.zeros(len(lanes), int)  # of each lane's track
+        place = np.full(len(lanes), -1)  # of each lane's track
         place[found] = tracks
+        new = np.flatnonzero(place < 0)
         place[new] = len(self.ids) + np.arange(len(new))
         self.ids = np.append(self.ids, np.zeros(len(new), int))
         self.age, self.seen = (np.append(values, np.ones(len(new), int)) for values in (self.age, self.seen))
@@ -91,12 +85,11 @@ class LaneTracker:
         self.unseen = np.concatenate([self.unseen, np.where(present[new], 0, self.max_unseen + 1)])
         due = place[(self.ids[place] == 0) & ((self.seen[place] > self.min_seen) | (self.frames <= self.min_seen))]
         self.ids[due] = self.last_id + 1 + np.arange(len(due))
-        self.last_id += len(due)
         ids = self.ids[place]
+        self.last_id, self.frames = self.last_id + len(due), self.frames + 1
         keep = (self.unseen <= self.max_unseen).any(1)
         for name in ('ids', 'age', 'seen', 'x', 'unseen'):
             setattr(self, name, getattr(self, name)[keep])
-        self.frames += 1
         return ids, lines
 
     def _correct(self, tracks, lanes, present, recent, motions):
@@ -124,8 +117,7 @@ def _match(x, recent, lanes, present, below_horizon, young):
 
     recent, present: bool [K, rows] and [L, rows], the rows in which the tracks and the lanes have points
     The cost is the mean |distance in x| over shared rows, plus that of the rows in which only one of them exists (where
-    a lane forks, its id stays with the longer branch), plus young, [K], px.
-    -> (tracks int [M], lanes int [M])
+    a lane forks, its id stays with the longer branch), plus young, [K], px. -> (tracks int [M], lanes int [M])
     """
     shared, either = recent[:, None] & present, recent[:, None] | present
     count = shared.sum(2)
@@ -146,9 +138,8 @@ def _motions(x, recent, rows, horizon):
     so the motions are 1, row - horizon, 1 / (row - horizon) and, for the pitch, dx / drow of each line.
     """
     below = np.maximum(rows - horizon, _HORIZON)
-    shape = np.stack([np.ones(len(rows)), below / below.max(initial=1), _HORIZON / below])
     motions = np.zeros([len(x), len(_RIDGE), len(rows)])
-    motions[:, :3] = shape
+    motions[:, :3] = np.ones(len(rows)), below / below.max(initial=1), _HORIZON / below
     for line, has_row, motion in zip(x, recent, motions):
         if np.count_nonzero(has_row) > 1:
             motion[3] = np.interp(rows, rows[has_row], np.gradient(line[has_row], rows[has_row]))
