@@ -291,7 +291,7 @@ def print_results(photos, seconds, flags, what):
     print(f'{len(photos):,} pictures, {found:,} {what} found ({found / len(photos):.1f} per picture), '
           f'{len(photos) / seconds:.1f} frames per second with reading and writing')
     if photos[0].found_classes is not None:
-        counts = collections.Counter(name for photo in photos for name in photo.found_classes)
+        counts = collections.Counter(name for photo in photos for name in photo.found_classes if name)
         print(f'classes: {", ".join(f"{name} {count:,}" for name, count in counts.most_common())}')
     if not flags.no_pictures or flags.masks:
         print(f'results: {flags.outdir}')
