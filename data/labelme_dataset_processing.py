@@ -12,6 +12,7 @@ are counted and skipped, files with the reason.
 """
 import base64
 import collections
+import functools
 import io
 import json
 import os
@@ -28,20 +29,25 @@ from data.common.command_line import InputError
 from data.lanes import prepared_lanes, tusimple
 
 REGIONS, LINES = ('polygon', 'rectangle', 'circle', 'mask'), ('line', 'linestrip')
-ERRORS = KeyError, OSError, TypeError, ValueError   # raised by malformed values in a file
+ERRORS = AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError   # raised by malformed values
 
 
 def read_file(path):
     """-> (the shapes of a file, dicts; image data in base64 or None; path of the image). Raises InputError."""
     try:
         values = json.loads(files.read_file(path, pictures.MAX_FILE_BYTES))
-        shapes = [{'shape_type': None, **shape} for shape in values['shapes']]
-        for shape in shapes:
-            shape['shape_type'] = shape['shape_type'] or 'polygon'   # old files have no types
+        # Old files have no types.
+        shapes = [{**shape, 'shape_type': shape.get('shape_type') or 'polygon'} for shape in values['shapes']]
         name = pathlib.PureWindowsPath(str(values.get('imagePath'))).name   # paths are of the annotator's machine
         return shapes, values.get('imageData'), os.path.join(os.path.dirname(path), name)
-    except (RecursionError, *ERRORS):
+    except ERRORS:
         raise InputError(f'{path}: is not a labelme file, a JSON object with a list "shapes"') from None
+
+
+def kinds_and_texts(path):
+    """-> (the types of the shapes of a file, their labels), sets of str. Raises InputError."""
+    shapes, *_ = read_file(path)
+    return {str(shape['shape_type']) for shape in shapes}, {str(shape.get('label')) for shape in shapes}
 
 
 def read_image(path):
@@ -49,9 +55,10 @@ def read_image(path):
     _, data, name = read_file(path)
     try:
         return decode(data, 'RGB') if data else pictures.read_image(name)
-    except (InputError, *ERRORS) as error:
-        reason = error if isinstance(error, InputError) else 'its imageData is not a picture'
-        raise InputError(f'{path}: {reason}') from None
+    except InputError as error:
+        raise InputError(f'{path}: {error}') from None
+    except ERRORS:
+        raise InputError(f'{path}: its imageData is not a picture') from None
 
 
 def decode(data, mode):
@@ -68,7 +75,7 @@ def points_of(shape):
 
 
 def grouped(shapes, draw):
-    """Collects draw(shape) of each instance. -> ({(text, instance): list}, number of unusable shapes)"""
+    """Collects draw(shape) of each instance. -> ({(text, instance): array}, number of unusable shapes)"""
     groups, unusable = collections.defaultdict(list), 0
     for number, shape in enumerate(shapes):
         try:
@@ -78,7 +85,7 @@ def grouped(shapes, draw):
             continue
         instance = f'shape {number}' if shape.get('group_id') is None else str(shape['group_id'])
         groups[str(shape.get('label')), instance].append(value)
-    return groups, unusable
+    return {key: np.concatenate(values) for key, values in groups.items()}, unusable
 
 
 def values_of(texts, class_of):
@@ -113,13 +120,11 @@ def region(shape, size):
     return np.flatnonzero(mask)
 
 
-def prepare(item):
-    """item: (path, {text: class}) -> (name, image as the bytes of a PNG, label likewise, counts). Raises InputError."""
-    path, class_of = item
+def prepare(path, class_of):
+    """-> (name, image as the bytes of a PNG, label likewise, counts). class_of: {text: class}. Raises InputError."""
     image = read_image(path)
     groups, unusable = grouped(read_file(path)[0], lambda shape: region(shape, image.shape[:2]))
-    masks = [(text, np.unique(np.concatenate(found))) for (text, _), found in groups.items()]
-    masks.sort(key=lambda each: -len(each[1]))
+    masks = sorted(((text, np.unique(pixels)) for (text, _), pixels in groups.items()), key=lambda each: -len(each[1]))
     label = np.zeros(image.shape[:2], np.uint16)
     for value, (_, pixels) in zip(values_of([text for text, _ in masks], class_of), masks):
         label.flat[pixels] = value
@@ -135,7 +140,7 @@ def to_record(path, class_of):
     rows = np.unique(np.multiply(tusimple.H_SAMPLES, height) // 720)
     groups, _ = grouped([shape for shape in read_file(path)[0] if shape['shape_type'] in LINES], points_of)
     lanes = []
-    for points in map(np.concatenate, groups.values()):
+    for points in groups.values():
         x, y = points[points[:, 1].argsort(kind='stable')].T
         lane = np.round(np.interp(rows, y, x), 2)
         exists = (rows >= y[0]) & (rows <= y[-1]) & (lane >= 0) & (lane < width)
@@ -156,33 +161,23 @@ def main(argv=None):
     parser.add_argument('folder', metavar='DIR', help='Folder of NAME.json files written by labelme.')
     parser.add_argument('--classes', action='store_true', help='Encode the class of each instance in the labels.')
     args = parser.parse_args(argv)
-    paths, kinds, texts, records, problems = [], set(), set(), [], []
-    for name in files.list_folder(args.folder):
-        if name.endswith('.json'):
-            try:
-                shapes, *_ = read_file(os.path.join(args.folder, name))
-                paths.append(os.path.join(args.folder, name))
-                kinds |= {str(shape['shape_type']) for shape in shapes}
-                texts |= {str(shape.get('label')) for shape in shapes}
-            except InputError as error:
-                problems.append(str(error))
-    if not paths:
+    paths = [os.path.join(args.folder, name) for name in files.list_folder(args.folder) if name.endswith('.json')]
+    problems = []
+    kinds_of = dict(prepared_set.usable(lambda path: (path, kinds_and_texts(path)), paths, problems))
+    if not kinds_of:
         raise InputError(problems[0] if problems else f'{args.folder}: holds no *.json')
-    class_of = {name: number for number, name in enumerate(sorted(texts), 1)} if args.classes else {}
+    kinds, texts = (set().union(*sets) for sets in zip(*kinds_of.values()))
+    class_of = {text: number for number, text in enumerate(sorted(texts), 1)} if args.classes else {}
     if class_of:
         classes.check(args.outdir, list(class_of))
     if kinds & set(REGIONS) or not kinds & set(LINES):
-        prepared_set.refuse_others(args.outdir, {f'{pathlib.Path(path).stem}.png' for path in paths})
-        written, sums, skipped = prepared_set.prepare_samples(
-            args.folder, args.outdir, prepare, [(path, class_of) for path in paths], args.workers, problems)
-        print(f'Wrote {written} photos and {sums["instances"]} instances to {args.outdir}; skipped {skipped} files and '
-              f'{sums["unusable"]} shapes.')
+        prepared_set.refuse_others(args.outdir, {f'{pathlib.Path(path).stem}.png' for path in kinds_of})
+        sums, summary = prepared_set.prepare_samples(args.folder, args.outdir,
+                                                     functools.partial(prepare, class_of=class_of), list(kinds_of),
+                                                     args.workers, problems)
+        print(f'{summary} files and {sums["unusable"]} shapes.')
     else:
-        for path in paths:
-            try:
-                records.append(to_record(path, class_of))
-            except InputError as error:
-                problems.append(str(error))
+        records = list(prepared_set.usable(lambda path: to_record(path, class_of), kinds_of, problems))
         prepared_lanes.write(records, args.folder, args.outdir, args.workers, problems,
                              lambda record: read_image(record.source), draw_label if class_of else tusimple.draw_label)
     if class_of:

@@ -2,6 +2,7 @@
 import collections
 import concurrent.futures
 import os
+import pathlib
 import shutil
 
 import cv2
@@ -11,7 +12,7 @@ from data.common import command_line, files, pictures, prefetch
 from data.common.command_line import InputError
 from data.lanes import tusimple
 
-_FOLDERS = ('images', 'labels')
+FOLDERS = ('images', 'labels')
 
 
 def refuse_others(outdir, names):
@@ -19,88 +20,99 @@ def refuse_others(outdir, names):
     lanes = os.path.join(outdir, tusimple.PREPARED_LABELS)
     if os.path.lexists(lanes):
         raise InputError(f'{lanes}: holds the lanes of other images; move it away or give another folder')
-    for folder in filter(os.path.isdir, (os.path.join(outdir, folder) for folder in _FOLDERS)):
+    for folder in filter(os.path.isdir, (os.path.join(outdir, folder) for folder in FOLDERS)):
         for name in files.list_folder(folder):
             if pictures.is_picture(folder, name) and name not in names:
                 raise InputError(f'{os.path.join(folder, name)}: is not of this data set; move it away or give another '
                                  'folder')
 
 
-def write_samples(outdir, samples):
+def prepare_samples(source, outdir, prepare, items, workers, problems=(), what='instances', name_of=str,
+                    own=frozenset(), finish=lambda: None):
+    """Prepares samples in threads, writes them as _write_samples does, and prints problems.
+
+    prepare: function of an item -> (name, image, label, {what: number}), image and label as the bytes of a PNG; raises
+    InputError if the item is unusable. source, problems: the origin of the items and earlier problems, for messages
+    what: the count in the summary; name_of: function of the names, called in order of the samples
+    -> ({what: sum}, summary without its full stop). Raises InputError if no item is usable.
+    """
+    sums, problems = collections.Counter(), list(problems)
+    num_entries = len(items) + len(problems)
+
+    def in_threads(function, items):
+        results = prefetch.in_order(pool, function, items, 2 * workers)
+        return tqdm.tqdm(results, total=len(items), unit='image', disable=None)
+
+    def samples():
+        for name, image, label, counts in usable(prepare, items, problems, in_threads):
+            sums.update(counts)
+            yield name_of(name), image, label
+
+    cv2.setNumThreads(1)   # the workers are the parallelism
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        written = _write_samples(outdir, samples(), own, finish)
+    if not written:
+        raise InputError(f'{source}: none of {num_entries} photos can be used'
+                         + (f'; the first problem: {problems[0]}' if problems else ''))
+    for problem in problems:
+        print(command_line.printable(problem))
+    return sums, f'Wrote {written} photos and {sums[what]} {what} to {outdir}; skipped {len(problems)}'
+
+
+def usable(function, items, problems, apply=map):
+    """Yields function(item) for each item; where it raises an InputError, appends its text to problems instead."""
+    def attempt(item):
+        try:
+            return function(item)
+        except InputError as error:
+            return error
+
+    for result in apply(attempt, items):
+        if isinstance(result, InputError):
+            problems.append(str(result))
+        else:
+            yield result
+
+
+def _write_samples(outdir, samples, own, finish):
     """Writes samples, which appear together once all are complete. -> number of samples
 
-    Existing files must be identical. A run killed while it moves files leaves a folder that training rejects and the
-    next run completes. samples: iterable of (name, image, label), the latter two as the bytes of a PNG.
-    Raises InputError if an existing file differs or if two samples have the same name.
+    A run killed while it moves files leaves a folder that training rejects and the next run completes.
+    samples: iterable of (name, image, label); own: names that are replaced, or removed without a new sample; other
+    files must be identical if they exist; finish: called before the folder counts as complete
+    Raises InputError if an existing file differs.
     """
-    moves, unfinished, names = [], {}, set()
+    moves, unfinished, names = [], [], set()
     try:
         for name, *encoded in samples:
-            if name in names:
-                raise InputError(f'{os.path.join(outdir, _FOLDERS[0], name)}: two samples would have this name')
+            if not names:   # not earlier: without samples, nothing changes
+                unfinished += [files.make_unfinished_folder(os.path.join(outdir, folder)) for folder in FOLDERS]
             names.add(name)
-            for folder, data in zip(_FOLDERS, encoded):
+            for folder, temporary, data in zip(FOLDERS, unfinished, encoded):
                 target = os.path.join(outdir, folder, name)
-                if os.path.lexists(target):
-                    _check_same(target, data)
-                    continue
-                for each in _FOLDERS if not unfinished else ():   # not earlier: without samples, nothing changes
-                    unfinished[each] = files.make_unfinished_folder(os.path.join(outdir, each))
-                moves.append((os.path.join(unfinished[folder], name), target))
-                files.write_file(moves[-1][0], data)
+                if name in own or not _is_there(target, data):
+                    moves.append((os.path.join(temporary, name), target))
+                    files.write_file(moves[-1][0], data)
         if names:
             marker = os.path.join(outdir, files.HALF_WRITTEN)
             files.write_file(marker, b'')
-            for source, target in moves:
-                os.replace(source, target)
+            for temporary, target in moves:
+                os.replace(temporary, target)
+            for path in (pathlib.Path(outdir, folder, name) for folder in FOLDERS for name in own - names):
+                path.unlink(missing_ok=True)
+            finish()
             os.remove(marker)
     finally:
-        for folder in unfinished.values():
+        for folder in unfinished:
             shutil.rmtree(folder, ignore_errors=True)
     return len(names)
 
 
-def _check_same(path, data):
+def _is_there(path, data):
+    """Whether a file exists. Raises InputError if it has other bytes."""
+    if not os.path.lexists(path):
+        return False
     if files.read_file(path, pictures.MAX_FILE_BYTES) != data:
         raise InputError(f'{path}: is there already, and differs from what would be written; move it away or give '
                          'another folder')
-
-
-def in_threads(prepare, items, workers, problems):
-    """Calls prepare(item) in threads. -> iterator of results, in order; the texts of InputErrors go to problems"""
-    def outcome(item):
-        try:
-            return prepare(item)
-        except InputError as error:
-            return error
-
-    cv2.setNumThreads(1)   # the workers are the parallelism
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        outcomes = prefetch.in_order(pool, outcome, items, 2 * workers)
-        for result in tqdm.tqdm(outcomes, total=len(items), unit='image', disable=None):
-            if isinstance(result, InputError):
-                problems.append(str(result))
-            else:
-                yield result
-
-
-def prepare_samples(source, outdir, prepare, items, workers, problems=()):
-    """Prepares samples in threads, writes them as write_samples does, and prints problems.
-
-    prepare: function of an item -> (name, image, label, {what: number}), the first three as in write_samples; raises
-    InputError if the item is unusable. source, problems: the origin of the items and earlier problems, for messages
-    -> (number of samples, {what: sum}, number of problems). Raises InputError if no item is usable.
-    """
-    sums, problems = collections.Counter(), list(problems)
-
-    def samples():
-        for *sample, counts in in_threads(prepare, items, workers, problems):
-            sums.update(counts)
-            yield sample
-
-    written = write_samples(outdir, samples())
-    if not written:
-        raise InputError(f'{source}: none of {len(items)} photos can be used; the first problem: {problems[0]}')
-    for problem in problems:
-        print(command_line.printable(problem))
-    return written, sums, len(problems)
+    return True

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from scipy import optimize
 
-from data.common import files, precision_recall
+from data.common import evaluation_report, files
 from data.common.command_line import InputError
 from data.lanes import tusimple
 
@@ -118,8 +118,8 @@ def score(pairs, ious):
 
 
 def count_by_confidence(prediction, ious):
-    """-> the entry of an image for precision_recall.curve. Raises InputError if the prediction has no confidence."""
-    order = precision_recall.sort_by_confidence(prediction)
+    """-> the entry of an image for evaluation_report.curve. Raises InputError if the prediction has no confidence."""
+    order = evaluation_report.sort_by_confidence(prediction)
     hits = [len(find_hits(ious[:, order[:k]])[0]) for k in range(len(order) + 1)]
     return prediction.confidence, hits, hits, len(ious)
 

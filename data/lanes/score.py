@@ -9,7 +9,7 @@ import collections
 
 import numpy as np
 
-from data.common import precision_recall
+from data.common import evaluation_report
 from data.common.command_line import InputError
 
 MATCH_ACCURACY = 0.85  # a label lane whose best prediction is less accurate is missed
@@ -89,8 +89,8 @@ def _add(values):
 
 
 def count_by_confidence(prediction, label):
-    """-> the entry of an image for precision_recall.curve. Raises InputError if the prediction has no confidence."""
-    order = precision_recall.sort_by_confidence(prediction)
+    """-> the entry of an image for evaluation_report.curve. Raises InputError if the prediction has no confidence."""
+    order = evaluation_report.sort_by_confidence(prediction)
     accuracies = lane_accuracies(prediction.lanes, label.lanes, label.h_samples)[:, order]
     matches = np.pad(accuracies >= MATCH_ACCURACY, [(0, 0), (1, 0)])   # first, without any prediction
     right = np.cumsum(matches.any(axis=0))
