@@ -23,12 +23,13 @@ from data.common.command_line import InputError
 from data.lanes import score, tusimple
 
 MIN_SHARED = 2  # rows of a match
-NAMES = ('frames', 'id switches per 1,000 frames', 'missed lanes per frame', 'false lanes per frame', 'error, median',
-         'error, mean', 'jitter', 'TuSimple accuracy')
+ROWS = {'frames': '{:,}', 'id switches per 1,000 frames': '{:.2f}', 'missed lanes per frame': '{:.3f}',
+        'false lanes per frame': '{:.3f}', 'error, median': '{:.2f} px', 'error, mean': '{:.2f} px',
+        'jitter': '{:.2f} px', 'TuSimple accuracy': '{:.4f}'}
 
 Measures = collections.namedtuple(
     'Measures', 'frames switches missed false_positives median_error mean_error jitter accuracy')
-Measures.__doc__ = """The measures of NAMES; NaN where undefined."""
+Measures.__doc__ = """The measures of ROWS; NaN where undefined."""
 
 
 def evaluate(predictions, labels):
@@ -50,12 +51,11 @@ def evaluate(predictions, labels):
 
     last, before = {}, {}  # by label id: the predicted id, the errors of the previous frame
     switches = missed = false_positives = 0
-    errors, changes = [], []
+    errors, changes = [[np.nan]], [[np.nan]]
     for prediction, label in zip(predictions, labels):
-        rows = label.h_samples
-        predicted, true = (np.reshape(record.lanes, [-1, len(rows)]) for record in (prediction, label))
+        predicted, true = (np.reshape(record.lanes, [-1, len(label.h_samples)]) for record in (prediction, label))
         kept = [[last.get(number) == own for number in label.ids] for own in prediction.ids]
-        lanes, truths = match(predicted, true, rows, kept)
+        lanes, truths = match(predicted, true, label.h_samples, kept)
         missed += len(true) - len(truths)
         false_positives += len(predicted) - len(lanes)
         now = {}
@@ -66,17 +66,15 @@ def evaluate(predictions, labels):
             shared = (predicted[lane] >= 0) & (true[truth] >= 0)
             now[number] = np.where(shared, predicted[lane] - true[truth], np.nan)
             errors.append(now[number])
-            if number in before:
-                changes.append(now[number] - before[number])
+            changes.append(now[number] - before.get(number, np.nan))
         before = now
         last = {number: last[number] for number in label.ids if number in last}
 
-    errors, changes = (np.concatenate([*values, [np.nan]]) for values in (errors, changes))
-    errors, changes = np.abs(errors[np.isfinite(errors)]), changes[np.isfinite(changes)]
-    frames = len(labels)
-    of_errors = [np.median(errors), errors.mean()] if len(errors) else [np.nan, np.nan]
-    return Measures(frames, 1000 * switches / frames, missed / frames, false_positives / frames, *of_errors,
-                    np.sqrt(np.square(changes).mean()) if len(changes) else np.nan, accuracy)
+    errors, changes = (each[np.isfinite(each)] for each in map(np.concatenate, (errors, changes)))
+    median, mean, jitter = (function(values) if len(values) else np.nan for function, values in (
+        (np.median, np.abs(errors)), (np.mean, np.abs(errors)), (lambda x: np.sqrt(np.mean(x ** 2)), changes)))
+    per_frame = np.array([1000 * switches, missed, false_positives]) / len(labels)
+    return Measures(len(labels), *per_frame, median, mean, jitter, accuracy)
 
 
 def match(predicted, true, rows, kept):
@@ -84,16 +82,15 @@ def match(predicted, true, rows, kept):
 
     predicted: x in px, [P, rows], true: [T, rows], negative where a lane is absent. Lanes may be paired if their mean
     distance in x over shared rows is below score.lane_threshold of the true one.
-    kept: [P, T], whether the two were last matched with each other
-    -> (predicted int [M], true int [M])
+    kept: [P, T], whether the two were last matched with each other -> (predicted int [M], true int [M])
     """
     shared = (predicted[:, None] >= 0) & (true >= 0)
     count = shared.sum(2)
     distance = (np.abs(predicted[:, None] - true) * shared).sum(2) / np.maximum(count, 1)
     thresholds = np.array([score.lane_threshold(lane, rows) for lane in true])
     possible = (count >= MIN_SHARED) & (distance < thresholds)
-    kept = np.reshape(kept, possible.shape)
-    lanes, truths = optimize.linear_sum_assignment(np.where(possible, distance - 1e8 * kept, 1e6))
+    cost = np.where(possible, distance - 1e8 * np.reshape(kept, possible.shape), 1e6)
+    lanes, truths = optimize.linear_sum_assignment(cost)
     good = possible[lanes, truths]
     return lanes[good], truths[good]
 
@@ -105,8 +102,6 @@ def check(predictions, labels):
             raise InputError(f'{record.source}: has no "ids" that differ from lane to lane')
     if not labels or len(predictions) != len(labels):
         raise InputError(f'there are {len(predictions)} predicted and {len(labels)} labelled frames; give one video')
-    if wrong := [label for label in labels if list(label.h_samples) != list(labels[0].h_samples)]:
-        raise InputError(f'{wrong[0].source}: its h_samples are not those of the first frame ({labels[0].source})')
 
 
 def main(argv=None):
@@ -115,9 +110,8 @@ def main(argv=None):
     parser.add_argument('labels', help='File of label lanes: the label_data_synthetic.json of the drive.')
     args = parser.parse_args(argv)
     measures = evaluate(tusimple.read_all(args.predictions, need_h_samples=False), tusimple.read_all(args.labels))
-    for name, value, form in zip(NAMES, measures, (',', '.2f', '.3f', '.3f', '.2f', '.2f', '.2f', '.4f')):
-        unit = ' px' if name.startswith(('error', 'jitter')) else ''
-        print(f'{name:30}{f"{value:{form}}{unit}":>10}')
+    for (name, form), value in zip(ROWS.items(), measures):
+        print(f'{name:30}{form.format(value):>10}')
 
 
 if __name__ == '__main__':

@@ -12,8 +12,6 @@ import numpy as np
 
 from data.common.pictures import resize_image
 
-# ---- Geometry --------------------------------------------------------------------------------------------------------
-
 _FLIP = 0.5            # probability, per direction
 _SCALE = (0.7, 1.4)    # ratio, log-uniform
 _SHIFT = 0.1           # of width and height either way, beyond the shift that keeps the image or the frame filled
@@ -22,10 +20,7 @@ _BEND_CELLS = (3, 8)   # control points per side: few bend the whole image, many
 
 
 def placement(size, rng):
-    """Flips, any rotation, scale and shift, about the centre. size: (width, height) of the image in px
-
-    -> float64 [3, 3] that maps source to destination points
-    """
+    """Flips, any rotation, scale and shift. size: (width, height) in px -> float64 [3, 3] from source to destination"""
     width, height = size
     scale, angle = np.exp(rng.uniform(*np.log(_SCALE))), rng.uniform(0, 2 * np.pi)
     flips = np.where(rng.random(2) < _FLIP, -1, 1)
@@ -48,10 +43,8 @@ def bend(image_shape, rng):
 def warp(image, label, matrix, displacement, image_shape, outside=0):
     """Moves, bends and resizes to image_shape in one resampling: image bilinear, label nearest neighbour.
 
-    Outside the source, the image has the background's mean colour and the label is `outside`. Reflection would
-    duplicate an instance under the same id, and replication would stretch instances at the border.
-    matrix: see `placement`. displacement: see `bend`, or None.
-    -> (image, label), dtypes unchanged
+    matrix: see `placement`. displacement: see `bend`, or None. Outside the source, the image has the background's mean
+    colour and the label is `outside`, as reflection would duplicate instances. -> (image, label), dtypes unchanged
     """
     height, width = label.shape
     to_source = np.linalg.inv(matrix) @ np.diag([width / image_shape[0], height / image_shape[1], 1])
@@ -68,14 +61,9 @@ def warp(image, label, matrix, displacement, image_shape, outside=0):
 
 # ---- Photometric steps -----------------------------------------------------------------------------------------------
 
-def around(rng, low, high, mode=0):
-    """-> a triangular random number from low to high"""
-    return rng.triangular(low, mode, high)
-
-
 def ratio(rng, low, high):
     """-> a random factor from low to high, with mode 1"""
-    return np.exp(around(rng, np.log(low), np.log(high)))
+    return np.exp(rng.triangular(np.log(low), 0, np.log(high)))
 
 
 def blur(image, rng):
@@ -105,13 +93,13 @@ def colour_temperature(image, rng):
 def tone(image, rng):
     """Gamma 1/2.2 to 1.6, contrast x0.5 to x1.4, brightness -35 to 50 grey levels: dusk to overexposure."""
     curve = 255 * np.linspace(0, 1, 256) ** ratio(rng, 1 / 2.2, 1.6)
-    curve = 127.5 + (curve - 127.5) * ratio(rng, 0.5, 1.4) + around(rng, -35, 50)
+    curve = 127.5 + (curve - 127.5) * ratio(rng, 0.5, 1.4) + rng.triangular(-35, 0, 50)
     return cv2.LUT(image, np.clip(curve, 0, 255).astype(np.uint8))
 
 
 def saturation(image, rng):
     """Saturation x0 to x1.8; one image in ten is grey."""
-    factor = 0 if rng.random() < 0.1 else around(rng, 0, 1.8, 1)
+    factor = 0 if rng.random() < 0.1 else rng.triangular(0, 1, 1.8)
     grey = np.tile([0.299, 0.587, 0.114], (3, 1))
     return cv2.transform(image, grey + factor * (np.eye(3) - grey))
 
@@ -141,8 +129,6 @@ def apply_steps(steps, image, rng):
     return image
 
 
-# ---- The augmentation ------------------------------------------------------------------------------------------------
-
 # In physical order: light, lens, sensor, file. None hides part of the image: labels show visible pixels.
 _PHOTOMETRIC = ((0.2, blur), (0.5, colour_temperature), (0.8, tone), (0.4, saturation), (0.4, noise), (0.1, jpeg))
 
@@ -150,12 +136,11 @@ _PHOTOMETRIC = ((0.2, blur), (0.5, colour_temperature), (0.8, tone), (0.4, satur
 def augment(image, label, rng, image_shape=None, outside=0):
     """One random variation of a sample, a function of the state of rng alone.
 
-    image: uint8 [h, w, 3] RGB; label: [h, w]; both preferably at the camera's resolution, as they are resampled once
+    image, label: preferably at the camera's resolution, as they are resampled once
     image_shape: of the result, by default unchanged; outside: label beyond the border, 0 (background) or -1 (ignored)
     -> (image, label), dtypes unchanged, [height, width] of image_shape
     """
-    height, width = label.shape
-    image_shape = image_shape or (width, height)
-    matrix = placement((width, height), rng)
-    image, label = warp(image, label, matrix, bend(image_shape, rng), image_shape, outside)
+    size = label.shape[::-1]
+    image_shape = image_shape or size
+    image, label = warp(image, label, placement(size, rng), bend(image_shape, rng), image_shape, outside)
     return apply_steps(_PHOTOMETRIC, image, rng), label

@@ -9,6 +9,7 @@ CULane and TuSimple), and lanes without points, as in some TuSimple labels, do n
 
 import collections
 import os
+import pathlib
 
 import cv2
 import numpy as np
@@ -22,12 +23,13 @@ LINES = '.lines.txt'  # the end of a file name
 _CANVAS_WIDTH = 1640  # px, of CULane's images
 _LANE_WIDTH = 30  # px of the canvas
 _MIN_IOU = 0.5  # a hit is above it
-_MAX_HEIGHT = 8 * _CANVAS_WIDTH  # px, for memory
 
 PhotoScore = collections.namedtuple('PhotoScore', 'raw_file f1 hits label_lanes predicted_lanes')
 Lanes = collections.namedtuple('Lanes', 'raw_file lanes source confidence')
 Lanes.__doc__ = """The lanes of an image, each as points (x, y) in px, float64 [points, 2]; the rest as in tusimple."""
 
+
+# ---- The measure -----------------------------------------------------------------------------------------------------
 
 def from_record(record, h_samples):
     """The lanes of a tusimple.Record in rows h_samples, without those that have no points. -> Lanes
@@ -41,42 +43,37 @@ def from_record(record, h_samples):
     return Lanes(record.raw_file, [lane for lane in lanes if len(lane)], record.source, confidence)
 
 
-# ---- Lanes on the canvas ---------------------------------------------------------------------------------------------
-
-def _canvas_size(photo_size):
-    """photo_size: (width, height) in px -> (width, height) of the canvas. Raises InputError if that is too tall."""
-    width, height = photo_size
-    size = _CANVAS_WIDTH, max(round(_CANVAS_WIDTH * height / width), 1)
-    if size[1] > _MAX_HEIGHT:
-        raise InputError(f'images of {width}x{height} px are too tall and narrow to measure lanes on')
-    return size
+def check_labels(labels, photo_size):
+    """Raises InputError if a lane lies so far outside that the images must have another size. labels: list of Lanes"""
+    for label in labels:
+        if any((lane > np.multiply(1.1, photo_size)).any() for lane in label.lanes):
+            raise InputError(f'{label.source}: has lanes outside an image of {photo_size[0]}x{photo_size[1]} px; give '
+                             '--photo-size')
 
 
-def draw_lane(lane, photo_size):
-    """A lane on the canvas, straight from point to point.
+def _draw_lane(lane, photo_size):
+    """A lane, points (x, y) in px of the image, straight from point to point.
 
-    lane: points (x, y) in px of the image, [points, 2]
-    -> uint8 [height, canvas width], 1 on the lane; all 0 for fewer than two points
+    -> uint8 [height, width] of the canvas, 1 on the lane; all 0 for fewer than two points
     """
-    mask = np.zeros(_canvas_size(photo_size)[::-1], np.uint8)
+    width, height = photo_size
+    mask = np.zeros([max(round(_CANVAS_WIDTH * height / width), 1), _CANVAS_WIDTH], np.uint8)
     if len(lane) > 1:
         # Within OpenCV's 32-bit coordinates; points this far outside look the same.
-        points = np.clip(np.rint(_CANVAS_WIDTH / photo_size[0] * lane), -2 ** 20, 2 ** 20).astype(np.int32)
+        points = np.clip(np.rint(_CANVAS_WIDTH / width * lane), -2 ** 20, 2 ** 20).astype(np.int32)
         cv2.polylines(mask, [points], False, 1, _LANE_WIDTH, cv2.LINE_8)
     return mask
 
 
 def lane_ious(pred_lanes, gt_lanes, photo_size):
-    """IoU of each label lane with each prediction, as in draw_lane. -> float64 [label lanes, predicted lanes]"""
+    """IoU of each label lane with each prediction; lanes as in Lanes. -> float64 [label lanes, predicted lanes]"""
     ious = np.zeros([len(gt_lanes), len(pred_lanes)])
-    masks = [draw_lane(lane, photo_size) for lane in gt_lanes]
-    areas = [cv2.countNonZero(mask) for mask in masks]
-    for j, lane in enumerate(pred_lanes if gt_lanes else []):
-        predicted = draw_lane(lane, photo_size)
-        area = cv2.countNonZero(predicted)
+    masks = [_draw_lane(lane, photo_size) for lane in gt_lanes]
+    for j, lane in enumerate(pred_lanes):
+        predicted = _draw_lane(lane, photo_size)
         for i, mask in enumerate(masks):
-            overlap = cv2.countNonZero(cv2.bitwise_and(mask, predicted))
-            ious[i, j] = overlap / max(areas[i] + area - overlap, 1)
+            union = cv2.countNonZero(mask | predicted)
+            ious[i, j] = cv2.countNonZero(mask & predicted) / max(union, 1)
     return ious
 
 
@@ -87,18 +84,7 @@ def find_hits(ious):
     return labelled[hit], predicted[hit]
 
 
-# ---- Images ----------------------------------------------------------------------------------------------------------
-
-def check_labels(labels, photo_size):
-    """Raises InputError if a lane lies so far outside that the images must have another size. labels: list of Lanes"""
-    _canvas_size(photo_size)
-    for label in labels:
-        if any((lane > np.multiply(1.1, photo_size)).any() for lane in label.lanes):
-            raise InputError(f'{label.source}: has lanes outside an image of {photo_size[0]}x{photo_size[1]} px; give '
-                             '--photo-size')
-
-
-def f_measure(hits, labelled, predicted):
+def _f_measure(hits, labelled, predicted):
     """Precision, recall and F1 from numbers of lanes. 0 / 0 is 1 if there are no lanes at all, else 0. -> 3 floats"""
     nothing = float(not labelled and not predicted)
     return (hits / predicted if predicted else nothing, hits / labelled if labelled else nothing,
@@ -113,8 +99,8 @@ def score(pairs, ious):
     rows = []
     for (prediction, label), values in zip(pairs, ious):
         lanes = len(find_hits(values)[0]), len(label.lanes), len(prediction.lanes)
-        rows.append(PhotoScore(label.raw_file, f_measure(*lanes)[2], *lanes))
-    return f_measure(*(sum(row[i] for row in rows) for i in (2, 3, 4))), rows
+        rows.append(PhotoScore(label.raw_file, _f_measure(*lanes)[2], *lanes))
+    return _f_measure(*(sum(row[i] for row in rows) for i in (2, 3, 4))), rows
 
 
 def count_by_confidence(prediction, ious):
@@ -143,8 +129,8 @@ def read_lines(path):
 def find_lines(folder):
     """-> the sorted paths NAME.jpg, relative to a folder, of the NAME.lines.txt in it and below. Raises InputError."""
     files.list_folder(folder)
-    found = sorted(os.path.relpath(os.path.join(parent, name), folder).removesuffix(LINES) + '.jpg'
-                   for parent, _, names in os.walk(folder) for name in names if name.endswith(LINES))
+    found = sorted(str(path.relative_to(folder)).removesuffix(LINES) + '.jpg'
+                   for path in pathlib.Path(folder).rglob('*' + LINES))
     if not found:
         raise InputError(f'{folder}: holds no *{LINES}')
     return found

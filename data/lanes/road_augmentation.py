@@ -6,10 +6,7 @@ image_shape is (width, height), as in OpenCV. data/common/augmentation.py has th
 import cv2
 import numpy as np
 
-from data.common.augmentation import (apply_steps, around, blur, colour_temperature, jpeg, noise, ratio, saturation,
-                                      tone)
-
-# ---- Camera ----------------------------------------------------------------------------------------------------------
+from data.common.augmentation import apply_steps, blur, colour_temperature, jpeg, noise, ratio, saturation, tone
 
 _FLIP = 0.5                     # probability; instance ids carry no order, so a mirrored label keeps them
 _ROLL, _PITCH, _YAW = 3, 3, 5   # degrees either way
@@ -23,16 +20,15 @@ def camera_change(size, rng):
     """Another camera: roll, pitch and yaw, zoom and stretch about the centre, moved sideways, mirrored.
 
     A sideways move above a flat road shears the road about the horizon.
-    size: (width, height) of the photo in px
-    -> float64 [3, 3] that maps points of the photo to those of the other camera's
+    size: (width, height) of the image in px -> float64 [3, 3], from points of the image to the other camera's
     """
     width, height = size
     focal = _FOCAL_LENGTH * width
-    roll, pitch, yaw = (np.radians(around(rng, -limit, limit)) for limit in (_ROLL, _PITCH, _YAW))
+    roll, pitch, yaw = (np.radians(rng.triangular(-limit, 0, limit)) for limit in (_ROLL, _PITCH, _YAW))
     (cr, sr), (cp, sp), (cy, sy) = ((np.cos(angle), np.sin(angle)) for angle in (roll, pitch, yaw))
     rotation = (np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]]) @ [[1, 0, 0], [0, cp, -sp], [0, sp, cp]]
                 @ [[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    zoom, stretch, sway = ratio(rng, *_ZOOM), ratio(rng, 1 / _STRETCH, _STRETCH), around(rng, -_SWAY, _SWAY)
+    zoom, stretch, sway = ratio(rng, *_ZOOM), ratio(rng, 1 / _STRETCH, _STRETCH), rng.triangular(-_SWAY, 0, _SWAY)
     old = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     new = old * [[zoom * stretch, 1, 1], [1, zoom / stretch, 1], [1, 1, 1]]
     shear = np.array([[1, sway, -sway * _HORIZON * height], [0, 1, 0], [0, 0, 1]])
@@ -44,8 +40,7 @@ def warp(image, label, matrix, image_shape, outside=0):
     """Applies camera_change's matrix and resizes to image_shape in one resampling: image bilinear, label nearest.
 
     The identity equals resize_image and resize_label. Outside the source, the image has its mean colour and the label
-    is `outside`: reflection and replication would show lanes that are not in the label.
-    -> (image, label), dtypes unchanged
+    is `outside`. -> (image, label), dtypes unchanged
     """
     height, width = label.shape
     to_pixel, from_pixel = np.eye(3), np.eye(3)
@@ -57,8 +52,6 @@ def warp(image, label, matrix, image_shape, outside=0):
             cv2.warpPerspective(label, matrix, tuple(image_shape), flags=cv2.INTER_NEAREST,
                                 borderMode=cv2.BORDER_CONSTANT, borderValue=outside))
 
-
-# ---- Road and light --------------------------------------------------------------------------------------------------
 
 def wear(image, label, rng):
     """Fades one or all lane markings into the road over part of their length; the label is unchanged."""
@@ -79,10 +72,7 @@ def wear(image, label, rng):
 
 
 def _cut_out(image, rng):
-    """Hides parts of the road behind 1 to 3 boxes, plain or cut from the same photo.
-
-    The label continues behind them, as TuSimple's does behind vehicles.
-    """
+    """Hides the road behind 1 to 3 boxes, plain or cut from the image; labels continue, as behind TuSimple's vehicles."""
     height, width = image.shape[:2]
     image = image.copy()
     for _ in range(rng.integers(1, 4)):
@@ -98,10 +88,7 @@ def _cut_out(image, rng):
 
 
 def _hard_shadows(image, rng):
-    """1 to 3 shadows on the lower part, which leave uniform 25 to 70 % of the light, bluish.
-
-    In a quarter of the cases light and shadow are swapped.
-    """
+    """1 to 3 shadows on the lower part, which leave uniform 25 to 70 % of the light, bluish; a quarter are inverted."""
     height, width = image.shape[:2]
     top = int(height * rng.uniform(0.3, 0.55))
     shade = np.zeros((height, width), np.uint8)
@@ -186,8 +173,6 @@ def _shuffle_channels(image, rng):
     return cv2.transform(image, np.eye(3)[rng.permutation(3)])
 
 
-# ---- The augmentation ------------------------------------------------------------------------------------------------
-
 _WEAR = 0.2   # probability
 # (probability, step) in the order in which light meets them: road, air, lens, sensor, file.
 _PHOTOMETRIC = ((0.25, _cut_out), (0.3, _hard_shadows), (0.12, _haze), (0.12, _sun_glare), (0.2, blur),
@@ -197,9 +182,8 @@ _PHOTOMETRIC = ((0.25, _cut_out), (0.3, _hard_shadows), (0.12, _haze), (0.12, _s
 
 def augment(image, label, rng, image_shape=None, outside=0):
     """One random variation of a sample; arguments and results as for data.common.augmentation.augment."""
-    height, width = label.shape
-    matrix = camera_change((width, height), rng)
-    image, label = warp(image, label, matrix, image_shape or (width, height), outside)
+    size = label.shape[::-1]
+    image, label = warp(image, label, camera_change(size, rng), image_shape or size, outside)
     if rng.random() < _WEAR:
         image = wear(image, label, rng)
     return apply_steps(_PHOTOMETRIC, image, rng), label

@@ -12,7 +12,7 @@ import numpy as np
 from data.common import evaluation_report
 from data.common.command_line import InputError
 
-MATCH_ACCURACY = 0.85  # a label lane whose best prediction is less accurate is missed
+_MATCH_ACCURACY = 0.85  # a label lane whose best prediction is less accurate is missed
 _PIXEL_THRESHOLD = 20  # px between two vertical lanes
 _MAX_RUN_TIME = 200  # ms per image
 _MAX_EXTRA_LANES = 2  # predicted lanes beyond the number of label lanes
@@ -20,8 +20,6 @@ _COUNTED_LANES = 4  # with more label lanes, the worst is ignored and one miss f
 
 PhotoScore = collections.namedtuple('PhotoScore', 'raw_file accuracy fp fn label_lanes predicted_lanes run_time')
 
-
-# ---- One image -------------------------------------------------------------------------------------------------------
 
 def lane_threshold(lane, h_samples):
     """The distance in x below which a prediction is right: 20 px / cos(angle of the label lane to the vertical). -> px
@@ -53,21 +51,15 @@ def lane_accuracies(pred_lanes, gt_lanes, h_samples):
     return np.count_nonzero(close, axis=-1) / len(h_samples)
 
 
-def find_matches(accuracies):
-    """-> (label lanes that are found, predictions that are the best match of one), indices, int"""
-    found = np.flatnonzero(accuracies.max(axis=1, initial=0) >= MATCH_ACCURACY)
-    return found, np.unique(accuracies[found].argmax(axis=1)) if len(found) else found
-
-
 def score_photo(pred_lanes, gt_lanes, h_samples, run_time=0):
     """The score of one image.
 
-    pred_lanes, gt_lanes, h_samples: as in lane_accuracies; run_time: ms -> (accuracy, fp, fn), floats
+    Arguments as in lane_accuracies, run_time in ms. -> (accuracy, fp, fn), floats
     """
     if run_time > _MAX_RUN_TIME or len(pred_lanes) > len(gt_lanes) + _MAX_EXTRA_LANES:
         return 0., 0., 1.
     best = lane_accuracies(pred_lanes, gt_lanes, h_samples).max(axis=1, initial=0).tolist()
-    missed = sum(accuracy < MATCH_ACCURACY for accuracy in best)
+    missed = sum(accuracy < _MATCH_ACCURACY for accuracy in best)
     fp = (len(pred_lanes) - (len(gt_lanes) - missed)) / len(pred_lanes) if len(pred_lanes) else 0.
     total = _add(best)
     if len(gt_lanes) > _COUNTED_LANES:
@@ -92,7 +84,7 @@ def count_by_confidence(prediction, label):
     """-> the entry of an image for evaluation_report.curve. Raises InputError if the prediction has no confidence."""
     order = evaluation_report.sort_by_confidence(prediction)
     accuracies = lane_accuracies(prediction.lanes, label.lanes, label.h_samples)[:, order]
-    matches = np.pad(accuracies >= MATCH_ACCURACY, [(0, 0), (1, 0)])   # first, without any prediction
+    matches = np.pad(accuracies >= _MATCH_ACCURACY, [(0, 0), (1, 0)])   # first, without any prediction
     right = np.cumsum(matches.any(axis=0))
     missed = len(label.lanes) - np.logical_or.accumulate(matches, axis=1).sum(axis=0)
     if len(label.lanes) > _COUNTED_LANES:
@@ -100,8 +92,6 @@ def count_by_confidence(prediction, label):
     counted = _count(label.lanes)
     return prediction.confidence, right, counted - np.minimum(missed, counted), counted
 
-
-# ---- All images ------------------------------------------------------------------------------------------------------
 
 def score(predictions, labels, ignore_run_time=False):
     """The mean score of images, each of which must have exactly one prediction.

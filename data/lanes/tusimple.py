@@ -27,30 +27,20 @@ PREPARED_LABELS = 'lanes.json'  # in a prepared folder: the lanes of its images/
 MAX_FILE_BYTES = 2 ** 30   # the labels of all of TuSimple have 20 MB
 
 _LANE_WIDTH = 7  # px, as in cv2.polylines, which rounds up: an upright lane covers 9
-_MAX_PATH = 2 ** 12   # characters
 _LARGEST = 1e9  # px; a larger coordinate is a mistake and could overflow integer arithmetic
 
 
 @dataclasses.dataclass
 class Record:
-    """One line: an image and its lanes.
-
-    raw_file: path of the image relative to its JSON file, exactly as read
-    lanes: list of lists of numbers, [lanes][len(h_samples)], x in px; negative: the lane is absent in that row
-    h_samples: list of numbers, y in px; source: 'file:line' where it was read, for messages
-    run_time: ms that a prediction took; None in labels
-    ids: for video frames, list of int, [lanes]: the number of a lane in all frames; otherwise None
-    confidence: list of float from 0 to 1, [lanes], of a prediction; None if unknown
-    classes: list of str, [lanes], of a prediction; only written
-    """
-    raw_file: str
-    lanes: list
-    h_samples: list
-    source: str = ''
-    run_time: float = None
-    ids: list = None
-    confidence: list = None
-    classes: list = None
+    """One line: an image and its lanes."""
+    raw_file: str             # path of the image relative to its JSON file, exactly as read
+    lanes: list               # [lanes][len(h_samples)] x in px; negative: the lane is absent in that row
+    h_samples: list           # y in px
+    source: str = ''          # 'file:line' where it was read, for messages
+    run_time: float = None    # ms that a prediction took; None in labels
+    ids: list = None          # [lanes] int, of video frames: the number of a lane in all frames
+    confidence: list = None   # [lanes] float from 0 to 1, of a prediction; None if unknown
+    classes: list = None      # [lanes] str, of a prediction; only written
 
 
 # ---- Reading ---------------------------------------------------------------------------------------------------------
@@ -99,7 +89,7 @@ def _parse(line, source, need_lanes, need_h_samples):
         raise InputError('not a JSON object')
     raw_file, lanes, h_samples, run_time, ids, confidence = map(
         values.get, ('raw_file', 'lanes', 'h_samples', 'run_time', 'ids', 'confidence'))
-    if (not isinstance(raw_file, str) or not 0 < len(raw_file) <= _MAX_PATH or '\0' in raw_file
+    if (not isinstance(raw_file, str) or not raw_file or '\0' in raw_file
             or raw_file.encode(errors='ignore').decode() != raw_file):   # half a character, "\ud800"
         raise InputError(f'raw_file {ascii(raw_file)[:80]} is not a path')
     if h_samples is not None or need_h_samples:
@@ -154,9 +144,8 @@ def write_records(path, records, follow_links=False):
     lines = []
     for record in records:
         values = {'lanes': list(record.lanes), 'h_samples': list(record.h_samples), 'raw_file': record.raw_file}
-        for name in ('ids', 'confidence', 'classes', 'run_time'):
-            if getattr(record, name) is not None:
-                values[name] = getattr(record, name)
+        optional = {name: getattr(record, name) for name in ('ids', 'confidence', 'classes', 'run_time')}
+        values.update({name: value for name, value in optional.items() if value is not None})
         lines.append(json.dumps(values, default=lambda array: array.tolist(), allow_nan=False) + '\n')
     files.write_file(path, ''.join(lines).encode(), follow_links)
 
@@ -164,11 +153,8 @@ def write_records(path, records, follow_links=False):
 def draw_label(record, size):
     """Draws the label of an image: lane i a polyline 7 px thick of grey 20 + 50 i, background 0.
 
-    A lane is straight from point to point, also across rows where it is absent. A lane of fewer than two points is not
-    drawn.
-
-    size: (width, height) of the image in px
-    -> [height, width], uint8 or, if a sixth lane is drawn, uint16
+    A lane is straight from point to point, also across rows where it is absent; one of a single point is not drawn.
+    size: (width, height) of the image in px -> [height, width], uint8 or, if a sixth lane is drawn, uint16
     Raises InputError if a lane lies so far outside that the label must be of an image of another size.
     """
     width, height = size
