@@ -25,10 +25,6 @@ import numpy as np
 from data.common import command_line, files, pictures, preparation, prepared_set, segmentations
 from data.common.command_line import InputError
 
-MAX_FILE_BYTES = 2 ** 31 - 1   # the largest file of COCO has 470 MB
-
-
-# ---- The annotations -------------------------------------------------------------------------------------------------
 
 def read_annotations(path, folder, categories=None):
     """Reads a JSON file of the images in a folder, with the annotations of these categories (names; None: all).
@@ -37,7 +33,7 @@ def read_annotations(path, folder, categories=None):
     were skipped, number of annotations without an image). Raises InputError if the file is not in COCO format.
     """
     try:
-        values = json.loads(files.read_file(path, MAX_FILE_BYTES))
+        values = json.loads(files.read_file(path, 2 ** 31 - 1))   # the largest file of COCO has 470 MB
     except (ValueError, RecursionError):   # not JSON, not UTF-8, nested too deeply
         raise InputError(f'{path}: is not JSON') from None
     annotations, of_image = entries(path, values, 'annotations'), collections.defaultdict(list)
@@ -91,8 +87,6 @@ def find_photos(file_names, folder):
     return found
 
 
-# ---- The script ------------------------------------------------------------------------------------------------------
-
 def prepare(image):
     """-> (name, image as the bytes of a PNG, label likewise, numbers of instances). Raises InputError."""
     name, path, size, annotations = image
@@ -114,7 +108,7 @@ def prepare(image):
         else:
             instances.append(np.flatnonzero(mask))
     label = np.zeros(shape, np.uint8 if len(instances) < 2 ** 8 else np.uint16)
-    for i, pixels in enumerate(sorted(instances, key=len, reverse=True)[:2 ** 16 - 1]):
+    for i, pixels in enumerate(sorted(instances, key=len, reverse=True)):
         label.flat[pixels] = i + 1
     counts['instances'] = np.unique(label[label > 0]).size
     counts['hidden'] = len(instances) - counts['instances']

@@ -23,7 +23,7 @@ import tqdm
 from data.common import classes, command_line, evaluation_report, instance_metrics, pictures, prefetch
 from data.common.command_line import InputError
 
-MASK_NAME = re.compile(r'mask_\d{4,}\.png')  # of inference.py --masks
+MASK_PATH = re.compile(r'(.*[/\\])?mask_\d{4,}\.png')  # of inference.py --masks
 
 
 def match_masks(predicted_dir, labels_dir):
@@ -32,9 +32,8 @@ def match_masks(predicted_dir, labels_dir):
     Raises InputError if a mask has no partner.
     """
     predictions, labels = pictures.list_images(predicted_dir), pictures.list_images(labels_dir)
-    masks, other = ([path for path in paths if MASK_NAME.fullmatch(os.path.basename(path))]
-                    for paths in (predictions, labels))
-    if masks and not other:
+    masks, others = (list(filter(MASK_PATH.fullmatch, paths)) for paths in (predictions, labels))
+    if masks and not others:
         expected = [os.path.join(predicted_dir, f'mask_{number:04d}.png') for number in range(len(labels))]
         if wrong := sorted(set(masks) ^ set(expected)):
             raise InputError(f'{wrong[0]}: there are {len(masks)} such masks for {len(labels)} labels in {labels_dir}')
@@ -59,36 +58,30 @@ def by_name(paths):
     return found
 
 
-def find_photos(images_dir, pairs):
-    """-> list of paths, the image with the label's name for each pair. Raises InputError if one is missing."""
-    photos = {pathlib.Path(path).stem: path for path in pictures.list_images(images_dir)}
-    if missing := [label for _, label in pairs if pathlib.Path(label).stem not in photos]:
-        raise InputError(f'{missing[0]}: has no image of its name in {images_dir}')
-    return [photos[pathlib.Path(label).stem] for _, label in pairs]
+def score_pair(pair, photos, ignore, has_classes):
+    """Scores a prediction by its label, turned by the EXIF orientation of its image. photos: {name: path}, or None
 
-
-def read_pair(pair, photo, ignore):
-    """Reads a prediction and its label, turned by the EXIF orientation of the image at path photo unless it is None.
-
-    -> (prediction, label), int32 [h, w], -1 where the label is `ignore`. Raises InputError, also if sizes differ.
+    -> (ImageScore, score_classes, {} without classes). Raises InputError if a file cannot be read or sizes differ.
     """
-    prediction = pictures.read_label(pair[0]).astype(np.int32)
-    label = (pictures.read_pair(photo, pair[1])[1] if photo else pictures.read_label(pair[1])).astype(np.int32)
+    predicted, labelled = pair
+    if photos and pathlib.Path(labelled).stem not in photos:
+        raise InputError(f'{labelled}: has no image of its name in --images')
+    prediction = pictures.read_label(predicted).astype(np.int32)
+    label = (pictures.read_pair(photos[pathlib.Path(labelled).stem], labelled)[1] if photos
+             else pictures.read_label(labelled)).astype(np.int32)
     if prediction.shape != label.shape:
-        raise InputError(f'{pair[0]}: is {prediction.shape[1]} x {prediction.shape[0]}, but its label {pair[1]} is '
+        raise InputError(f'{predicted}: is {prediction.shape[1]} x {prediction.shape[0]}, but its label {labelled} is '
                          f'{label.shape[1]} x {label.shape[0]}; if its image has an EXIF orientation, give --images')
-    return prediction, np.where(label == ignore, -1, label)
+    label[label == ignore] = -1
+    scores = instance_metrics.score_image(prediction, label)
+    return scores, instance_metrics.score_classes(prediction, label) if has_classes else {}
 
 
-def score_files(pairs, photos, ignore, names):
-    """-> [(ImageScore, score_classes, {} without names)], in the order of the pairs. Raises InputError as read_pair."""
-    def score(item):
-        masks = read_pair(*item, ignore)
-        return instance_metrics.score_image(*masks), instance_metrics.score_classes(*masks) if names else {}
-
+def score_files(pairs, *args):
+    """-> list of score_pair, in the order of the pairs"""
     cv2.setNumThreads(1)   # the threads below are the parallelism
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = prefetch.in_order(pool, score, zip(pairs, photos), 2 * os.cpu_count())
+        rows = prefetch.in_order(pool, lambda pair: score_pair(pair, *args), pairs, 2 * os.cpu_count())
         return list(tqdm.tqdm(rows, total=len(pairs), unit='image', disable=None))
 
 
@@ -136,13 +129,13 @@ def main(argv=None):
                         help='Folder of the images, named as the labels, whose EXIF orientation turns the labels.')
     args = parser.parse_args(argv)
     pairs = match_masks(args.predicted, args.labels)
-    photos = find_photos(args.images, pairs) if args.images else [None] * len(pairs)
+    photos = args.images and {pathlib.Path(path).stem: path for path in pictures.list_images(args.images)}
     if args.per_image:
-        evaluation_report.check_output_file('--per-image', args.per_image, [*sum(pairs, ()), *filter(None, photos)])
+        evaluation_report.check_output_file('--per-image', args.per_image, sum(pairs, ()))
 
     path = args.classes or os.path.join(os.path.dirname(os.path.abspath(args.labels)), classes.FILE)
     names = classes.read(path) if args.classes or os.path.exists(path) else []
-    rows, of_classes = zip(*score_files(pairs, photos, args.ignore, names))
+    rows, of_classes = zip(*score_files(pairs, photos, args.ignore, bool(names)))
     print_table(rows)
     if names:
         print_class_table(of_classes, names)

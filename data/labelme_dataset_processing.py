@@ -67,24 +67,24 @@ def decode(data, mode):
 
 
 def points_of(shape):
-    """-> the points (x, y) of a shape in px, float64 [points, 2], at least two. Raises TypeError or ValueError."""
-    points = np.array(shape.get('points'), np.float64)
-    if points.ndim != 2 or points.shape[1] != 2 or len(points) < 2 or not (np.abs(points) < 1e6).all():
+    """-> the points (x, y) of a shape in px, float64 [points, 2], at least two. Raises one of ERRORS."""
+    points = np.array(shape['points'], np.float64)
+    if points.shape[1:] != (2,) or len(points) < 2 or not (np.abs(points) < 1e6).all():
         raise ValueError
     return points
 
 
 def grouped(shapes, draw):
-    """Collects draw(shape) of each instance. -> ({(text, instance): array}, number of unusable shapes)"""
+    """Collects the arrays draw(shape) of each instance. -> ({(text, instance): array}, number of unusable shapes)"""
     groups, unusable = collections.defaultdict(list), 0
     for number, shape in enumerate(shapes):
         try:
             value = draw(shape)
         except ERRORS:
             unusable += 1
-            continue
-        instance = f'shape {number}' if shape.get('group_id') is None else str(shape['group_id'])
-        groups[str(shape.get('label')), instance].append(value)
+        else:
+            instance = f'shape {number}' if shape.get('group_id') is None else str(shape['group_id'])
+            groups[str(shape.get('label')), instance].append(value)
     return {key: np.concatenate(values) for key, values in groups.items()}, unusable
 
 

@@ -1,6 +1,7 @@
 """Writes a data set as training reads it, images/NAME.png and labels/NAME.png: complete or absent."""
 import collections
 import concurrent.futures
+import functools
 import os
 import pathlib
 import shutil
@@ -29,34 +30,28 @@ def refuse_others(outdir, names):
 
 def prepare_samples(source, outdir, prepare, items, workers, problems=(), what='instances', name_of=str,
                     own=frozenset(), finish=lambda: None):
-    """Prepares samples in threads, writes them as _write_samples does, and prints problems.
+    """Prepares samples in threads, writes them, and prints problems.
 
+    The output appears once all samples are complete; a run killed while it moves files leaves a folder that training
+    rejects and the next run completes. Existing files must be identical, but for those of the names `own`, which are
+    replaced, or removed without a new sample.
     prepare: function of an item -> (name, image, label, {what: number}), image and label as the bytes of a PNG; raises
     InputError if the item is unusable. source, problems: the origin of the items and earlier problems, for messages
-    what: the count in the summary; name_of: function of the names, called in order of the samples
-    -> ({what: sum}, summary without its full stop). Raises InputError if no item is usable.
+    what: the count in the summary; name_of: function of the names, called in order; finish: called at the end
+    -> ({what: sum}, summary without its full stop). Raises InputError if no item is usable or an existing file differs.
     """
-    sums, problems = collections.Counter(), list(problems)
-    num_entries = len(items) + len(problems)
-
-    def in_threads(function, items):
-        results = prefetch.in_order(pool, function, items, 2 * workers)
-        return tqdm.tqdm(results, total=len(items), unit='image', disable=None)
-
-    def samples():
-        for name, image, label, counts in usable(prepare, items, problems, in_threads):
-            sums.update(counts)
-            yield name_of(name), image, label
-
+    sums, problems, num_entries = collections.Counter(), list(problems), len(items) + len(problems)
     cv2.setNumThreads(1)   # the workers are the parallelism
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        written = _write_samples(outdir, samples(), own, finish)
-    if not written:
+        samples = usable(prepare, tqdm.tqdm(items, unit='image', disable=None), problems,
+                         functools.partial(prefetch.in_order, pool, ahead=2 * workers))
+        names = _write_samples(outdir, samples, sums, name_of, own, finish)
+    if not names:
         raise InputError(f'{source}: none of {num_entries} photos can be used'
                          + (f'; the first problem: {problems[0]}' if problems else ''))
     for problem in problems:
         print(command_line.printable(problem))
-    return sums, f'Wrote {written} photos and {sums[what]} {what} to {outdir}; skipped {len(problems)}'
+    return sums, f'Wrote {len(names)} photos and {sums[what]} {what} to {outdir}; skipped {len(problems)}'
 
 
 def usable(function, items, problems, apply=map):
@@ -74,20 +69,16 @@ def usable(function, items, problems, apply=map):
             yield result
 
 
-def _write_samples(outdir, samples, own, finish):
-    """Writes samples, which appear together once all are complete. -> number of samples
-
-    A run killed while it moves files leaves a folder that training rejects and the next run completes.
-    samples: iterable of (name, image, label); own: names that are replaced, or removed without a new sample; other
-    files must be identical if they exist; finish: called before the folder counts as complete
-    Raises InputError if an existing file differs.
-    """
+def _write_samples(outdir, samples, sums, name_of, own, finish):
+    """Writes samples (name, image, label, counts) and adds up their counts, see prepare_samples. -> set of names"""
     moves, unfinished, names = [], [], set()
     try:
-        for name, *encoded in samples:
+        for key, *encoded, counts in samples:
             if not names:   # not earlier: without samples, nothing changes
                 unfinished += [files.make_unfinished_folder(os.path.join(outdir, folder)) for folder in FOLDERS]
+            name = name_of(key)
             names.add(name)
+            sums.update(counts)
             for folder, temporary, data in zip(FOLDERS, unfinished, encoded):
                 target = os.path.join(outdir, folder, name)
                 if name in own or not _is_there(target, data):
@@ -105,14 +96,12 @@ def _write_samples(outdir, samples, own, finish):
     finally:
         for folder in unfinished:
             shutil.rmtree(folder, ignore_errors=True)
-    return len(names)
+    return names
 
 
 def _is_there(path, data):
     """Whether a file exists. Raises InputError if it has other bytes."""
-    if not os.path.lexists(path):
-        return False
-    if files.read_file(path, pictures.MAX_FILE_BYTES) != data:
+    if os.path.lexists(path) and files.read_file(path, pictures.MAX_FILE_BYTES) != data:
         raise InputError(f'{path}: is there already, and differs from what would be written; move it away or give '
                          'another folder')
-    return True
+    return os.path.lexists(path)

@@ -29,13 +29,8 @@ Lanes = collections.namedtuple('Lanes', 'raw_file lanes source confidence')
 Lanes.__doc__ = """The lanes of an image, each as points (x, y) in px, float64 [points, 2]; the rest as in tusimple."""
 
 
-# ---- The measure -----------------------------------------------------------------------------------------------------
-
 def from_record(record, h_samples):
-    """The lanes of a tusimple.Record in rows h_samples, without those that have no points. -> Lanes
-
-    Raises InputError if a lane has another number of rows.
-    """
+    """-> the Lanes of a tusimple.Record in rows h_samples. Raises InputError if a lane has another number of rows."""
     if any(len(lane) != len(h_samples) for lane in record.lanes):
         raise InputError(f'{record.source}: a lane does not have the {len(h_samples)} points of its h_samples')
     lanes = [tusimple.lane_points(lane, h_samples) for lane in record.lanes]
@@ -77,18 +72,16 @@ def lane_ious(pred_lanes, gt_lanes, photo_size):
     return ious
 
 
-def find_hits(ious):
-    """The pairs of the one-to-one assignment that are hits. -> (label lanes, predicted lanes), indices, int [hits]"""
-    labelled, predicted = optimize.linear_sum_assignment(ious, maximize=True)
-    hit = ious[labelled, predicted] > _MIN_IOU
-    return labelled[hit], predicted[hit]
+def count_hits(ious):
+    """-> the number of hits in the one-to-one assignment"""
+    return np.count_nonzero(ious[optimize.linear_sum_assignment(ious, maximize=True)] > _MIN_IOU)
 
 
 def _f_measure(hits, labelled, predicted):
-    """Precision, recall and F1 from numbers of lanes. 0 / 0 is 1 if there are no lanes at all, else 0. -> 3 floats"""
-    nothing = float(not labelled and not predicted)
-    return (hits / predicted if predicted else nothing, hits / labelled if labelled else nothing,
-            2 * hits / (labelled + predicted) if labelled or predicted else nothing)
+    """Precision, recall and F1 from numbers of lanes; 1 if there are none at all. -> 3 floats"""
+    if not labelled and not predicted:
+        return 1., 1., 1.
+    return hits / max(predicted, 1), hits / max(labelled, 1), 2 * hits / (labelled + predicted)
 
 
 def score(pairs, ious):
@@ -98,7 +91,7 @@ def score(pairs, ious):
     """
     rows = []
     for (prediction, label), values in zip(pairs, ious):
-        lanes = len(find_hits(values)[0]), len(label.lanes), len(prediction.lanes)
+        lanes = count_hits(values), len(label.lanes), len(prediction.lanes)
         rows.append(PhotoScore(label.raw_file, _f_measure(*lanes)[2], *lanes))
     return _f_measure(*(sum(row[i] for row in rows) for i in (2, 3, 4))), rows
 
@@ -106,15 +99,15 @@ def score(pairs, ious):
 def count_by_confidence(prediction, ious):
     """-> the entry of an image for evaluation_report.curve. Raises InputError if the prediction has no confidence."""
     order = evaluation_report.sort_by_confidence(prediction)
-    hits = [len(find_hits(ious[:, order[:k]])[0]) for k in range(len(order) + 1)]
+    hits = [count_hits(ious[:, order[:k]]) for k in range(len(order) + 1)]
     return prediction.confidence, hits, hits, len(ious)
 
 
 # ---- Files -----------------------------------------------------------------------------------------------------------
 
-def read_lines(path):
-    """Reads a .lines.txt, a lane per line: x y x y ... in px. -> list of float64 [points, 2]. Raises InputError."""
-    lanes = []
+def read_photo(folder, raw_file):
+    """Reads the .lines.txt next to an image, a lane per line: x y x y ... in px. -> Lanes. Raises InputError."""
+    path, lanes = os.path.join(folder, os.path.splitext(raw_file)[0] + LINES), []
     for number, line in enumerate(files.read_file(path, tusimple.MAX_FILE_BYTES).splitlines(), 1):
         try:
             lane = np.array(line.split(), np.float64).reshape(-1, 2)
@@ -123,7 +116,7 @@ def read_lines(path):
         if not (np.abs(lane) < 1e9).all():
             raise InputError(f'{path}:{number}: is not a lane, x y x y ... in px')
         lanes += [lane] if len(lane) else []
-    return lanes
+    return Lanes(raw_file, lanes, path, None)
 
 
 def find_lines(folder):
@@ -134,12 +127,6 @@ def find_lines(folder):
     if not found:
         raise InputError(f'{folder}: holds no *{LINES}')
     return found
-
-
-def read_photo(folder, raw_file):
-    """-> the Lanes of an image, from the .lines.txt next to it. Raises InputError."""
-    path = os.path.join(folder, os.path.splitext(raw_file)[0] + LINES)
-    return Lanes(raw_file, read_lines(path), path, None)
 
 
 def write_lines(path, lanes, h_samples):

@@ -30,7 +30,6 @@ def _own_names(outdir):
 def write(records, folder, outdir, workers, problems=(), read=None, draw=tusimple.draw_label):
     """Prepares the images of records, relative to folder, in threads, and prints a summary.
 
-    problems: earlier ones, printed with those found here
     read: function of a record that returns its image, by default from its file; draw: as tusimple.draw_label
     Raises InputError if no record is usable, if outdir holds other pictures, or if an image is in its images/.
     """

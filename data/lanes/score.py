@@ -6,6 +6,8 @@ five label lanes, which the benchmark does not have, all but the worst count.
 """
 
 import collections
+import functools
+import operator
 
 import numpy as np
 
@@ -52,32 +54,20 @@ def lane_accuracies(pred_lanes, gt_lanes, h_samples):
 
 
 def score_photo(pred_lanes, gt_lanes, h_samples, run_time=0):
-    """The score of one image.
-
-    Arguments as in lane_accuracies, run_time in ms. -> (accuracy, fp, fn), floats
-    """
+    """The score of one image; arguments as in lane_accuracies, run_time in ms. -> (accuracy, fp, fn), floats"""
     if run_time > _MAX_RUN_TIME or len(pred_lanes) > len(gt_lanes) + _MAX_EXTRA_LANES:
         return 0., 0., 1.
     best = lane_accuracies(pred_lanes, gt_lanes, h_samples).max(axis=1, initial=0).tolist()
     missed = sum(accuracy < _MATCH_ACCURACY for accuracy in best)
     fp = (len(pred_lanes) - (len(gt_lanes) - missed)) / len(pred_lanes) if len(pred_lanes) else 0.
-    total = _add(best)
+    total, counted = _add(best), max(len(gt_lanes), 1)
     if len(gt_lanes) > _COUNTED_LANES:
-        total -= min(best)
-        missed = max(missed - 1, 0)
-    counted = max(_count(gt_lanes), 1)
+        total, missed, counted = total - min(best), max(missed - 1, 0), counted - 1
     return total / counted, fp, missed / counted
 
 
-def _count(lanes):
-    return len(lanes) - (len(lanes) > _COUNTED_LANES)
-
-
 def _add(values):
-    total = 0.
-    for value in values:  # not sum(), which rounds differently from Python 3.12 on
-        total += value
-    return total
+    return functools.reduce(operator.add, values, 0.)   # sum() rounds differently from Python 3.12 on
 
 
 def count_by_confidence(prediction, label):
@@ -86,11 +76,9 @@ def count_by_confidence(prediction, label):
     accuracies = lane_accuracies(prediction.lanes, label.lanes, label.h_samples)[:, order]
     matches = np.pad(accuracies >= _MATCH_ACCURACY, [(0, 0), (1, 0)])   # first, without any prediction
     right = np.cumsum(matches.any(axis=0))
-    missed = len(label.lanes) - np.logical_or.accumulate(matches, axis=1).sum(axis=0)
-    if len(label.lanes) > _COUNTED_LANES:
-        missed = np.maximum(missed - 1, 0)
-    counted = _count(label.lanes)
-    return prediction.confidence, right, counted - np.minimum(missed, counted), counted
+    counted = len(label.lanes) - (len(label.lanes) > _COUNTED_LANES)
+    found = np.minimum(np.logical_or.accumulate(matches, axis=1).sum(axis=0), counted)
+    return prediction.confidence, right, found, counted
 
 
 def score(predictions, labels, ignore_run_time=False):
@@ -116,15 +104,14 @@ def score(predictions, labels, ignore_run_time=False):
 
 def match_photos(predictions, labels):
     """-> list of (prediction, label), in the order of the predictions. Arguments and errors: see score."""
-    label_of, pairs = {}, []
+    waiting, pairs = {}, []
     for label in labels:
-        if label_of.setdefault(_key(label), label) is not label:
+        if waiting.setdefault(_key(label), label) is not label:
             raise InputError(f'{label.source}: raw_file {label.raw_file!a} is labelled a second time')
-    waiting = dict(label_of)
     for prediction in predictions:
         if _key(prediction) not in waiting:
-            problem = 'is predicted a second time' if _key(prediction) in label_of else 'is not in the labels'
-            raise InputError(f'{prediction.source}: raw_file {prediction.raw_file!a} {problem}')
+            raise InputError(f'{prediction.source}: raw_file {prediction.raw_file!a} is not in the labels, or is '
+                             'predicted a second time')
         pairs.append((prediction, waiting.pop(_key(prediction))))
     if waiting:
         first = next(iter(waiting.values()))

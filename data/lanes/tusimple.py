@@ -43,8 +43,6 @@ class Record:
     classes: list = None      # [lanes] str, of a prediction; only written
 
 
-# ---- Reading ---------------------------------------------------------------------------------------------------------
-
 def find_label_files(folder):
     """-> the sorted paths of the label_data_*.json in a folder. Raises InputError if there are none."""
     names = fnmatch.filter(files.list_folder(folder), 'label_data_*.json')
@@ -136,8 +134,6 @@ def lane_points(lane, h_samples):
     """-> the points (x, y) of a lane where it is present, float64 [points, 2]"""
     return np.array([(x, y) for x, y in zip(lane, h_samples) if x >= 0], np.float64).reshape(-1, 2)
 
-
-# ---- Writing ---------------------------------------------------------------------------------------------------------
 
 def write_records(path, records, follow_links=False):
     """Writes records, one JSON object per line, as `files.write_file` does. Lanes may be NumPy arrays."""
