@@ -1,33 +1,27 @@
-"""data/lanes/score.py against a slow and literal score, and data/tusimple_evaluation.py."""
+"""data/lanes/score.py against a slow and literal score, data/common/evaluation_report.py, and the script."""
 
-import os
+import csv
+import json
 
-import cv2
 import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
 from data import tusimple_evaluation as evaluation
+from data.common import evaluation_report
 from data.common.command_line import InputError
 from data.lanes import score, tusimple
 
 
-# ---- The rules, written for clarity ----------------------------------------------------------------------------------
-
 def plain_threshold(lane, h_samples):
-    points = [(x, y) for x, y in zip(lane, h_samples) if x >= 0]
-    k = 0
-    if len(points) >= 2:
-        x, y = np.array(points).T
-        k = LinearRegression().fit(y[:, None], x).coef_[0]
+    x, y = np.array([(x, y) for x, y in zip(lane, h_samples) if x >= 0]).reshape(-1, 2).T
+    k = LinearRegression().fit(y[:, None], x).coef_[0] if len(x) >= 2 else 0
     return 20 / np.cos(np.arctan(k))
 
 
 def plain_accuracy(predicted, lane, threshold):
-    right = 0
-    for x_pred, x_gt in zip(predicted, lane):
-        right += abs((x_pred if x_pred >= 0 else -100) - (x_gt if x_gt >= 0 else -100)) < threshold
-    return right / len(lane)
+    return sum(abs((x_pred if x_pred >= 0 else -100) - (x_gt if x_gt >= 0 else -100)) < threshold
+               for x_pred, x_gt in zip(predicted, lane)) / len(lane)
 
 
 def plain_score(pred_lanes, gt_lanes, h_samples, run_time):
@@ -82,7 +76,7 @@ def test_scores_are_bit_identical_to_the_plain_rules():
     assert len(seen) > 15  # the corners were met
 
 
-# ---- Corners, with scores worked out by hand -------------------------------------------------------------------------
+# ---- Worked out by hand ----------------------------------------------------------------------------------------------
 
 ROWS = list(range(160, 720, 28))  # 20 rows: 17 right ones are exactly 0.85
 
@@ -123,9 +117,6 @@ def test_corner(predicted, truth, run_time, expected):
     assert score.score_photo(predicted, truth, ROWS, run_time) == pytest.approx(expected)
 
 
-# ---- Many photos -----------------------------------------------------------------------------------------------------
-
-
 def test_run_time_can_be_ignored():
     slow, none, label = (tusimple.Record('a.jpg', [upright(100)], ROWS, run_time=time) for time in (201, None, 1))
     assert score.score([slow], [label])[0] == (0, 0, 1)
@@ -146,46 +137,65 @@ def test_predictions_of_windows_match_their_labels():
 
 @pytest.fixture
 def files(tusimple_folder):
-    """Paths of labels and of predictions that miss the second photo's two lanes and find all others."""
+    """Paths of labels and of predictions, of which the first photo's second lane is wrong and the least confident."""
     labels = tusimple_folder / 'label_data_0000.json'
     records, _ = tusimple.read_records(labels)
-    for record in records:
-        record.run_time = 12.5
-    records[1].lanes = [[-2 if x < 0 else x + 40 for x in lane] for lane in records[1].lanes]
+    for i, record in enumerate(records):
+        record.lanes = [lane for lane in record.lanes if max(lane) >= 0]
+        record.confidence = [0.9 - 0.1 * i - 0.5 * j for j in range(len(record.lanes))]
+        record.run_time = 1.
+    records[0].lanes[1] = [0, 0, 0, 0, 0, 1]
     predictions = tusimple_folder.parent / 'predictions.json'
-    tusimple.write_records(str(predictions), records)
+    tusimple.write_records(predictions, records)
     return predictions, labels
 
 
-def test_prints_the_benchmarks_list(files, run_script):
-    outcome = run_script(evaluation, *files)
+def test_prints_the_benchmarks_list_and_writes_scores_worst_first(files, tmp_path, run_script):
+    outcome = run_script(evaluation, *files, '--per-image', tmp_path / 'scores.csv')
     assert outcome.status in (None, 0) and outcome.err == ''
-    (accuracy, fp, fn), _ = score.score(*(tusimple.read_records(path)[0] for path in files))
-    assert 0 < accuracy < 1 and fp == fn == (2 / 3) / 3
-    assert outcome.out == (f'[{{"name": "Accuracy", "value": {accuracy!r}, "order": "desc"}}, '
-                           f'{{"name": "FP", "value": {fp!r}, "order": "asc"}}, '
-                           f'{{"name": "FN", "value": {fn!r}, "order": "asc"}}]\n')
+    (accuracy, fp, fn), _ = score.score(*map(tusimple.read_all, files))
+    assert (fp, fn) == pytest.approx((1 / 2 / 3, (1 / 2 + 1 / 3) / 3))   # a lane without points is missed
+    assert json.loads(outcome.out) == [{'name': 'Accuracy', 'value': accuracy, 'order': 'desc'},
+                                       {'name': 'FP', 'value': fp, 'order': 'asc'},
+                                       {'name': 'FN', 'value': fn, 'order': 'asc'}]
+    with open(tmp_path / 'scores.csv', newline='') as file:
+        assert [row['raw_file'][11] for row in csv.DictReader(file)] == ['0', '1', '2']
 
 
-def is_colour(picture, colour):
-    return (np.abs(picture.astype(int) - colour).sum(axis=2) < 60).sum()
+# ---- Precision and recall --------------------------------------------------------------------------------------------
+
+def test_a_curve_by_hand():
+    # Of 4 lanes the 2 most confident are right, one more is the least confident.
+    points = evaluation_report.curve([(np.array([0.9, 0.3]), [0, 1, 1], [0, 1, 1], 2),
+                                      (np.array([0.1, 0.8]), [0, 1, 2], [0, 1, 2], 3)])
+    assert np.allclose(points, [(0.1, 3 / 4, 3 / 5, 2 / 3), (0.3, 2 / 3, 2 / 5, 0.5), (0.8, 1, 2 / 5, 4 / 7),
+                                (0.9, 1, 1 / 5, 1 / 3)])
 
 
-def test_worst_images_are_drawn_with_both_sets_of_lanes(files, run_script, tmp_path):
-    outcome = run_script(evaluation, *files, '--worst', tmp_path / 'worst', '--worst-num', 2)
+def test_many_confidences_make_200_steps_from_the_lowest_to_the_highest():
+    confidence = np.random.default_rng(2).random(1000)
+    points = evaluation_report.curve([(confidence, range(1001), range(1001), 2000)])
+    assert len(points) == 200 and points[0].threshold == confidence.min() and points[-1].threshold == confidence.max()
+    assert points[0][1:3] == (1, 0.5) and points[-1][1:3] == (1, 1 / 2000)
+
+
+@pytest.mark.parametrize('measure', ['tusimple', 'culane'])
+def test_writes_the_curve_and_prints_its_best_point(files, run_script, tmp_path, measure):
+    table = run_script(evaluation, *files, '--measure', measure).out
+    outcome = run_script(evaluation, *files, '--measure', measure, '--precision-recall', tmp_path / 'new/curve.csv')
     assert outcome.status in (None, 0) and outcome.err == ''
-    assert sorted(os.listdir(tmp_path / 'worst')) == ['0000.png', '0001.png']
-    worst, good = (cv2.imread(str(tmp_path / f'worst/000{i}.png'))[..., ::-1] for i in range(2))
-    for picture in (worst, good):
-        assert picture.shape[0] > 72 and picture.shape[1] == 128
-        assert is_colour(picture, evaluation.PREDICTION_COLOUR) > 20
-    green = evaluation.LABEL_COLOUR
-    assert is_colour(worst, green) > 2 * is_colour(good, green)  # missed lanes are thick
+    with open(tmp_path / 'new/curve.csv', newline='') as file:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    assert [row['threshold'] for row in rows] == pytest.approx([0.3, 0.4, 0.7, 0.8, 0.9])
+    assert [row['precision'] for row in rows] == [0.8, 0.75, 1, 1, 1]
+    labelled = 5 if measure == 'culane' else 6  # a lane without points counts for TuSimple
+    assert [row['recall'] * labelled for row in rows] == pytest.approx([4, 3, 3, 2, 1])
+    assert outcome.out.startswith(table + f'best F1 {max(row["f1"] for row in rows):.4f} ')
 
 
-def test_missing_image_is_reported_and_the_others_are_drawn(files, run_script, tmp_path):
-    (files[1].parent / 'clips/0000/0/20.jpg').unlink()
-    outcome = run_script(evaluation, *files, '--worst', tmp_path / 'worst')
-    assert outcome.status == 1 and outcome.out.startswith('[{')
-    assert outcome.err.count('\n') == 1 and '0000/0/20.jpg' in outcome.err
-    assert sorted(os.listdir(tmp_path / 'worst')) == ['0000.png', '0002.png']
+@pytest.mark.parametrize('measure', ['tusimple', 'culane'])
+def test_predictions_without_confidence_are_one_line(files, run_script, tmp_path, measure):
+    files[0].write_text(files[0].read_text().replace('confidence', 'other', 1))
+    outcome = run_script(evaluation, *files, '--measure', measure, '--precision-recall', tmp_path / 'curve.csv')
+    assert outcome.status and outcome.err.count('\n') == 1 and outcome.out == ''
+    assert 'predictions.json:1: has no "confidence"' in outcome.err and not (tmp_path / 'curve.csv').exists()
