@@ -47,14 +47,10 @@ def match_masks(predicted_dir, labels_dir):
 
 
 def by_name(paths):
-    """-> {file name without extension: path}. Raises InputError if two have the same name or one is a JPEG."""
-    found = {}
-    for path in paths:
-        if path.lower().endswith(('.jpg', '.jpeg')):
-            raise InputError(f'{path}: a JPEG does not preserve the ids of a mask; use PNG')
-        first = found.setdefault(pathlib.Path(path).stem, path)
-        if first != path:
-            raise InputError(f'{path}: is ambiguous, as {first} has the same name')
+    """-> {file name without extension: path}. Raises InputError if two have the same name."""
+    found = {pathlib.Path(path).stem: path for path in paths}
+    if others := set(paths) - set(found.values()):
+        raise InputError(f'{min(others)}: is ambiguous, as another picture has the same name')
     return found
 
 
@@ -129,7 +125,7 @@ def main(argv=None):
                         help='Folder of the images, named as the labels, whose EXIF orientation turns the labels.')
     args = parser.parse_args(argv)
     pairs = match_masks(args.predicted, args.labels)
-    photos = args.images and {pathlib.Path(path).stem: path for path in pictures.list_images(args.images)}
+    photos = args.images and by_name(pictures.list_images(args.images))
     if args.per_image:
         evaluation_report.check_output_file('--per-image', args.per_image, sum(pairs, ()))
 

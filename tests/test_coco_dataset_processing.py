@@ -1,5 +1,6 @@
 """data/coco_dataset_processing.py: annotations made by the tests, and the resulting images and labels."""
 
+import itertools
 import json
 import os
 
@@ -20,13 +21,8 @@ def square(x, y, size):
 
 def run_lengths(mask):
     """Uncompressed: column by column, of 0s and 1s in turn."""
-    counts, last = [0], False
-    for value in mask.T.ravel().tolist():
-        if value != last:
-            counts.append(0)
-        counts[-1] += 1
-        last = value
-    return {'size': list(mask.shape), 'counts': counts}
+    counts = [len(list(run)) for _, run in itertools.groupby(mask.T.ravel().tolist())]
+    return {'size': list(mask.shape), 'counts': [0] * bool(mask[0, 0]) + counts}
 
 
 def compress(counts):
@@ -87,8 +83,8 @@ def test_photos_and_labels_are_written(home, run_script):
 
 
 @pytest.mark.parametrize('file_name', [
-    'sub\\two.png', '../../media/upload/4/two.png', '..\\\\..\\\\media\\two.png', '/data/local-files/?d=photos/two.png',
-    'C:\\photos\\two.png', 'https://host/photos/two.png?token=1', 'images/two.png', './sub/two.png'])
+    'sub\\two.png', '../../media/upload/4/two.png', '/data/local-files/?d=photos/two.png', 'C:\\photos\\two.png',
+    'https://host/photos/two.png?token=1', './sub/two.png'])
 def test_paths_of_other_programs_are_matched_by_file_name(home, run_script, file_name):
     change(home, lambda values: values['images'][1].update(file_name=file_name))
     assert 'Wrote 2 photos and 3 instances' in run_script(processing, 'a.json', 'p', '-o', 'out').out
@@ -101,8 +97,6 @@ def test_image_with_an_ambiguous_file_name_is_skipped(home, run_script):
     change(home, lambda values: values['images'][1].update(file_name='x/two.png'))
     outcome = run_script(processing, 'a.json', 'p', '-o', 'out')
     assert "a.json: image 'x/two.png' is not in p" in outcome.out and 'Wrote 1 photos and 2 instances' in outcome.out
-    change(home, lambda values: [values['images'][i].update(file_name=f'{i}/three.png') for i in (1, 2)])
-    assert 'Wrote 1 photos' in run_script(processing, 'a.json', 'p', '-o', 'out').out
 
 
 def test_crowd_masks_are_instances_if_connected(home, run_script):
@@ -132,9 +126,7 @@ def test_more_than_255_instances_are_written_in_16_bits(home, run_script):
     assert label(home, 'three').dtype == np.uint16 and len(np.unique(label(home, 'three'))) == 701
 
 
-# ---- Segmentations ---------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize('seed', range(6))
+@pytest.mark.parametrize('seed', range(4))
 def test_polygon_contains_the_pixels_whose_centre_is_inside(seed):
     """By winding number: the angles to successive corners sum to a full turn inside and 0 outside."""
     rng = np.random.default_rng(seed)
@@ -147,7 +139,7 @@ def test_polygon_contains_the_pixels_whose_centre_is_inside(seed):
     assert (segmentations.draw([corners.ravel().tolist()], SHAPE) == (windings % 2 == 1)).all()
 
 
-@pytest.mark.parametrize('seed', range(6))
+@pytest.mark.parametrize('seed', range(4))
 def test_run_lengths_are_read_compressed_or_not(seed):
     rng = np.random.default_rng(seed)
     mask = rng.random((rng.integers(1, 40), rng.integers(1, 90))) < rng.choice([0, 0.01, 0.3, 0.99, 1])
@@ -156,8 +148,6 @@ def test_run_lengths_are_read_compressed_or_not(seed):
     assert (segmentations.draw({**plain, 'counts': compress(plain['counts'])}, mask.shape) == mask).all()
     assert segmentations.encode(mask) == {**plain, 'counts': compress(plain['counts'])}
 
-
-# ---- Bad input -------------------------------------------------------------------------------------------------------
 
 def first(**fields):
     return lambda values: values['annotations'][0].update(fields)
@@ -169,15 +159,12 @@ def image(**fields):
 
 BAD_SEGMENTATIONS = {
     'none': ([], 'has no segmentation'),
-    'null': (None, 'has no segmentation'),
     'two points': ([[1, 2, 3, 4]], 'has a polygon that is not'),
-    'odd polygon': ([[1, 2, 3, 4, 5, 6, 7]], 'has a polygon that is not'),
     'words': ([list('123456')], 'has a polygon that is not'),
     'not a number': ([[1, 2, float('nan'), 4, 5, 6]], 'has a polygon that is not'),
     'run lengths of another size': ({'size': [16, 12], 'counts': [192]}, 'do not fit the image'),
     'run lengths below 0': ({'size': [12, 16], 'counts': [-1, 193]}, 'do not fit the image'),
     'bytes of no meaning': ({'size': [12, 16], 'counts': 'é'}, 'are damaged'),
-    'endless number': ({'size': [12, 16], 'counts': 'o' * 99}, 'are damaged'),
 }
 
 
@@ -190,30 +177,24 @@ def test_unusable_annotation_is_counted_and_skipped(home, run_script, segmentati
         segmentations.draw(segmentation, SHAPE)
 
 
-def test_ids_may_be_fractions_or_text(home, run_script):
-    change(home, lambda values: values['annotations'][0].update(image_id=7., category_id='3'))
+@pytest.mark.parametrize('size', [{'width': 16., 'height': 12.}, {'width': None}])
+def test_numbers_may_be_fractions_text_or_missing(home, run_script, size):
+    change(home, first(image_id=7., category_id='3'))
+    change(home, image(**size))
     outcome = run_script(processing, 'a.json', 'p', '-o', 'out', '--categories', 'cat')
     assert 'Wrote 1 photos and 1 instances' in outcome.out
 
 
-@pytest.mark.parametrize('annotation', [{'image_id': 99}, {}, 7], ids=['of no image', 'without an image', 'a number'])
-def test_annotation_without_an_image_is_counted(home, run_script, annotation):
-    change(home, lambda values: values['annotations'].append(annotation))
+def test_annotations_without_an_image_are_counted(home, run_script):
+    change(home, lambda values: values['annotations'].extend([{'image_id': 99}, {}, 7]))
     outcome = run_script(processing, 'a.json', 'p', '-o', 'out')
-    assert '1 annotations that cannot be used' in outcome.out and 'Wrote 2 photos and 3 instances' in outcome.out
-
-
-@pytest.mark.parametrize('size', [{'width': 16., 'height': 12.}, {'width': None}])
-def test_sizes_may_be_fractions_or_missing(home, run_script, size):
-    change(home, image(**size))
-    assert 'Wrote 2 photos and 3 instances' in run_script(processing, 'a.json', 'p', '-o', 'out').out
+    assert '3 annotations that cannot be used' in outcome.out and 'Wrote 2 photos and 3 instances' in outcome.out
 
 
 BAD_IMAGES = {
     'another size': (image(width=12, height=16), 'p/one.jpg: is 16 x 12, but annotated as 12 x 16'),
     'no such photo': (image(file_name='absent.jpg'), "a.json: image 'absent.jpg' is not in p"),
     'no name': (image(file_name=None), "a.json: image 'None' is not in p"),
-    'a path with NUL': (image(file_name='one\0.jpg'), 'is not in p'),
     'half a character': (image(file_name='\ud800.jpg'), 'is not in p'),
     'no id': (image(id=None), "image 'one.jpg' has no id of its own"),
     'two of an id': (lambda values: values['images'][0].update(id=8) or values['images'].reverse(), 'no id of its own'),
@@ -236,16 +217,11 @@ def text(words):
     return lambda home: (home / 'a.json').write_text(words)
 
 
-def edited(edit):
-    return lambda home: change(home, edit)
-
-
 BAD_FILES = {
     'missing': (lambda home: (home / 'a.json').unlink(), 'a.json: no such file'),
     'no JSON': (text('[1, 2'), 'a.json: is not JSON'), 'nested': (text('[' * 10 ** 5), 'a.json: is not JSON'),
     'a list': (text('[]'), 'a.json: has no list "annotations"'),
-    'no images': (edited(lambda values: values.pop('images')), 'a.json: has no list "images"'),
-    'no instances': (edited(lambda values: values.update(annotations=[])), 'none of 3 images has an instance'),
+    'no images': (text('{"annotations": []}'), 'a.json: has no list "images"'),
     'no photos': (lambda home: [path.unlink() for path in home.glob('p/**/*.*g')],
                   "none of 0 images has an instance; the first problem: a.json: image 'one.jpg' is not in p"),
     'another picture': (lambda home: ((home / 'out/labels').mkdir(parents=True),

@@ -22,14 +22,12 @@ def encoded(array):
     return base64.b64encode(cv2.imencode('.png', array)[1].tobytes()).decode()
 
 
-def write(home, name, shapes, embedded=False, **more):
+def write(home, name, shapes, embedded=False):
     photo = np.full((*SHAPE, 3), 90, np.uint8)
-    assert cv2.imwrite(str(home / f'a/{name}.jpg'), photo) or embedded
-    if embedded:
-        (home / f'a/{name}.jpg').unlink()
+    assert embedded or cv2.imwrite(str(home / f'a/{name}.jpg'), photo)
     (home / f'a/{name}.json').write_text(json.dumps({
         'version': '5.4.1', 'shapes': shapes, 'imagePath': f'..\\photos\\{name}.jpg', 'imageHeight': 72,
-        'imageWidth': 128, 'imageData': encoded(photo) if embedded else None, **more}))
+        'imageWidth': 128, 'imageData': encoded(photo) if embedded else None}))
 
 
 @pytest.fixture
@@ -78,8 +76,6 @@ def test_group_is_one_instance_and_classes_are_written(home, run_script):
     found = cv2.imread('classes/labels/one.png', cv2.IMREAD_UNCHANGED)[10]
     assert found.dtype == np.uint16 and set(found.tolist()) == {0, 1001, 2001, 2002, 2003}
     assert found[5] == found[25] == 2001 and found[45] == 1001
-    outcome = run_script(processing, 'a', '-o', 'classes', '--classes')   # again
-    assert outcome.status in (None, 0)
     write(home, 'one', [box(0, label='dog')])
     outcome = run_script(processing, 'a', '-o', 'classes', '--classes')
     assert outcome.status == 1 and 'classes.txt: has other classes' in outcome.err
@@ -102,13 +98,12 @@ def test_lines_are_lanes(home, run_script):
     assert values == [{0, 1001, 2001}, {0, 1001}]
 
 
-@pytest.mark.parametrize('bad', [
-    shape('polygon', [[1, 2], [3, 4]]), shape('polygon', 'abc'), shape('polygon', [[1, float('nan')]] * 3),
-    shape('mask', [[5, 6], [8, 7]]), shape('mask', [[5, 6], [8, 7]], mask='x'), shape('point', [[1, 2]]),
-    shape('linestrip', [[1, 2], [3, 4], [9, 9]]), {}])
-def test_unusable_shape_is_counted_and_skipped(home, run_script, bad):
-    write(home, 'one', [bad, box(3)])
-    assert 'Wrote 1 photos and 1 instances to out; skipped 0 files and 1 shapes' in run_script(
+def test_unusable_shapes_are_counted_and_skipped(home, run_script):
+    write(home, 'one', [
+        shape('polygon', [[1, 2], [3, 4]]), shape('polygon', 'abc'), shape('polygon', [[1, float('nan')]] * 3),
+        shape('mask', [[5, 6], [8, 7]]), shape('mask', [[5, 6], [8, 7]], mask='x'), shape('point', [[1, 2]]),
+        shape('linestrip', [[1, 2], [3, 4], [9, 9]]), {}, box(3)])
+    assert 'Wrote 1 photos and 1 instances to out; skipped 0 files and 8 shapes' in run_script(
         processing, 'a', '-o', 'out').out
 
 
