@@ -7,7 +7,6 @@ Reads plantNNN_rgb.png and plantNNN_label.png, and writes images/A1_plantNNN.png
 16 bits: background 0, one value per leaf, as in the original), prefixed with the folder's name. Unusable plants are
 reported and skipped. The output appears once it is complete, and replaces nothing.
 """
-
 import os
 import sys
 

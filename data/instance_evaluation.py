@@ -7,7 +7,6 @@ Both folders hold id masks: 8 or 16-bit grey values, palette indices or one colo
 background. Predictions match labels by file name, and must match one to one. If PREDICTED holds mask_NNNN.png, as
 written by inference.py --masks, and LABELS does not, only those are read, and match the sorted labels by order.
 """
-
 import concurrent.futures
 import os
 import pathlib

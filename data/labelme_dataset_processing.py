@@ -12,7 +12,6 @@ are counted and skipped, files with the reason.
 """
 import base64
 import collections
-import functools
 import io
 import json
 import os
@@ -44,21 +43,14 @@ def read_file(path):
         raise InputError(f'{path}: is not a labelme file, a JSON object with a list "shapes"') from None
 
 
-def kinds_and_texts(path):
-    """-> (the types of the shapes of a file, their labels), sets of str. Raises InputError."""
-    shapes, *_ = read_file(path)
-    return {str(shape['shape_type']) for shape in shapes}, {str(shape.get('label')) for shape in shapes}
-
-
 def read_image(path):
     """-> the image of a file, uint8 [h, w, 3] RGB. Raises InputError."""
     _, data, name = read_file(path)
     try:
         return decode(data, 'RGB') if data else pictures.read_image(name)
-    except InputError as error:
-        raise InputError(f'{path}: {error}') from None
-    except ERRORS:
-        raise InputError(f'{path}: its imageData is not a picture') from None
+    except (InputError, *ERRORS) as error:
+        reason = error if isinstance(error, InputError) else 'its imageData is not a picture'
+        raise InputError(f'{path}: {reason}') from None
 
 
 def decode(data, mode):
@@ -90,14 +82,10 @@ def grouped(shapes, draw):
 
 def values_of(texts, class_of):
     """-> list of int, the label value of each instance. texts: its label text; class_of: {text: class} or {}"""
-    counts, values = collections.Counter(), []
-    for text in texts:
-        kind = class_of.get(text, 0)
-        counts[kind] += 1
-        values.append(kind * classes.BASE + counts[kind])
-    if class_of and max(counts.values(), default=0) >= classes.BASE:
+    kinds = [class_of.get(text, 0) for text in texts]
+    if class_of and max(map(kinds.count, kinds), default=0) >= classes.BASE:
         raise InputError(f'an image has {classes.BASE} instances of a class or more, too many for --classes')
-    return values
+    return [kind * classes.BASE + kinds[:i].count(kind) + 1 for i, kind in enumerate(kinds)]
 
 
 def region(shape, size):
@@ -163,21 +151,21 @@ def main(argv=None):
     args = parser.parse_args(argv)
     paths = [os.path.join(args.folder, name) for name in files.list_folder(args.folder) if name.endswith('.json')]
     problems = []
-    kinds_of = dict(prepared_set.usable(lambda path: (path, kinds_and_texts(path)), paths, problems))
-    if not kinds_of:
+    found = {path: {(str(shape['shape_type']), str(shape.get('label'))) for shape in shapes} for path, (shapes, *_)
+             in prepared_set.usable(lambda path: (path, read_file(path)), paths, problems)}
+    if not found:
         raise InputError(problems[0] if problems else f'{args.folder}: holds no *.json')
-    kinds, texts = (set().union(*sets) for sets in zip(*kinds_of.values()))
+    kinds, texts = ({pair[i] for pairs in found.values() for pair in pairs} for i in (0, 1))
     class_of = {text: number for number, text in enumerate(sorted(texts), 1)} if args.classes else {}
     if class_of:
         classes.check(args.outdir, list(class_of))
     if kinds & set(REGIONS) or not kinds & set(LINES):
-        prepared_set.refuse_others(args.outdir, {f'{pathlib.Path(path).stem}.png' for path in kinds_of})
-        sums, summary = prepared_set.prepare_samples(args.folder, args.outdir,
-                                                     functools.partial(prepare, class_of=class_of), list(kinds_of),
-                                                     args.workers, problems)
+        prepared_set.refuse_others(args.outdir, {f'{pathlib.Path(path).stem}.png' for path in found})
+        sums, summary = prepared_set.prepare_samples(
+            args.folder, args.outdir, lambda path: prepare(path, class_of), list(found), args.workers, problems)
         print(f'{summary} files and {sums["unusable"]} shapes.')
     else:
-        records = list(prepared_set.usable(lambda path: to_record(path, class_of), kinds_of, problems))
+        records = list(prepared_set.usable(lambda path: to_record(path, class_of), found, problems))
         prepared_lanes.write(records, args.folder, args.outdir, args.workers, problems,
                              lambda record: read_image(record.source), draw_label if class_of else tusimple.draw_label)
     if class_of:

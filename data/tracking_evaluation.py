@@ -7,7 +7,6 @@
 Both files hold one JSON object per frame, in order, with "ids", one number per lane. Frames are matched by order, lanes
 by distance.
 """
-
 import collections
 import dataclasses
 import os
@@ -26,17 +25,15 @@ MIN_SHARED = 2  # rows of a match
 ROWS = {'frames': '{:,}', 'id switches per 1,000 frames': '{:.2f}', 'missed lanes per frame': '{:.3f}',
         'false lanes per frame': '{:.3f}', 'error, median': '{:.2f} px', 'error, mean': '{:.2f} px',
         'jitter': '{:.2f} px', 'TuSimple accuracy': '{:.4f}'}
-
+# In the order of ROWS; NaN where undefined.
 Measures = collections.namedtuple(
     'Measures', 'frames switches missed false_positives median_error mean_error jitter accuracy')
-Measures.__doc__ = """The measures of ROWS; NaN where undefined."""
 
 
 def evaluate(predictions, labels):
     """Scores the tracks of a video. -> Measures
 
     predictions, labels: lists of tusimple.Record, one per frame, in order; raw_file is ignored
-
     As in MOTA (Bernardin and Stiefelhagen, Evaluating Multiple Object Tracking Performance: The CLEAR MOT Metrics,
     2008), an id switch is a label id matched with a different predicted id than at its last match, however long ago;
     matches are kept while possible. A label id that disappears and returns is new. Errors are |predicted x - true x| in
@@ -44,7 +41,11 @@ def evaluate(predictions, labels):
     matched in two successive frames. It includes 0.4 px from the labels, whose x are whole pixels.
     Raises InputError if the lists do not correspond or one has no ids.
     """
-    check(predictions, labels)
+    for record in [*predictions, *labels]:
+        if record.ids is None or len(set(record.ids)) < len(record.ids):
+            raise InputError(f'{record.source}: has no "ids" that differ from lane to lane')
+    if len(predictions) != len(labels):
+        raise InputError(f'there are {len(predictions)} predicted and {len(labels)} labelled frames; give one video')
     numbered = [[dataclasses.replace(record, raw_file=str(frame)) for frame, record in enumerate(records)]
                 for records in (predictions, labels)]
     (accuracy, _, _), _ = score.score(*numbered, ignore_run_time=True)
@@ -93,15 +94,6 @@ def match(predicted, true, rows, kept):
     lanes, truths = optimize.linear_sum_assignment(cost)
     good = possible[lanes, truths]
     return lanes[good], truths[good]
-
-
-def check(predictions, labels):
-    """Raises InputError unless both are lists of tusimple.Record of the same frames, with an id per lane."""
-    for record in [*predictions, *labels]:
-        if record.ids is None or len(set(record.ids)) < len(record.ids):
-            raise InputError(f'{record.source}: has no "ids" that differ from lane to lane')
-    if not labels or len(predictions) != len(labels):
-        raise InputError(f'there are {len(predictions)} predicted and {len(labels)} labelled frames; give one video')
 
 
 def main(argv=None):

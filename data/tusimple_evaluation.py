@@ -23,25 +23,6 @@ from data.common import command_line, evaluation_report, pictures
 from data.lanes import culane, score, tusimple
 
 
-def parse_args(argv=None):
-    parser = command_line.Parser(description=__doc__)
-    parser.add_argument('predictions', help='File of predicted lanes, as written by inference.py --json.')
-    parser.add_argument('labels', help='File of label lanes: a label_data_*.json, or lanes.json of a prepared folder.')
-    parser.add_argument('--per-image', metavar='FILE', help='CSV file for the scores of each image, worst first.')
-    parser.add_argument('--precision-recall', metavar='FILE',
-                        help='CSV file for precision and recall over lane confidence.')
-    parser.add_argument('--ignore-run-time', action='store_true',
-                        help='Ignore the limit of 200 ms per image; run_time may be missing.')
-    parser.add_argument('--measure', choices=['tusimple', 'culane'], default='tusimple',
-                        help="TuSimple's accuracy, FP and FN, or CULane's precision, recall and F1.")
-    parser.add_argument('--photo-size', nargs=2, metavar=('W', 'H'), type=command_line.positive_int,
-                        help="Image size in px for --measure culane (default: the first label image's, else 1280 720).")
-    args = parser.parse_args(argv)
-    if args.photo_size and args.measure != 'culane':
-        parser.error('--photo-size requires --measure culane')
-    return args
-
-
 def read(args, path, **kwargs):
     """-> list of tusimple.Record, or of culane.Lanes from a folder. Raises InputError."""
     if args.measure == 'culane' and os.path.isdir(path):
@@ -84,7 +65,19 @@ def size_of_photo(path, label):
 
 
 def main(argv=None):
-    args = parse_args(argv)
+    parser = command_line.Parser(description=__doc__)
+    parser.add_argument('predictions', help='File of predicted lanes, as written by inference.py --json.')
+    parser.add_argument('labels', help='File of label lanes: a label_data_*.json, or lanes.json of a prepared folder.')
+    parser.add_argument('--per-image', metavar='FILE', help='CSV file for the scores of each image, worst first.')
+    parser.add_argument('--precision-recall', metavar='FILE',
+                        help='CSV file for precision and recall over lane confidence.')
+    parser.add_argument('--ignore-run-time', action='store_true',
+                        help='Ignore the limit of 200 ms per image; run_time may be missing.')
+    parser.add_argument('--measure', choices=['tusimple', 'culane'], default='tusimple',
+                        help="TuSimple's accuracy, FP and FN, or CULane's precision, recall and F1.")
+    parser.add_argument('--photo-size', nargs=2, metavar=('W', 'H'), type=command_line.positive_int,
+                        help="Image size in px for --measure culane (default: the first label image's, else 1280 720).")
+    args = parser.parse_args(argv)
     labels, predictions = read(args, args.labels), read(args, args.predictions, need_h_samples=False)
     for flag, path in (('--per-image', args.per_image), ('--precision-recall', args.precision_recall)):
         if path:

@@ -49,7 +49,7 @@ def score_classes(prediction, label):
     class_of, truth_of = prediction // classes.BASE, label // classes.BASE
     return {number: score_image(np.where(class_of == number, prediction, 0),
                                 np.where((truth_of == number) | (label < 0), label, 0))
-            for number in {*np.unique(class_of).tolist(), *np.unique(truth_of).tolist()} if number > 0}
+            for number in np.union1d(class_of, truth_of).tolist() if number > 0}
 
 
 def overlaps(prediction, label):

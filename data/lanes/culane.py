@@ -6,7 +6,6 @@ count the lanes of all images together. A lane of one point counts, but is never
 as straight segments rather than splines, which for points every 5 or 10 rows is close (IoU 0.97 to 0.99 on labels of
 CULane and TuSimple), and lanes without points, as in some TuSimple labels, do not count.
 """
-
 import collections
 import os
 import pathlib
@@ -47,10 +46,7 @@ def check_labels(labels, photo_size):
 
 
 def _draw_lane(lane, photo_size):
-    """A lane, points (x, y) in px of the image, straight from point to point.
-
-    -> uint8 [height, width] of the canvas, 1 on the lane; all 0 for fewer than two points
-    """
+    """Draws points (x, y) in px of the image, if at least two. -> uint8 [height, width] of the canvas, 1 on the lane"""
     width, height = photo_size
     mask = np.zeros([max(round(_CANVAS_WIDTH * height / width), 1), _CANVAS_WIDTH], np.uint8)
     if len(lane) > 1:
@@ -85,10 +81,7 @@ def _f_measure(hits, labelled, predicted):
 
 
 def score(pairs, ious):
-    """The score of pairs (prediction, label) of Lanes with their lane_ious.
-
-    -> ((precision, recall, F1), rows): over the lanes of all images, and a PhotoScore per image
-    """
+    """Scores pairs (prediction, label) of Lanes by their lane_ious. -> ((precision, recall, F1), list of PhotoScore)"""
     rows = []
     for (prediction, label), values in zip(pairs, ious):
         lanes = count_hits(values), len(label.lanes), len(prediction.lanes)
@@ -111,10 +104,10 @@ def read_photo(folder, raw_file):
     for number, line in enumerate(files.read_file(path, tusimple.MAX_FILE_BYTES).splitlines(), 1):
         try:
             lane = np.array(line.split(), np.float64).reshape(-1, 2)
+            if not (np.abs(lane) < 1e9).all():
+                raise ValueError
         except ValueError:
-            lane = np.array([[np.nan, np.nan]])
-        if not (np.abs(lane) < 1e9).all():
-            raise InputError(f'{path}:{number}: is not a lane, x y x y ... in px')
+            raise InputError(f'{path}:{number}: is not a lane, x y x y ... in px') from None
         lanes += [lane] if len(lane) else []
     return Lanes(raw_file, lanes, path, None)
 

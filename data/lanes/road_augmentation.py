@@ -72,7 +72,7 @@ def wear(image, label, rng):
 
 
 def _cut_out(image, rng):
-    """Hides the road behind 1 to 3 boxes, plain or cut from the image; labels continue, as behind TuSimple's vehicles."""
+    """Hides the road, but not its label, behind 1 to 3 boxes, plain or cut from the image."""
     height, width = image.shape[:2]
     image = image.copy()
     for _ in range(rng.integers(1, 4)):

@@ -4,7 +4,6 @@ Bit-identical to the official program (github.com/TuSimple/tusimple-benchmark, e
 cases: a label lane without points counts, and one prediction may match two lanes, so FP can be negative. With more than
 five label lanes, which the benchmark does not have, all but the worst count.
 """
-
 import collections
 import functools
 import operator
@@ -26,16 +25,14 @@ PhotoScore = collections.namedtuple('PhotoScore', 'raw_file accuracy fp fn label
 def lane_threshold(lane, h_samples):
     """The distance in x below which a prediction is right: 20 px / cos(angle of the label lane to the vertical). -> px
 
-    lane: x in px at h_samples, negative where it is absent. The angle is that of the least-squares line x = k y + b
-    through the points with x >= 0; 0 for fewer than two points.
+    lane: x in px at h_samples, negative where it is absent. The angle is that of its least-squares line x = k y + b.
     """
     lane, h_samples = np.asarray(lane), np.asarray(h_samples)
     x, y = lane[lane >= 0], h_samples[lane >= 0]
     k = 0.
     if len(x) > 1:
         # The steps of scikit-learn's LinearRegression, which the benchmark uses, so that the last bits agree.
-        y = y[:, None].astype(np.float64)
-        x = x.astype(np.float64)
+        x, y = x.astype(np.float64), y[:, None].astype(np.float64)
         k = np.linalg.lstsq(y - np.average(y, axis=0), x - np.average(x), rcond=None)[0][0]
     return _PIXEL_THRESHOLD / np.cos(np.arctan(k))
 
@@ -96,8 +93,8 @@ def score(predictions, labels, ignore_run_time=False):
         own = list(prediction.h_samples)
         if own and own != list(label.h_samples) or any(len(lane) != len(label.h_samples) for lane in prediction.lanes):
             raise InputError(f'{prediction.source}: its lanes are not in the h_samples of its label ({label.source})')
-        values = score_photo(prediction.lanes, label.lanes, label.h_samples,
-                             0 if ignore_run_time else prediction.run_time)
+        run_time = 0 if ignore_run_time else prediction.run_time
+        values = score_photo(prediction.lanes, label.lanes, label.h_samples, run_time)
         rows.append(PhotoScore(label.raw_file, *values, len(label.lanes), len(prediction.lanes), prediction.run_time))
     return tuple(_add(row[i] for row in rows) / len(rows) for i in (1, 2, 3)), rows
 

@@ -1,12 +1,9 @@
-"""The TuSimple layout: the one place that reads and writes its JSON and draws its labels.
+"""The TuSimple layout (github.com/TuSimple/tusimple-benchmark): reads and writes its JSON, and draws its labels.
 
-A folder holds `label_data_*.json` and the images that its lines name, one JSON object per line:
+A folder holds `label_data_*.json` and the images that its lines name, one JSON object per line, see `Record`:
 
     {"lanes": [[x, x, ...], ...], "h_samples": [y, y, ...], "raw_file": "clips/.../20.jpg"}
-
-`Record` has the meaning of each entry. Source: github.com/TuSimple/tusimple-benchmark.
 """
-
 import dataclasses
 import fnmatch
 import json
@@ -54,19 +51,17 @@ def find_label_files(folder):
 def read_records(json_path, need_lanes=True, need_h_samples=True):
     """Reads a label, task or prediction file line by line; empty lines are skipped.
 
-    need_lanes: False accepts lines without lanes (a list of images to predict) and ignores lanes
-    need_h_samples: False accepts lines without h_samples, as [] (predictions may leave them to the labels)
+    need_lanes: False ignores lanes (a list of images to predict); need_h_samples: False accepts lines without h_samples
     -> (records, problems): Records in the order of the lines, and 'file:line: reason' for each unusable line
     Raises InputError if the file cannot be read.
     """
     records, problems = [], []
     for number, line in enumerate(files.read_file(json_path, MAX_FILE_BYTES).split(b'\n'), 1):
         source = f'{json_path}:{number}'
-        if line.strip():
-            try:
-                records.append(_parse(line, source, need_lanes, need_h_samples))
-            except InputError as error:
-                problems.append(f'{source}: {error}')
+        try:
+            records += [_parse(line, source, need_lanes, need_h_samples)] if line.strip() else []
+        except InputError as error:
+            problems.append(f'{source}: {error}')
     return records, problems
 
 
@@ -119,10 +114,7 @@ def _check_numbers(values, name, length=None, least=-_LARGEST, most=_LARGEST):
 
 
 def photo_path(folder, record):
-    """-> path of the record's image, whose raw_file is relative to folder, with / or \\. Raises InputError if outside.
-
-    Symbolic links are followed, as the owner of the folder made them.
-    """
+    """-> path of the record's image, raw_file with / or \\ relative to folder. Raises InputError if it is outside."""
     parts = pathlib.PureWindowsPath(record.raw_file)  # splits at / and \, and recognises drive letters
     if parts.anchor or '..' in parts.parts:
         raise InputError(f'{record.source}: raw_file {ascii(record.raw_file)[:80]} leaves its folder; '
@@ -140,8 +132,8 @@ def write_records(path, records, follow_links=False):
     lines = []
     for record in records:
         values = {'lanes': list(record.lanes), 'h_samples': list(record.h_samples), 'raw_file': record.raw_file}
-        optional = {name: getattr(record, name) for name in ('ids', 'confidence', 'classes', 'run_time')}
-        values.update({name: value for name, value in optional.items() if value is not None})
+        values.update({name: getattr(record, name) for name in ('ids', 'confidence', 'classes', 'run_time')
+                       if getattr(record, name) is not None})
         lines.append(json.dumps(values, default=lambda array: array.tolist(), allow_nan=False) + '\n')
     files.write_file(path, ''.join(lines).encode(), follow_links)
 
