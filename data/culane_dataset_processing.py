@@ -12,7 +12,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from data.common import command_line, files, preparation, prepared_set
-from data.lanes import culane, prepared_lanes, tusimple
+from data.lanes import culane, tusimple
 
 
 def read_list(path):
@@ -21,20 +21,15 @@ def read_list(path):
     return [line.split()[0].lstrip('/') for line in lines if line.strip()]   # train_gt.txt has more columns
 
 
-def read_record(folder, name, source):
-    """-> tusimple.Record of the image at a path listed in source. Raises InputError."""
-    tusimple.photo_path(folder, tusimple.Record(name, [], [], source))
-    return culane.to_record(culane.read_photo(folder, name))
-
-
 def main(argv=None):
     parser = preparation.parser(__doc__, 'images/, labels/ and lanes.json')
     parser.add_argument('folder', metavar='DIR', help='CULane folder that contains the drive folders.')
     parser.add_argument('list', metavar='LIST', nargs='?', help='File with one image path per line.')
     args = parser.parse_args(argv)
     names, problems = read_list(args.list) if args.list else culane.find_lines(args.folder), []
-    records = list(prepared_set.usable(lambda name: read_record(args.folder, name, args.list), names, problems))
-    prepared_lanes.write(records, args.folder, args.outdir, args.workers, problems)
+    lanes = prepared_set.usable(lambda name: culane.read_photo(args.folder, name), names, problems)
+    records = list(map(culane.to_record, lanes))
+    prepared_set.write_lanes(records, args.folder, args.outdir, args.workers, problems)
 
 
 if __name__ == '__main__':

@@ -38,10 +38,9 @@ def match_masks(predicted_dir, labels_dir):
             raise InputError(f'{wrong[0]}: there are {len(masks)} such masks for {len(labels)} labels in {labels_dir}')
         return list(zip(expected, labels))
     predictions, labels = by_name(predictions), by_name(labels)
-    if unpaired := sorted(predictions.keys() ^ labels.keys()):
-        name = unpaired[0]
-        missing = f'label of its name in {labels_dir}' if name in predictions else f'prediction in {predicted_dir}'
-        raise InputError(f'{predictions.get(name) or labels[name]}: has no {missing} ({len(unpaired)} lack a partner)')
+    if unpaired := predictions.keys() ^ labels.keys():
+        raise InputError(f'{predicted_dir} and {labels_dir}: only one holds {min(unpaired)!a} ({len(unpaired)} masks '
+                         'lack a partner)')
     return [(predictions[name], labels[name]) for name in sorted(labels)]
 
 
@@ -85,14 +84,12 @@ def print_table(rows):
     means = instance_metrics.summarise(rows)
     print(f'{len(rows)} images, {sum(row.label_instances for row in rows)} labelled and '
           f'{sum(row.predicted_instances for row in rows)} predicted instances')
-    for name, key, form, meaning in (
-            ('SBD', 'sbd', '7.4f', 'symmetric best Dice, mean over the images'),
-            ('DiC', 'dic', '+7.2f', 'predicted minus labelled instances, mean'),
-            ('|DiC|', 'abs_dic', '7.2f', 'its absolute value, mean'),
-            ('foreground Dice', 'foreground_dice', '7.4f', 'mean'),
-            ('AP', 'ap', '7.4f', 'over all images, IoU 0.5 to 0.95'),
-            ('AP50', 'ap50', '7.4f', 'at IoU 0.5')):
-        print(f'{name:<16} {means[key]:{form}}   {meaning}')
+    print(f'SBD              {means["sbd"]:7.4f}   symmetric best Dice, mean over the images')
+    print(f'DiC              {means["dic"]:+7.2f}   predicted minus labelled instances, mean')
+    print(f'|DiC|            {means["abs_dic"]:7.2f}   its absolute value, mean')
+    print(f'foreground Dice  {means["foreground_dice"]:7.4f}   mean')
+    print(f'AP               {means["ap"]:7.4f}   over all images, IoU 0.5 to 0.95')
+    print(f'AP50             {means["ap50"]:7.4f}   at IoU 0.5')
 
 
 def print_class_table(scores, names):

@@ -25,7 +25,7 @@ import PIL.Image
 
 from data.common import classes, command_line, files, pictures, preparation, prepared_set, segmentations
 from data.common.command_line import InputError
-from data.lanes import prepared_lanes, tusimple
+from data.lanes import tusimple
 
 REGIONS, LINES = ('polygon', 'rectangle', 'circle', 'mask'), ('line', 'linestrip')
 ERRORS = AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError   # raised by malformed values
@@ -166,8 +166,9 @@ def main(argv=None):
         print(f'{summary} files and {sums["unusable"]} shapes.')
     else:
         records = list(prepared_set.usable(lambda path: to_record(path, class_of), found, problems))
-        prepared_lanes.write(records, args.folder, args.outdir, args.workers, problems,
-                             lambda record: read_image(record.source), draw_label if class_of else tusimple.draw_label)
+        prepared_set.write_lanes(records, args.folder, args.outdir, args.workers, problems,
+                                 lambda record: read_image(record.source),
+                                 draw_label if class_of else tusimple.draw_label)
     if class_of:
         classes.write(args.outdir, list(class_of))
 

@@ -13,8 +13,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from data.common import command_line, preparation
-from data.lanes import own_lane, prepared_lanes, tusimple
+from data.common import command_line, preparation, prepared_set
+from data.lanes import own_lane, tusimple
 
 
 def main(argv=None):
@@ -30,8 +30,8 @@ def main(argv=None):
             found += each
     if repeated := len(records) - len({record.raw_file for record in records}):
         command_line.warn(f'{repeated} label lines repeat an image; it may be in both training and validation')
-    prepared_lanes.write(records, args.train_data_dir, args.outdir, args.workers, problems,
-                         draw=own_lane.draw_label if args.own_lane else tusimple.draw_label)
+    prepared_set.write_lanes(records, args.train_data_dir, args.outdir, args.workers, problems,
+                             draw=own_lane.draw_label if args.own_lane else tusimple.draw_label)
 
 
 if __name__ == '__main__':

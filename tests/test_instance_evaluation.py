@@ -98,8 +98,8 @@ def numbered(home):
 
 
 BAD = {
-    'label without prediction': ('pred lab', gone('pred/b.png'), 'lab/b.png: has no prediction in pred (1 lack'),
-    'prediction without label': ('pred lab', gone('lab/b.png'), 'pred/b.png: has no label of its name in lab'),
+    'label without prediction': ('pred lab', gone('pred/b.png'), "pred and lab: only one holds 'b' (1 masks lack"),
+    'prediction without label': ('pred lab', gone('lab/b.png'), "pred and lab: only one holds 'b'"),
     'number without mask': ('pred lab', numbered, 'pred/mask_0001.png: there are 2 such masks for 3'),
     'two of a name': ('pred lab', picture('pred/a.bmp', np.zeros((60, 80))), 'pred/a.bmp: is ambiguous'),
     'another size': ('pred lab', picture('pred/b.png', np.zeros((60, 80))),

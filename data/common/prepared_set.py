@@ -1,19 +1,21 @@
-"""Writes a data set as training reads it, images/NAME.png and labels/NAME.png: complete or absent."""
+"""Writes a data set as training reads it, images/NAME.png, labels/NAME.png and lanes.json: complete or absent."""
 import collections
 import concurrent.futures
 import functools
 import os
 import pathlib
+import re
 import shutil
 
 import cv2
+import numpy as np
 import tqdm
 
 from data.common import command_line, files, pictures, prefetch
 from data.common.command_line import InputError
 from data.lanes import tusimple
 
-FOLDERS = ('images', 'labels')
+_FOLDERS = ('images', 'labels')
 
 
 def refuse_others(outdir, names):
@@ -21,7 +23,7 @@ def refuse_others(outdir, names):
     lanes = os.path.join(outdir, tusimple.PREPARED_LABELS)
     if os.path.lexists(lanes):
         raise InputError(f'{lanes}: holds the lanes of other images; move it away or give another folder')
-    for folder in filter(os.path.isdir, (os.path.join(outdir, folder) for folder in FOLDERS)):
+    for folder in filter(os.path.isdir, (os.path.join(outdir, folder) for folder in _FOLDERS)):
         for name in files.list_folder(folder):
             if pictures.is_picture(folder, name) and name not in names:
                 raise InputError(f'{os.path.join(folder, name)}: is not of this data set; move it away or give another '
@@ -55,6 +57,53 @@ def prepare_samples(source, outdir, prepare, items, workers, problems=(), what='
     return sums, f'Wrote {len(names)} photos and {sums[what]} {what} to {outdir}; skipped {len(problems)}'
 
 
+def write_lanes(records, folder, outdir, workers, problems=(), read=None, draw=tusimple.draw_label):
+    """Prepares the images of tusimple.Records, relative to folder, and prints a summary.
+
+    The names become NNNN.png, and lanes.json has the lanes. Files that it lists from an earlier run are replaced.
+    read: function of a record that returns its image, by default from its file; draw: as tusimple.draw_label
+    Raises InputError if no record is usable, if outdir holds other pictures, or if an image is in its images/.
+    """
+    images, written = os.path.realpath(os.path.join(outdir, 'images')), []
+    for record in records:
+        path = os.path.join(folder, record.raw_file.replace('\\', '/'))
+        if os.path.realpath(os.path.dirname(path)) == images:
+            raise InputError(f'{record.source}: its image lies in the output folder {images}; give another --outdir')
+
+    def prepare(record):
+        try:
+            image = read(record) if read else pictures.read_image(tusimple.photo_path(folder, record))
+            label = draw(record, image.shape[1::-1])
+        except InputError as error:
+            raise InputError(f'{record.source}: {str(error).removeprefix(record.source + ": ")}') from None
+        return record, pictures.encode(image), pictures.encode(label), {'lanes': np.unique(label[label > 0]).size}
+
+    def number(record):
+        name = f'{len(written):04d}.png'
+        written.append(tusimple.Record(f'images/{name}', record.lanes, record.h_samples))
+        return name
+
+    _, summary = prepare_samples(
+        folder, outdir, prepare, records, workers, problems, 'lanes', number, _own_names(outdir),
+        lambda: tusimple.write_records(os.path.join(outdir, tusimple.PREPARED_LABELS), written))
+    print(f'{summary}.')
+
+
+def _own_names(outdir):
+    """-> set of the NNNN.png of earlier runs, even killed ones, in outdir. Raises InputError if there are others."""
+    lanes_path, listed, own = os.path.join(outdir, tusimple.PREPARED_LABELS), set(), set()
+    if os.path.exists(lanes_path):
+        listed = {record.raw_file for record in tusimple.read_records(lanes_path)[0]}
+    is_half_written = os.path.lexists(os.path.join(outdir, files.HALF_WRITTEN))
+    for folder in filter(os.path.isdir, (os.path.join(outdir, name) for name in _FOLDERS)):
+        for name in filter(re.compile(r'\d{4,}\.png').fullmatch, files.list_folder(folder)):
+            if not is_half_written and f'images/{name}' not in listed:
+                raise InputError(f'{os.path.join(folder, name)}: is not listed in {lanes_path} and would be replaced; '
+                                 'move it away or give another --outdir')
+            own.add(name)
+    return own
+
+
 def usable(function, items, problems, apply=map):
     """Yields function(item) for each item; where it raises an InputError, appends its text to problems instead."""
     def attempt(item):
@@ -76,11 +125,11 @@ def _write_samples(outdir, samples, sums, name_of, own, finish):
     try:
         for key, *encoded, counts in samples:
             if not names:   # not earlier: without samples, nothing changes
-                unfinished += [files.make_unfinished_folder(os.path.join(outdir, folder)) for folder in FOLDERS]
+                unfinished += [files.make_unfinished_folder(os.path.join(outdir, folder)) for folder in _FOLDERS]
             name = name_of(key)
             names.add(name)
             sums.update(counts)
-            for folder, temporary, data in zip(FOLDERS, unfinished, encoded):
+            for folder, temporary, data in zip(_FOLDERS, unfinished, encoded):
                 target = os.path.join(outdir, folder, name)
                 if name in own or not _is_there(target, data):
                     moves.append((os.path.join(temporary, name), target))
@@ -90,7 +139,7 @@ def _write_samples(outdir, samples, sums, name_of, own, finish):
             files.write_file(marker, b'')
             for temporary, target in moves:
                 os.replace(temporary, target)
-            for path in (pathlib.Path(outdir, folder, name) for folder in FOLDERS for name in own - names):
+            for path in (pathlib.Path(outdir, folder, name) for folder in _FOLDERS for name in own - names):
                 path.unlink(missing_ok=True)
             finish()
             os.remove(marker)

@@ -15,8 +15,8 @@ def draw_label(record, size):
     """The label of tusimple.draw_label, with IGNORED where a line may be that is not labelled. -> uint8 [height, width]
 
     Known to be background is the lane, a margin outside its lines, and all above the horizon, where straight
-    continuations of the lines meet. Below their end, where a hood begins, this continues to the lower border. Where a line
-    ends before the other, its continuation is ignored as well.
+    continuations of the lines meet. Below their end, where a hood begins, this continues to the lower border. The
+    continuation of a line that ends before the other is ignored as well.
     record: a tusimple.Record, of which the outermost lanes count. size: (width, height) of the image in px
     Raises InputError as tusimple.draw_label does, and if no lane has two points.
     """
