@@ -73,10 +73,9 @@ def failure(outcome, words):
 
 @pytest.mark.parametrize('folder, words', [
     ('absent', 'absent: no such folder'), ('empty', 'empty: holds no plantNNN_rgb.png'),
-    ('note', 'note: is not a folder'), ('bad', 'bad: none of 1 photos can be used; the first problem: ')])
+    ('bad', 'bad: none of 1 photos can be used; the first problem: ')])
 def test_no_usable_plant_is_an_error_and_writes_nothing(tmp_path, run_script, folder, words):
     (tmp_path / 'empty').mkdir()
-    (tmp_path / 'note').write_text('text')
     write_plant(tmp_path / 'bad', 'plant001')
     (tmp_path / 'bad/plant001_rgb.png').write_text('text')
     failure(run_script(processing, tmp_path / folder, '-o', tmp_path / 'out'), words)
@@ -84,8 +83,7 @@ def test_no_usable_plant_is_an_error_and_writes_nothing(tmp_path, run_script, fo
 
 
 @pytest.mark.parametrize('name, words', [
-    ('images/0000.png', 'is not of this data set'), ('labels/mine.BMP', 'is not of this data set'),
-    ('labels/A1_plant002.png', 'is there already, and differs')])
+    ('labels/mine.BMP', 'is not of this data set'), ('labels/A1_plant002.png', 'is there already, and differs')])
 def test_foreign_pictures_are_rejected_and_nothing_is_changed(plants, tmp_path, run_script, name, words):
     (tmp_path / 'out' / name).parent.mkdir(parents=True)
     (tmp_path / 'out' / name).write_text('mine')
