@@ -7,13 +7,13 @@ from data.lanes import own_lane, tusimple
 SIZE, ROWS = (640, 360), list(range(160, 300, 10))   # the hood begins at row 300
 
 
-def record(*lanes, rows=ROWS):
-    return tusimple.Record('a.jpg', [list(lane) for lane in lanes], rows)
+def record(*lanes):
+    return tusimple.Record('a.jpg', list(lanes), ROWS)
 
 
-def line(direction, rows=ROWS):
+def line(direction):
     """A straight line from (320, 140) downwards. direction: px to the side per row"""
-    return [320 + direction * (y - 140) for y in rows]
+    return [320 + direction * (y - 140) for y in ROWS]
 
 
 LEFT, RIGHT = line(-1), line(1)
@@ -36,8 +36,7 @@ def test_continuation_of_a_line_that_ends_first_is_ignored():
 
 def test_line_that_leaves_the_photo_has_not_ended_first():
     steep = [max(x, -2) for x in line(-3)]
-    label = own_lane.draw_label(record(steep, RIGHT), SIZE)
-    assert (label[280, :320] == 0).all()
+    assert (own_lane.draw_label(record(steep, RIGHT), SIZE)[280, :320] == 0).all()
 
 
 def test_of_one_line_its_surroundings_are_known():

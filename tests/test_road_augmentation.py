@@ -33,11 +33,6 @@ def test_warped_label_stays_on_its_line(lane_photo, seed):
     assert (white & ~lane).sum() + (lane & (warped.min(axis=-1) < 100)).sum() < 0.05 * lane.sum()
 
 
-def test_camera_change_mirrors_half_of_the_time():
-    matrices = [road_augmentation.camera_change((64, 36), np.random.default_rng(i)) for i in range(200)]
-    assert 70 < sum(np.linalg.det(matrix) < 0 for matrix in matrices) < 130
-
-
 @pytest.mark.parametrize('step', [step for _, step in road_augmentation._PHOTOMETRIC], ids=lambda step: step.__name__)
 def test_photometric_step_is_a_pure_function_of_image_and_seed(step):
     image = cv2.resize(np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8), (128, 72))
@@ -49,21 +44,15 @@ def test_photometric_step_is_a_pure_function_of_image_and_seed(step):
     assert any((result != results[0]).any() for result in results)
 
 
-def test_wear_fades_paint_and_nothing_else(lane_photo):
+def test_wear_fades_paint_and_neither_road_nor_ignored_pixels(lane_photo):
     image, label = lane_photo
+    label[60:80] = -1
     worn = [road_augmentation.wear(image, label, np.random.default_rng(seed)) for seed in range(10)]
-    near = cv2.dilate(label.astype(np.uint8), np.ones((1, 5), np.uint8)) > 0
+    near = cv2.dilate(np.uint8(label > 0), np.ones((1, 5), np.uint8)) > 0
     for result in worn:
         assert (result[~near] == image[~near]).all() and (result <= image).all()
     assert any((result[label > 0] < 150).any() for result in worn)
     assert road_augmentation.wear(image, np.zeros_like(label), np.random.default_rng(0)) is image
-
-
-def test_wear_does_not_change_ignored_pixels(lane_photo):
-    image, label = lane_photo
-    label[60:140] = -1
-    worn = [road_augmentation.wear(image, label, np.random.default_rng(seed)) for seed in range(10)]
-    assert all((result[60:140, :] == image[60:140, :]).all() for result in worn)
 
 
 @pytest.mark.parametrize('augment', [road_augmentation.augment, augmentation.augment], ids=['road', 'any'])
@@ -72,10 +61,8 @@ def test_augment_of_any_size_is_a_pure_function_of_sample_and_seed(lane_photo, a
     image, label = (cv2.resize(array, size, interpolation=cv2.INTER_NEAREST) for array in lane_photo)
     before = image.copy(), label.copy()
     for seed in range(15):
-        result, result_label = augment(image, label, np.random.default_rng(seed), (64, 32))
-        again, again_label = augment(image, label, np.random.default_rng(seed), (64, 32))
-        assert result.shape == (32, 64, 3) and result.dtype == np.uint8
-        assert result_label.shape == (32, 64) and result_label.dtype == label.dtype
+        (result, result_label), again = (augment(image, label, np.random.default_rng(seed), (64, 32)) for _ in range(2))
+        assert (result.shape, result_label.shape) == ((32, 64, 3), (32, 64)) and result_label.dtype == label.dtype
         assert set(np.unique(result_label)) <= {0, *np.unique(label)}
-        assert (result == again).all() and (result_label == again_label).all()
+        assert (result == again[0]).all() and (result_label == again[1]).all()
     assert (image == before[0]).all() and (label == before[1]).all()
