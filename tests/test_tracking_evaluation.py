@@ -42,15 +42,12 @@ def test_switches_are_counted_against_the_last_match(ids, switches):
     predicted = [{} if number is None else {number: 100} for number in ids]
     measures = measure(predicted, [{7: 100}] * 5)
     assert measures.switches == 1000 * switches / 5 and measures.missed == ids.count(None) / 5
+    assert measure([{1: 100}, {}, {2: 100}], [{7: 100}, {}, {7: 100}]).switches == 0   # a label id that returns is new
 
 
 def test_match_is_kept_while_possible_even_next_to_a_nearer_lane():
     measures = measure([{1: 103}, {1: 119, 2: 101}, {1: 121, 2: 101}], [{7: 100}] * 3)
     assert measures.switches == 1000 / 3 and measures.mean_error == pytest.approx((3 + 19 + 1) / 3)
-
-
-def test_label_id_that_returns_is_a_new_one():
-    assert measure([{1: 100}, {}, {2: 100}], [{7: 100}, {}, {7: 100}]).switches == 0
 
 
 def test_lanes_far_from_all_others_are_missed_and_false():

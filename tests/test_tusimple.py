@@ -29,26 +29,14 @@ def test_reads_records_in_order_with_their_source(tmp_path):
                        tusimple.Record('b.jpg', lanes, [160, 170], f'{path}:3', 12.5)]
 
 
-BAD_LINES = {
-    'not JSON': ('{"lanes": [[1', 'not JSON'),
-    'not UTF-8': (b'{"raw_file": "\xff\xfe"}', 'not JSON'),
-    'nested too deeply': ('[' * 100000, 'not JSON'),
-    'no lanes': (line(lanes=None), 'lanes are not'),
-    'no h_samples': (line(h_samples=None), 'h_samples is not'),
-    'no raw_file': (line(raw_file=None), 'raw_file None'),
-    'a shorter lane': (line(lanes=[[1, 2], [1]]), 'lane 1 has 1 numbers instead of 2'),
-    'text for x': (line(lanes=[[1, '2']]), "holds '2'"),
-    'NaN': (line(lanes=[[1, float('nan')]]), 'holds nan'),
-    'a huge integer': (line(lanes=[[1, 10 ** 400]]), 'holds 1000'),
-    'no rows at all': (line(h_samples=[], lanes=[[], []]), 'h_samples is not'),
-    'raw_file with half a character': (line(raw_file='\ud800'), 'raw_file'),
-    'run_time text': (line(run_time='fast'), "run_time holds 'fast'"),
-    'too few ids': (line(ids=[7]), 'ids has 1'),
-    'a confidence above 1': (line(confidence=[0.5, 1.01]), 'confidence holds 1.01'),
-}
-
-
-@pytest.mark.parametrize('bad, reason', BAD_LINES.values(), ids=BAD_LINES.keys())
+@pytest.mark.parametrize('bad, reason', [
+    ('{"lanes": [[1', 'not JSON'), (b'{"raw_file": "\xff\xfe"}', 'not JSON'), ('[' * 100000, 'not JSON'),
+    (line(lanes=None), 'lanes are not'), (line(h_samples=None), 'h_samples is not'),
+    (line(raw_file=None), 'raw_file None'), (line(lanes=[[1, 2], [1]]), 'lane 1 has 1 numbers instead of 2'),
+    (line(lanes=[[1, '2']]), "holds '2'"), (line(lanes=[[1, float('nan')]]), 'holds nan'),
+    (line(lanes=[[1, 10 ** 400]]), 'holds 1000'), (line(h_samples=[], lanes=[[], []]), 'h_samples is not'),
+    (line(raw_file='\ud800'), 'raw_file'), (line(run_time='fast'), "run_time holds 'fast'"),
+    (line(ids=[7]), 'ids has 1'), (line(confidence=[0.5, 1.01]), 'confidence holds 1.01')])
 def test_bad_line_is_reported_and_the_others_are_read(bad, reason, tmp_path):
     path, records, problems = read(tmp_path, line(), bad, line())
     assert [record.source for record in records] == [f'{path}:1', f'{path}:3']
