@@ -21,7 +21,6 @@ from data.common import command_line
 from data.common.command_line import InputError
 from data.lanes import score, tusimple
 
-MIN_SHARED = 2  # rows of a match
 ROWS = {'frames': '{:,}', 'id switches per 1,000 frames': '{:.2f}', 'missed lanes per frame': '{:.3f}',
         'false lanes per frame': '{:.3f}', 'error, median': '{:.2f} px', 'error, mean': '{:.2f} px',
         'jitter': '{:.2f} px', 'TuSimple accuracy': '{:.4f}'}
@@ -82,14 +81,14 @@ def match(predicted, true, rows, kept):
     """Pairs the lanes of a frame: earlier pairs first, then as many as possible, at least total distance.
 
     predicted: x in px, [P, rows], true: [T, rows], negative where a lane is absent. Lanes may be paired if their mean
-    distance in x over shared rows is below score.lane_threshold of the true one.
+    distance in x over two shared rows or more is below score.lane_threshold of the true one.
     kept: [P, T], whether the two were last matched with each other -> (predicted int [M], true int [M])
     """
     shared = (predicted[:, None] >= 0) & (true >= 0)
     count = shared.sum(2)
     distance = (np.abs(predicted[:, None] - true) * shared).sum(2) / np.maximum(count, 1)
     thresholds = np.array([score.lane_threshold(lane, rows) for lane in true])
-    possible = (count >= MIN_SHARED) & (distance < thresholds)
+    possible = (count >= 2) & (distance < thresholds)
     cost = np.where(possible, distance - 1e8 * np.reshape(kept, possible.shape), 1e6)
     lanes, truths = optimize.linear_sum_assignment(cost)
     good = possible[lanes, truths]

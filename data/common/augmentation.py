@@ -12,19 +12,16 @@ import numpy as np
 
 from data.common.pictures import resize_image
 
-_FLIP = 0.5            # probability, per direction
-_SCALE = (0.7, 1.4)    # ratio, log-uniform
-_SHIFT = 0.1           # of width and height either way, beyond the shift that keeps the image or the frame filled
-_BEND = 0.015          # standard deviation of the displacement, relative to the shorter side
-_BEND_CELLS = (3, 8)   # control points per side: few bend the whole image, many bend each instance
-
 
 def placement(size, rng):
-    """Flips, any rotation, scale and shift. size: (width, height) in px -> float64 [3, 3] from source to destination"""
+    """Flips, any rotation, scale x0.7 to x1.4, and shift by a tenth beyond what keeps the image or the frame filled.
+
+    size: (width, height) in px -> float64 [3, 3] from source to destination
+    """
     width, height = size
-    scale, angle = np.exp(rng.uniform(*np.log(_SCALE))), rng.uniform(0, 2 * np.pi)
-    flips = np.where(rng.random(2) < _FLIP, -1, 1)
-    room = np.abs(scale - 1) / 2 + _SHIFT   # an enlarged image is a crop from anywhere within it
+    scale, angle = np.exp(rng.uniform(*np.log((0.7, 1.4)))), rng.uniform(0, 2 * np.pi)
+    flips = np.where(rng.random(2) < 0.5, -1, 1)
+    room = np.abs(scale - 1) / 2 + 0.1   # an enlarged image is a crop from anywhere within it
     shift = rng.uniform(-room, room, 2) * size
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     to_centre = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
@@ -35,8 +32,8 @@ def placement(size, rng):
 
 def bend(image_shape, rng):
     """A smooth random displacement. -> float32 [height, width, 2] (x, y), relative to the shorter side"""
-    cells = rng.integers(_BEND_CELLS[0], _BEND_CELLS[1] + 1)
-    coarse = rng.normal(0, _BEND, (cells, cells, 2)).astype(np.float32)
+    cells = rng.integers(3, 9)   # few bend the whole image, many bend each instance
+    coarse = rng.normal(0, 0.015, (cells, cells, 2)).astype(np.float32)
     return cv2.resize(coarse, tuple(image_shape), interpolation=cv2.INTER_CUBIC)
 
 

@@ -9,8 +9,6 @@ import numpy as np
 from data.common import files
 from data.common.command_line import InputError
 
-_MAX_STEPS = 200  # thresholds of a curve
-
 Point = collections.namedtuple('Point', 'threshold precision recall f1')
 
 
@@ -40,13 +38,13 @@ def curve(photos):
 
     photos: list of (confidence [n], right [n + 1], found [n + 1], labelled), per image: confidences in any order; for
     k = 0 to n, how many of the k most confident predictions are right and how many label lanes they find; label lanes
-    -> list of Points by increasing threshold: all distinct confidences, or _MAX_STEPS of them
+    -> list of Points by increasing threshold: all distinct confidences, or 200 of them
     Raises InputError if there are no predictions.
     """
     thresholds = np.unique(np.concatenate([confidence for confidence, *_ in photos]))
     if not len(thresholds):
         raise InputError('--precision-recall: no lane is predicted')
-    steps = min(_MAX_STEPS, len(thresholds))
+    steps = min(200, len(thresholds))
     thresholds = thresholds[np.linspace(0, len(thresholds) - 1, steps).round().astype(int)]
     predicted, right, found, labelled = np.zeros([4, len(thresholds)])
     for confidence, right_of, found_of, labelled_of in photos:

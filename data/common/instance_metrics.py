@@ -17,8 +17,6 @@ import numpy as np
 
 from data.common import classes
 
-_IOU_TWENTIETHS = range(10, 20)  # the IoU thresholds of AP, in twentieths: 0.5 to 0.95
-
 ImageScore = collections.namedtuple('ImageScore', 'sbd dic foreground_dice label_instances predicted_instances matches')
 ImageScore.__doc__ = 'The score of one image; matches: pairs of instances with an IoU above each threshold of AP.'
 
@@ -37,7 +35,7 @@ def score_image(prediction, label):
     counts = [len(best) for best in best_dice]
     foreground = overlap[predicted > 0].sum() + overlap[labelled > 0].sum()
     # In integers, IoU > k / 20 is exact. Above 0.5, matches are one to one.
-    matches = tuple(int(np.count_nonzero(instances & (20 * overlap > k * union))) for k in _IOU_TWENTIETHS)
+    matches = tuple(int(np.count_nonzero(instances & (20 * overlap > k * union))) for k in range(10, 20))
     return ImageScore(sbd=float(min(best.mean() for best in best_dice)) if all(counts) else float(not any(counts)),
                       dic=counts[0] - counts[1],
                       foreground_dice=float(2 * overlap[instances].sum() / foreground) if foreground else 1.,

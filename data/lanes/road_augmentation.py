@@ -8,31 +8,24 @@ import numpy as np
 
 from data.common.augmentation import apply_steps, blur, colour_temperature, jpeg, noise, ratio, saturation, tone
 
-_FLIP = 0.5                     # probability; instance ids carry no order, so a mirrored label keeps them
-_ROLL, _PITCH, _YAW = 3, 3, 5   # degrees either way
-_ZOOM = (0.8, 1.45)             # ratio of focal lengths
-_STRETCH = 1.12                 # ratio of width either way; height by its inverse
-_SWAY = 0.3                     # sideways, relative to the camera's height above the road
-_FOCAL_LENGTH, _HORIZON = 1.0, 0.38   # of a typical road camera, relative to image width and height
-
 
 def camera_change(size, rng):
-    """Another camera: roll, pitch and yaw, zoom and stretch about the centre, moved sideways, mirrored.
+    """Another camera: roll and pitch up to 3, yaw up to 5 degrees, zoom x0.8 to x1.45, stretch up to x1.12, mirrored.
 
-    A sideways move above a flat road shears the road about the horizon.
+    It moves sideways by up to 0.3 of its height above the road, which shears a flat road about the horizon.
     size: (width, height) of the image in px -> float64 [3, 3], from points of the image to the other camera's
     """
     width, height = size
-    focal = _FOCAL_LENGTH * width
-    roll, pitch, yaw = (np.radians(rng.triangular(-limit, 0, limit)) for limit in (_ROLL, _PITCH, _YAW))
+    focal, horizon = width, 0.38 * height   # of a typical road camera
+    roll, pitch, yaw = (np.radians(rng.triangular(-limit, 0, limit)) for limit in (3, 3, 5))
     (cr, sr), (cp, sp), (cy, sy) = ((np.cos(angle), np.sin(angle)) for angle in (roll, pitch, yaw))
     rotation = (np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]]) @ [[1, 0, 0], [0, cp, -sp], [0, sp, cp]]
                 @ [[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    zoom, stretch, sway = ratio(rng, *_ZOOM), ratio(rng, 1 / _STRETCH, _STRETCH), rng.triangular(-_SWAY, 0, _SWAY)
+    zoom, stretch, sway = ratio(rng, 0.8, 1.45), ratio(rng, 1 / 1.12, 1.12), rng.triangular(-0.3, 0, 0.3)
     old = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     new = old * [[zoom * stretch, 1, 1], [1, zoom / stretch, 1], [1, 1, 1]]
-    shear = np.array([[1, sway, -sway * _HORIZON * height], [0, 1, 0], [0, 0, 1]])
-    flip = np.array([[-1, 0, width], [0, 1, 0], [0, 0, 1]]) if rng.random() < _FLIP else np.eye(3)
+    shear = np.array([[1, sway, -sway * horizon], [0, 1, 0], [0, 0, 1]])
+    flip = np.array([[-1, 0, width], [0, 1, 0], [0, 0, 1]]) if rng.random() < 0.5 else np.eye(3)
     return flip @ new @ rotation @ np.linalg.inv(old) @ shear
 
 
@@ -173,7 +166,6 @@ def _shuffle_channels(image, rng):
     return cv2.transform(image, np.eye(3)[rng.permutation(3)])
 
 
-_WEAR = 0.2   # probability
 # (probability, step) in the order in which light meets them: road, air, lens, sensor, file.
 _PHOTOMETRIC = ((0.25, _cut_out), (0.3, _hard_shadows), (0.12, _haze), (0.12, _sun_glare), (0.2, blur),
                 (0.6, colour_temperature), (0.8, tone), (0.4, saturation), (0.05, _shuffle_channels),
@@ -184,6 +176,6 @@ def augment(image, label, rng, image_shape=None, outside=0):
     """One random variation of a sample; arguments and results as for data.common.augmentation.augment."""
     size = label.shape[::-1]
     image, label = warp(image, label, camera_change(size, rng), image_shape or size, outside)
-    if rng.random() < _WEAR:
+    if rng.random() < 0.2:
         image = wear(image, label, rng)
     return apply_steps(_PHOTOMETRIC, image, rng), label
