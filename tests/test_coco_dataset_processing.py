@@ -1,5 +1,4 @@
 """data/coco_dataset_processing.py and data/common/segmentations.py, on annotations made by the tests."""
-
 import itertools
 import json
 import os

@@ -60,8 +60,6 @@ def test_single_point_counts_but_is_no_hit_and_absent_lane_does_not_count():
     assert culane.lane_ious(record.lanes, record.lanes, SIZE).tolist() == [[0, 0], [0, 1]]
 
 
-# ---- The script ------------------------------------------------------------------------------------------------------
-
 @pytest.fixture
 def files(tusimple_folder):
     """Paths of labels and of predictions: of 5 lanes, 4 are hits, and the second photo has one more."""
@@ -93,8 +91,6 @@ def test_size_can_be_given_and_defaults_to_tusimples_without_images(files, run_s
         outcome = run_script(evaluation, files[0], lonely, '--measure', 'culane', *args)
         assert words in outcome.out + outcome.err
 
-
-# ---- Files of CULane -------------------------------------------------------------------------------------------------
 
 @pytest.fixture
 def drive(files, monkeypatch):

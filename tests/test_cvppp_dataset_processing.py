@@ -1,5 +1,4 @@
 """data/cvppp_dataset_processing.py: from folders of plants to images and labels."""
-
 import os
 
 import cv2

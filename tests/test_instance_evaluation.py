@@ -1,5 +1,4 @@
 """data/instance_evaluation.py: pairs of masks, the table, scores of each image."""
-
 import csv
 
 import cv2

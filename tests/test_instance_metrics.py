@@ -1,5 +1,4 @@
 """data/common/instance_metrics.py: the measures, against slow ones written from their definitions."""
-
 import cv2
 import numpy as np
 import pytest

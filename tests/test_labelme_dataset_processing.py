@@ -1,5 +1,4 @@
 """data/labelme_dataset_processing.py: annotations made by the tests, and the resulting images, labels and lanes."""
-
 import base64
 import json
 import os

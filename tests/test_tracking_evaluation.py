@@ -1,5 +1,4 @@
 """data/tracking_evaluation.py: sequences with measures computed by hand, and the script."""
-
 import json
 import math
 
@@ -69,8 +68,6 @@ def test_jitter_is_the_change_of_the_error_in_rows_that_both_frames_have():
     measures = measure(predicted, [{7: 100}, {7: 110}, {7: 120}])
     assert measures.jitter == pytest.approx(math.sqrt(20 * 9 / 30))
 
-
-# ---- The script ------------------------------------------------------------------------------------------------------
 
 TRUE = [{7: 100, 8: 500}, {7: 102, 8: 498}, {7: 104, 8: 496}, {7: 106, 8: 494}]
 

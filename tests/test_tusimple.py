@@ -1,5 +1,4 @@
 """data/lanes/tusimple.py: reading, writing and drawing labels in the TuSimple layout."""
-
 import json
 
 import numpy as np

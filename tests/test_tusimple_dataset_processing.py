@@ -1,5 +1,4 @@
 """data/tusimple_dataset_processing.py and the prepared folders that all scripts write: complete, or as they were."""
-
 import json
 import os
 
@@ -76,8 +75,6 @@ def test_bad_line_is_reported_skipped_and_counted(changes, reason, tusimple_fold
         json.loads(line)['lanes'] for line in (first, *rest)]
 
 
-# ---- Existing output -------------------------------------------------------------------------------------------------
-
 def fails(outcome, words):
     """Asserts status 1 and one line on stderr with these words."""
     assert outcome.status == 1 and outcome.out == '' and words in outcome.err and outcome.err.count('\n') == 1
@@ -153,3 +150,51 @@ def test_run_interrupted_while_moving_files_is_detected_and_completed(label_file
     for folder in (out, tmp_path / 'new'):
         assert run(folder).status in (None, 0)
     assert files_of(out) == files_of(tmp_path / 'new') and len(datagenerator.find_samples(str(out))[0]) == 1
+
+
+# ---- The own lane ----------------------------------------------------------------------------------------------------
+
+SIZE, ROWS = (640, 360), list(range(160, 300, 10))   # the hood begins at row 300
+
+
+def record(*lanes):
+    return tusimple.Record('a.jpg', list(lanes), ROWS)
+
+
+def line(direction):
+    """A straight line from (320, 140) downwards. direction: px to the side per row"""
+    return [320 + direction * (y - 140) for y in ROWS]
+
+
+LEFT, RIGHT = line(-1), line(1)
+
+
+def test_lane_margin_sky_and_hood_are_known_and_the_rest_is_ignored():
+    label = processing.draw_own_lane(record(LEFT, RIGHT), SIZE)
+    assert label[200, 320 - 60] == 20 and label[200, 320 + 60] == 70
+    assert label[200, 320] == label[200, 320 - 90] == label[200, 320 + 90] == 0   # lane width 120 px, margin 42
+    assert (label[200, [100, 200, 440, 600]] == processing.IGNORED).all()
+    assert (label[:120] == 0).all() and label[145, 100] == processing.IGNORED
+    assert (label[310:, 320 - 170:320 + 170] == 0).all() and label[330, 20] == processing.IGNORED
+
+
+def test_continuation_of_a_line_that_ends_first_is_ignored():
+    label = processing.draw_own_lane(record(LEFT[:6] + [-2] * (len(ROWS) - 6), RIGHT), SIZE)
+    assert label[200, 320 - 60] == 20 and label[250, 320 - 110] == processing.IGNORED
+    assert label[250, 320] == 0 and label[320, 320 - 180] == 0   # below the end of both, there is a hood
+
+
+def test_line_that_leaves_the_photo_has_not_ended_first():
+    steep = [max(x, -2) for x in line(-3)]
+    assert (processing.draw_own_lane(record(steep, RIGHT), SIZE)[280, :320] == 0).all()
+
+
+def test_of_one_line_its_surroundings_are_known():
+    label = processing.draw_own_lane(record(LEFT), SIZE)
+    assert label[200, 320 - 60] == 20 and label[200, 320 - 70] == 0 and label[200, 320 + 60] == processing.IGNORED
+    assert (label[:110] == 0).all()
+
+
+def test_photo_without_a_line_is_rejected():
+    with pytest.raises(InputError, match='has no line'):
+        processing.draw_own_lane(record([-2] * len(ROWS)), SIZE)

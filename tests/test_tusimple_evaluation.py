@@ -1,5 +1,4 @@
 """data/lanes/score.py against a slow and literal score, data/common/evaluation_report.py, and the script."""
-
 import csv
 import json
 
@@ -76,8 +75,6 @@ def test_scores_are_bit_identical_to_the_plain_rules():
     assert len(seen) > 15  # the corners were met
 
 
-# ---- Worked out by hand ----------------------------------------------------------------------------------------------
-
 ROWS = list(range(160, 720, 28))  # 20 rows: 17 right ones are exactly 0.85
 
 
@@ -127,8 +124,6 @@ def test_predictions_of_windows_match_their_labels():
         score.score(records[:1], records)
 
 
-# ---- The script ------------------------------------------------------------------------------------------------------
-
 @pytest.fixture
 def files(tusimple_folder):
     """Paths of labels and of predictions, of which the first photo's second lane is wrong and the least confident."""
@@ -155,8 +150,6 @@ def test_prints_the_benchmarks_list_and_writes_scores_worst_first(files, tmp_pat
     with open(tmp_path / 'scores.csv', newline='') as file:
         assert [row['raw_file'][11] for row in csv.DictReader(file)] == ['0', '1', '2']
 
-
-# ---- Precision and recall --------------------------------------------------------------------------------------------
 
 def test_a_curve_by_hand():
     # Of 4 lanes the 2 most confident are right, one more is the least confident.

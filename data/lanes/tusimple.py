@@ -5,7 +5,6 @@ A folder holds `label_data_*.json` and the images that its lines name, one JSON 
     {"lanes": [[x, x, ...], ...], "h_samples": [y, y, ...], "raw_file": "clips/.../20.jpg"}
 """
 import dataclasses
-import fnmatch
 import json
 import os
 import pathlib
@@ -38,14 +37,6 @@ class Record:
     ids: list = None          # [lanes] int, of video frames: the number of a lane in all frames
     confidence: list = None   # [lanes] float from 0 to 1, of a prediction; None if unknown
     classes: list = None      # [lanes] str, of a prediction; only written
-
-
-def find_label_files(folder):
-    """-> the sorted paths of the label_data_*.json in a folder. Raises InputError if there are none."""
-    names = fnmatch.filter(files.list_folder(folder), 'label_data_*.json')
-    if not names:
-        raise InputError(f'{folder}: holds no label_data_*.json; give the folder that does')
-    return [os.path.join(folder, name) for name in names]
 
 
 def read_records(json_path, need_lanes=True, need_h_samples=True):
