@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import tqdm
 
-from data.common import classes, command_line, evaluation_report, instance_metrics, pictures, prefetch
+from data.common import classes, command_line, evaluation_report, instance_metrics, pictures
 from data.common.command_line import InputError
 
 MASK_PATH = re.compile(r'(.*[/\\])?mask_\d{4,}\.png')  # of inference.py --masks
@@ -71,14 +71,6 @@ def score_pair(pair, photos, ignore, has_classes):
     return scores, instance_metrics.score_classes(prediction, label) if has_classes else {}
 
 
-def score_files(pairs, *args):
-    """-> list of score_pair, in the order of the pairs"""
-    cv2.setNumThreads(1)   # the threads below are the parallelism
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = prefetch.in_order(pool, lambda pair: score_pair(pair, *args), pairs, 2 * os.cpu_count())
-        return list(tqdm.tqdm(rows, total=len(pairs), unit='image', disable=None))
-
-
 def print_table(rows):
     """rows: list of ImageScore"""
     means = instance_metrics.summarise(rows)
@@ -127,7 +119,10 @@ def main(argv=None):
 
     path = args.classes or os.path.join(os.path.dirname(os.path.abspath(args.labels)), classes.FILE)
     names = classes.read(path) if args.classes or os.path.exists(path) else []
-    rows, of_classes = zip(*score_files(pairs, photos, args.ignore, bool(names)))
+    cv2.setNumThreads(1)   # the threads below are the parallelism
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        scores = pool.map(lambda pair: score_pair(pair, photos, args.ignore, bool(names)), pairs)
+        rows, of_classes = zip(*tqdm.tqdm(scores, total=len(pairs), unit='image', disable=None))
     print_table(rows)
     if names:
         print_class_table(of_classes, names)

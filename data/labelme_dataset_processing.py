@@ -166,9 +166,9 @@ def main(argv=None):
         print(f'{summary} files and {sums["unusable"]} shapes.')
     else:
         records = list(prepared_set.usable(lambda path: to_record(path, class_of), found, problems))
-        prepared_set.write_lanes(records, args.folder, args.outdir, args.workers, problems,
-                                 lambda record: read_image(record.source),
-                                 draw_label if class_of else tusimple.draw_label)
+        prepared_set.write_lanes(
+            records, args.folder, args.outdir, args.workers, problems, lambda record: read_image(record.source),
+            draw_label if class_of else tusimple.draw_label)
     if class_of:
         classes.write(args.outdir, list(class_of))
 

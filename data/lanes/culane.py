@@ -20,8 +20,6 @@ from data.lanes import tusimple
 
 LINES = '.lines.txt'  # the end of a file name
 _CANVAS_WIDTH = 1640  # px, of CULane's images
-_LANE_WIDTH = 30  # px of the canvas
-_MIN_IOU = 0.5  # a hit is above it
 
 PhotoScore = collections.namedtuple('PhotoScore', 'raw_file f1 hits label_lanes predicted_lanes')
 Lanes = collections.namedtuple('Lanes', 'raw_file lanes source confidence')
@@ -52,7 +50,7 @@ def _draw_lane(lane, photo_size):
     if len(lane) > 1:
         # Within OpenCV's 32-bit coordinates; points this far outside look the same.
         points = np.clip(np.rint(_CANVAS_WIDTH / width * lane), -2 ** 20, 2 ** 20).astype(np.int32)
-        cv2.polylines(mask, [points], False, 1, _LANE_WIDTH, cv2.LINE_8)
+        cv2.polylines(mask, [points], False, 1, 30, cv2.LINE_8)
     return mask
 
 
@@ -70,7 +68,7 @@ def lane_ious(pred_lanes, gt_lanes, photo_size):
 
 def count_hits(ious):
     """-> the number of hits in the one-to-one assignment"""
-    return np.count_nonzero(ious[optimize.linear_sum_assignment(ious, maximize=True)] > _MIN_IOU)
+    return np.count_nonzero(ious[optimize.linear_sum_assignment(ious, maximize=True)] > 0.5)
 
 
 def _f_measure(hits, labelled, predicted):

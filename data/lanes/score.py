@@ -14,9 +14,6 @@ from data.common import evaluation_report
 from data.common.command_line import InputError
 
 _MATCH_ACCURACY = 0.85  # a label lane whose best prediction is less accurate is missed
-_PIXEL_THRESHOLD = 20  # px between two vertical lanes
-_MAX_RUN_TIME = 200  # ms per image
-_MAX_EXTRA_LANES = 2  # predicted lanes beyond the number of label lanes
 _COUNTED_LANES = 4  # with more label lanes, the worst is ignored and one miss forgiven
 
 PhotoScore = collections.namedtuple('PhotoScore', 'raw_file accuracy fp fn label_lanes predicted_lanes run_time')
@@ -34,7 +31,7 @@ def lane_threshold(lane, h_samples):
         # The steps of scikit-learn's LinearRegression, which the benchmark uses, so that the last bits agree.
         x, y = x.astype(np.float64), y[:, None].astype(np.float64)
         k = np.linalg.lstsq(y - np.average(y, axis=0), x - np.average(x), rcond=None)[0][0]
-    return _PIXEL_THRESHOLD / np.cos(np.arctan(k))
+    return 20 / np.cos(np.arctan(k))
 
 
 def lane_accuracies(pred_lanes, gt_lanes, h_samples):
@@ -52,7 +49,7 @@ def lane_accuracies(pred_lanes, gt_lanes, h_samples):
 
 def score_photo(pred_lanes, gt_lanes, h_samples, run_time=0):
     """The score of one image; arguments as in lane_accuracies, run_time in ms. -> (accuracy, fp, fn), floats"""
-    if run_time > _MAX_RUN_TIME or len(pred_lanes) > len(gt_lanes) + _MAX_EXTRA_LANES:
+    if run_time > 200 or len(pred_lanes) > len(gt_lanes) + 2:
         return 0., 0., 1.
     best = lane_accuracies(pred_lanes, gt_lanes, h_samples).max(axis=1, initial=0).tolist()
     missed = sum(accuracy < _MATCH_ACCURACY for accuracy in best)

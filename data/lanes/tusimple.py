@@ -22,7 +22,6 @@ MAX_LANES = 5  # of an 8-bit label: a sixth grey value, 20 + 50 * 5, does not fi
 PREPARED_LABELS = 'lanes.json'  # in a prepared folder: the lanes of its images/, for the official score
 MAX_FILE_BYTES = 2 ** 30   # the labels of all of TuSimple have 20 MB
 
-_LANE_WIDTH = 7  # px, as in cv2.polylines, which rounds up: an upright lane covers 9
 _LARGEST = 1e9  # px; a larger coordinate is a mistake and could overflow integer arithmetic
 
 
@@ -145,5 +144,5 @@ def draw_label(record, size):
         if (points > np.multiply(1.1, size)).any():
             raise InputError(f'{record.source}: lane {i} lies outside the image of {width}x{height} px; '
                              'the label is for another size')
-        cv2.polylines(label, [np.rint(points).astype(np.int32)], False, 20 + 50 * i, _LANE_WIDTH, cv2.LINE_8)
+        cv2.polylines(label, [np.rint(points).astype(np.int32)], False, 20 + 50 * i, 7, cv2.LINE_8)
     return label if label.max() > 255 else label.astype(np.uint8)
