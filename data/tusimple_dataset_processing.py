@@ -20,19 +20,15 @@ from data.common import command_line, files, preparation, prepared_set
 from data.common.command_line import InputError
 from data.lanes import tusimple
 
-IGNORED = 255            # grey value of pixels that count nowhere
-_MARGIN = 0.35           # outside of the lines, relative to the width of the lane in that row
-_LEAST, _MOST = 10, 90   # margin, px of a photo 1280 px wide
-_HORIZON = 20, 120       # of the first labelled row, least and most rows that the horizon lies above it, of 720
-_END = 12                # rows, of 720, by which a line has to end before the other to count as unfinished
+IGNORED = 255   # grey value of pixels that count nowhere
 
 
 def draw_own_lane(record, size):
     """The label of tusimple.draw_label, with IGNORED where a line may be that is not labelled. -> uint8 [height, width]
 
-    Known to be background is the lane, a margin outside its lines, and all above the horizon, where straight
+    Known to be background is the lane, a margin of a third of its width, and all above the horizon, where straight
     continuations of the lines meet. Below their end, where a hood begins, this continues to the lower border. The
-    continuation of a line that ends before the other is ignored as well.
+    continuation of a line that ends before the other is ignored as well. Lengths are for images of 1280 x 720 px.
     record: a tusimple.Record, of which the outermost lanes count. size: (width, height) of the image in px
     Raises InputError as tusimple.draw_label does, and if no lane has two points.
     """
@@ -46,19 +42,19 @@ def draw_own_lane(record, size):
     first, last = min(line[0, 0] for line in lines), max(line[-1, 0] for line in lines)
     left, right = (_continue(line, rows) for line in (lines[0], lines[-1]))
     if len(lines) > 1:
-        margin = _MARGIN * (right - left)
+        margin = 0.35 * (right - left)
         meeting = rows[(rows < first) & (left >= right)].max(initial=0) - 15 * scale
     else:
         margin = 0.15 * (rows - first) + 15 * scale
         meeting = first - 40 * scale
-    margin = np.clip(margin, _LEAST * width / 1280, _MOST * width / 1280)[:, None]
-    horizon = np.clip(meeting, first - _HORIZON[1] * scale, first - _HORIZON[0] * scale)
+    margin = np.clip(margin, 10 * width / 1280, 90 * width / 1280)[:, None]
+    horizon = np.clip(meeting, first - 120 * scale, first - 20 * scale)
     begin, end = np.minimum(left, right)[:, None], np.maximum(left, right)[:, None]
     known = (column >= begin - margin) & (column <= end + margin) & (rows >= first)[:, None]
     for line, x in ((lines[0], left), (lines[-1], right)):
         at_side = not width / 32 < line[-1, 1] < width - width / 32
-        unfinished = (rows > line[-1, 0]) & (rows <= last) & (line[-1, 0] < last - _END * scale) & (not at_side)
-        unfinished |= (rows < line[0, 0]) & (line[0, 0] > first + _END * scale)
+        unfinished = (rows > line[-1, 0]) & (rows <= last) & (line[-1, 0] < last - 12 * scale) & (not at_side)
+        unfinished |= (rows < line[0, 0]) & (line[0, 0] > first + 12 * scale)
         known &= ~(unfinished[:, None] & (np.abs(column - x[:, None]) <= margin))
     label[(label == 0) & ~known & (rows >= horizon)[:, None]] = IGNORED
     return label

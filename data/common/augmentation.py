@@ -1,9 +1,8 @@
 """Random variations of an image and its label, for images without an up direction: plants, cells, aerial views.
 
 Images are uint8 RGB [h, w, 3], labels [h, w] of any integer type that OpenCV resamples (uint8, uint16, int32);
-image_shape is (width, height), as in OpenCV. A photometric step is a pure function of an image and a
-np.random.Generator, shared with data/lanes/road_augmentation.py. Unless called uniform, its ranges are triangular with
-the mode at no change, so most images stay realistic.
+image_shape is (width, height). A photometric step is a pure function of an image and a np.random.Generator. Unless
+called uniform, its ranges are triangular with the mode at no change, so most images stay realistic.
 """
 import statistics
 

@@ -1,7 +1,6 @@
 """Random variations of a road image and its label: camera, worn markings, light and sensor.
 
-Images are uint8 RGB [h, w, 3], labels [h, w] of any integer type that OpenCV resamples (uint8, uint16, int32);
-image_shape is (width, height), as in OpenCV. data/common/augmentation.py has the steps not specific to roads.
+data/common/augmentation.py has the steps not specific to roads, and the types of images and labels.
 """
 import cv2
 import numpy as np
