@@ -22,8 +22,6 @@ import tqdm
 from data.common import classes, command_line, evaluation_report, instance_metrics, pictures
 from data.common.command_line import InputError
 
-MASK_PATH = re.compile(r'(.*[/\\])?mask_\d{4,}\.png')  # of inference.py --masks
-
 
 def match_masks(predicted_dir, labels_dir):
     """Pairs predictions with labels, see above. -> list of (path of the prediction, path of the label)
@@ -31,7 +29,8 @@ def match_masks(predicted_dir, labels_dir):
     Raises InputError if a mask has no partner.
     """
     predictions, labels = pictures.list_images(predicted_dir), pictures.list_images(labels_dir)
-    masks, others = (list(filter(MASK_PATH.fullmatch, paths)) for paths in (predictions, labels))
+    masks, others = ([path for path in paths if re.fullmatch(r'mask_\d{4,}\.png', os.path.basename(path))]
+                     for paths in (predictions, labels))
     if masks and not others:
         expected = [os.path.join(predicted_dir, f'mask_{number:04d}.png') for number in range(len(labels))]
         if wrong := sorted(set(masks) ^ set(expected)):
@@ -58,11 +57,11 @@ def score_pair(pair, photos, ignore, has_classes):
     -> (ImageScore, score_classes, {} without classes). Raises InputError if a file cannot be read or sizes differ.
     """
     predicted, labelled = pair
-    if photos and pathlib.Path(labelled).stem not in photos:
+    photo = photos and photos.get(pathlib.Path(labelled).stem)
+    if photos and not photo:
         raise InputError(f'{labelled}: has no image of its name in --images')
     prediction = pictures.read_label(predicted).astype(np.int32)
-    label = (pictures.read_pair(photos[pathlib.Path(labelled).stem], labelled)[1] if photos
-             else pictures.read_label(labelled)).astype(np.int32)
+    label = (pictures.read_pair(photo, labelled)[1] if photo else pictures.read_label(labelled)).astype(np.int32)
     if prediction.shape != label.shape:
         raise InputError(f'{predicted}: is {prediction.shape[1]} x {prediction.shape[0]}, but its label {labelled} is '
                          f'{label.shape[1]} x {label.shape[0]}; if its image has an EXIF orientation, give --images')
