@@ -15,18 +15,17 @@ from data.common import command_line, files, preparation, prepared_set
 from data.lanes import culane, tusimple
 
 
-def read_list(path):
-    """-> the paths of images in a file, relative to the folder. Raises InputError."""
-    lines = files.read_file(path, tusimple.MAX_FILE_BYTES).decode(errors='replace').splitlines()
-    return [line.split()[0].lstrip('/') for line in lines if line.strip()]   # train_gt.txt has more columns
-
-
 def main(argv=None):
     parser = preparation.parser(__doc__, 'images/, labels/ and lanes.json')
     parser.add_argument('folder', metavar='DIR', help='CULane folder that contains the drive folders.')
     parser.add_argument('list', metavar='LIST', nargs='?', help='File with one image path per line.')
     args = parser.parse_args(argv)
-    names, problems = read_list(args.list) if args.list else culane.find_lines(args.folder), []
+    if args.list:
+        lines = files.read_file(args.list, tusimple.MAX_FILE_BYTES).decode(errors='replace').splitlines()
+        names = [line.split()[0].lstrip('/') for line in lines if line.strip()]   # train_gt.txt has more columns
+    else:
+        names = culane.find_lines(args.folder)
+    problems = []
     lanes = prepared_set.usable(lambda name: culane.read_photo(args.folder, name), names, problems)
     records = list(map(culane.to_record, lanes))
     prepared_set.write_lanes(records, args.folder, args.outdir, args.workers, problems)

@@ -18,9 +18,8 @@ def upright(x, rows=20):
 
 def video(*frames, source='v.json'):
     """Records of frames, each a dict: id -> lane, or x of an upright one."""
-    return [tusimple.Record(f'{source}/{i:04d}', [upright(lane) if np.isscalar(lane) else lane
-                                                  for lane in frame.values()],
-                            ROWS, f'{source}:{i + 1}', ids=list(frame)) for i, frame in enumerate(frames)]
+    return [tusimple.Record('v', [upright(lane) if np.isscalar(lane) else lane for lane in frame.values()], ROWS,
+                            f'{source}:{i}', ids=list(frame)) for i, frame in enumerate(frames, 1)]
 
 
 def measure(predicted, true):
@@ -49,17 +48,13 @@ def test_match_is_kept_while_possible_even_next_to_a_nearer_lane():
     assert measures.switches == 1000 / 3 and measures.mean_error == pytest.approx((3 + 19 + 1) / 3)
 
 
-def test_lanes_far_from_all_others_are_missed_and_false():
-    measures = measure([{1: 119, 2: 520}, {1: 119, 2: 520, 3: 900}], [{7: 100, 8: 500}] * 2)
-    assert (measures.missed, measures.false_positives) == (1, 1.5)   # 20 px are too far; of upright lanes
-    assert measures.median_error == measures.mean_error == 19
-
-
-def test_as_many_lanes_as_possible_are_matched():
-    # 1 is nearest to 8, but then nothing is left for 7.
-    measures = measure([{1: 110, 2: 128}], [{7: 95, 8: 112}])
-    assert (measures.missed, measures.false_positives) == (0, 0)
-    assert measures.mean_error == pytest.approx((15 + 16) / 2)
+@pytest.mark.parametrize('predicted, true, expected', [
+    ([{1: 119, 2: 520}, {1: 119, 2: 520, 3: 900}], [{7: 100, 8: 500}] * 2, (1, 1.5, 19)),   # 20 px are too far
+    ([{1: 110, 2: 128}], [{7: 95, 8: 112}], (0, 0, (15 + 16) / 2))])   # 1 is nearest to 8, but that leaves 7 alone
+def test_as_many_lanes_as_possible_are_matched(predicted, true, expected):
+    measures = measure(predicted, true)
+    assert (measures.missed, measures.false_positives, measures.mean_error) == expected
+    assert measures.median_error == measures.mean_error
 
 
 def test_jitter_is_the_change_of_the_error_in_rows_that_both_frames_have():

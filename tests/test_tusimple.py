@@ -52,15 +52,12 @@ def record(lanes=(), h_samples=(), raw_file='a.jpg'):
     return tusimple.Record(raw_file, lanes, h_samples, 'f.json:7')
 
 
-@pytest.mark.parametrize('raw_file', ['/etc/passwd', '../a.jpg', 'a\\..\\..\\b.jpg', 'C:\\a.jpg'])
-def test_a_photo_outside_the_folder_is_rejected_with_file_and_line(raw_file):
-    with pytest.raises(InputError, match=r'^f\.json:7: raw_file .* leaves'):
-        tusimple.photo_path('folder', record(raw_file=raw_file))
-
-
-@pytest.mark.parametrize('raw_file', ['clips/1/20.jpg', '..a/b..jpg', 'clips\\1\\20.jpg'])
-def test_a_photo_in_the_folder_is_found(raw_file):
-    assert tusimple.photo_path('folder', record(raw_file=raw_file)) == 'folder/' + raw_file.replace('\\', '/')
+def test_photos_are_found_in_the_folder_alone():
+    for raw_file in ('clips/1/20.jpg', '..a/b..jpg', 'clips\\1\\20.jpg'):
+        assert tusimple.photo_path('folder', record(raw_file=raw_file)) == 'folder/' + raw_file.replace('\\', '/')
+    for raw_file in ('/etc/passwd', '../a.jpg', 'a\\..\\..\\b.jpg', 'C:\\a.jpg'):
+        with pytest.raises(InputError, match=r'^f\.json:7: raw_file .* leaves'):
+            tusimple.photo_path('folder', record(raw_file=raw_file))
 
 
 def test_written_records_are_read_back_unchanged(tmp_path):

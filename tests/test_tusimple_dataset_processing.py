@@ -182,10 +182,7 @@ def test_continuation_of_a_line_that_ends_first_is_ignored():
     label = processing.draw_own_lane(record(LEFT[:6] + [-2] * (len(ROWS) - 6), RIGHT), SIZE)
     assert label[200, 320 - 60] == 20 and label[250, 320 - 110] == processing.IGNORED
     assert label[250, 320] == 0 and label[320, 320 - 180] == 0   # below the end of both, there is a hood
-
-
-def test_line_that_leaves_the_photo_has_not_ended_first():
-    steep = [max(x, -2) for x in line(-3)]
+    steep = [max(x, -2) for x in line(-3)]   # leaves the photo, and has not ended first
     assert (processing.draw_own_lane(record(steep, RIGHT), SIZE)[280, :320] == 0).all()
 
 

@@ -121,7 +121,7 @@ def usable(function, items, problems, apply=map):
 
 def _write_samples(outdir, samples, sums, name_of, own, finish):
     """Writes samples (name, image, label, counts) and adds up their counts, see prepare_samples. -> set of names"""
-    moves, unfinished, names = [], [], set()
+    moves, unfinished, names = {}, [], set()
     try:
         for key, *encoded, counts in samples:
             if not names:   # not earlier: without samples, nothing changes
@@ -130,14 +130,11 @@ def _write_samples(outdir, samples, sums, name_of, own, finish):
             names.add(name)
             sums.update(counts)
             for folder, temporary, data in zip(_FOLDERS, unfinished, encoded):
-                target = os.path.join(outdir, folder, name)
-                if name in own or not _is_there(target, data):
-                    moves.append((os.path.join(temporary, name), target))
-                    files.write_file(moves[-1][0], data)
+                moves.update(_stage(os.path.join(temporary, name), os.path.join(outdir, folder, name), data, own))
         if names:
             marker = os.path.join(outdir, files.HALF_WRITTEN)
             files.write_file(marker, b'')
-            for temporary, target in moves:
+            for temporary, target in moves.items():
                 os.replace(temporary, target)
             for path in (pathlib.Path(outdir, folder, name) for folder in _FOLDERS for name in own - names):
                 path.unlink(missing_ok=True)
@@ -149,9 +146,12 @@ def _write_samples(outdir, samples, sums, name_of, own, finish):
     return names
 
 
-def _is_there(path, data):
-    """Whether a file exists. Raises InputError if it has other bytes."""
-    if os.path.lexists(path) and files.read_file(path, pictures.MAX_FILE_BYTES) != data:
-        raise InputError(f'{path}: is there already, and differs from what would be written; move it away or give '
+def _stage(temporary, target, data, own):
+    """Writes a file to be moved. -> {temporary: target}, {} if target is there. Raises InputError if that differs."""
+    if os.path.basename(target) in own or not os.path.lexists(target):
+        files.write_file(temporary, data)
+        return {temporary: target}
+    if files.read_file(target, pictures.MAX_FILE_BYTES) != data:
+        raise InputError(f'{target}: is there already, and differs from what would be written; move it away or give '
                          'another folder')
-    return os.path.lexists(path)
+    return {}

@@ -130,14 +130,11 @@ def _shadow_of_leaves(shade, top, rng):
 
 def _haze(image, rng):
     """Fog or dust of uniform 15 to 75 % at the horizon, thinner towards the camera."""
-    height = image.shape[0]
-    rows = np.linspace(0, 1, height)
-    nearness = np.maximum(rows - rng.uniform(0.25, 0.45), 0)
+    nearness = np.maximum(np.linspace(0, 1, len(image)) - rng.uniform(0.25, 0.45), 0)
     density = rng.uniform(0.15, 0.75) * np.exp(-nearness / rng.uniform(0.1, 0.6))[:, None, None]
     colour = rng.uniform(140, 240) + rng.uniform(-12, 12, 3)
-    fog = np.broadcast_to((colour * density).astype(np.uint8), image.shape)
-    seen = np.broadcast_to((255 * (1 - density)).astype(np.uint8), image.shape)
-    return cv2.add(cv2.multiply(image, np.ascontiguousarray(seen), scale=1 / 255), np.ascontiguousarray(fog))
+    fog, seen = (np.full(image.shape, share, np.uint8) for share in (colour * density, 255 * (1 - density)))
+    return cv2.add(cv2.multiply(image, seen, scale=1 / 255), fog)
 
 
 def _sun_glare(image, rng):
