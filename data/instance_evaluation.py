@@ -115,7 +115,6 @@ def main(argv=None):
     photos = args.images and by_name(pictures.list_images(args.images))
     if args.per_image:
         evaluation_report.check_output_file('--per-image', args.per_image, sum(pairs, ()))
-
     path = args.classes or os.path.join(os.path.dirname(os.path.abspath(args.labels)), classes.FILE)
     names = classes.read(path) if args.classes or os.path.exists(path) else []
     cv2.setNumThreads(1)   # the threads below are the parallelism

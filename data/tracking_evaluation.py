@@ -24,13 +24,12 @@ from data.lanes import score, tusimple
 ROWS = {'frames': '{:,}', 'id switches per 1,000 frames': '{:.2f}', 'missed lanes per frame': '{:.3f}',
         'false lanes per frame': '{:.3f}', 'error, median': '{:.2f} px', 'error, mean': '{:.2f} px',
         'jitter': '{:.2f} px', 'TuSimple accuracy': '{:.4f}'}
-# In the order of ROWS; NaN where undefined.
 Measures = collections.namedtuple(
     'Measures', 'frames switches missed false_positives median_error mean_error jitter accuracy')
 
 
 def evaluate(predictions, labels):
-    """Scores the tracks of a video. -> Measures
+    """Scores the tracks of a video. -> Measures, in the order of ROWS; NaN where undefined
 
     predictions, labels: lists of tusimple.Record, one per frame, in order; raw_file is ignored
     As in MOTA (Bernardin and Stiefelhagen, Evaluating Multiple Object Tracking Performance: The CLEAR MOT Metrics,

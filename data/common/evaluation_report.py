@@ -46,13 +46,11 @@ def curve(photos):
         raise InputError('--precision-recall: no lane is predicted')
     steps = min(200, len(thresholds))
     thresholds = thresholds[np.linspace(0, len(thresholds) - 1, steps).round().astype(int)]
-    predicted, right, found, labelled = np.zeros([4, len(thresholds)])
-    for confidence, right_of, found_of, labelled_of in photos:
+    sums = np.zeros([4, len(thresholds)])
+    for confidence, right, found, labelled in photos:
         accepted = len(confidence) - np.searchsorted(np.sort(confidence), thresholds)
-        predicted += accepted
-        right += np.asarray(right_of)[accepted]
-        found += np.asarray(found_of)[accepted]
-        labelled += labelled_of
+        sums += np.broadcast_arrays(accepted, np.take(right, accepted), np.take(found, accepted), labelled)
+    predicted, right, found, labelled = sums
     precision, recall = right / predicted, found / np.maximum(labelled, 1)
     f1 = 2 * precision * recall / np.where(precision + recall > 0, precision + recall, 1)
     return [Point(*values) for values in np.stack([thresholds, precision, recall, f1], 1).tolist()]

@@ -37,10 +37,9 @@ def prepare_samples(source, outdir, prepare, items, workers, problems=(), what='
     The output appears once all samples are complete; a run killed while it moves files leaves a folder that training
     rejects and the next run completes. Existing files must be identical, but for those of the names `own`, which are
     replaced, or removed without a new sample.
-    source, problems: the origin of the items and earlier problems, for messages
+    source, problems: the origin of the items and earlier problems, for messages; what: the count in the summary
     prepare: function of an item -> (name, image, label, {what: number}), image and label as the bytes of a PNG; raises
-    InputError if the item is unusable. what: the count in the summary
-    name_of: function of the names, called in order; finish: called at the end
+    InputError if the item is unusable. name_of: function of the names, called in order; finish: called at the end
     -> ({what: sum}, summary without its full stop). Raises InputError if no item is usable or an existing file differs.
     """
     sums, problems, num_entries = collections.Counter(), list(problems), len(items) + len(problems)

@@ -56,14 +56,10 @@ def _draw_lane(lane, photo_size):
 
 def lane_ious(pred_lanes, gt_lanes, photo_size):
     """IoU of each label lane with each prediction; lanes as in Lanes. -> float64 [label lanes, predicted lanes]"""
-    ious = np.zeros([len(gt_lanes), len(pred_lanes)])
-    masks = [_draw_lane(lane, photo_size) for lane in gt_lanes]
-    for j, lane in enumerate(pred_lanes):
-        predicted = _draw_lane(lane, photo_size)
-        for i, mask in enumerate(masks):
-            union = cv2.countNonZero(mask | predicted)
-            ious[i, j] = cv2.countNonZero(mask & predicted) / max(union, 1)
-    return ious
+    labelled, predicted = ([_draw_lane(lane, photo_size) for lane in lanes] for lanes in (gt_lanes, pred_lanes))
+    ious = [cv2.countNonZero(one & other) / max(cv2.countNonZero(one | other), 1)
+            for one in labelled for other in predicted]
+    return np.reshape(ious, [len(labelled), len(predicted)])
 
 
 def count_hits(ious):

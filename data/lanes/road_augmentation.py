@@ -85,7 +85,7 @@ def _hard_shadows(image, rng):
     top = int(height * rng.uniform(0.3, 0.55))
     shade = np.zeros((height, width), np.uint8)
     for _ in range(rng.integers(1, 4)):
-        kinds = _shadow_along, _shadow_across, _shadow_of_pole, _shadow_of_leaves
+        kinds = _shadow_along, _shadow_across, _shadow_of_tree, _shadow_of_leaves
         kinds[rng.integers(4)](shade, top, rng)
     if rng.random() < 0.25:
         shade = 255 - shade
@@ -109,13 +109,12 @@ def _shadow_across(shade, top, rng):
     cv2.fillConvexPoly(shade, np.int32(points), 255)
 
 
-def _shadow_of_pole(shade, top, rng):
-    """Of a pole, or of a bare tree with up to 7 twigs."""
+def _shadow_of_tree(shade, top, rng):
     height, width = shade.shape
     ends = np.stack([rng.uniform(0, width, 2), rng.uniform(top, height, 2)], axis=1)
     ends[1] = ends[0] + (ends[1] - ends[0]) * rng.uniform(1, 3)
     cv2.line(shade, *np.int32(ends).tolist(), 255, int(rng.integers(1, max(3, width // 70))), cv2.LINE_AA)
-    for _ in range(rng.integers(0, 8)):
+    for _ in range(rng.integers(0, 8)):   # twigs; without any, it is a pole
         start = ends[0] + (ends[1] - ends[0]) * rng.random()
         twig = np.stack([start, start + rng.normal(0, width / 12, 2)])
         cv2.line(shade, *np.int32(twig).tolist(), 255, 1, cv2.LINE_AA)
