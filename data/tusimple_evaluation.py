@@ -53,8 +53,7 @@ def score_culane(args, predictions, labels):
     curve = args.precision_recall and [culane.count_by_confidence(pair[0], each) for pair, each in zip(pairs, ious)]
     print(f'{len(rows)} photos of {size[0]}x{size[1]}, {sum(row.label_lanes for row in rows)} labelled and '
           f'{sum(row.predicted_lanes for row in rows)} predicted lanes')
-    for name, value in zip(('precision', 'recall', 'F1'), means):
-        print(f'{name:<10}{value:.4f}')
+    print(*map('{:<10}{:.4f}'.format, ('precision', 'recall', 'F1'), means), sep='\n')
     return sorted(rows, key=lambda row: (row.f1, row.hits - row.label_lanes, row.hits - row.predicted_lanes)), curve
 
 
