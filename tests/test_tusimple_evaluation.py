@@ -42,11 +42,9 @@ def plain_score(pred_lanes, gt_lanes, h_samples, run_time):
 
 def random_photo(rng):
     """Lanes of one photo and predictions of all kinds, from nearly right to absurd."""
-    h_samples = list(range(int(rng.choice([160, 240])), 720, 10))
+    rows, gt_lanes, pred_lanes = np.arange(rng.choice([160, 240]), 720, 10), [], []
     if rng.random() < 0.15:  # few rows: shares of them meet 0.85 exactly
-        h_samples = sorted(rng.choice(720, int(rng.integers(1, 21)), replace=False).tolist())
-    rows = np.array(h_samples)
-    gt_lanes, pred_lanes = [], []
+        rows = np.sort(rng.choice(720, rng.integers(1, 21), replace=False))
     for _ in range(rng.choice(6, p=[.05, .1, .2, .25, .2, .2])):
         slope = rng.choice([0., 0.75, -0.75, *rng.normal(0, 1.5, 3)])  # whole thresholds, too
         lane = np.rint(slope * (rows - 700) + rng.integers(-400, 1700))
@@ -61,14 +59,12 @@ def random_photo(rng):
         pred_lanes.append(rng.integers(-2, 1280, len(rows)).tolist())
     rng.shuffle(pred_lanes)
     run_time = rng.choice([0., 3.5, 200., 200.0001, 1e9], p=[.3, .3, .3, .05, .05])
-    return pred_lanes, gt_lanes, h_samples, run_time
+    return pred_lanes, gt_lanes, rows.tolist(), run_time
 
 
 def test_scores_are_bit_identical_to_the_plain_rules():
-    rng = np.random.default_rng(0)
-    seen = set()
-    for _ in range(100):
-        photo = random_photo(rng)
+    rng, seen = np.random.default_rng(0), set()
+    for photo in (random_photo(rng) for _ in range(100)):
         expected = plain_score(*photo)
         assert score.score_photo(*photo) == expected
         seen.add((min(len(photo[1]), 6), expected[2] > 0, expected[1] < 0, expected[0] > 0.85))
@@ -171,13 +167,11 @@ def test_writes_the_curve_and_prints_its_best_point(files, run_script, tmp_path,
     table = run_script(evaluation, *files, '--measure', measure).out
     outcome = run_script(evaluation, *files, '--measure', measure, '--precision-recall', tmp_path / 'new/curve.csv')
     assert outcome.status in (None, 0) and outcome.err == ''
-    with open(tmp_path / 'new/curve.csv', newline='') as file:
-        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    assert [row['threshold'] for row in rows] == pytest.approx([0.3, 0.4, 0.7, 0.8, 0.9])
-    assert [row['precision'] for row in rows] == [0.8, 0.75, 1, 1, 1]
+    threshold, precision, recall, f1 = np.loadtxt(tmp_path / 'new/curve.csv', delimiter=',', skiprows=1).T
     labelled = 5 if measure == 'culane' else 6  # a lane without points counts for TuSimple
-    assert [row['recall'] * labelled for row in rows] == pytest.approx([4, 3, 3, 2, 1])
-    assert outcome.out.startswith(table + f'best F1 {max(row["f1"] for row in rows):.4f} ')
+    assert threshold == pytest.approx([0.3, 0.4, 0.7, 0.8, 0.9]) and precision.tolist() == [0.8, 0.75, 1, 1, 1]
+    assert recall * labelled == pytest.approx([4, 3, 3, 2, 1])
+    assert outcome.out.startswith(table + f'best F1 {max(f1):.4f} ')
 
 
 @pytest.mark.parametrize('measure', ['tusimple', 'culane'])
