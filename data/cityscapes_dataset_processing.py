@@ -6,10 +6,10 @@
 Reads *_leftImg8bit.png and *_gtFine_instanceIds.png in the folder and its subfolders, and writes images/NAME.png,
 labels/NAME.png (16 bits: class * 1000 + number, as in the original) and classes.txt, the eight classes that Cityscapes
 evaluates, counted from 1. Ids ignored in evaluation (void, caravans, trailers) and groups of instances become 255, for
---ignore 255; everything else is 0. Unusable images are reported and skipped. The output appears once it is complete,
-and replaces nothing.
+--ignore 255; everything else is 0. Unusable images are reported and skipped. The complete output replaces nothing.
 """
 import os
+import pathlib
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -29,16 +29,12 @@ IGNORED_IDS = [0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30]
 def find_samples(folder):
     """-> ([(name, path of the image, path of the label)] sorted, number of unpaired files). Raises InputError."""
     files.list_folder(folder)
-    found = {end: {} for end in (IMAGE, LABEL)}
-    for parent, _, names in os.walk(folder):
-        for end in found:
-            found[end].update({name.removesuffix(end): os.path.join(parent, name)
-                               for name in names if name.endswith(end)})
-    samples = sorted(found[IMAGE].keys() & found[LABEL].keys())
-    if not samples:
+    images, labels = ({path.name.removesuffix(end): str(path) for path in pathlib.Path(folder).rglob('*' + end)}
+                      for end in (IMAGE, LABEL))
+    names = sorted(images.keys() & labels.keys())
+    if not names:
         raise InputError(f'{folder}: holds no *{IMAGE} with *{LABEL}')
-    alone = len(found[IMAGE].keys() ^ found[LABEL].keys())
-    return [(f'{name}.png', found[IMAGE][name], found[LABEL][name]) for name in samples], alone
+    return [(f'{name}.png', images[name], labels[name]) for name in names], len(images.keys() ^ labels.keys())
 
 
 def convert(ids):
@@ -69,10 +65,9 @@ def main(argv=None):
     (samples, alone), names = find_samples(args.folder), list(CLASSES.values())
     prepared_set.refuse_others(args.outdir, {name for name, *_ in samples})
     classes.check(args.outdir, names)
-    written, sums, skipped = prepared_set.prepare_samples(args.folder, args.outdir, prepare, samples, args.workers)
+    _, summary = prepared_set.prepare_samples(args.folder, args.outdir, prepare, samples, args.workers)
     classes.write(args.outdir, names)
-    print(f'Wrote {written} photos and {sums["instances"]} instances to {args.outdir}; skipped {skipped}, and '
-          f'{alone} images or labels without the other.')
+    print(f'{summary}, and {alone} images or labels without the other.')
 
 
 if __name__ == '__main__':

@@ -25,10 +25,6 @@ import numpy as np
 from data.common import command_line, files, pictures, preparation, prepared_set, segmentations
 from data.common.command_line import InputError
 
-MAX_FILE_BYTES = 2 ** 31 - 1   # the largest file of COCO has 470 MB
-
-
-# ---- The annotations -------------------------------------------------------------------------------------------------
 
 def read_annotations(path, folder, categories=None):
     """Reads a JSON file of the images in a folder, with the annotations of these categories (names; None: all).
@@ -37,7 +33,7 @@ def read_annotations(path, folder, categories=None):
     were skipped, number of annotations without an image). Raises InputError if the file is not in COCO format.
     """
     try:
-        values = json.loads(files.read_file(path, MAX_FILE_BYTES))
+        values = json.loads(files.read_file(path, 2 ** 31 - 1))   # the largest file of COCO has 470 MB
     except (ValueError, RecursionError):   # not JSON, not UTF-8, nested too deeply
         raise InputError(f'{path}: is not JSON') from None
     annotations, of_image = entries(path, values, 'annotations'), collections.defaultdict(list)
@@ -51,9 +47,9 @@ def read_annotations(path, folder, categories=None):
 
     images, ids, problems = {}, set(), []
     listed = [(entry, str(entry.get('file_name'))) for entry in entries(path, values, 'images')]
-    on_disk, uses = find_files(folder), collections.Counter(last_part(file_name) for _, file_name in listed)
-    for entry, file_name in listed:
-        found, key = find_photo(file_name, on_disk, uses), id_of(entry, 'id')
+    paths = find_photos([file_name for _, file_name in listed], folder)
+    for (entry, file_name), found in zip(listed, paths):
+        key = id_of(entry, 'id')
         name = found and '_'.join(found.with_suffix('.png').parts)
         if not name or key == 'None' or key in ids or name in images:
             reason = 'has no id of its own, or another image its name' if name else f'is not in {folder}'
@@ -76,30 +72,20 @@ def id_of(entry, key):
     return str(entry.get(key)).removesuffix('.0')   # some programs write 7.0 or "7" for 7
 
 
-def find_files(folder):
-    """-> {name: [paths relative to the folder]} of all files in a folder tree"""
-    found = collections.defaultdict(list)
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            found[name].append(pathlib.Path(os.path.relpath(os.path.join(parent, name), folder)))
+def find_photos(file_names, folder):
+    """-> for each name, path or URL: path relative to the folder, or None if its last part is not there or ambiguous"""
+    on_disk = collections.defaultdict(list)
+    for path in pathlib.Path(folder).rglob('*'):
+        on_disk[path.name].append(path.relative_to(folder))
+    paths = [pathlib.PureWindowsPath(file_name) for file_name in file_names]   # splits at / and \
+    lasts = [urllib.parse.unquote(path.name.split('?')[0]) for path in paths]
+    uses, found = collections.Counter(lasts), []
+    for path, last in zip(paths, lasts):
+        exact = pathlib.Path(*path.parts)
+        is_clear = len(on_disk[last]) == 1 == uses[last]
+        found.append(exact if exact in on_disk[path.name] else on_disk[last][0] if is_clear else None)
     return found
 
-
-def find_photo(file_name, on_disk, uses):
-    """on_disk: see find_files; uses: {last_part: number of entries} -> path relative to the folder, or None"""
-    path, last = pathlib.PureWindowsPath(file_name), last_part(file_name)   # splits at / and \
-    if pathlib.Path(*path.parts) in on_disk.get(path.name, ()):
-        return pathlib.Path(*path.parts)
-    found = on_disk.get(last, ())
-    return found[0] if len(found) == 1 == uses[last] else None
-
-
-def last_part(file_name):
-    """-> file name of a path or URL"""
-    return urllib.parse.unquote(pathlib.PureWindowsPath(file_name).name.split('?')[0])
-
-
-# ---- The script ------------------------------------------------------------------------------------------------------
 
 def prepare(image):
     """-> (name, image as the bytes of a PNG, label likewise, numbers of instances). Raises InputError."""
@@ -122,7 +108,7 @@ def prepare(image):
         else:
             instances.append(np.flatnonzero(mask))
     label = np.zeros(shape, np.uint8 if len(instances) < 2 ** 8 else np.uint16)
-    for i, pixels in enumerate(sorted(instances, key=len, reverse=True)[:2 ** 16 - 1]):
+    for i, pixels in enumerate(sorted(instances, key=len, reverse=True)):
         label.flat[pixels] = i + 1
     counts['instances'] = np.unique(label[label > 0]).size
     counts['hidden'] = len(instances) - counts['instances']
@@ -143,12 +129,11 @@ def main(argv=None):
         raise InputError(f'{args.annotations}: none of {len(images)} images has an instance'
                          + (f'; the first problem: {problems[0]}' if problems else ''))
     prepared_set.refuse_others(args.outdir, {name for name, *_ in annotated})
-    written, sums, skipped = prepared_set.prepare_samples(args.annotations, args.outdir, prepare, annotated,
-                                                          args.workers, problems)
+    sums, summary = prepared_set.prepare_samples(args.annotations, args.outdir, prepare, annotated, args.workers,
+                                                 problems)
     print(f'Left out {sums["crowds"]} crowd regions, {sums["hidden"]} instances without a pixel of their own, '
           f'{sums["unusable"] + orphans} annotations that cannot be used and {len(images) - len(annotated)} images '
-          f'without an instance.\nWrote {written} photos and {sums["instances"]} instances to {args.outdir}; skipped '
-          f'{skipped}.')
+          f'without an instance.\n{summary}.')
 
 
 if __name__ == '__main__':

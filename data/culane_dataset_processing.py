@@ -11,15 +11,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from data.common import command_line, files, preparation
-from data.common.command_line import InputError
-from data.lanes import culane, prepared_lanes, tusimple
-
-
-def read_list(path):
-    """-> the paths of images in a file, relative to the folder. Raises InputError."""
-    lines = files.read_file(path, tusimple.MAX_FILE_BYTES).decode(errors='replace').splitlines()
-    return [line.split()[0].lstrip('/') for line in lines if line.strip()]   # train_gt.txt has more columns
+from data.common import command_line, files, preparation, prepared_set
+from data.lanes import culane, tusimple
 
 
 def main(argv=None):
@@ -27,14 +20,15 @@ def main(argv=None):
     parser.add_argument('folder', metavar='DIR', help='CULane folder that contains the drive folders.')
     parser.add_argument('list', metavar='LIST', nargs='?', help='File with one image path per line.')
     args = parser.parse_args(argv)
-    records, problems = [], []
-    for name in read_list(args.list) if args.list else culane.find_lines(args.folder):
-        try:
-            tusimple.photo_path(args.folder, tusimple.Record(name, [], [], args.list))
-            records.append(culane.to_record(culane.read_photo(args.folder, name)))
-        except InputError as error:
-            problems.append(str(error))
-    prepared_lanes.write(records, args.folder, args.outdir, args.workers, problems)
+    if args.list:
+        lines = files.read_file(args.list, tusimple.MAX_FILE_BYTES).decode(errors='replace').splitlines()
+        names = [line.split()[0].lstrip('/') for line in lines if line.strip()]   # train_gt.txt has more columns
+    else:
+        names = culane.find_lines(args.folder)
+    problems = []
+    lanes = prepared_set.usable(lambda name: culane.read_photo(args.folder, name), names, problems)
+    records = list(map(culane.to_record, lanes))
+    prepared_set.write_lanes(records, args.folder, args.outdir, args.workers, problems)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,6 @@ Reads plantNNN_rgb.png and plantNNN_label.png, and writes images/A1_plantNNN.png
 16 bits: background 0, one value per leaf, as in the original), prefixed with the folder's name. Unusable plants are
 reported and skipped. The output appears once it is complete, and replaces nothing.
 """
-
 import os
 import sys
 
@@ -18,27 +17,14 @@ import numpy as np
 from data.common import command_line, files, pictures, preparation, prepared_set
 from data.common.command_line import InputError
 
-PHOTO, LABEL = '_rgb.png', '_label.png'  # after the name of a plant
+ENDS = '_rgb.png', '_label.png'  # after the name of a plant
 
 
 def find_plants(folder):
-    """Finds plants in a folder, or else in its subfolders. -> [(name, path of the image, path of the label)], sorted
-
-    Raises InputError if there are none.
-    """
-    inner = [os.path.join(folder, name) for name in files.list_folder(folder)]
-    plants = []
-    for source in [folder] + sorted({os.path.realpath(path) for path in inner if os.path.isdir(path)}):
-        prefix = os.path.basename(os.path.realpath(source))
-        names = {name.removesuffix(end) for end in (PHOTO, LABEL) for name in files.list_folder(source)
-                 if name.endswith(end)}
-        plants += [(f'{prefix}_{name}.png', *(os.path.join(source, name + end) for end in (PHOTO, LABEL)))
-                   for name in sorted(names)]
-        if source == folder and plants:
-            break
-    if not plants:
-        raise InputError(f'{folder}: holds no plantNNN{PHOTO} with plantNNN{LABEL}, nor do the folders in it')
-    return plants
+    """-> [(name, path of the image, path of the label)] of the plants directly in a folder, sorted"""
+    prefix = os.path.basename(os.path.realpath(folder))
+    names = {name.removesuffix(end) for name in files.list_folder(folder) for end in ENDS if name.endswith(end)}
+    return [(f'{prefix}_{name}.png', *(os.path.join(folder, name + end) for end in ENDS)) for name in sorted(names)]
 
 
 def prepare(plant):
@@ -53,10 +39,13 @@ def main(argv=None):
     parser.add_argument('folder', metavar='DIR',
                         help='Folder with plantNNN_rgb.png and plantNNN_label.png, or a parent of such folders.')
     args = parser.parse_args(argv)
-    plants = find_plants(args.folder)
+    inner = {os.path.realpath(os.path.join(args.folder, name)) for name in files.list_folder(args.folder)}
+    plants = find_plants(args.folder) or sum(map(find_plants, sorted(filter(os.path.isdir, inner))), [])
+    if not plants:
+        raise InputError(f'{args.folder}: holds no plantNNN{ENDS[0]} with plantNNN{ENDS[1]}, nor do the folders in it')
     prepared_set.refuse_others(args.outdir, {name for name, *_ in plants})
-    written, sums, skipped = prepared_set.prepare_samples(args.folder, args.outdir, prepare, plants, args.workers)
-    print(f'Wrote {written} photos and {sums["leaves"]} leaves to {args.outdir}; skipped {skipped} plants.')
+    _, summary = prepared_set.prepare_samples(args.folder, args.outdir, prepare, plants, args.workers, what='leaves')
+    print(f'{summary} plants.')
 
 
 if __name__ == '__main__':

@@ -25,22 +25,21 @@ import PIL.Image
 
 from data.common import classes, command_line, files, pictures, preparation, prepared_set, segmentations
 from data.common.command_line import InputError
-from data.lanes import prepared_lanes, tusimple
+from data.lanes import tusimple
 
 REGIONS, LINES = ('polygon', 'rectangle', 'circle', 'mask'), ('line', 'linestrip')
-ERRORS = KeyError, OSError, TypeError, ValueError   # raised by malformed values in a file
+ERRORS = AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError   # raised by malformed values
 
 
 def read_file(path):
     """-> (the shapes of a file, dicts; image data in base64 or None; path of the image). Raises InputError."""
     try:
         values = json.loads(files.read_file(path, pictures.MAX_FILE_BYTES))
-        shapes = [{'shape_type': None, **shape} for shape in values['shapes']]
-        for shape in shapes:
-            shape['shape_type'] = shape['shape_type'] or 'polygon'   # old files have no types
+        # Old files have no types.
+        shapes = [{**shape, 'shape_type': shape.get('shape_type') or 'polygon'} for shape in values['shapes']]
         name = pathlib.PureWindowsPath(str(values.get('imagePath'))).name   # paths are of the annotator's machine
         return shapes, values.get('imageData'), os.path.join(os.path.dirname(path), name)
-    except (RecursionError, *ERRORS):
+    except ERRORS:
         raise InputError(f'{path}: is not a labelme file, a JSON object with a list "shapes"') from None
 
 
@@ -60,37 +59,33 @@ def decode(data, mode):
 
 
 def points_of(shape):
-    """-> the points (x, y) of a shape in px, float64 [points, 2], at least two. Raises TypeError or ValueError."""
-    points = np.array(shape.get('points'), np.float64)
-    if points.ndim != 2 or points.shape[1] != 2 or len(points) < 2 or not (np.abs(points) < 1e6).all():
+    """-> the points (x, y) of a shape in px, float64 [points, 2], at least two. Raises one of ERRORS."""
+    points = np.array(shape['points'], np.float64)
+    if points.shape[1:] != (2,) or len(points) < 2 or not (np.abs(points) < 1e6).all():
         raise ValueError
     return points
 
 
 def grouped(shapes, draw):
-    """Collects draw(shape) of each instance. -> ({(text, instance): list}, number of unusable shapes)"""
+    """Collects the arrays draw(shape) of each instance. -> ({(text, instance): array}, number of unusable shapes)"""
     groups, unusable = collections.defaultdict(list), 0
     for number, shape in enumerate(shapes):
         try:
             value = draw(shape)
         except ERRORS:
             unusable += 1
-            continue
-        instance = f'shape {number}' if shape.get('group_id') is None else str(shape['group_id'])
-        groups[str(shape.get('label')), instance].append(value)
-    return groups, unusable
+        else:
+            instance = f'shape {number}' if shape.get('group_id') is None else str(shape['group_id'])
+            groups[str(shape.get('label')), instance].append(value)
+    return {key: np.concatenate(values) for key, values in groups.items()}, unusable
 
 
 def values_of(texts, class_of):
     """-> list of int, the label value of each instance. texts: its label text; class_of: {text: class} or {}"""
-    counts, values = collections.Counter(), []
-    for text in texts:
-        kind = class_of.get(text, 0)
-        counts[kind] += 1
-        values.append(kind * classes.BASE + counts[kind])
-    if class_of and max(counts.values(), default=0) >= classes.BASE:
+    kinds = [class_of.get(text, 0) for text in texts]
+    if class_of and max(map(kinds.count, kinds), default=0) >= classes.BASE:
         raise InputError(f'an image has {classes.BASE} instances of a class or more, too many for --classes')
-    return values
+    return [kind * classes.BASE + kinds[:i].count(kind) + 1 for i, kind in enumerate(kinds)]
 
 
 def region(shape, size):
@@ -113,13 +108,11 @@ def region(shape, size):
     return np.flatnonzero(mask)
 
 
-def prepare(item):
-    """item: (path, {text: class}) -> (name, image as the bytes of a PNG, label likewise, counts). Raises InputError."""
-    path, class_of = item
+def prepare(path, class_of):
+    """-> (name, image as the bytes of a PNG, label likewise, counts). class_of: {text: class}. Raises InputError."""
     image = read_image(path)
     groups, unusable = grouped(read_file(path)[0], lambda shape: region(shape, image.shape[:2]))
-    masks = [(text, np.unique(np.concatenate(found))) for (text, _), found in groups.items()]
-    masks.sort(key=lambda each: -len(each[1]))
+    masks = sorted(((text, np.unique(pixels)) for (text, _), pixels in groups.items()), key=lambda each: -len(each[1]))
     label = np.zeros(image.shape[:2], np.uint16)
     for value, (_, pixels) in zip(values_of([text for text, _ in masks], class_of), masks):
         label.flat[pixels] = value
@@ -135,7 +128,7 @@ def to_record(path, class_of):
     rows = np.unique(np.multiply(tusimple.H_SAMPLES, height) // 720)
     groups, _ = grouped([shape for shape in read_file(path)[0] if shape['shape_type'] in LINES], points_of)
     lanes = []
-    for points in map(np.concatenate, groups.values()):
+    for points in groups.values():
         x, y = points[points[:, 1].argsort(kind='stable')].T
         lane = np.round(np.interp(rows, y, x), 2)
         exists = (rows >= y[0]) & (rows <= y[-1]) & (lane >= 0) & (lane < width)
@@ -156,35 +149,26 @@ def main(argv=None):
     parser.add_argument('folder', metavar='DIR', help='Folder of NAME.json files written by labelme.')
     parser.add_argument('--classes', action='store_true', help='Encode the class of each instance in the labels.')
     args = parser.parse_args(argv)
-    paths, kinds, texts, records, problems = [], set(), set(), [], []
-    for name in files.list_folder(args.folder):
-        if name.endswith('.json'):
-            try:
-                shapes, *_ = read_file(os.path.join(args.folder, name))
-                paths.append(os.path.join(args.folder, name))
-                kinds |= {str(shape['shape_type']) for shape in shapes}
-                texts |= {str(shape.get('label')) for shape in shapes}
-            except InputError as error:
-                problems.append(str(error))
-    if not paths:
+    paths = [os.path.join(args.folder, name) for name in files.list_folder(args.folder) if name.endswith('.json')]
+    problems = []
+    found = {path: {(str(shape['shape_type']), str(shape.get('label'))) for shape in shapes} for path, (shapes, *_)
+             in prepared_set.usable(lambda path: (path, read_file(path)), paths, problems)}
+    if not found:
         raise InputError(problems[0] if problems else f'{args.folder}: holds no *.json')
-    class_of = {name: number for number, name in enumerate(sorted(texts), 1)} if args.classes else {}
+    kinds, texts = ({pair[i] for pairs in found.values() for pair in pairs} for i in (0, 1))
+    class_of = {text: number for number, text in enumerate(sorted(texts), 1)} if args.classes else {}
     if class_of:
         classes.check(args.outdir, list(class_of))
     if kinds & set(REGIONS) or not kinds & set(LINES):
-        prepared_set.refuse_others(args.outdir, {f'{pathlib.Path(path).stem}.png' for path in paths})
-        written, sums, skipped = prepared_set.prepare_samples(
-            args.folder, args.outdir, prepare, [(path, class_of) for path in paths], args.workers, problems)
-        print(f'Wrote {written} photos and {sums["instances"]} instances to {args.outdir}; skipped {skipped} files and '
-              f'{sums["unusable"]} shapes.')
+        prepared_set.refuse_others(args.outdir, {f'{pathlib.Path(path).stem}.png' for path in found})
+        sums, summary = prepared_set.prepare_samples(
+            args.folder, args.outdir, lambda path: prepare(path, class_of), list(found), args.workers, problems)
+        print(f'{summary} files and {sums["unusable"]} shapes.')
     else:
-        for path in paths:
-            try:
-                records.append(to_record(path, class_of))
-            except InputError as error:
-                problems.append(str(error))
-        prepared_lanes.write(records, args.folder, args.outdir, args.workers, problems,
-                             lambda record: read_image(record.source), draw_label if class_of else tusimple.draw_label)
+        records = list(prepared_set.usable(lambda path: to_record(path, class_of), found, problems))
+        prepared_set.write_lanes(
+            records, args.folder, args.outdir, args.workers, problems, lambda record: read_image(record.source),
+            draw_label if class_of else tusimple.draw_label)
     if class_of:
         classes.write(args.outdir, list(class_of))
 

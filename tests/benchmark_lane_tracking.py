@@ -2,7 +2,6 @@
 
     python tests/benchmark_lane_tracking.py
 """
-
 import os
 import sys
 
@@ -17,25 +16,21 @@ HORIZON, FAR = 240, 265  # rows
 GAP = 0.4  # seconds
 
 
-def drive(seed=0, seconds=40, frame_rate=30, num_lanes=4, bends=True, changes=True, pitch=True, gaps=True, noise=2.0):
+def drive(seed=0, seconds=40, frame_rate=30, num_lanes=4, bends=True, changes=True, noise=2.0):
     """Yields per frame (lanes, truth): dicts, number of a lane on the road -> x [ROWS], px, -2 where absent.
 
-    bends: curvature and yaw vary within 6 to 17 s; changes: of lane, within 3 s, every 9 s; pitch: 1.3 Hz
-    gaps: one lane is missing for GAP every 3 s; noise: px, of lanes alone
+    bends: curvature and yaw vary within 6 to 17 s; changes: of lane, within 3 s, every 9 s; noise: px, of lanes alone.
+    The camera pitches at 1.3 Hz, and one lane is missing for GAP every 3 s.
     """
     rng = np.random.default_rng(seed)
     phases = rng.uniform(0, 2 * np.pi, 4)
     for frame in range(round(seconds * frame_rate)):
         t = frame / frame_rate
-        position = 0
-        if changes:   # without a jump of velocity or acceleration
-            steps = np.clip((t - 5 - 9 * np.arange(20)) / 3, 0, 1)
-            position = np.tile([1, 1, -1, -1], 5) @ (steps ** 3 * (steps * (6 * steps - 15) + 10))
-        bend, yaw = 0, 0
-        if bends:
-            bend = 900 * sum(np.sin(2 * np.pi * t / period + phase) for period, phase in zip((6, 11, 17), phases))
-            yaw = 15 * np.sin(2 * np.pi * t / 7 + phases[3])
-        below = ROWS - HORIZON - (1.5 * np.sin(2 * np.pi * 1.3 * t) if pitch else 0)
+        steps = np.clip((t - 5 - 9 * np.arange(20)) / 3, 0, 1)   # without a jump of velocity or acceleration
+        position = changes * np.tile([1, 1, -1, -1], 5) @ (steps ** 3 * (steps * (6 * steps - 15) + 10))
+        bend = 900 * bends * sum(np.sin(2 * np.pi * t / period + phase) for period, phase in zip((6, 11, 17), phases))
+        yaw = 15 * bends * np.sin(2 * np.pi * t / 7 + phases[3])
+        below = ROWS - HORIZON - 1.5 * np.sin(2 * np.pi * 1.3 * t)
         truth = {}
         for number in range(-9, 10):
             offset = number - 0.5 - position
@@ -44,9 +39,9 @@ def drive(seed=0, seconds=40, frame_rate=30, num_lanes=4, bends=True, changes=Tr
                 x = np.where((ROWS >= FAR) & (x >= 8) & (x <= 1271), x, -2)
                 if (x >= 0).sum() >= 5:
                     truth[number] = x
-        if gaps and frame % round(3 * frame_rate) == 0:
+        if frame % round(3 * frame_rate) == 0:
             missing = int(rng.integers(num_lanes))
-        in_gap = gaps and t >= 3 and t % 3 < GAP
+        in_gap = t >= 3 and t % 3 < GAP
         lanes = {}
         for k, (number, x) in enumerate(truth.items()):
             jitter = rng.normal(size=(len(ROWS), 1))   # then correlated over rows, as of a spline
@@ -56,9 +51,9 @@ def drive(seed=0, seconds=40, frame_rate=30, num_lanes=4, bends=True, changes=Tr
         yield lanes, truth
 
 
-def measure(frames, frame_rate=30, smoothing=True):
+def measure(frames, frame_rate=30):
     """-> (id switches per 1,000 frames, error of the detected lines, of the tracked ones: root mean square, px)."""
-    tracker, last, switches, raw, tracked = LaneTracker(ROWS, frame_rate, smoothing), {}, 0, [], []
+    tracker, last, switches, raw, tracked = LaneTracker(ROWS, frame_rate), {}, 0, [], []
     for frame, (lanes, truth) in enumerate(frames):
         ids, lines = tracker.update(list(lanes.values()))
         for (number, lane), own, line in zip(lanes.items(), ids, lines, strict=True):
@@ -75,7 +70,7 @@ def measure(frames, frame_rate=30, smoothing=True):
 
 
 def main():
-    kinds = {'bends, lane changes, gaps, pitch': {}, 'straight on': {'bends': False, 'changes': False, 'pitch': False},
+    kinds = {'bends and lane changes': {}, 'straight on': {'bends': False, 'changes': False},
              'one lane': {'num_lanes': 1}, 'six lanes': {'num_lanes': 6}, '10 frames/s': {'frame_rate': 10}}
     print(f'{"":34s}{"switches per 1,000 frames":>26s}{"detected px":>12s}{"tracked px":>12s}{"ratio":>8s}')
     for name, kwargs in kinds.items():

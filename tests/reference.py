@@ -1,5 +1,4 @@
-"""The plain ways that our fast ones are measured and tested against, each as short and readable as can be."""
-
+"""Plain implementations that ours are measured and tested against, each as short and readable as can be."""
 import functools
 import os
 import types
@@ -45,11 +44,10 @@ def _on_gpu(operation, pixels):
         types = types if isinstance(types, list) else [types]
         return all(kind.as_datatype_enum in constraint.allowed_values.list.type for kind in types)
 
-    def is_large(tensor):
-        return (tensor.shape.num_elements() or 0) >= pixels
     names = [arg.name for arg in operation.op_def.input_arg   # a list of N tensors is one of them
              for _ in range(operation.get_attr(arg.number_attr) if arg.number_attr else 1)]
-    large = {name for name, tensor in zip(names, operation.inputs) if is_large(tensor)}
+    large = {name for name, tensor in zip(names, operation.inputs)
+             if (tensor.shape.num_elements() or 0) >= pixels}
     return any(kernel.device_type in ('GPU', 'DEFAULT') and all(map(allows, kernel.constraint))
                and not large.intersection(kernel.host_memory_arg) for kernel in _kernels(operation.type))
 
@@ -117,7 +115,7 @@ def plain_enet(images, batch_statistics=False, noise=None, architecture=None):
 def torch_enet(weights):
     """plain_enet at inference in PyTorch, for its speed: a function of photos, uint8 [b, h, w, 3], to last_prelu.
 
-    weights: {name: float32 array}, as checkpoint_variables names them.
+    weights: {name: float32 array}, as checkpoint_variables names them
     """
     import torch
     tensors = {name.removeprefix('ENet/'): torch.from_numpy(np.array(value)) for name, value in weights.items()}
@@ -134,7 +132,7 @@ def torch_enet(weights):
 
 
 def torch_operations(tensors):
-    """What `layers` needs, at inference."""
+    """-> the operations of `layers`, at inference"""
     import torch
     from torch.nn import functional
 

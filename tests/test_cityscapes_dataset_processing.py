@@ -1,5 +1,4 @@
 """data/cityscapes_dataset_processing.py on pictures drawn in Cityscapes' naming, and AP per class of what it writes."""
-
 import cv2
 import numpy as np
 import pytest

@@ -1,8 +1,5 @@
 """data/lanes/culane.py: hand-made cases, --measure culane, and data/culane_dataset_processing.py."""
-
 import csv
-import dataclasses
-import os
 
 import cv2
 import numpy as np
@@ -21,30 +18,26 @@ def upright(x, rows=60):
     return [-2] * (len(ROWS) - rows) + [x] * rows
 
 
-def ious_of(predictions, labels, rows=ROWS, size=SIZE):
-    return culane.lane_ious(*([tusimple.lane_points(lane, rows) for lane in lanes] for lanes in (predictions, labels)),
-                            size)
+def iou_of(prediction, label, rows=ROWS, size=SIZE):
+    return culane.lane_ious(*([tusimple.lane_points(lane, rows)] for lane in (prediction, label)), size)[0, 0]
 
 
-# ---- Cases worked out by hand ----------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize('apart', [0, 5, 12, 40])
-@pytest.mark.parametrize('scale', [1, 2])
+@pytest.mark.parametrize('apart, scale', [(0, 1), (5, 1), (12, 2), (40, 2)])
 def test_upright_lanes_overlap_by_their_distance_on_the_canvas(apart, scale):
     rows, size = [y / scale for y in ROWS], (SIZE[0] // scale, SIZE[1] // scale)
     lane, other = ([x / scale if x >= 0 else x for x in upright(400 + x)] for x in (0, apart))
     lane[20:30] = [-2] * 10   # joined across
-    assert ious_of([other], [lane], rows, size)[0, 0] == pytest.approx(max(30 - apart, 0) / (30 + apart), abs=0.02)
+    assert iou_of(other, lane, rows, size) == pytest.approx(max(30 - apart, 0) / (30 + apart), abs=0.02)
 
 
 def test_slanted_lane_is_as_wide_across_its_direction():
     lanes = [[x + y for y in ROWS] for x in (400, 400 + 10 * 2 ** 0.5)]   # 10 px apart
-    assert ious_of(lanes[1:], lanes[:1])[0, 0] == pytest.approx(20 / 40, abs=0.03)
+    assert iou_of(*lanes) == pytest.approx(20 / 40, abs=0.03)
 
 
 def test_optimal_assignment_has_hits_above_half():
-    assert [part.tolist() for part in culane.find_hits(np.array([[.9, .6], [.7, 0]]))] == [[0, 1], [1, 0]]
-    assert [len(culane.find_hits(np.array([[iou]]))[0]) for iou in (0.5, 0.5001)] == [0, 1]
+    assert culane.count_hits(np.array([[.9, .6], [.7, 0]])) == 2
+    assert [culane.count_hits(np.array([[iou]])) for iou in (0.5, 0.5001)] == [0, 1]
 
 
 def test_lanes_of_all_photos_count_together():
@@ -65,9 +58,6 @@ def test_single_point_counts_but_is_no_hit_and_absent_lane_does_not_count():
     assert culane.lane_ious(record.lanes, record.lanes, SIZE).tolist() == [[0, 0], [0, 1]]
 
 
-
-# ---- The script ------------------------------------------------------------------------------------------------------
-
 @pytest.fixture
 def files(tusimple_folder):
     """Paths of labels and of predictions: of 5 lanes, 4 are hits, and the second photo has one more."""
@@ -80,47 +70,25 @@ def files(tusimple_folder):
     return predictions, labels
 
 
-def test_prints_the_measure_at_the_size_of_the_first_photo(files, run_script):
-    outcome = run_script(evaluation, *files, '--measure', 'culane')
+def test_prints_the_measure_at_the_size_of_the_first_photo_and_writes_scores_worst_first(files, run_script, tmp_path):
+    outcome = run_script(evaluation, *files, '--measure', 'culane', '--per-image', tmp_path / 'scores.csv')
     assert outcome.status in (None, 0) and outcome.err == ''
     assert outcome.out == ('3 photos of 128x72, 5 labelled and 6 predicted lanes\n'
                            f'precision {4 / 6:.4f}\nrecall    {4 / 5:.4f}\nF1        {8 / 11:.4f}\n')
-
-
-def test_size_defaults_to_tusimples_without_images(files, run_script, tmp_path):
-    lonely = tmp_path / 'labels.json'
-    lonely.write_bytes(files[1].read_bytes())
-    for args, size in (([], '1280x720'), (['--photo-size', 200, 100], '200x100')):
-        outcome = run_script(evaluation, files[0], lonely, '--measure', 'culane', *args)
-        assert outcome.out.startswith(f'3 photos of {size}, ')
-
-
-@pytest.mark.parametrize('args, words', [
-    (['--measure', 'culane', '--photo-size', 64, 72], 'give --photo-size'),
-    (['--measure', 'culane', '--photo-size', 128, 10 ** 6], 'too tall'),
-    (['--measure', 'culane', '--photo-size', 128, 0], 'not a whole number'),
-    (['--photo-size', 128, 72], 'requires --measure culane')])
-def test_invalid_sizes_are_rejected(files, run_script, args, words):
-    outcome = run_script(evaluation, *files, *args)
-    assert outcome.status and words in outcome.err and outcome.err.count('\n') == 1 and outcome.out == ''
-
-
-def test_reports_are_worst_first(files, run_script, tmp_path):
-    outcome = run_script(evaluation, *files, '--measure', 'culane', '--per-image', tmp_path / 'scores.csv', '--worst',
-                         tmp_path / 'worst', '--worst-num', 2)
-    assert outcome.status in (None, 0) and outcome.err == ''
     with open(tmp_path / 'scores.csv', newline='') as file:
         rows = list(csv.DictReader(file))
     assert [(row['raw_file'][11], row['hits'], row['label_lanes'], row['predicted_lanes']) for row in rows] == [
         ('0', '1', '2', '2'), ('1', '2', '2', '3'), ('2', '1', '1', '1')]
-    assert sorted(os.listdir(tmp_path / 'worst')) == ['0000.png', '0001.png']
-    picture = cv2.imread(str(tmp_path / 'worst/0000.png'))[64:, :, ::-1]
-    for path, colour in zip(files, (evaluation.PREDICTION_COLOUR, evaluation.LABEL_COLOUR)):   # wrong, missed
-        x = tusimple.read_all(path)[0].lanes[1][0]
-        assert picture[20, x].tolist() == list(colour)
 
 
-# ---- Files of CULane -------------------------------------------------------------------------------------------------
+def test_size_can_be_given_and_defaults_to_tusimples_without_images(files, run_script, tmp_path):
+    lonely = tmp_path / 'labels.json'
+    lonely.write_bytes(files[1].read_bytes())
+    for args, words in (([], '3 photos of 1280x720, '), (['--photo-size', 200, 100], '3 photos of 200x100, '),
+                        (['--photo-size', 64, 72], 'labels.json:1: has lanes outside an image of 64x72 px')):
+        outcome = run_script(evaluation, files[0], lonely, '--measure', 'culane', *args)
+        assert words in outcome.out + outcome.err
+
 
 @pytest.fixture
 def drive(files, monkeypatch):
@@ -140,13 +108,14 @@ def test_lines_are_written_from_the_bottom_up_and_read_back(tmp_path):
     path = tmp_path / 'a.lines.txt'
     culane.write_lines(path, [[-2, 10.126, 20], [-2, -2, -2], [5, 6, -2]], [160, 170, 180])
     assert path.read_text() == '20.00 180 10.13 170\n6.00 170 5.00 160\n'
-    assert [lane.tolist() for lane in culane.read_lines(path)] == [[[20, 180], [10.13, 170]], [[6, 170], [5, 160]]]
+    assert [lane.tolist() for lane in culane.read_photo(tmp_path, 'a.jpg').lanes] == [
+        [[20, 180], [10.13, 170]], [[6, 170], [5, 160]]]
 
 
 def test_folders_of_lines_are_measured_as_json(drive, files, run_script):
     expected = run_script(evaluation, *files, '--measure', 'culane').out
     for predictions, labels in (('found', 'truth'), (files[0], 'truth'), ('found', files[1])):
-        outcome = run_script(evaluation, predictions, labels, '--measure', 'culane', '--worst', drive / 'worst')
+        outcome = run_script(evaluation, predictions, labels, '--measure', 'culane')
         assert outcome.status in (None, 0) and outcome.out == expected and outcome.err == ''
 
 
@@ -160,13 +129,11 @@ def test_malformed_lines_are_reported(drive, run_script, text):
 def test_culane_is_prepared_with_and_without_a_list(drive, files, run_script):
     outcome = run_script(culane_processing, 'truth', '-o', 'out')
     assert outcome.status in (None, 0) and outcome.out == 'Wrote 3 photos and 5 lanes to out; skipped 0.\n'
-    for record, label in zip(tusimple.read_all('out/lanes.json'), tusimple.read_all(files[1])):
-        lanes = [lane for lane in label.lanes if max(lane) >= 0]
-        assert (cv2.imread(f'out/labels/{record.raw_file[7:]}', -1) > 0).tolist() == (
-            tusimple.draw_label(dataclasses.replace(label, lanes=lanes), (128, 72)) > 0).tolist()
-    (drive / 'list.txt').write_text('/clips/0000/2/20.jpg /seg.png 1 0 0 0\n/clips/no.jpg\n/../a.jpg\n')
+    first, label = tusimple.read_all('out/lanes.json')[0], tusimple.read_all(files[1])[0]
+    assert (first.lanes, first.h_samples) == (label.lanes, label.h_samples)
+    assert (cv2.imread('out/labels/0000.png', -1) == tusimple.draw_label(label, (128, 72))).all()
+    (drive / 'list.txt').write_text('/clips/0000/2/20.jpg /seg.png 1 0 0 0\n/clips/no.jpg\n')
     outcome = run_script(culane_processing, 'truth', 'list.txt', '-o', 'listed')
-    assert 'Wrote 1 photos and 1 lanes to listed; skipped 2.' in outcome.out
-    assert 'no.lines.txt: no such file' in outcome.out and 'leaves its folder' in outcome.out
-    outcome = run_script(culane_processing, 'out', '-o', 'new')
-    assert outcome.status == 1 and 'out: holds no *.lines.txt' in outcome.err
+    assert 'Wrote 1 photos and 1 lanes to listed; skipped 1.' in outcome.out
+    assert 'no.lines.txt: no such file' in outcome.out
+    assert 'out: holds no *.lines.txt' in run_script(culane_processing, 'out', '-o', 'new').err

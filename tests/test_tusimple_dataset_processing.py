@@ -1,5 +1,4 @@
-"""data/tusimple_dataset_processing.py and data/lanes/prepared_lanes.py: from a TuSimple folder to images and labels."""
-
+"""data/tusimple_dataset_processing.py and the prepared folders that all scripts write: complete, or as they were."""
 import json
 import os
 
@@ -19,13 +18,9 @@ def files_of(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
 
-def label_lines(folder):
-    return (folder / 'label_data_0000.json').read_text().splitlines()
-
-
-def but(line, **changes):
-    """A label line with changed entries; None removes one."""
-    return json.dumps({key: value for key, value in {**json.loads(line), **changes}.items() if value is not None})
+@pytest.fixture
+def label_file(tusimple_folder):
+    return tusimple_folder / 'label_data_0000.json'
 
 
 @pytest.fixture
@@ -33,16 +28,19 @@ def out(tmp_path):
     return tmp_path / 'out'
 
 
-def test_photos_labels_and_lanes_have_the_same_numbers(tusimple_folder, out, run_script):
-    outcome = run_script(processing, tusimple_folder, '-o', out)
+@pytest.fixture
+def run(tusimple_folder, out, run_script):
+    """run(folder=out, *args) -> Outcome of the script on tusimple_folder."""
+    return lambda folder=out, *args: run_script(processing, tusimple_folder, '-o', folder, *args)
+
+
+def test_photos_labels_and_lanes_have_the_same_numbers(tusimple_folder, label_file, out, run):
+    outcome = run()
     assert outcome.status in (None, 0) and outcome.err == ''
-    # One of the six lanes is empty.
-    assert outcome.out == f'Wrote 3 photos and 5 lanes to {out}; skipped 0.\n'
+    assert outcome.out == f'Wrote 3 photos and 5 lanes to {out}; skipped 0.\n'   # one of the six lanes is empty
     assert sorted(files_of(out)) == sorted(
         ['lanes.json'] + [f'{folder}/000{i}.png' for folder in ('images', 'labels') for i in range(3)])
-    originals, prepared = (tusimple.read_all(path) for path in (tusimple_folder / 'label_data_0000.json',
-                                                                out / 'lanes.json'))
-    for i, (original, record) in enumerate(zip(originals, prepared, strict=True)):
+    for i, (original, record) in enumerate(zip(tusimple.read_all(label_file), tusimple.read_all(out / 'lanes.json'))):
         assert (record.lanes, record.h_samples) == (original.lanes, original.h_samples)
         photo = pictures.read_image(str(tusimple_folder / original.raw_file))
         assert (pictures.read_image(str(out / record.raw_file)) == photo).all()
@@ -50,65 +48,52 @@ def test_photos_labels_and_lanes_have_the_same_numbers(tusimple_folder, out, run
         assert label.dtype == np.uint8 and (label == tusimple.draw_label(original, (128, 72))).all()
 
 
-def test_same_bytes_again_and_with_any_number_of_workers(tusimple_folder, tmp_path, run_script):
-    (tusimple_folder / 'label_data_1.json').write_text('\n'.join(label_lines(tusimple_folder)))
+def test_same_bytes_again_and_with_any_number_of_workers(tusimple_folder, label_file, tmp_path, run):
+    (tusimple_folder / 'label_data_1.json').write_text(label_file.read_text())
     results = []
-    for out, workers in (('one', 1), ('one', 1), ('many', 5)):
-        outcome = run_script(processing, tusimple_folder, '-o', tmp_path / out, '--workers', workers)
-        results.append(files_of(tmp_path / out))
+    for name, workers in (('one', 1), ('one', 1), ('many', 5)):
+        outcome = run(tmp_path / name, '--workers', workers)
+        results.append(files_of(tmp_path / name))
     assert len(results[0]) == 13 and results[0] == results[1] == results[2]
     assert '3 label lines repeat an image' in outcome.err
 
 
-BAD_LINES = {
-    'another length': (lambda line: but(line, lanes=[[1, 2]]), 'lane 0 has 2 numbers'),
-    'far outside the photo': (lambda line: but(line, lanes=[[1000] * 6]), 'outside the image of 128x72'),
-    'missing photo': (lambda line: but(line, raw_file='clips/no.jpg'), 'no such file'),
-    'a name beyond any file system': (lambda line: but(line, raw_file='a' * 300), 'File name too long'),
-    'truncated photo': (lambda line: but(line, raw_file='cut.jpg'), 'cut.jpg'),
-    'absolute path': (lambda line: but(line, raw_file='/etc/hostname'), 'leaves'),
-    'path upwards': (lambda line: but(line, raw_file='../train_set/clips/0000/0/20.jpg'), 'leaves'),
-}
-
-
-@pytest.mark.parametrize('make, reason', BAD_LINES.values(), ids=BAD_LINES.keys())
-def test_bad_line_is_reported_skipped_and_counted(make, reason, tusimple_folder, out, run_script):
+@pytest.mark.parametrize('changes, reason', [
+    ({'lanes': [[1, 2]]}, 'lane 0 has 2 numbers'), ({'lanes': [[1000] * 6]}, 'outside the image of 128x72'),
+    ({'raw_file': 'clips/no.jpg'}, 'no such file'), ({'raw_file': 'a' * 300}, 'File name too long'),
+    ({'raw_file': 'cut.jpg'}, 'cut.jpg'), ({'raw_file': '../train_set/clips/0000/0/20.jpg'}, 'leaves')])
+def test_bad_line_is_reported_skipped_and_counted(changes, reason, tusimple_folder, label_file, out, run):
     photo = (tusimple_folder / 'clips/0000/0/20.jpg').read_bytes()
     (tusimple_folder / 'cut.jpg').write_bytes(photo[:len(photo) // 2])
-    first, *rest = label_lines(tusimple_folder)
-    path = tusimple_folder / 'label_data_0000.json'
-    path.write_text('\n'.join([first, make(first), *rest]))
-    outcome = run_script(processing, tusimple_folder, '-o', out)
-    assert outcome.status in (None, 0)
+    first, *rest = label_file.read_text().splitlines()
+    label_file.write_text('\n'.join([first, json.dumps({**json.loads(first), **changes}), *rest]))
+    outcome = run()
     report, summary = outcome.out.splitlines()
-    assert report.startswith(f'{path}:2: ') and reason in report and report.count(str(path)) == 1
-    assert 'Wrote 3 photos' in summary and 'skipped 1' in summary
-    assert sorted(os.listdir(out / 'images')) == ['0000.png', '0001.png', '0002.png']
+    assert report.startswith(f'{label_file}:2: ') and reason in report and report.count(str(label_file)) == 1
+    assert outcome.status in (None, 0) and 'Wrote 3 photos' in summary and 'skipped 1' in summary
     assert [record.lanes for record in tusimple.read_all(out / 'lanes.json')] == [
         json.loads(line)['lanes'] for line in (first, *rest)]
 
 
-def failure(outcome, *words):
-    """Asserts one line on stderr with these words and status 1."""
-    assert outcome.status == 1 and outcome.out == ''
-    assert outcome.err.count('\n') == 1 and outcome.err.startswith('tusimple_dataset_processing.py: error: ')
-    assert all(word in outcome.err for word in words)
+def fails(outcome, words):
+    """Asserts status 1 and one line on stderr with these words."""
+    assert outcome.status == 1 and outcome.out == '' and words in outcome.err and outcome.err.count('\n') == 1
 
 
 @pytest.mark.parametrize('content', ['\n\n', 'nonsense\n', '{"raw_file": "no.jpg", "lanes": [], "h_samples": [1]}'])
-def test_no_usable_line_is_an_error_and_changes_nothing(content, tusimple_folder, tmp_path, out, run_script):
-    run_script(processing, tusimple_folder, '-o', out)
+def test_no_usable_line_is_an_error_and_changes_nothing(content, label_file, tmp_path, out, run):
+    run()
     before = files_of(out)
-    (tusimple_folder / 'label_data_0000.json').write_text(content)
+    label_file.write_text(content)
     for folder in (out, tmp_path / 'new'):
-        failure(run_script(processing, tusimple_folder, '-o', folder), 'none of', str(tusimple_folder))
+        fails(run(folder), 'none of')
     assert files_of(out) == before and not (tmp_path / 'new').exists()
 
 
-def test_failure_halfway_leaves_earlier_output_unchanged(tusimple_folder, out, run_script, monkeypatch):
-    run_script(processing, tusimple_folder, '-o', out)
+def test_failure_halfway_leaves_earlier_output_unchanged(label_file, out, run, monkeypatch):
+    run()
     before = files_of(out)
-    (tusimple_folder / 'label_data_0000.json').write_text('\n'.join(label_lines(tusimple_folder)[1:]))
+    label_file.write_text(''.join(label_file.read_text().splitlines(True)[1:]))
     write_file = files.write_file
 
     def full_disk(path, data, **_):
@@ -116,55 +101,97 @@ def test_failure_halfway_leaves_earlier_output_unchanged(tusimple_folder, out, r
             raise InputError(f'{path}: cannot be written: No space left on device')
         write_file(path, data)
     monkeypatch.setattr(files, 'write_file', full_disk)
-    failure(run_script(processing, tusimple_folder, '-o', out), 'No space left')
+    fails(run(), 'No space left')
     assert files_of(out) == before
 
 
 @pytest.mark.parametrize('name', [files.HALF_WRITTEN, f'images/{files.UNFINISHED}abcdefgh', 'lanes.json'])
-def test_links_in_the_output_folder_are_not_followed(tusimple_folder, tmp_path, out, run_script, name):
+def test_links_in_the_output_folder_are_not_followed(tmp_path, out, run, name):
     (tmp_path / 'mine').write_text('mine')
     (out / name).parent.mkdir(parents=True)
     (out / name).symlink_to(tmp_path / 'mine')
-    assert run_script(processing, tusimple_folder, '-o', out).status in (None, 0)
-    assert (tmp_path / 'mine').read_text() == 'mine'
+    assert run().status in (None, 0) and (tmp_path / 'mine').read_text() == 'mine'
 
 
 @pytest.mark.parametrize('name', ['images/0001.png', 'labels/12345.png'])
-def test_foreign_pictures_are_rejected_and_nothing_is_changed(tusimple_folder, out, run_script, name):
-    lines = label_lines(tusimple_folder)
-    (tusimple_folder / 'label_data_0000.json').write_text(lines[0])
-    run_script(processing, tusimple_folder, '-o', out)
-    (tusimple_folder / 'label_data_0000.json').write_text('\n'.join(lines))
+def test_foreign_pictures_are_rejected_and_nothing_is_changed(label_file, out, run, name):
+    lines = label_file.read_text()
+    label_file.write_text(lines.splitlines()[0])
+    run()
+    label_file.write_text(lines)
     (out / name).write_text('mine')
     before = files_of(out)
-    failure(run_script(processing, tusimple_folder, '-o', out), f'out/{name}: is not listed')
+    fails(run(), f'out/{name}: is not listed')
     assert files_of(out) == before
 
 
-def test_photos_in_the_output_folder_are_not_replaced(tusimple_folder, out, run_script):
-    run_script(processing, tusimple_folder, '-o', out)
+def test_photos_in_the_output_folder_are_not_replaced(out, run, run_script):
+    run()
     (out / 'lanes.json').rename(out / 'label_data_1.json')
-    failure(run_script(processing, out, '-o', out), 'label_data_1.json:1: its image lies in the output folder')
+    fails(run_script(processing, out, '-o', out), 'label_data_1.json:1: its image lies in the output folder')
 
 
-def test_run_interrupted_while_moving_files_is_detected_and_completed(tusimple_folder, tmp_path, out, run_script):
-    first, second, third = label_lines(tusimple_folder)
-    run_script(processing, tusimple_folder, '-o', out)
+def test_run_interrupted_while_moving_files_is_detected_and_completed(label_file, tmp_path, out, run):
+    _, second, third = label_file.read_text().splitlines()
+    run()
     replace = os.replace
 
     def stopped(source, target):
         if os.path.join('out', 'labels', files.UNFINISHED) in source and source.endswith('0001.png'):
             raise KeyboardInterrupt
         replace(source, target)
-    path = tusimple_folder / 'label_data_0000.json'
-    path.write_text('\n'.join([third, second]))
+    label_file.write_text('\n'.join([third, second]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, 'replace', stopped)
-        assert run_script(processing, tusimple_folder, '-o', out).status == 130
+        assert run().status == 130
     with pytest.raises(InputError, match='out: is half-written'):
         datagenerator.find_samples(str(out))
-    path.write_text(second)   # fewer images: those of higher numbers are removed
+    label_file.write_text(second)   # fewer images: those of higher numbers are removed
     for folder in (out, tmp_path / 'new'):
-        assert run_script(processing, tusimple_folder, '-o', folder).status in (None, 0)
-    assert files_of(out) == files_of(tmp_path / 'new')
-    assert len(datagenerator.find_samples(str(out))[0]) == 1
+        assert run(folder).status in (None, 0)
+    assert files_of(out) == files_of(tmp_path / 'new') and len(datagenerator.find_samples(str(out))[0]) == 1
+
+
+# ---- The own lane ----------------------------------------------------------------------------------------------------
+
+SIZE, ROWS = (640, 360), list(range(160, 300, 10))   # the hood begins at row 300
+
+
+def record(*lanes):
+    return tusimple.Record('a.jpg', list(lanes), ROWS)
+
+
+def line(direction):
+    """A straight line from (320, 140) downwards. direction: px to the side per row"""
+    return [320 + direction * (y - 140) for y in ROWS]
+
+
+LEFT, RIGHT = line(-1), line(1)
+
+
+def test_lane_margin_sky_and_hood_are_known_and_the_rest_is_ignored():
+    label = processing.draw_own_lane(record(LEFT, RIGHT), SIZE)
+    assert label[200, 320 - 60] == 20 and label[200, 320 + 60] == 70
+    assert label[200, 320] == label[200, 320 - 90] == label[200, 320 + 90] == 0   # lane width 120 px, margin 42
+    assert (label[200, [100, 200, 440, 600]] == processing.IGNORED).all()
+    assert (label[:120] == 0).all() and label[145, 100] == processing.IGNORED
+    assert (label[310:, 320 - 170:320 + 170] == 0).all() and label[330, 20] == processing.IGNORED
+
+
+def test_continuation_of_a_line_that_ends_first_is_ignored():
+    label = processing.draw_own_lane(record(LEFT[:6] + [-2] * (len(ROWS) - 6), RIGHT), SIZE)
+    assert label[200, 320 - 60] == 20 and label[250, 320 - 110] == processing.IGNORED
+    assert label[250, 320] == 0 and label[320, 320 - 180] == 0   # below the end of both, there is a hood
+    steep = [max(x, -2) for x in line(-3)]   # leaves the photo, and has not ended first
+    assert (processing.draw_own_lane(record(steep, RIGHT), SIZE)[280, :320] == 0).all()
+
+
+def test_of_one_line_its_surroundings_are_known():
+    label = processing.draw_own_lane(record(LEFT), SIZE)
+    assert label[200, 320 - 60] == 20 and label[200, 320 - 70] == 0 and label[200, 320 + 60] == processing.IGNORED
+    assert (label[:110] == 0).all()
+
+
+def test_photo_without_a_line_is_rejected():
+    with pytest.raises(InputError, match='has no line'):
+        processing.draw_own_lane(record([-2] * len(ROWS)), SIZE)

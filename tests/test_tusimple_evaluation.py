@@ -1,33 +1,26 @@
-"""data/lanes/score.py against a slow and literal score, and data/tusimple_evaluation.py."""
+"""data/lanes/score.py against a slow and literal score, data/common/evaluation_report.py, and the script."""
+import csv
+import json
 
-import os
-
-import cv2
 import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
 from data import tusimple_evaluation as evaluation
+from data.common import evaluation_report
 from data.common.command_line import InputError
 from data.lanes import score, tusimple
 
 
-# ---- The rules, written for clarity ----------------------------------------------------------------------------------
-
 def plain_threshold(lane, h_samples):
-    points = [(x, y) for x, y in zip(lane, h_samples) if x >= 0]
-    k = 0
-    if len(points) >= 2:
-        x, y = np.array(points).T
-        k = LinearRegression().fit(y[:, None], x).coef_[0]
+    x, y = np.array([(x, y) for x, y in zip(lane, h_samples) if x >= 0]).reshape(-1, 2).T
+    k = LinearRegression().fit(y[:, None], x).coef_[0] if len(x) >= 2 else 0
     return 20 / np.cos(np.arctan(k))
 
 
 def plain_accuracy(predicted, lane, threshold):
-    right = 0
-    for x_pred, x_gt in zip(predicted, lane):
-        right += abs((x_pred if x_pred >= 0 else -100) - (x_gt if x_gt >= 0 else -100)) < threshold
-    return right / len(lane)
+    return sum(abs((x_pred if x_pred >= 0 else -100) - (x_gt if x_gt >= 0 else -100)) < threshold
+               for x_pred, x_gt in zip(predicted, lane)) / len(lane)
 
 
 def plain_score(pred_lanes, gt_lanes, h_samples, run_time):
@@ -49,11 +42,9 @@ def plain_score(pred_lanes, gt_lanes, h_samples, run_time):
 
 def random_photo(rng):
     """Lanes of one photo and predictions of all kinds, from nearly right to absurd."""
-    h_samples = list(range(int(rng.choice([160, 240])), 720, 10))
+    rows, gt_lanes, pred_lanes = np.arange(rng.choice([160, 240]), 720, 10), [], []
     if rng.random() < 0.15:  # few rows: shares of them meet 0.85 exactly
-        h_samples = sorted(rng.choice(720, int(rng.integers(1, 21)), replace=False).tolist())
-    rows = np.array(h_samples)
-    gt_lanes, pred_lanes = [], []
+        rows = np.sort(rng.choice(720, rng.integers(1, 21), replace=False))
     for _ in range(rng.choice(6, p=[.05, .1, .2, .25, .2, .2])):
         slope = rng.choice([0., 0.75, -0.75, *rng.normal(0, 1.5, 3)])  # whole thresholds, too
         lane = np.rint(slope * (rows - 700) + rng.integers(-400, 1700))
@@ -68,21 +59,17 @@ def random_photo(rng):
         pred_lanes.append(rng.integers(-2, 1280, len(rows)).tolist())
     rng.shuffle(pred_lanes)
     run_time = rng.choice([0., 3.5, 200., 200.0001, 1e9], p=[.3, .3, .3, .05, .05])
-    return pred_lanes, gt_lanes, h_samples, run_time
+    return pred_lanes, gt_lanes, rows.tolist(), run_time
 
 
 def test_scores_are_bit_identical_to_the_plain_rules():
-    rng = np.random.default_rng(0)
-    seen = set()
-    for _ in range(100):
-        photo = random_photo(rng)
+    rng, seen = np.random.default_rng(0), set()
+    for photo in (random_photo(rng) for _ in range(100)):
         expected = plain_score(*photo)
         assert score.score_photo(*photo) == expected
         seen.add((min(len(photo[1]), 6), expected[2] > 0, expected[1] < 0, expected[0] > 0.85))
     assert len(seen) > 15  # the corners were met
 
-
-# ---- Corners, with scores worked out by hand -------------------------------------------------------------------------
 
 ROWS = list(range(160, 720, 28))  # 20 rows: 17 right ones are exactly 0.85
 
@@ -98,10 +85,7 @@ def five(good_rows):
 
 
 @pytest.mark.parametrize('predicted, truth, run_time, expected', [
-    ([upright(100)], [upright(100)], 5, (1, 0, 0)),
-    ([], [], 5, (0, 0, 0)),
     ([], [upright(100)], 5, (0, 0, 1)),
-    ([upright(100 * i) for i in range(7)], [upright(100 * i) for i in range(7)], 5, (1, 0, 0)),
     ([upright(100 * i) for i in range(4)], [upright(100 * i) for i in range(7)], 5, (4 / 6, 0, 2 / 6)),
     ([upright(100)], [], 5, (0, 1, 0)),
     ([upright(100)] * 3, [upright(100)], 5, (1, 2 / 3, 0)),                     # two over
@@ -112,18 +96,12 @@ def five(good_rows):
     ([upright(100, 17)], [upright(100)], 5, (0.85, 0, 0)),                      # 0.85 is enough
     ([upright(100, 16)], [upright(100)], 5, (0.8, 1, 1)),
     ([upright(110)], [upright(100), upright(120)], 5, (1, -1, 0)),              # one finds two lanes
-    ([upright(-2)], [upright(-2)], 5, (1, 0, 0)),                               # an empty lane is a lane
-    ([upright(-1)], [upright(-2)], 5, (1, 0, 0)),                               # any negative is absent
-    (five(20), five(20), 5, (1, 0, 0)),
+    ([upright(-1)], [upright(-2)], 5, (1, 0, 0)),                               # an empty lane is a lane
     (five(10), five(20), 5, (1, 0.2, 0)),                                       # the worst is forgiven
-    (five(20)[:4], five(20), 5, (1, 0, 0)),
     (five(20)[:3], five(20), 5, (0.75, 0, 0.25)),
 ])
 def test_corner(predicted, truth, run_time, expected):
     assert score.score_photo(predicted, truth, ROWS, run_time) == pytest.approx(expected)
-
-
-# ---- Many photos -----------------------------------------------------------------------------------------------------
 
 
 def test_run_time_can_be_ignored():
@@ -142,50 +120,63 @@ def test_predictions_of_windows_match_their_labels():
         score.score(records[:1], records)
 
 
-# ---- The script ------------------------------------------------------------------------------------------------------
-
 @pytest.fixture
 def files(tusimple_folder):
-    """Paths of labels and of predictions that miss the second photo's two lanes and find all others."""
+    """Paths of labels and of predictions, of which the first photo's second lane is wrong and the least confident."""
     labels = tusimple_folder / 'label_data_0000.json'
     records, _ = tusimple.read_records(labels)
-    for record in records:
-        record.run_time = 12.5
-    records[1].lanes = [[-2 if x < 0 else x + 40 for x in lane] for lane in records[1].lanes]
+    for i, record in enumerate(records):
+        record.lanes = [lane for lane in record.lanes if max(lane) >= 0]
+        record.confidence = [0.9 - 0.1 * i - 0.5 * j for j in range(len(record.lanes))]
+        record.run_time = 1.
+    records[0].lanes[1] = [0, 0, 0, 0, 0, 1]
     predictions = tusimple_folder.parent / 'predictions.json'
-    tusimple.write_records(str(predictions), records)
+    tusimple.write_records(predictions, records)
     return predictions, labels
 
 
-def test_prints_the_benchmarks_list(files, run_script):
-    outcome = run_script(evaluation, *files)
+def test_prints_the_benchmarks_list_and_writes_scores_worst_first(files, tmp_path, run_script):
+    outcome = run_script(evaluation, *files, '--per-image', tmp_path / 'scores.csv')
     assert outcome.status in (None, 0) and outcome.err == ''
-    (accuracy, fp, fn), _ = score.score(*(tusimple.read_records(path)[0] for path in files))
-    assert 0 < accuracy < 1 and fp == fn == (2 / 3) / 3
-    assert outcome.out == (f'[{{"name": "Accuracy", "value": {accuracy!r}, "order": "desc"}}, '
-                           f'{{"name": "FP", "value": {fp!r}, "order": "asc"}}, '
-                           f'{{"name": "FN", "value": {fn!r}, "order": "asc"}}]\n')
+    (accuracy, fp, fn), _ = score.score(*map(tusimple.read_all, files))
+    assert (fp, fn) == pytest.approx((1 / 2 / 3, (1 / 2 + 1 / 3) / 3))   # a lane without points is missed
+    assert json.loads(outcome.out) == [{'name': 'Accuracy', 'value': accuracy, 'order': 'desc'},
+                                       {'name': 'FP', 'value': fp, 'order': 'asc'},
+                                       {'name': 'FN', 'value': fn, 'order': 'asc'}]
+    with open(tmp_path / 'scores.csv', newline='') as file:
+        assert [row['raw_file'][11] for row in csv.DictReader(file)] == ['0', '1', '2']
 
 
-def is_colour(picture, colour):
-    return (np.abs(picture.astype(int) - colour).sum(axis=2) < 60).sum()
+def test_a_curve_by_hand():
+    # Of 4 lanes the 2 most confident are right, one more is the least confident.
+    points = evaluation_report.curve([(np.array([0.9, 0.3]), [0, 1, 1], [0, 1, 1], 2),
+                                      (np.array([0.1, 0.8]), [0, 1, 2], [0, 1, 2], 3)])
+    assert np.allclose(points, [(0.1, 3 / 4, 3 / 5, 2 / 3), (0.3, 2 / 3, 2 / 5, 0.5), (0.8, 1, 2 / 5, 4 / 7),
+                                (0.9, 1, 1 / 5, 1 / 3)])
 
 
-def test_worst_images_are_drawn_with_both_sets_of_lanes(files, run_script, tmp_path):
-    outcome = run_script(evaluation, *files, '--worst', tmp_path / 'worst', '--worst-num', 2)
+def test_many_confidences_make_200_steps_from_the_lowest_to_the_highest():
+    confidence = np.random.default_rng(2).random(1000)
+    points = evaluation_report.curve([(confidence, range(1001), range(1001), 2000)])
+    assert len(points) == 200 and points[0].threshold == confidence.min() and points[-1].threshold == confidence.max()
+    assert points[0][1:3] == (1, 0.5) and points[-1][1:3] == (1, 1 / 2000)
+
+
+@pytest.mark.parametrize('measure', ['tusimple', 'culane'])
+def test_writes_the_curve_and_prints_its_best_point(files, run_script, tmp_path, measure):
+    table = run_script(evaluation, *files, '--measure', measure).out
+    outcome = run_script(evaluation, *files, '--measure', measure, '--precision-recall', tmp_path / 'new/curve.csv')
     assert outcome.status in (None, 0) and outcome.err == ''
-    assert sorted(os.listdir(tmp_path / 'worst')) == ['0000.png', '0001.png']
-    worst, good = (cv2.imread(str(tmp_path / f'worst/000{i}.png'))[..., ::-1] for i in range(2))
-    for picture in (worst, good):
-        assert picture.shape[0] > 72 and picture.shape[1] == 128
-        assert is_colour(picture, evaluation.PREDICTION_COLOUR) > 20
-    green = evaluation.LABEL_COLOUR
-    assert is_colour(worst, green) > 2 * is_colour(good, green)  # missed lanes are thick
+    threshold, precision, recall, f1 = np.loadtxt(tmp_path / 'new/curve.csv', delimiter=',', skiprows=1).T
+    labelled = 5 if measure == 'culane' else 6  # a lane without points counts for TuSimple
+    assert threshold == pytest.approx([0.3, 0.4, 0.7, 0.8, 0.9]) and precision.tolist() == [0.8, 0.75, 1, 1, 1]
+    assert recall * labelled == pytest.approx([4, 3, 3, 2, 1])
+    assert outcome.out.startswith(table + f'best F1 {max(f1):.4f} ')
 
 
-def test_missing_image_is_reported_and_the_others_are_drawn(files, run_script, tmp_path):
-    (files[1].parent / 'clips/0000/0/20.jpg').unlink()
-    outcome = run_script(evaluation, *files, '--worst', tmp_path / 'worst')
-    assert outcome.status == 1 and outcome.out.startswith('[{')
-    assert outcome.err.count('\n') == 1 and '0000/0/20.jpg' in outcome.err
-    assert sorted(os.listdir(tmp_path / 'worst')) == ['0000.png', '0002.png']
+@pytest.mark.parametrize('measure', ['tusimple', 'culane'])
+def test_predictions_without_confidence_are_one_line(files, run_script, tmp_path, measure):
+    files[0].write_text(files[0].read_text().replace('confidence', 'other', 1))
+    outcome = run_script(evaluation, *files, '--measure', measure, '--precision-recall', tmp_path / 'curve.csv')
+    assert outcome.status and outcome.err.count('\n') == 1 and outcome.out == ''
+    assert 'predictions.json:1: has no "confidence"' in outcome.err and not (tmp_path / 'curve.csv').exists()

@@ -1,35 +1,25 @@
 """Random variations of an image and its label, for images without an up direction: plants, cells, aerial views.
 
 Images are uint8 RGB [h, w, 3], labels [h, w] of any integer type that OpenCV resamples (uint8, uint16, int32);
-image_shape is (width, height), as in OpenCV. A photometric step is a pure function of an image and a
-np.random.Generator, shared with data/lanes/road_augmentation.py. Unless called uniform, its ranges are triangular with
-the mode at no change, so most images stay realistic.
+image_shape is (width, height). A photometric step is a pure function of an image and a np.random.Generator. Unless
+called uniform, its ranges are triangular with the mode at no change, so most images stay realistic.
 """
-import statistics
-
 import cv2
 import numpy as np
+from scipy import special
 
 from data.common.pictures import resize_image
 
-# ---- Geometry --------------------------------------------------------------------------------------------------------
-
-_FLIP = 0.5            # probability, per direction
-_SCALE = (0.7, 1.4)    # ratio, log-uniform
-_SHIFT = 0.1           # of width and height either way, beyond the shift that keeps the image or the frame filled
-_BEND = 0.015          # standard deviation of the displacement, relative to the shorter side
-_BEND_CELLS = (3, 8)   # control points per side: few bend the whole image, many bend each instance
-
 
 def placement(size, rng):
-    """Flips, any rotation, scale and shift, about the centre. size: (width, height) of the image in px
+    """Flips, any rotation, scale x0.7 to x1.4, and shift by a tenth beyond what keeps the image or the frame filled.
 
-    -> float64 [3, 3] that maps source to destination points
+    size: (width, height) in px -> float64 [3, 3] from source to destination
     """
     width, height = size
-    scale, angle = np.exp(rng.uniform(*np.log(_SCALE))), rng.uniform(0, 2 * np.pi)
-    flips = np.where(rng.random(2) < _FLIP, -1, 1)
-    room = np.abs(scale - 1) / 2 + _SHIFT   # an enlarged image is a crop from anywhere within it
+    scale, angle = np.exp(rng.uniform(*np.log((0.7, 1.4)))), rng.uniform(0, 2 * np.pi)
+    flips = np.where(rng.random(2) < 0.5, -1, 1)
+    room = np.abs(scale - 1) / 2 + 0.1   # an enlarged image is a crop from anywhere within it
     shift = rng.uniform(-room, room, 2) * size
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     to_centre = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
@@ -40,18 +30,16 @@ def placement(size, rng):
 
 def bend(image_shape, rng):
     """A smooth random displacement. -> float32 [height, width, 2] (x, y), relative to the shorter side"""
-    cells = rng.integers(_BEND_CELLS[0], _BEND_CELLS[1] + 1)
-    coarse = rng.normal(0, _BEND, (cells, cells, 2)).astype(np.float32)
+    cells = rng.integers(3, 9)   # few bend the whole image, many bend each instance
+    coarse = rng.normal(0, 0.015, (cells, cells, 2)).astype(np.float32)
     return cv2.resize(coarse, tuple(image_shape), interpolation=cv2.INTER_CUBIC)
 
 
 def warp(image, label, matrix, displacement, image_shape, outside=0):
     """Moves, bends and resizes to image_shape in one resampling: image bilinear, label nearest neighbour.
 
-    Outside the source, the image has the background's mean colour and the label is `outside`. Reflection would
-    duplicate an instance under the same id, and replication would stretch instances at the border.
-    matrix: see `placement`. displacement: see `bend`, or None.
-    -> (image, label), dtypes unchanged
+    matrix: see `placement`. displacement: see `bend`, or None. Outside the source, the image has the background's mean
+    colour and the label is `outside`, as reflection would duplicate instances. -> (image, label), dtypes unchanged
     """
     height, width = label.shape
     to_source = np.linalg.inv(matrix) @ np.diag([width / image_shape[0], height / image_shape[1], 1])
@@ -68,14 +56,9 @@ def warp(image, label, matrix, displacement, image_shape, outside=0):
 
 # ---- Photometric steps -----------------------------------------------------------------------------------------------
 
-def around(rng, low, high, mode=0):
-    """-> a triangular random number from low to high"""
-    return rng.triangular(low, mode, high)
-
-
 def ratio(rng, low, high):
     """-> a random factor from low to high, with mode 1"""
-    return np.exp(around(rng, np.log(low), np.log(high)))
+    return np.exp(rng.triangular(np.log(low), 0, np.log(high)))
 
 
 def blur(image, rng):
@@ -105,24 +88,22 @@ def colour_temperature(image, rng):
 def tone(image, rng):
     """Gamma 1/2.2 to 1.6, contrast x0.5 to x1.4, brightness -35 to 50 grey levels: dusk to overexposure."""
     curve = 255 * np.linspace(0, 1, 256) ** ratio(rng, 1 / 2.2, 1.6)
-    curve = 127.5 + (curve - 127.5) * ratio(rng, 0.5, 1.4) + around(rng, -35, 50)
+    curve = 127.5 + (curve - 127.5) * ratio(rng, 0.5, 1.4) + rng.triangular(-35, 0, 50)
     return cv2.LUT(image, np.clip(curve, 0, 255).astype(np.uint8))
 
 
 def saturation(image, rng):
     """Saturation x0 to x1.8; one image in ten is grey."""
-    factor = 0 if rng.random() < 0.1 else around(rng, 0, 1.8, 1)
+    factor = 0 if rng.random() < 0.1 else rng.triangular(0, 1, 1.8)
     grey = np.tile([0.299, 0.587, 0.114], (3, 1))
     return cv2.transform(image, grey + factor * (np.eye(3) - grey))
-
-
-_NORMAL_QUANTILES = np.array([statistics.NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)])
 
 
 def noise(image, rng):
     """Gaussian sensor noise with a standard deviation of uniform 1 to 12 grey levels."""
     # Looking random bytes up in a table is ten times as fast as drawing normal floats.
-    table = np.rint(_NORMAL_QUANTILES * rng.uniform(1, 12)).astype(np.int16)
+    quantiles = special.ndtri((np.arange(256) + 0.5) / 256)
+    table = np.rint(quantiles * rng.uniform(1, 12)).astype(np.int16)
     dice = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape)
     return cv2.add(image, cv2.LUT(dice, table), dtype=cv2.CV_8U)
 
@@ -141,8 +122,6 @@ def apply_steps(steps, image, rng):
     return image
 
 
-# ---- The augmentation ------------------------------------------------------------------------------------------------
-
 # In physical order: light, lens, sensor, file. None hides part of the image: labels show visible pixels.
 _PHOTOMETRIC = ((0.2, blur), (0.5, colour_temperature), (0.8, tone), (0.4, saturation), (0.4, noise), (0.1, jpeg))
 
@@ -150,12 +129,11 @@ _PHOTOMETRIC = ((0.2, blur), (0.5, colour_temperature), (0.8, tone), (0.4, satur
 def augment(image, label, rng, image_shape=None, outside=0):
     """One random variation of a sample, a function of the state of rng alone.
 
-    image: uint8 [h, w, 3] RGB; label: [h, w]; both preferably at the camera's resolution, as they are resampled once
+    image, label: preferably at the camera's resolution, as they are resampled once
     image_shape: of the result, by default unchanged; outside: label beyond the border, 0 (background) or -1 (ignored)
     -> (image, label), dtypes unchanged, [height, width] of image_shape
     """
-    height, width = label.shape
-    image_shape = image_shape or (width, height)
-    matrix = placement((width, height), rng)
-    image, label = warp(image, label, matrix, bend(image_shape, rng), image_shape, outside)
+    size = label.shape[::-1]
+    image_shape = image_shape or size
+    image, label = warp(image, label, placement(size, rng), bend(image_shape, rng), image_shape, outside)
     return apply_steps(_PHOTOMETRIC, image, rng), label

@@ -1,31 +1,20 @@
-"""Reports of the evaluation scripts: a CSV file with a row per image, and pictures of the worst images."""
-
+"""Reports of the evaluation scripts: CSV files, and precision and recall over the confidence of lanes."""
+import collections
 import csv
 import io
 import os
 
-from data.common import command_line, files, pictures
+import numpy as np
+
+from data.common import files
 from data.common.command_line import InputError
 
-
-def check_outputs(per_image, worst, inputs, pictures):
-    """Creates the folders of --per-image FILE and --worst DIR, either of which may be None. Raises InputError.
-
-    inputs: paths of input files, not to be overwritten; pictures: paths in whose folders --worst must not write
-    """
-    if per_image:
-        check_output_file('--per-image', per_image, inputs)
-    if worst:
-        if os.path.realpath(worst) in {os.path.realpath(os.path.dirname(path)) for path in pictures}:
-            raise InputError(f'--worst {worst}: holds the pictures that are scored; give another folder')
-        files.make_output_folder(worst)
+Point = collections.namedtuple('Point', 'threshold precision recall f1')
 
 
-def check_output_file(flag, path, inputs, others=()):
-    """Creates the folder of the output file of a flag. others: paths of other outputs, or None. Raises InputError."""
+def check_output_file(flag, path, inputs):
+    """Creates the folder of the output file of a flag. Raises InputError, also if it is one of the inputs."""
     files.check_output_file(flag, path)
-    if os.path.realpath(path) in [os.path.realpath(other) for other in others if other]:
-        raise InputError(f'{flag} {path}: another flag has the same file; give another name')
     if os.path.exists(path) and any(os.path.exists(other) and os.path.samefile(path, other) for other in inputs):
         raise InputError(f'{flag} {path}: is an input itself; give another name')
 
@@ -33,22 +22,35 @@ def check_output_file(flag, path, inputs, others=()):
 def write_csv(path, header, rows):
     """Writes a CSV file. header: column names; rows: tuples"""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(header)
-    writer.writerows(rows)
+    csv.writer(text, lineterminator='\n').writerows([header, *rows])
     files.write_file(path, text.getvalue().encode(errors='surrogateescape'), follow_links=True)
 
 
-def draw_worst(folder, draw, items):
-    """Writes NNNN.png per item, worst first, and warns of items that cannot be drawn. -> exit status, 1 if any
+def sort_by_confidence(prediction):
+    """-> indices of a prediction's lanes, by decreasing confidence. Raises InputError if it has none."""
+    if prediction.confidence is None:
+        raise InputError(f'{prediction.source}: has no "confidence" per lane, which --precision-recall needs')
+    return np.argsort(-np.array(prediction.confidence, np.float64), kind='stable')
 
-    draw: function of an item that returns a picture, uint8 [h, w, 3] RGB, or raises InputError
+
+def curve(photos):
+    """Precision, recall and F1 of the predictions whose confidence reaches a threshold, over all images.
+
+    photos: list of (confidence [n], right [n + 1], found [n + 1], labelled), per image: confidences in any order; for
+    k = 0 to n, how many of the k most confident predictions are right and how many label lanes they find; label lanes
+    -> list of Points by increasing threshold: all distinct confidences, or 200 of them
+    Raises InputError if there are no predictions.
     """
-    problems = []
-    for rank, item in enumerate(items):
-        try:
-            pictures.write_image(os.path.join(folder, f'{rank:04d}.png'), draw(item))
-        except InputError as error:
-            problems.append(error)
-            command_line.warn(f'not drawn: {error}')
-    return int(bool(problems))
+    thresholds = np.unique(np.concatenate([confidence for confidence, *_ in photos]))
+    if not len(thresholds):
+        raise InputError('--precision-recall: no lane is predicted')
+    steps = min(200, len(thresholds))
+    thresholds = thresholds[np.linspace(0, len(thresholds) - 1, steps).round().astype(int)]
+    sums = np.zeros([4, len(thresholds)])
+    for confidence, right, found, labelled in photos:
+        accepted = len(confidence) - np.searchsorted(np.sort(confidence), thresholds)
+        sums += np.broadcast_arrays(accepted, np.take(right, accepted), np.take(found, accepted), labelled)
+    predicted, right, found, labelled = sums
+    precision, recall = right / predicted, found / np.maximum(labelled, 1)
+    f1 = 2 * precision * recall / np.where(precision + recall > 0, precision + recall, 1)
+    return [Point(*values) for values in np.stack([thresholds, precision, recall, f1], 1).tolist()]

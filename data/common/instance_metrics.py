@@ -5,32 +5,24 @@ Per image, as Scharr et al. 2016 (Leaf segmentation in plant phenotyping: a coll
   SBD              symmetric best Dice, min(BD(prediction, label), BD(label, prediction))
   DiC              difference in count, predicted minus labelled instances; |DiC| its absolute value
   foreground Dice  Dice of the foreground
-averaged over images. If the label has no instance, which the paper leaves open, SBD and foreground Dice are 1 if the
-prediction has none either, and 0 otherwise.
-
-AP is that of Cityscapes, over all images together: instances match if their IoU is above a threshold, 0.5 for AP50; AP
-is the mean over 0.5, 0.55, ..., 0.95. Masks have no confidence, so the curve of Cityscapes' program has two points,
-(recall 0, precision 1) and (recall r, precision p), and the average precision is r (1 + p) / 2. Instances of any size
-count. Without labelled instances, AP is 1 if nothing is predicted, and 0 otherwise.
+averaged over images. AP is that of Cityscapes, over all images together: instances match if their IoU is above a
+threshold, 0.5 for AP50; AP is the mean over 0.5, 0.55, ..., 0.95. Masks have no confidence, so the curve of Cityscapes'
+program has two points, (recall 0, precision 1) and (recall r, precision p), and the average precision is r (1 + p) / 2.
+Instances of any size count. Without labelled instances, SBD, foreground Dice and AP are 1 if nothing is predicted, and
+0 otherwise.
 """
-
 import collections
 
 import numpy as np
 
 from data.common import classes
 
-_IOU_TWENTIETHS = range(10, 20)  # the IoU thresholds of AP, in twentieths: 0.5 to 0.95
-
 ImageScore = collections.namedtuple('ImageScore', 'sbd dic foreground_dice label_instances predicted_instances matches')
 ImageScore.__doc__ = 'The score of one image; matches: pairs of instances with an IoU above each threshold of AP.'
 
 
 def score_image(prediction, label):
-    """The measures of one image. prediction, label: integers [h, w] as in overlaps
-
-    -> ImageScore. Raises ValueError if the sizes differ.
-    """
+    """The measures of one image; arguments as in overlaps. -> ImageScore"""
     predicted, labelled, overlap, union = overlaps(prediction, label)
     instances = (predicted > 0) & (labelled > 0)
     dice = np.where(instances, 2 * overlap / (union + overlap), 0)
@@ -43,7 +35,7 @@ def score_image(prediction, label):
     counts = [len(best) for best in best_dice]
     foreground = overlap[predicted > 0].sum() + overlap[labelled > 0].sum()
     # In integers, IoU > k / 20 is exact. Above 0.5, matches are one to one.
-    matches = tuple(int(np.count_nonzero(instances & (20 * overlap > k * union))) for k in _IOU_TWENTIETHS)
+    matches = tuple(int(np.count_nonzero(instances & (20 * overlap > k * union))) for k in range(10, 20))
     return ImageScore(sbd=float(min(best.mean() for best in best_dice)) if all(counts) else float(not any(counts)),
                       dic=counts[0] - counts[1],
                       foreground_dice=float(2 * overlap[instances].sum() / foreground) if foreground else 1.,
@@ -55,18 +47,15 @@ def score_classes(prediction, label):
     class_of, truth_of = prediction // classes.BASE, label // classes.BASE
     return {number: score_image(np.where(class_of == number, prediction, 0),
                                 np.where((truth_of == number) | (label < 0), label, 0))
-            for number in {*np.unique(class_of).tolist(), *np.unique(truth_of).tolist()} if number > 0}
+            for number in np.union1d(class_of, truth_of).tolist() if number > 0}
 
 
 def overlaps(prediction, label):
-    """The joint histogram of two id masks, background included. Raises ValueError if their sizes differ.
+    """The joint histogram of two id masks, background included.
 
     prediction, label: integers [h, w] up to 2 ** 31 - 1, 0 is the background; pixels with a label below 0 are ignored
     -> (predicted id, label id, pixels that have both, pixels that have either), int64, for each pair that occurs
     """
-    prediction, label = np.asarray(prediction), np.asarray(label)
-    if prediction.shape != label.shape:
-        raise ValueError(f'a prediction of {prediction.shape} does not fit its label of {label.shape}')
     pair = (prediction.astype(np.int64) << 32 | label.astype(np.int64))[label >= 0]
     # Sorting runs of equal pixels instead of all pixels takes a twentieth of the time.
     starts = np.flatnonzero(np.diff(pair, prepend=-1))
@@ -80,12 +69,10 @@ def overlaps(prediction, label):
 
 
 def summarise(rows):
-    """The measures over a set of images. rows: list of ImageScore
+    """The measures over a set of images. rows: list of ImageScore, at least one
 
-    -> {'sbd', 'dic', 'abs_dic', 'foreground_dice', 'ap', 'ap50'}: floats. Raises ValueError if there are no rows.
+    -> {'sbd', 'dic', 'abs_dic', 'foreground_dice', 'ap', 'ap50'}: floats
     """
-    if not rows:
-        raise ValueError('there are no images to score')
     sbd, dic, foreground_dice, labelled, predicted, matches = map(np.array, zip(*rows))
     labelled, predicted, matches = labelled.sum(), predicted.sum(), matches.sum(axis=0)
     precisions = (matches / labelled * (1 + matches / max(predicted, 1)) / 2 if labelled

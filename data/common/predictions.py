@@ -16,12 +16,11 @@ def write_json(path, photos, follow_links=True):
                    for image_id, photo in zip(_image_ids(photos), photos) for result in photo.results]
         files.write_file(path, json.dumps(results).encode(), follow_links)
         return
-    records = [tusimple.Record(photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
-                               run_time=round(sum(photo.times.values()), 3), ids=photo.track_ids,
-                               confidence=np.round(photo.confidences, 4).tolist(),
-                               classes=photo.found_classes)
-               for photo in photos]
-    tusimple.write_records(path, records, follow_links=follow_links)
+    tusimple.write_records(path, [
+        tusimple.Record(photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
+                        run_time=round(sum(photo.times.values()), 3), ids=photo.track_ids,
+                        confidence=np.round(photo.confidences, 4).tolist(), classes=photo.found_classes)
+        for photo in photos], follow_links)
 
 
 def _image_ids(photos):

@@ -1,10 +1,14 @@
-"""Writes a data set as training reads it, images/NAME.png and labels/NAME.png: complete or absent."""
+"""Writes a data set as training reads it, images/NAME.png, labels/NAME.png and lanes.json: complete or absent."""
 import collections
 import concurrent.futures
+import functools
 import os
+import pathlib
+import re
 import shutil
 
 import cv2
+import numpy as np
 import tqdm
 
 from data.common import command_line, files, pictures, prefetch
@@ -26,81 +30,127 @@ def refuse_others(outdir, names):
                                  'folder')
 
 
-def write_samples(outdir, samples):
-    """Writes samples, which appear together once all are complete. -> number of samples
+def prepare_samples(source, outdir, prepare, items, workers, problems=(), what='instances', name_of=str,
+                    own=frozenset(), finish=lambda: None):
+    """Prepares samples in threads, writes them, and prints problems.
 
-    Existing files must be identical. A run killed while it moves files leaves a folder that training rejects and the
-    next run completes. samples: iterable of (name, image, label), the latter two as the bytes of a PNG.
-    Raises InputError if an existing file differs or if two samples have the same name.
+    The output appears once all samples are complete; a run killed while it moves files leaves a folder that training
+    rejects and the next run completes. Existing files must be identical, but for those of the names `own`, which are
+    replaced, or removed without a new sample.
+    source, problems: the origin of the items and earlier problems, for messages; what: the count in the summary
+    prepare: function of an item -> (name, image, label, {what: number}), image and label as the bytes of a PNG; raises
+    InputError if the item is unusable. name_of: function of the names, called in order; finish: called at the end
+    -> ({what: sum}, summary without its full stop). Raises InputError if no item is usable or an existing file differs.
     """
-    moves, unfinished, names = [], {}, set()
-    try:
-        for name, *encoded in samples:
-            if name in names:
-                raise InputError(f'{os.path.join(outdir, _FOLDERS[0], name)}: two samples would have this name')
-            names.add(name)
-            for folder, data in zip(_FOLDERS, encoded):
-                target = os.path.join(outdir, folder, name)
-                if os.path.lexists(target):
-                    _check_same(target, data)
-                    continue
-                for each in _FOLDERS if not unfinished else ():   # not earlier: without samples, nothing changes
-                    unfinished[each] = files.make_unfinished_folder(os.path.join(outdir, each))
-                moves.append((os.path.join(unfinished[folder], name), target))
-                files.write_file(moves[-1][0], data)
-        if names:
-            marker = os.path.join(outdir, files.HALF_WRITTEN)
-            files.write_file(marker, b'')
-            for source, target in moves:
-                os.replace(source, target)
-            os.remove(marker)
-    finally:
-        for folder in unfinished.values():
-            shutil.rmtree(folder, ignore_errors=True)
-    return len(names)
+    sums, problems, num_entries = collections.Counter(), list(problems), len(items) + len(problems)
+    cv2.setNumThreads(1)   # the workers are the parallelism
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        samples = usable(prepare, tqdm.tqdm(items, unit='image', disable=None), problems,
+                         functools.partial(prefetch.in_order, pool, ahead=2 * workers))
+        names = _write_samples(outdir, samples, sums, name_of, own, finish)
+    if not names:
+        raise InputError(f'{source}: none of {num_entries} photos can be used'
+                         + (f'; the first problem: {problems[0]}' if problems else ''))
+    for problem in problems:
+        print(command_line.printable(problem))
+    return sums, f'Wrote {len(names)} photos and {sums[what]} {what} to {outdir}; skipped {len(problems)}'
 
 
-def _check_same(path, data):
-    if files.read_file(path, pictures.MAX_FILE_BYTES) != data:
-        raise InputError(f'{path}: is there already, and differs from what would be written; move it away or give '
-                         'another folder')
+def write_lanes(records, folder, outdir, workers, problems=(), read=None, draw=tusimple.draw_label):
+    """Prepares the images of tusimple.Records, relative to folder, and prints a summary.
 
+    The names become NNNN.png, and lanes.json has the lanes. Files that it lists from an earlier run are replaced.
+    read: function of a record that returns its image, by default from its file; draw: as tusimple.draw_label
+    Raises InputError if no record is usable, if outdir holds other pictures, or if an image is in its images/.
+    """
+    images, written = os.path.realpath(os.path.join(outdir, 'images')), []
+    for record in records:
+        path = os.path.join(folder, record.raw_file.replace('\\', '/'))
+        if os.path.realpath(os.path.dirname(path)) == images:
+            raise InputError(f'{record.source}: its image lies in the output folder {images}; give another --outdir')
 
-def in_threads(prepare, items, workers, problems):
-    """Calls prepare(item) in threads. -> iterator of results, in order; the texts of InputErrors go to problems"""
-    def outcome(item):
+    def prepare(record):
         try:
-            return prepare(item)
+            image = read(record) if read else pictures.read_image(tusimple.photo_path(folder, record))
+            label = draw(record, image.shape[1::-1])
+        except InputError as error:
+            raise InputError(f'{record.source}: {str(error).removeprefix(record.source + ": ")}') from None
+        return record, pictures.encode(image), pictures.encode(label), {'lanes': np.unique(label[label > 0]).size}
+
+    def number(record):
+        name = f'{len(written):04d}.png'
+        written.append(tusimple.Record(f'images/{name}', record.lanes, record.h_samples))
+        return name
+
+    _, summary = prepare_samples(
+        folder, outdir, prepare, records, workers, problems, 'lanes', number, _own_names(outdir),
+        lambda: tusimple.write_records(os.path.join(outdir, tusimple.PREPARED_LABELS), written))
+    print(f'{summary}.')
+
+
+def _own_names(outdir):
+    """-> set of the NNNN.png of earlier runs, even killed ones, in outdir. Raises InputError if there are others."""
+    lanes_path, listed, own = os.path.join(outdir, tusimple.PREPARED_LABELS), set(), set()
+    if os.path.exists(lanes_path):
+        listed = {record.raw_file for record in tusimple.read_records(lanes_path)[0]}
+    is_half_written = os.path.lexists(os.path.join(outdir, files.HALF_WRITTEN))
+    for folder in filter(os.path.isdir, (os.path.join(outdir, name) for name in _FOLDERS)):
+        for name in filter(re.compile(r'\d{4,}\.png').fullmatch, files.list_folder(folder)):
+            if not is_half_written and f'images/{name}' not in listed:
+                raise InputError(f'{os.path.join(folder, name)}: is not listed in {lanes_path} and would be replaced; '
+                                 'move it away or give another --outdir')
+            own.add(name)
+    return own
+
+
+def usable(function, items, problems, apply=map):
+    """Yields function(item) for each item; where it raises an InputError, appends its text to problems instead."""
+    def attempt(item):
+        try:
+            return function(item)
         except InputError as error:
             return error
 
-    cv2.setNumThreads(1)   # the workers are the parallelism
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        outcomes = prefetch.in_order(pool, outcome, items, 2 * workers)
-        for result in tqdm.tqdm(outcomes, total=len(items), unit='image', disable=None):
-            if isinstance(result, InputError):
-                problems.append(str(result))
-            else:
-                yield result
+    for result in apply(attempt, items):
+        if isinstance(result, InputError):
+            problems.append(str(result))
+        else:
+            yield result
 
 
-def prepare_samples(source, outdir, prepare, items, workers, problems=()):
-    """Prepares samples in threads, writes them as write_samples does, and prints problems.
-
-    prepare: function of an item -> (name, image, label, {what: number}), the first three as in write_samples; raises
-    InputError if the item is unusable. source, problems: the origin of the items and earlier problems, for messages
-    -> (number of samples, {what: sum}, number of problems). Raises InputError if no item is usable.
-    """
-    sums, problems = collections.Counter(), list(problems)
-
-    def samples():
-        for *sample, counts in in_threads(prepare, items, workers, problems):
+def _write_samples(outdir, samples, sums, name_of, own, finish):
+    """Writes samples (name, image, label, counts) and adds up their counts, see prepare_samples. -> set of names"""
+    moves, unfinished, names = {}, [], set()
+    try:
+        for key, *encoded, counts in samples:
+            if not names:   # not earlier: without samples, nothing changes
+                unfinished += [files.make_unfinished_folder(os.path.join(outdir, folder)) for folder in _FOLDERS]
+            name = name_of(key)
+            names.add(name)
             sums.update(counts)
-            yield sample
+            for folder, temporary, data in zip(_FOLDERS, unfinished, encoded):
+                moves.update(_stage(os.path.join(temporary, name), os.path.join(outdir, folder, name), data, own))
+        if names:
+            marker = os.path.join(outdir, files.HALF_WRITTEN)
+            files.write_file(marker, b'')
+            for temporary, target in moves.items():
+                os.replace(temporary, target)
+            for path in (pathlib.Path(outdir, folder, name) for folder in _FOLDERS for name in own - names):
+                path.unlink(missing_ok=True)
+            finish()
+            os.remove(marker)
+    finally:
+        for folder in unfinished:
+            shutil.rmtree(folder, ignore_errors=True)
+    return names
 
-    written = write_samples(outdir, samples())
-    if not written:
-        raise InputError(f'{source}: none of {len(items)} photos can be used; the first problem: {problems[0]}')
-    for problem in problems:
-        print(command_line.printable(problem))
-    return written, sums, len(problems)
+
+def _stage(temporary, target, data, own):
+    """Writes a file to be moved. -> {temporary: target}, {} if target is there. Raises InputError if that differs."""
+    if os.path.basename(target) in own or not os.path.lexists(target):
+        files.write_file(temporary, data)
+        return {temporary: target}
+    if files.read_file(target, pictures.MAX_FILE_BYTES) != data:
+        raise InputError(f'{target}: is there already, and differs from what would be written; move it away or give '
+                         'another folder')
+    return {}

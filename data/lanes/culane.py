@@ -6,23 +6,20 @@ count the lanes of all images together. A lane of one point counts, but is never
 as straight segments rather than splines, which for points every 5 or 10 rows is close (IoU 0.97 to 0.99 on labels of
 CULane and TuSimple), and lanes without points, as in some TuSimple labels, do not count.
 """
-
 import collections
 import os
+import pathlib
 
 import cv2
 import numpy as np
 from scipy import optimize
 
-from data.common import files, precision_recall
+from data.common import evaluation_report, files
 from data.common.command_line import InputError
 from data.lanes import tusimple
 
 LINES = '.lines.txt'  # the end of a file name
 _CANVAS_WIDTH = 1640  # px, of CULane's images
-_LANE_WIDTH = 30  # px of the canvas
-_MIN_IOU = 0.5  # a hit is above it
-_MAX_HEIGHT = 8 * _CANVAS_WIDTH  # px, for memory
 
 PhotoScore = collections.namedtuple('PhotoScore', 'raw_file f1 hits label_lanes predicted_lanes')
 Lanes = collections.namedtuple('Lanes', 'raw_file lanes source confidence')
@@ -30,10 +27,7 @@ Lanes.__doc__ = """The lanes of an image, each as points (x, y) in px, float64 [
 
 
 def from_record(record, h_samples):
-    """The lanes of a tusimple.Record in rows h_samples, without those that have no points. -> Lanes
-
-    Raises InputError if a lane has another number of rows.
-    """
+    """-> the Lanes of a tusimple.Record in rows h_samples. Raises InputError if a lane has another number of rows."""
     if any(len(lane) != len(h_samples) for lane in record.lanes):
         raise InputError(f'{record.source}: a lane does not have the {len(h_samples)} points of its h_samples')
     lanes = [tusimple.lane_points(lane, h_samples) for lane in record.lanes]
@@ -41,119 +35,85 @@ def from_record(record, h_samples):
     return Lanes(record.raw_file, [lane for lane in lanes if len(lane)], record.source, confidence)
 
 
-# ---- Lanes on the canvas ---------------------------------------------------------------------------------------------
-
-def _canvas_size(photo_size):
-    """photo_size: (width, height) in px -> (width, height) of the canvas. Raises InputError if that is too tall."""
-    width, height = photo_size
-    size = _CANVAS_WIDTH, max(round(_CANVAS_WIDTH * height / width), 1)
-    if size[1] > _MAX_HEIGHT:
-        raise InputError(f'images of {width}x{height} px are too tall and narrow to measure lanes on')
-    return size
-
-
-def draw_lane(lane, photo_size):
-    """A lane on the canvas, straight from point to point.
-
-    lane: points (x, y) in px of the image, [points, 2]
-    -> uint8 [height, canvas width], 1 on the lane; all 0 for fewer than two points
-    """
-    mask = np.zeros(_canvas_size(photo_size)[::-1], np.uint8)
-    if len(lane) > 1:
-        # Within OpenCV's 32-bit coordinates; points this far outside look the same.
-        points = np.clip(np.rint(_CANVAS_WIDTH / photo_size[0] * lane), -2 ** 20, 2 ** 20).astype(np.int32)
-        cv2.polylines(mask, [points], False, 1, _LANE_WIDTH, cv2.LINE_8)
-    return mask
-
-
-def lane_ious(pred_lanes, gt_lanes, photo_size):
-    """IoU of each label lane with each prediction, as in draw_lane. -> float64 [label lanes, predicted lanes]"""
-    ious = np.zeros([len(gt_lanes), len(pred_lanes)])
-    masks = [draw_lane(lane, photo_size) for lane in gt_lanes]
-    areas = [cv2.countNonZero(mask) for mask in masks]
-    for j, lane in enumerate(pred_lanes if gt_lanes else []):
-        predicted = draw_lane(lane, photo_size)
-        area = cv2.countNonZero(predicted)
-        for i, mask in enumerate(masks):
-            overlap = cv2.countNonZero(cv2.bitwise_and(mask, predicted))
-            ious[i, j] = overlap / max(areas[i] + area - overlap, 1)
-    return ious
-
-
-def find_hits(ious):
-    """The pairs of the one-to-one assignment that are hits. -> (label lanes, predicted lanes), indices, int [hits]"""
-    labelled, predicted = optimize.linear_sum_assignment(ious, maximize=True)
-    hit = ious[labelled, predicted] > _MIN_IOU
-    return labelled[hit], predicted[hit]
-
-
-# ---- Images ----------------------------------------------------------------------------------------------------------
-
 def check_labels(labels, photo_size):
     """Raises InputError if a lane lies so far outside that the images must have another size. labels: list of Lanes"""
-    _canvas_size(photo_size)
     for label in labels:
         if any((lane > np.multiply(1.1, photo_size)).any() for lane in label.lanes):
             raise InputError(f'{label.source}: has lanes outside an image of {photo_size[0]}x{photo_size[1]} px; give '
                              '--photo-size')
 
 
-def f_measure(hits, labelled, predicted):
-    """Precision, recall and F1 from numbers of lanes. 0 / 0 is 1 if there are no lanes at all, else 0. -> 3 floats"""
-    nothing = float(not labelled and not predicted)
-    return (hits / predicted if predicted else nothing, hits / labelled if labelled else nothing,
-            2 * hits / (labelled + predicted) if labelled or predicted else nothing)
+def _draw_lane(lane, photo_size):
+    """Draws points (x, y) in px of the image, if at least two. -> uint8 [height, width] of the canvas, 1 on the lane"""
+    width, height = photo_size
+    mask = np.zeros([max(round(_CANVAS_WIDTH * height / width), 1), _CANVAS_WIDTH], np.uint8)
+    if len(lane) > 1:
+        # Within OpenCV's 32-bit coordinates; points this far outside look the same.
+        points = np.clip(np.rint(_CANVAS_WIDTH / width * lane), -2 ** 20, 2 ** 20).astype(np.int32)
+        cv2.polylines(mask, [points], False, 1, 30, cv2.LINE_8)
+    return mask
+
+
+def lane_ious(pred_lanes, gt_lanes, photo_size):
+    """IoU of each label lane with each prediction; lanes as in Lanes. -> float64 [label lanes, predicted lanes]"""
+    labelled, predicted = ([_draw_lane(lane, photo_size) for lane in lanes] for lanes in (gt_lanes, pred_lanes))
+    ious = [cv2.countNonZero(one & other) / max(cv2.countNonZero(one | other), 1)
+            for one in labelled for other in predicted]
+    return np.reshape(ious, [len(labelled), len(predicted)])
+
+
+def count_hits(ious):
+    """-> the number of hits in the one-to-one assignment"""
+    return np.count_nonzero(ious[optimize.linear_sum_assignment(ious, maximize=True)] > 0.5)
+
+
+def _f_measure(hits, labelled, predicted):
+    """Precision, recall and F1 from numbers of lanes; 1 if there are none at all. -> 3 floats"""
+    if not labelled and not predicted:
+        return 1., 1., 1.
+    return hits / max(predicted, 1), hits / max(labelled, 1), 2 * hits / (labelled + predicted)
 
 
 def score(pairs, ious):
-    """The score of pairs (prediction, label) of Lanes with their lane_ious.
-
-    -> ((precision, recall, F1), rows): over the lanes of all images, and a PhotoScore per image
-    """
+    """Scores pairs (prediction, label) of Lanes by their lane_ious. -> ((precision, recall, F1), list of PhotoScore)"""
     rows = []
     for (prediction, label), values in zip(pairs, ious):
-        lanes = len(find_hits(values)[0]), len(label.lanes), len(prediction.lanes)
-        rows.append(PhotoScore(label.raw_file, f_measure(*lanes)[2], *lanes))
-    return f_measure(*(sum(row[i] for row in rows) for i in (2, 3, 4))), rows
+        lanes = count_hits(values), len(label.lanes), len(prediction.lanes)
+        rows.append(PhotoScore(label.raw_file, _f_measure(*lanes)[2], *lanes))
+    return _f_measure(*(sum(row[i] for row in rows) for i in (2, 3, 4))), rows
 
 
 def count_by_confidence(prediction, ious):
-    """-> the entry of an image for precision_recall.curve. Raises InputError if the prediction has no confidence."""
-    order = precision_recall.sort_by_confidence(prediction)
-    hits = [len(find_hits(ious[:, order[:k]])[0]) for k in range(len(order) + 1)]
+    """-> the entry of an image for evaluation_report.curve. Raises InputError if the prediction has no confidence."""
+    order = evaluation_report.sort_by_confidence(prediction)
+    hits = [count_hits(ious[:, order[:k]]) for k in range(len(order) + 1)]
     return prediction.confidence, hits, hits, len(ious)
 
 
 # ---- Files -----------------------------------------------------------------------------------------------------------
 
-def read_lines(path):
-    """Reads a .lines.txt, a lane per line: x y x y ... in px. -> list of float64 [points, 2]. Raises InputError."""
-    lanes = []
+def read_photo(folder, raw_file):
+    """Reads the .lines.txt next to an image, a lane per line: x y x y ... in px. -> Lanes. Raises InputError."""
+    path, lanes = os.path.join(folder, os.path.splitext(raw_file)[0] + LINES), []
     for number, line in enumerate(files.read_file(path, tusimple.MAX_FILE_BYTES).splitlines(), 1):
         try:
             lane = np.array(line.split(), np.float64).reshape(-1, 2)
+            if not (np.abs(lane) < 1e9).all():
+                raise ValueError
         except ValueError:
-            lane = np.array([[np.nan, np.nan]])
-        if not (np.abs(lane) < 1e9).all():
-            raise InputError(f'{path}:{number}: is not a lane, x y x y ... in px')
+            raise InputError(f'{path}:{number}: is not a lane, x y x y ... in px') from None
         lanes += [lane] if len(lane) else []
-    return lanes
+    return Lanes(raw_file, lanes, path, None)
 
 
 def find_lines(folder):
     """-> the sorted paths NAME.jpg, relative to a folder, of the NAME.lines.txt in it and below. Raises InputError."""
     files.list_folder(folder)
-    found = sorted(os.path.relpath(os.path.join(parent, name), folder).removesuffix(LINES) + '.jpg'
-                   for parent, _, names in os.walk(folder) for name in names if name.endswith(LINES))
+    found = sorted(str(path.relative_to(folder)).removesuffix(LINES) + '.jpg'
+                   for path in pathlib.Path(folder).rglob('*' + LINES))
     if not found:
         raise InputError(f'{folder}: holds no *{LINES}')
     return found
-
-
-def read_photo(folder, raw_file):
-    """-> the Lanes of an image, from the .lines.txt next to it. Raises InputError."""
-    path = os.path.join(folder, os.path.splitext(raw_file)[0] + LINES)
-    return Lanes(raw_file, read_lines(path), path, None)
 
 
 def write_lines(path, lanes, h_samples):

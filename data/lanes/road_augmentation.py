@@ -1,42 +1,30 @@
 """Random variations of a road image and its label: camera, worn markings, light and sensor.
 
-Images are uint8 RGB [h, w, 3], labels [h, w] of any integer type that OpenCV resamples (uint8, uint16, int32);
-image_shape is (width, height), as in OpenCV. data/common/augmentation.py has the steps not specific to roads.
+data/common/augmentation.py has the steps not specific to roads, and the types of images and labels.
 """
 import cv2
 import numpy as np
 
-from data.common.augmentation import (apply_steps, around, blur, colour_temperature, jpeg, noise, ratio, saturation,
-                                      tone)
-
-# ---- Camera ----------------------------------------------------------------------------------------------------------
-
-_FLIP = 0.5                     # probability; instance ids carry no order, so a mirrored label keeps them
-_ROLL, _PITCH, _YAW = 3, 3, 5   # degrees either way
-_ZOOM = (0.8, 1.45)             # ratio of focal lengths
-_STRETCH = 1.12                 # ratio of width either way; height by its inverse
-_SWAY = 0.3                     # sideways, relative to the camera's height above the road
-_FOCAL_LENGTH, _HORIZON = 1.0, 0.38   # of a typical road camera, relative to image width and height
+from data.common.augmentation import apply_steps, blur, colour_temperature, jpeg, noise, ratio, saturation, tone
 
 
 def camera_change(size, rng):
-    """Another camera: roll, pitch and yaw, zoom and stretch about the centre, moved sideways, mirrored.
+    """Another camera: roll and pitch up to 3, yaw up to 5 degrees, zoom x0.8 to x1.45, stretch up to x1.12, mirrored.
 
-    A sideways move above a flat road shears the road about the horizon.
-    size: (width, height) of the photo in px
-    -> float64 [3, 3] that maps points of the photo to those of the other camera's
+    It moves sideways by up to 0.3 of its height above the road, which shears a flat road about the horizon.
+    size: (width, height) of the image in px -> float64 [3, 3], from points of the image to the other camera's
     """
     width, height = size
-    focal = _FOCAL_LENGTH * width
-    roll, pitch, yaw = (np.radians(around(rng, -limit, limit)) for limit in (_ROLL, _PITCH, _YAW))
+    focal, horizon = width, 0.38 * height   # of a typical road camera
+    roll, pitch, yaw = (np.radians(rng.triangular(-limit, 0, limit)) for limit in (3, 3, 5))
     (cr, sr), (cp, sp), (cy, sy) = ((np.cos(angle), np.sin(angle)) for angle in (roll, pitch, yaw))
     rotation = (np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]]) @ [[1, 0, 0], [0, cp, -sp], [0, sp, cp]]
                 @ [[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    zoom, stretch, sway = ratio(rng, *_ZOOM), ratio(rng, 1 / _STRETCH, _STRETCH), around(rng, -_SWAY, _SWAY)
+    zoom, stretch, sway = ratio(rng, 0.8, 1.45), ratio(rng, 1 / 1.12, 1.12), rng.triangular(-0.3, 0, 0.3)
     old = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     new = old * [[zoom * stretch, 1, 1], [1, zoom / stretch, 1], [1, 1, 1]]
-    shear = np.array([[1, sway, -sway * _HORIZON * height], [0, 1, 0], [0, 0, 1]])
-    flip = np.array([[-1, 0, width], [0, 1, 0], [0, 0, 1]]) if rng.random() < _FLIP else np.eye(3)
+    shear = np.array([[1, sway, -sway * horizon], [0, 1, 0], [0, 0, 1]])
+    flip = np.array([[-1, 0, width], [0, 1, 0], [0, 0, 1]]) if rng.random() < 0.5 else np.eye(3)
     return flip @ new @ rotation @ np.linalg.inv(old) @ shear
 
 
@@ -44,8 +32,7 @@ def warp(image, label, matrix, image_shape, outside=0):
     """Applies camera_change's matrix and resizes to image_shape in one resampling: image bilinear, label nearest.
 
     The identity equals resize_image and resize_label. Outside the source, the image has its mean colour and the label
-    is `outside`: reflection and replication would show lanes that are not in the label.
-    -> (image, label), dtypes unchanged
+    is `outside`. -> (image, label), dtypes unchanged
     """
     height, width = label.shape
     to_pixel, from_pixel = np.eye(3), np.eye(3)
@@ -57,8 +44,6 @@ def warp(image, label, matrix, image_shape, outside=0):
             cv2.warpPerspective(label, matrix, tuple(image_shape), flags=cv2.INTER_NEAREST,
                                 borderMode=cv2.BORDER_CONSTANT, borderValue=outside))
 
-
-# ---- Road and light --------------------------------------------------------------------------------------------------
 
 def wear(image, label, rng):
     """Fades one or all lane markings into the road over part of their length; the label is unchanged."""
@@ -79,10 +64,7 @@ def wear(image, label, rng):
 
 
 def _cut_out(image, rng):
-    """Hides parts of the road behind 1 to 3 boxes, plain or cut from the same photo.
-
-    The label continues behind them, as TuSimple's does behind vehicles.
-    """
+    """Hides the road, but not its label, behind 1 to 3 boxes, plain or cut from the image."""
     height, width = image.shape[:2]
     image = image.copy()
     for _ in range(rng.integers(1, 4)):
@@ -98,15 +80,12 @@ def _cut_out(image, rng):
 
 
 def _hard_shadows(image, rng):
-    """1 to 3 shadows on the lower part, which leave uniform 25 to 70 % of the light, bluish.
-
-    In a quarter of the cases light and shadow are swapped.
-    """
+    """1 to 3 shadows on the lower part, which leave uniform 25 to 70 % of the light, bluish; a quarter are inverted."""
     height, width = image.shape[:2]
     top = int(height * rng.uniform(0.3, 0.55))
     shade = np.zeros((height, width), np.uint8)
     for _ in range(rng.integers(1, 4)):
-        kinds = _shadow_along, _shadow_across, _shadow_of_pole, _shadow_of_leaves
+        kinds = _shadow_along, _shadow_across, _shadow_of_tree, _shadow_of_leaves
         kinds[rng.integers(4)](shade, top, rng)
     if rng.random() < 0.25:
         shade = 255 - shade
@@ -130,13 +109,12 @@ def _shadow_across(shade, top, rng):
     cv2.fillConvexPoly(shade, np.int32(points), 255)
 
 
-def _shadow_of_pole(shade, top, rng):
-    """Of a pole, or of a bare tree with up to 7 twigs."""
+def _shadow_of_tree(shade, top, rng):
     height, width = shade.shape
     ends = np.stack([rng.uniform(0, width, 2), rng.uniform(top, height, 2)], axis=1)
     ends[1] = ends[0] + (ends[1] - ends[0]) * rng.uniform(1, 3)
     cv2.line(shade, *np.int32(ends).tolist(), 255, int(rng.integers(1, max(3, width // 70))), cv2.LINE_AA)
-    for _ in range(rng.integers(0, 8)):
+    for _ in range(rng.integers(0, 8)):   # twigs; without any, it is a pole
         start = ends[0] + (ends[1] - ends[0]) * rng.random()
         twig = np.stack([start, start + rng.normal(0, width / 12, 2)])
         cv2.line(shade, *np.int32(twig).tolist(), 255, 1, cv2.LINE_AA)
@@ -151,14 +129,11 @@ def _shadow_of_leaves(shade, top, rng):
 
 def _haze(image, rng):
     """Fog or dust of uniform 15 to 75 % at the horizon, thinner towards the camera."""
-    height = image.shape[0]
-    rows = np.linspace(0, 1, height)
-    nearness = np.maximum(rows - rng.uniform(0.25, 0.45), 0)
+    nearness = np.maximum(np.linspace(0, 1, len(image)) - rng.uniform(0.25, 0.45), 0)
     density = rng.uniform(0.15, 0.75) * np.exp(-nearness / rng.uniform(0.1, 0.6))[:, None, None]
     colour = rng.uniform(140, 240) + rng.uniform(-12, 12, 3)
-    fog = np.broadcast_to((colour * density).astype(np.uint8), image.shape)
-    seen = np.broadcast_to((255 * (1 - density)).astype(np.uint8), image.shape)
-    return cv2.add(cv2.multiply(image, np.ascontiguousarray(seen), scale=1 / 255), np.ascontiguousarray(fog))
+    fog, seen = (np.full(image.shape, share, np.uint8) for share in (colour * density, 255 * (1 - density)))
+    return cv2.add(cv2.multiply(image, seen, scale=1 / 255), fog)
 
 
 def _sun_glare(image, rng):
@@ -186,9 +161,6 @@ def _shuffle_channels(image, rng):
     return cv2.transform(image, np.eye(3)[rng.permutation(3)])
 
 
-# ---- The augmentation ------------------------------------------------------------------------------------------------
-
-_WEAR = 0.2   # probability
 # (probability, step) in the order in which light meets them: road, air, lens, sensor, file.
 _PHOTOMETRIC = ((0.25, _cut_out), (0.3, _hard_shadows), (0.12, _haze), (0.12, _sun_glare), (0.2, blur),
                 (0.6, colour_temperature), (0.8, tone), (0.4, saturation), (0.05, _shuffle_channels),
@@ -197,9 +169,8 @@ _PHOTOMETRIC = ((0.25, _cut_out), (0.3, _hard_shadows), (0.12, _haze), (0.12, _s
 
 def augment(image, label, rng, image_shape=None, outside=0):
     """One random variation of a sample; arguments and results as for data.common.augmentation.augment."""
-    height, width = label.shape
-    matrix = camera_change((width, height), rng)
-    image, label = warp(image, label, matrix, image_shape or (width, height), outside)
-    if rng.random() < _WEAR:
+    size = label.shape[::-1]
+    image, label = warp(image, label, camera_change(size, rng), image_shape or size, outside)
+    if rng.random() < 0.2:
         image = wear(image, label, rng)
     return apply_steps(_PHOTOMETRIC, image, rng), label

@@ -4,40 +4,34 @@ Bit-identical to the official program (github.com/TuSimple/tusimple-benchmark, e
 cases: a label lane without points counts, and one prediction may match two lanes, so FP can be negative. With more than
 five label lanes, which the benchmark does not have, all but the worst count.
 """
-
 import collections
+import functools
+import operator
 
 import numpy as np
 
-from data.common import precision_recall
+from data.common import evaluation_report
 from data.common.command_line import InputError
 
-MATCH_ACCURACY = 0.85  # a label lane whose best prediction is less accurate is missed
-_PIXEL_THRESHOLD = 20  # px between two vertical lanes
-_MAX_RUN_TIME = 200  # ms per image
-_MAX_EXTRA_LANES = 2  # predicted lanes beyond the number of label lanes
+_MATCH_ACCURACY = 0.85  # a label lane whose best prediction is less accurate is missed
 _COUNTED_LANES = 4  # with more label lanes, the worst is ignored and one miss forgiven
 
 PhotoScore = collections.namedtuple('PhotoScore', 'raw_file accuracy fp fn label_lanes predicted_lanes run_time')
 
 
-# ---- One image -------------------------------------------------------------------------------------------------------
-
 def lane_threshold(lane, h_samples):
     """The distance in x below which a prediction is right: 20 px / cos(angle of the label lane to the vertical). -> px
 
-    lane: x in px at h_samples, negative where it is absent. The angle is that of the least-squares line x = k y + b
-    through the points with x >= 0; 0 for fewer than two points.
+    lane: x in px at h_samples, negative where it is absent. The angle is that of its least-squares line x = k y + b.
     """
     lane, h_samples = np.asarray(lane), np.asarray(h_samples)
     x, y = lane[lane >= 0], h_samples[lane >= 0]
     k = 0.
     if len(x) > 1:
         # The steps of scikit-learn's LinearRegression, which the benchmark uses, so that the last bits agree.
-        y = y[:, None].astype(np.float64)
-        x = x.astype(np.float64)
+        x, y = x.astype(np.float64), y[:, None].astype(np.float64)
         k = np.linalg.lstsq(y - np.average(y, axis=0), x - np.average(x), rcond=None)[0][0]
-    return _PIXEL_THRESHOLD / np.cos(np.arctan(k))
+    return 20 / np.cos(np.arctan(k))
 
 
 def lane_accuracies(pred_lanes, gt_lanes, h_samples):
@@ -53,55 +47,33 @@ def lane_accuracies(pred_lanes, gt_lanes, h_samples):
     return np.count_nonzero(close, axis=-1) / len(h_samples)
 
 
-def find_matches(accuracies):
-    """-> (label lanes that are found, predictions that are the best match of one), indices, int"""
-    found = np.flatnonzero(accuracies.max(axis=1, initial=0) >= MATCH_ACCURACY)
-    return found, np.unique(accuracies[found].argmax(axis=1)) if len(found) else found
-
-
 def score_photo(pred_lanes, gt_lanes, h_samples, run_time=0):
-    """The score of one image.
-
-    pred_lanes, gt_lanes, h_samples: as in lane_accuracies; run_time: ms -> (accuracy, fp, fn), floats
-    """
-    if run_time > _MAX_RUN_TIME or len(pred_lanes) > len(gt_lanes) + _MAX_EXTRA_LANES:
+    """The score of one image; arguments as in lane_accuracies, run_time in ms. -> (accuracy, fp, fn), floats"""
+    if run_time > 200 or len(pred_lanes) > len(gt_lanes) + 2:
         return 0., 0., 1.
     best = lane_accuracies(pred_lanes, gt_lanes, h_samples).max(axis=1, initial=0).tolist()
-    missed = sum(accuracy < MATCH_ACCURACY for accuracy in best)
+    missed = sum(accuracy < _MATCH_ACCURACY for accuracy in best)
     fp = (len(pred_lanes) - (len(gt_lanes) - missed)) / len(pred_lanes) if len(pred_lanes) else 0.
-    total = _add(best)
+    total, counted = _add(best), max(len(gt_lanes), 1)
     if len(gt_lanes) > _COUNTED_LANES:
-        total -= min(best)
-        missed = max(missed - 1, 0)
-    counted = max(_count(gt_lanes), 1)
+        total, missed, counted = total - min(best), max(missed - 1, 0), counted - 1
     return total / counted, fp, missed / counted
 
 
-def _count(lanes):
-    return len(lanes) - (len(lanes) > _COUNTED_LANES)
-
-
 def _add(values):
-    total = 0.
-    for value in values:  # not sum(), which rounds differently from Python 3.12 on
-        total += value
-    return total
+    return functools.reduce(operator.add, values, 0.)   # sum() rounds differently from Python 3.12 on
 
 
 def count_by_confidence(prediction, label):
-    """-> the entry of an image for precision_recall.curve. Raises InputError if the prediction has no confidence."""
-    order = precision_recall.sort_by_confidence(prediction)
+    """-> the entry of an image for evaluation_report.curve. Raises InputError if the prediction has no confidence."""
+    order = evaluation_report.sort_by_confidence(prediction)
     accuracies = lane_accuracies(prediction.lanes, label.lanes, label.h_samples)[:, order]
-    matches = np.pad(accuracies >= MATCH_ACCURACY, [(0, 0), (1, 0)])   # first, without any prediction
+    matches = np.pad(accuracies >= _MATCH_ACCURACY, [(0, 0), (1, 0)])   # first, without any prediction
     right = np.cumsum(matches.any(axis=0))
-    missed = len(label.lanes) - np.logical_or.accumulate(matches, axis=1).sum(axis=0)
-    if len(label.lanes) > _COUNTED_LANES:
-        missed = np.maximum(missed - 1, 0)
-    counted = _count(label.lanes)
-    return prediction.confidence, right, counted - np.minimum(missed, counted), counted
+    counted = len(label.lanes) - (len(label.lanes) > _COUNTED_LANES)
+    found = np.minimum(np.logical_or.accumulate(matches, axis=1).sum(axis=0), counted)
+    return prediction.confidence, right, found, counted
 
-
-# ---- All images ------------------------------------------------------------------------------------------------------
 
 def score(predictions, labels, ignore_run_time=False):
     """The mean score of images, each of which must have exactly one prediction.
@@ -118,23 +90,22 @@ def score(predictions, labels, ignore_run_time=False):
         own = list(prediction.h_samples)
         if own and own != list(label.h_samples) or any(len(lane) != len(label.h_samples) for lane in prediction.lanes):
             raise InputError(f'{prediction.source}: its lanes are not in the h_samples of its label ({label.source})')
-        values = score_photo(prediction.lanes, label.lanes, label.h_samples,
-                             0 if ignore_run_time else prediction.run_time)
+        run_time = 0 if ignore_run_time else prediction.run_time
+        values = score_photo(prediction.lanes, label.lanes, label.h_samples, run_time)
         rows.append(PhotoScore(label.raw_file, *values, len(label.lanes), len(prediction.lanes), prediction.run_time))
     return tuple(_add(row[i] for row in rows) / len(rows) for i in (1, 2, 3)), rows
 
 
 def match_photos(predictions, labels):
     """-> list of (prediction, label), in the order of the predictions. Arguments and errors: see score."""
-    label_of, pairs = {}, []
+    waiting, pairs = {}, []
     for label in labels:
-        if label_of.setdefault(_key(label), label) is not label:
+        if waiting.setdefault(_key(label), label) is not label:
             raise InputError(f'{label.source}: raw_file {label.raw_file!a} is labelled a second time')
-    waiting = dict(label_of)
     for prediction in predictions:
         if _key(prediction) not in waiting:
-            problem = 'is predicted a second time' if _key(prediction) in label_of else 'is not in the labels'
-            raise InputError(f'{prediction.source}: raw_file {prediction.raw_file!a} {problem}')
+            raise InputError(f'{prediction.source}: raw_file {prediction.raw_file!a} is not in the labels, or is '
+                             'predicted a second time')
         pairs.append((prediction, waiting.pop(_key(prediction))))
     if waiting:
         first = next(iter(waiting.values()))

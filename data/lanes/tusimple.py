@@ -1,14 +1,10 @@
-"""The TuSimple layout: the one place that reads and writes its JSON and draws its labels.
+"""The TuSimple layout (github.com/TuSimple/tusimple-benchmark): reads and writes its JSON, and draws its labels.
 
-A folder holds `label_data_*.json` and the images that its lines name, one JSON object per line:
+A folder holds `label_data_*.json` and the images that its lines name, one JSON object per line, see `Record`:
 
     {"lanes": [[x, x, ...], ...], "h_samples": [y, y, ...], "raw_file": "clips/.../20.jpg"}
-
-`Record` has the meaning of each entry. Source: github.com/TuSimple/tusimple-benchmark.
 """
-
 import dataclasses
-import fnmatch
 import json
 import os
 import pathlib
@@ -26,59 +22,36 @@ MAX_LANES = 5  # of an 8-bit label: a sixth grey value, 20 + 50 * 5, does not fi
 PREPARED_LABELS = 'lanes.json'  # in a prepared folder: the lanes of its images/, for the official score
 MAX_FILE_BYTES = 2 ** 30   # the labels of all of TuSimple have 20 MB
 
-_LANE_WIDTH = 7  # px, as in cv2.polylines, which rounds up: an upright lane covers 9
-_MAX_PATH = 2 ** 12   # characters
 _LARGEST = 1e9  # px; a larger coordinate is a mistake and could overflow integer arithmetic
 
 
 @dataclasses.dataclass
 class Record:
-    """One line: an image and its lanes.
-
-    raw_file: path of the image relative to its JSON file, exactly as read
-    lanes: list of lists of numbers, [lanes][len(h_samples)], x in px; negative: the lane is absent in that row
-    h_samples: list of numbers, y in px; source: 'file:line' where it was read, for messages
-    run_time: ms that a prediction took; None in labels
-    ids: for video frames, list of int, [lanes]: the number of a lane in all frames; otherwise None
-    confidence: list of float from 0 to 1, [lanes], of a prediction; None if unknown
-    classes: list of str, [lanes], of a prediction; only written
-    """
-    raw_file: str
-    lanes: list
-    h_samples: list
-    source: str = ''
-    run_time: float = None
-    ids: list = None
-    confidence: list = None
-    classes: list = None
-
-
-# ---- Reading ---------------------------------------------------------------------------------------------------------
-
-def find_label_files(folder):
-    """-> the sorted paths of the label_data_*.json in a folder. Raises InputError if there are none."""
-    names = fnmatch.filter(files.list_folder(folder), 'label_data_*.json')
-    if not names:
-        raise InputError(f'{folder}: holds no label_data_*.json; give the folder that does')
-    return [os.path.join(folder, name) for name in names]
+    """One line: an image and its lanes."""
+    raw_file: str             # path of the image relative to its JSON file, exactly as read
+    lanes: list               # [lanes][len(h_samples)] x in px; negative: the lane is absent in that row
+    h_samples: list           # y in px
+    source: str = ''          # 'file:line' where it was read, for messages
+    run_time: float = None    # ms that a prediction took; None in labels
+    ids: list = None          # [lanes] int, of video frames: the number of a lane in all frames
+    confidence: list = None   # [lanes] float from 0 to 1, of a prediction; None if unknown
+    classes: list = None      # [lanes] str, of a prediction; only written
 
 
 def read_records(json_path, need_lanes=True, need_h_samples=True):
     """Reads a label, task or prediction file line by line; empty lines are skipped.
 
-    need_lanes: False accepts lines without lanes (a list of images to predict) and ignores lanes
-    need_h_samples: False accepts lines without h_samples, as [] (predictions may leave them to the labels)
+    need_lanes: False ignores lanes (a list of images to predict); need_h_samples: False accepts lines without h_samples
     -> (records, problems): Records in the order of the lines, and 'file:line: reason' for each unusable line
     Raises InputError if the file cannot be read.
     """
     records, problems = [], []
     for number, line in enumerate(files.read_file(json_path, MAX_FILE_BYTES).split(b'\n'), 1):
         source = f'{json_path}:{number}'
-        if line.strip():
-            try:
-                records.append(_parse(line, source, need_lanes, need_h_samples))
-            except InputError as error:
-                problems.append(f'{source}: {error}')
+        try:
+            records += [_parse(line, source, need_lanes, need_h_samples)] if line.strip() else []
+        except InputError as error:
+            problems.append(f'{source}: {error}')
     return records, problems
 
 
@@ -99,7 +72,7 @@ def _parse(line, source, need_lanes, need_h_samples):
         raise InputError('not a JSON object')
     raw_file, lanes, h_samples, run_time, ids, confidence = map(
         values.get, ('raw_file', 'lanes', 'h_samples', 'run_time', 'ids', 'confidence'))
-    if (not isinstance(raw_file, str) or not 0 < len(raw_file) <= _MAX_PATH or '\0' in raw_file
+    if (not isinstance(raw_file, str) or not raw_file or '\0' in raw_file
             or raw_file.encode(errors='ignore').decode() != raw_file):   # half a character, "\ud800"
         raise InputError(f'raw_file {ascii(raw_file)[:80]} is not a path')
     if h_samples is not None or need_h_samples:
@@ -131,10 +104,7 @@ def _check_numbers(values, name, length=None, least=-_LARGEST, most=_LARGEST):
 
 
 def photo_path(folder, record):
-    """-> path of the record's image, whose raw_file is relative to folder, with / or \\. Raises InputError if outside.
-
-    Symbolic links are followed, as the owner of the folder made them.
-    """
+    """-> path of the record's image, raw_file with / or \\ relative to folder. Raises InputError if it is outside."""
     parts = pathlib.PureWindowsPath(record.raw_file)  # splits at / and \, and recognises drive letters
     if parts.anchor or '..' in parts.parts:
         raise InputError(f'{record.source}: raw_file {ascii(record.raw_file)[:80]} leaves its folder; '
@@ -147,16 +117,13 @@ def lane_points(lane, h_samples):
     return np.array([(x, y) for x, y in zip(lane, h_samples) if x >= 0], np.float64).reshape(-1, 2)
 
 
-# ---- Writing ---------------------------------------------------------------------------------------------------------
-
 def write_records(path, records, follow_links=False):
     """Writes records, one JSON object per line, as `files.write_file` does. Lanes may be NumPy arrays."""
     lines = []
     for record in records:
         values = {'lanes': list(record.lanes), 'h_samples': list(record.h_samples), 'raw_file': record.raw_file}
-        for name in ('ids', 'confidence', 'classes', 'run_time'):
-            if getattr(record, name) is not None:
-                values[name] = getattr(record, name)
+        values.update({name: getattr(record, name) for name in ('ids', 'confidence', 'classes', 'run_time')
+                       if getattr(record, name) is not None})
         lines.append(json.dumps(values, default=lambda array: array.tolist(), allow_nan=False) + '\n')
     files.write_file(path, ''.join(lines).encode(), follow_links)
 
@@ -164,11 +131,8 @@ def write_records(path, records, follow_links=False):
 def draw_label(record, size):
     """Draws the label of an image: lane i a polyline 7 px thick of grey 20 + 50 i, background 0.
 
-    A lane is straight from point to point, also across rows where it is absent. A lane of fewer than two points is not
-    drawn.
-
-    size: (width, height) of the image in px
-    -> [height, width], uint8 or, if a sixth lane is drawn, uint16
+    A lane is straight from point to point, also across rows where it is absent; one of a single point is not drawn.
+    size: (width, height) of the image in px -> [height, width], uint8 or, if a sixth lane is drawn, uint16
     Raises InputError if a lane lies so far outside that the label must be of an image of another size.
     """
     width, height = size
@@ -180,5 +144,5 @@ def draw_label(record, size):
         if (points > np.multiply(1.1, size)).any():
             raise InputError(f'{record.source}: lane {i} lies outside the image of {width}x{height} px; '
                              'the label is for another size')
-        cv2.polylines(label, [np.rint(points).astype(np.int32)], False, 20 + 50 * i, _LANE_WIDTH, cv2.LINE_8)
+        cv2.polylines(label, [np.rint(points).astype(np.int32)], False, 20 + 50 * i, 7, cv2.LINE_8)
     return label if label.max() > 255 else label.astype(np.uint8)
