@@ -190,7 +190,6 @@ FILES = {
         (SCORED, predictions(lambda x: [{**line, 'lanes': [[float('nan')] * 2]} for line in x]), 'lane 0 holds nan'),
         (SCORED, predictions(lambda x: ['{', '{']), 'predictions.json:1: not JSON'),
         ('/dev/zero set/label_data_0.json', None, '/dev/zero: is not a file'),
-        (SCORED + '--worst notes.txt', None, 'notes.txt: '),
         (SCORED + '--per-image set/label_data_0.json', None, '--per-image set/label_data_0.json: is an')],
     'training': [
         ('', gone('d/labels'), 'd/labels: no such'), ('', gone('d/labels/1.png'), 'd/images/1.png: has no label'),
