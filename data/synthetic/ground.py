@@ -8,7 +8,7 @@ import itertools
 import cv2
 import numpy as np
 
-from data.synthetic.canvas import FARTHEST, cloud_tile, look_up, mixture, noise_tile, sixteenths, speck_tile, wandering
+from data.synthetic.canvas import FARTHEST, cloud_tile, fill, look_up, mixture, noise_tile, speck_tile, wandering
 from data.synthetic.vehicles import VEHICLES
 
 _VERGES = [[92, 104, 60], [128, 118, 82], [148, 138, 120], [70, 88, 48], [110, 112, 104]]
@@ -284,12 +284,11 @@ def _shadows(ground, rng):
         for places in _shadow_outlines(ground, rng):
             points = np.clip(_in_rows(ground, np.array(places, float)), -6000, 6000)
             hull = cv2.convexHull(points.astype(np.float32))[:, 0]
-            cv2.fillPoly(mask, [sixteenths(hull)], 255, cv2.LINE_AA, 4)
+            fill(mask, hull, 255)
     mask = cv2.GaussianBlur(mask, (0, 0), 0.8).astype(np.float32) / 255
     under = np.zeros(ground.across.shape, np.uint8)  # it is always dark below vehicles
     for vehicle in vehicles:
-        outline = _in_rows(ground, _outline(vehicle, narrower=0.05, nearer=0.15))
-        cv2.fillPoly(under, [sixteenths(outline)], 255, cv2.LINE_AA, 4)
+        fill(under, _in_rows(ground, _outline(vehicle, narrower=0.05, nearer=0.15)), 255)
     under = cv2.GaussianBlur(under, (0, 0), 3).astype(np.float32)
     return (1 - np.float32(light.shadow) * mask) * (1 - np.float32(0.8 / 255) * under)
 

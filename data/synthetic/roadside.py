@@ -71,7 +71,7 @@ class _Bank(collections.namedtuple('_Bank', 'side edge foot rise z pieces crest 
         for i in reversed(self.pieces):
             for k, (low, high) in enumerate(zip(edges, edges[1:])):
                 tone = self.green * (0.85 + 0.1 * k) * light
-                canvas.strip(low[i:i + 2], high[i:i + 2], canvas.air(tone, self.z[i]))
+                canvas.polygon([*low[i:i + 2], *high[i:i + 2][::-1]], canvas.air(tone, self.z[i]))
 
 
 def paint_banks(canvas, rng):
@@ -116,7 +116,7 @@ def _barrier(rng, canvas, offset, side, kind=None):
         colour = shade * tint * (1 + stains[i])
         for (low, high), (*_, gain, upright) in zip(edges, faces):
             tone = colour * gain * (canvas.facing(-side * np.pi / 2) if upright else 1)
-            canvas.strip(low[i:i + 2], high[i:i + 2], canvas.air(tone, max(z[i], NEAREST)))
+            canvas.polygon([*low[i:i + 2], *high[i:i + 2][::-1]], canvas.air(tone, max(z[i], NEAREST)))
         if post and z[i] >= NEAREST:
             _beam(canvas, offset, [0.0, post], z[i], 75.0, 0.1)
     first, last = start - progress.travelled, end + progress.length - progress.travelled

@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-from data.synthetic.canvas import NEAREST, cloud_tile, differing, look_up, shade
+from data.synthetic.canvas import NEAREST, cloud_tile, look_up, shade_changes
 
 
 class _Shape(collections.namedtuple('_Shape', 'length width height body cabin wheels radius '
@@ -161,7 +161,7 @@ def _paint_vehicle(canvas, rng, vehicle):
                            np.arange(right - left, dtype=np.float32), indexing='ij')
         uneven = look_up(cloud_tile(), x * np.float32(90 / size) + np.float32(rng.uniform(0, 512)),
                          y * np.float32(160) + np.float32(rng.uniform(0, 512)))
-        shade(part, 1 + ((0.5 - y) * 0.35 + 0.09 * uneven) * differing(before, part))
+        shade_changes(part, before, (0.5 - y) * 0.35 + 0.09 * uneven)
 
 
 def _paint_far(body):
