@@ -58,20 +58,8 @@ def _chunks(progress):
 
 # ---- Banks and barriers ----------------------------------------------------------------------------------------------
 
-class _Bank(collections.namedtuple('_Bank', 'side edge foot rise z pieces crest green')):
-    """Rising ground next to the road, from edge + foot m outwards, up to crest [n] m at the distances z [n] m.
-
-    pieces: the indices of those to paint
-    """
-
-    def paint(self, canvas):
-        light = 0.4 + 0.6 * canvas.facing(-self.side * np.pi / 2)
-        edges = [canvas.view.project(self.edge + self.side * (self.foot + step * self.rise * 2.2), self.crest * step,
-                                     self.z) for step in (0, 0.35, 0.7, 1.0)]
-        for i in reversed(self.pieces):
-            for k, (low, high) in enumerate(zip(edges, edges[1:])):
-                tone = self.green * (0.85 + 0.1 * k) * light
-                canvas.polygon([*low[i:i + 2], *high[i:i + 2][::-1]], canvas.air(tone, self.z[i]))
+# Rising ground next to the road, from edge + foot m outwards, up to crest [n] m at the distances z [n] m.
+_Bank = collections.namedtuple('_Bank', 'side edge foot rise z crest green')
 
 
 def paint_banks(canvas, rng):
@@ -80,14 +68,23 @@ def paint_banks(canvas, rng):
     road, banks = canvas.scene.road, []
     z, pieces = _chunks(canvas.scene.progress)
     for side, edge in ((-1, road.outer - 2), (1, road.edges[1] + 1.5)):
-        green = np.array(rng.choice([[88, 104, 58], [70, 92, 52], [112, 112, 70], [60, 76, 50], [100, 100, 62]]))
+        green = rng.choice([[88, 104, 58], [70, 92, 52], [112, 112, 70], [60, 76, 50], [100, 100, 62]])
         rise = mixture(rng, 0, (1, 5), (5, 25), p=[.42, .32, .26])
         crest = rise * np.clip(0.7 + 0.35 * wandering(rng, len(z), 12), 0.1, None)
-        banks.append(_Bank(side, edge, rng.uniform(1, 8), rise, z, pieces, crest, green * rng.uniform(0.6, 1.05)))
+        banks.append(_Bank(side, edge, rng.uniform(1, 8), rise, z, crest, green * rng.uniform(0.6, 1.05)))
         if rise:
-            banks[-1].paint(canvas)
+            _paint_bank(canvas, banks[-1], pieces)
     canvas.roughen(before, rng, rng.uniform(2, 5), 0.16)
     return banks
+
+
+def _paint_bank(canvas, bank, pieces):
+    light = 0.4 + 0.6 * canvas.facing(-bank.side * np.pi / 2)
+    edges = [canvas.view.project(bank.edge + bank.side * (bank.foot + step * bank.rise * 2.2), bank.crest * step, bank.z)
+             for step in (0, 0.35, 0.7, 1.0)]
+    for i, k in itertools.product(reversed(pieces), range(3)):
+        tone = bank.green * (0.85 + 0.1 * k) * light
+        canvas.polygon([*edges[k][i:i + 2], *edges[k + 1][i:i + 2][::-1]], canvas.air(tone, bank.z[i]))
 
 
 def _barrier(rng, canvas, offset, side, kind=None):
@@ -112,7 +109,7 @@ def _barrier(rng, canvas, offset, side, kind=None):
     edges = [[canvas.view.project(offset + side * lean, high, z) for high, lean in pair] for *pair, _, _ in faces]
     post = {'rail': 0.75, 'fence': 1.8}.get(kind)
 
-    def piece(canvas, rng, i):
+    def paint_piece(i, canvas, rng):
         colour = shade * tint * (1 + stains[i])
         for (low, high), (*_, gain, upright) in zip(edges, faces):
             tone = colour * gain * (canvas.facing(-side * np.pi / 2) if upright else 1)
@@ -120,7 +117,8 @@ def _barrier(rng, canvas, offset, side, kind=None):
         if post and z[i] >= NEAREST:
             _beam(canvas, offset, [0.0, post], z[i], 75.0, 0.1)
     first, last = start - progress.travelled, end + progress.length - progress.travelled
-    return [(max(z[i], NEAREST) + 0.5, functools.partial(piece, i=i)) for i in pieces if faces and first <= z[i] < last]
+    return [(max(z[i], NEAREST) + 0.5, functools.partial(paint_piece, i))
+            for i in pieces if faces and first <= z[i] < last]
 
 
 # ---- Trees -----------------------------------------------------------------------------------------------------------
@@ -133,39 +131,38 @@ def _trees(rng, bank, progress):
         z = rng.uniform(20, 120) if rng.random() < 0.3 else 500 * rng.random() ** 0.7 + 25
         if progress.length:
             z = rng.uniform(0, progress.length + 500) - progress.travelled
-        away = bank.foot + rng.exponential(9) + 1.5
-        up = min(1, max(0.0, (away - bank.foot) / (bank.rise * 2.2 + 0.1)))  # share of the bank's rise
-        base = np.interp(z, bank.z, bank.crest) * up if bank.rise else 0.0
+        away = rng.exponential(9) + 1.5  # m from the foot of the bank
+        base = np.interp(z, bank.z, bank.crest) * min(1, away / (bank.rise * 2.2 + 0.1))
         height = tall * rng.uniform(0.35, 1.25)
         colour = bank.green * 0.72 * rng.uniform(0.6, 1.15) + rng.normal(0, 4, 3)
-        things.append((z, functools.partial(_paint_tree, offset=bank.edge + bank.side * away, height=height, z=z,
-                                            colour=colour, base=base)))
+        things.append((z, functools.partial(_paint_tree, bank.edge + bank.side * (bank.foot + away), height, z, colour,
+                                            base)))
     return things
 
 
-def _paint_tree(canvas, rng, offset, height, z, colour, base):
+def _paint_tree(offset, height, z, colour, base, canvas, rng):
     """Paints a tree that stands `base` m over the road."""
     x, y = canvas.view.project(offset, base, z)
     tall = canvas.view.camera.focal * height / z
-    if tall < 3 or tall > 1100:
+    if not 3 <= tall <= 1100:
         return
-    sprites = (_tree_sprite if tall > 80 else _small_tree_sprite)(rng.integers(24))
-    size = (max(2, int(tall * rng.uniform(0.7, 1.1))), int(tall))
+    sprites = _tree_sprite(rng.integers(24))
+    if tall <= 80:
+        sprites = [cv2.resize(sprite, (64, 80), interpolation=cv2.INTER_AREA) for sprite in sprites]
+    size = int(tall * rng.uniform(0.7, 1.1)), int(tall)
     left, top = int(x - size[0] / 2), int(y - tall)
     x0, x1, y0, y1 = max(left, 0), min(left + size[0], canvas.width), max(top, 0), min(top + size[1], canvas.height)
     if x0 >= x1 or y0 >= y1:
         return
-    way = cv2.INTER_AREA if tall < 320 else cv2.INTER_LINEAR
-    flip = rng.random() < 0.5
-    window = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
-    tone, cover = (cv2.resize(sprite[:, ::-1] if flip else sprite, size, interpolation=way)[window]
-                   for sprite in sprites)
+    if rng.random() < 0.5:
+        sprites = [sprite[:, ::-1] for sprite in sprites]
+    tone, cover = (cv2.resize(sprite, size, interpolation=cv2.INTER_AREA if tall < 320 else cv2.INTER_LINEAR)
+                   [y0 - top:y1 - top, x0 - left:x1 - left] for sprite in sprites)
     dark, bright = canvas.air(colour * 0.25, z), canvas.air(colour * (1.5 * canvas.facing(np.pi)), z)
-    ramp = np.linspace(0, 1, 256)[:, None]
-    lut = (dark + (bright - dark) * ramp).clip(0, 255).astype(np.uint8)
+    colours = np.clip(dark + (bright - dark) * np.linspace(0, 1, 256)[:, None], 0, 255).astype(np.uint8)
     part = canvas.pixels[y0:y1, x0:x1]
     alpha = cover[..., None].astype(np.uint16)
-    part[:] = ((part * (255 - alpha) + lut[tone] * alpha) >> 8).astype(np.uint8)
+    part[:] = (part * (255 - alpha) + colours[tone] * alpha) >> 8
 
 
 @functools.lru_cache(maxsize=None)
@@ -173,7 +170,7 @@ def _tree_sprite(number):
     """A tree, the same in every process. -> (brightness, cover), uint8 [320, 256]"""
     rng = np.random.default_rng([79, number])
     height, width = 320, 256
-    tone, cover = np.zeros([height, width], np.uint8), np.zeros([height, width], np.uint8)
+    tone, cover = np.zeros([2, height, width], np.uint8)
     kind = ('broad', 'broad', 'tall', 'bush', 'conifer', 'palm')[number % 6]
     if kind != 'bush':
         for sprite, value in ((tone, 45), (cover, 255)):
@@ -211,14 +208,8 @@ def _paint_palm_leaves(rng, tone, cover):
     for angle in np.linspace(0, 2 * np.pi, 26):
         reach = rng.uniform(45, 75)
         points = np.stack([128 + np.cos(angle) * reach * t, 80 + np.sin(angle) * reach * 0.6 * t + 45 * t ** 2], 1)
-        cv2.polylines(tone, [points.astype(np.int32)], False, int(rng.uniform(50, 170)), 4)
-        cv2.polylines(cover, [points.astype(np.int32)], False, 255, 4)
-
-
-@functools.lru_cache(maxsize=None)
-def _small_tree_sprite(number):
-    return tuple(cv2.resize(sprite, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
-                 for sprite in _tree_sprite(number))
+        for sprite, value in ((tone, int(rng.uniform(50, 170))), (cover, 255)):
+            cv2.polylines(sprite, [points.astype(np.int32)], False, value, 4)
 
 
 # ---- Poles, wires, signs ---------------------------------------------------------------------------------------------
@@ -230,11 +221,11 @@ def _lamps(rng, left, right, progress):
     step, phase = rng.uniform(25, 60), rng.uniform(8, 50)
     arm, height, tone = mixture(rng, 0, (2, 4)), rng.uniform(8, 13), rng.uniform(60, 150)
     sides = [(side, edge) for side, edge in ((-1, left - 1), (1, right + 1.5)) if rng.random() < 0.6]
-    return [(z, functools.partial(_paint_pole, z=z, offset=edge, height=height, arm=-side * arm, tone=tone))
+    return [(z, functools.partial(_paint_pole, z, edge, height, -side * arm, tone))
             for side, edge in sides for z in np.arange(phase, 350 + progress.length, step) - progress.travelled]
 
 
-def _paint_pole(canvas, rng, z, offset, height, arm, tone):
+def _paint_pole(z, offset, height, arm, tone, canvas, rng):
     """A street lamp or a plain pole (arm 0) z m ahead, `offset` m to the right; height and arm in m."""
     tone = tone * canvas.facing(np.pi)
     _beam(canvas, offset, [0.0, height], z, tone, 0.13)
@@ -251,13 +242,12 @@ def _wires(rng, left, right, progress):
     spots = np.arange(rng.uniform(15, 40), 320 + progress.length, 42) - progress.travelled
 
     def paint(canvas, rng):
-        for drop in (0, 0.8):
-            t = np.linspace(0, 1, 9)
-            for a, b in zip(spots[spots > NEAREST], spots[spots > NEAREST][1:]):
-                sag = height - drop - 1.2 * 4 * t * (1 - t)
-                canvas.polyline(canvas.view.project(offset, sag, a + (b - a) * t), canvas.air(60.0, a), 1)
-    pole = functools.partial(_paint_pole, offset=offset, height=height, arm=0, tone=70.0)
-    return [(max(spots[0], NEAREST), paint)] + [(z, functools.partial(pole, z=z)) for z in spots]
+        t = np.linspace(0, 1, 9)
+        for drop, (a, b) in itertools.product((0, 0.8), itertools.pairwise(spots[spots > NEAREST])):
+            sag = height - drop - 1.2 * 4 * t * (1 - t)
+            canvas.polyline(canvas.view.project(offset, sag, a + (b - a) * t), canvas.air(60.0, a), 1)
+    poles = [(z, functools.partial(_paint_pole, z, offset, height, 0, 70.0)) for z in spots]
+    return [(max(spots[0], NEAREST), paint), *poles]
 
 
 def _signs(rng, right, progress):
@@ -266,12 +256,12 @@ def _signs(rng, right, progress):
     for _ in range(rng.poisson(0.8 * progress.times(18, 150))):
         wide, tall, base, colour = _SIGN_KINDS[rng.choice(len(_SIGN_KINDS))]
         z = progress.somewhere(rng, 18, 150) - progress.travelled
-        things.append((z, functools.partial(_paint_sign, z=z, offset=right + rng.uniform(1.2, 4) + wide / 2,
-                                            wide=wide, tall=tall, base=base, colour=colour)))
+        offset = right + rng.uniform(1.2, 4) + wide / 2
+        things.append((z, functools.partial(_paint_sign, z, offset, wide, tall, base, colour)))
     return things
 
 
-def _paint_sign(canvas, rng, z, offset, wide, tall, base, colour):
+def _paint_sign(z, offset, wide, tall, base, colour, canvas, rng):
     _beam(canvas, offset, [0.0, base + 0.2], z, 80.0, 0.12)
     for grow, tone in ((0.05, 200.0), (0.0, np.array(colour, float))):  # the rim, then the sign
         half = wide / 2 + grow
@@ -313,7 +303,7 @@ def _gantry(rng, left, right, progress):
     z = progress.somewhere(rng, 30, 250) - progress.travelled
     clear = rng.uniform(5.5, 6.5)
     panels = rng.integers(1, 4)
-    colour = np.array([(18, 88, 62), (22, 60, 120)][int(rng.random() < 0.25)], float) * rng.uniform(0.6, 1.1)
+    colour = np.array([(18, 88, 62), (22, 60, 120)][int(rng.random() < 0.25)]) * rng.uniform(0.6, 1.1)
     start, end = left - 1.5, right + 1.5
     if rng.random() >= 0.7:
         start = end - rng.uniform(6, 10)
@@ -329,11 +319,9 @@ def _gantry(rng, left, right, progress):
         zigzag = np.arange(start, end, 1.2)
         _beam(canvas, zigzag, clear + 0.6 + 1.2 * (np.arange(len(zigzag)) % 2), z, steel, 0.09)
         for x, width, rows in zip(places, widths, bars):
-            _board(canvas, x - width / 2, x + width / 2, clear, clear + 2.6, z, 200.0 * dim)
-            _board(canvas, x - width / 2 + 0.06, x + width / 2 - 0.06, clear + 0.06, clear + 2.54, z, colour * dim)
-            letters = [(k, letter) for k, (a, b) in enumerate(rows)
-                       for letter in np.arange(x - width * (0.15 + 0.25 * a), x + width * (0.1 + 0.3 * b), 0.26)]
-            for k, letter in letters:
-                low = clear + 0.35 + 0.7 * k
-                _board(canvas, letter, letter + 0.17, low, clear + 0.72 + 0.7 * k, z, 205.0 * dim)
+            for rim, tone in ((0, 200.0), (0.06, colour)):
+                _board(canvas, x - width / 2 + rim, x + width / 2 - rim, clear + rim, clear + 2.6 - rim, z, tone * dim)
+            for low, (a, b) in zip(clear + 0.35 + 0.7 * np.arange(3), rows):
+                for letter in np.arange(x - width * (0.15 + 0.25 * a), x + width * (0.1 + 0.3 * b), 0.26):
+                    _board(canvas, letter, letter + 0.17, low, low + 0.37, z, 205.0 * dim)
     return z, paint
