@@ -114,9 +114,9 @@ def make_plant(seed, index):
 
 
 def make_sample(seed, index):
-    """-> (name, photo and label as bytes of PNGs, {}), for prepared_set.prepare_samples"""
-    photo, label = make_plant(seed, index)
-    return f'{index:04d}.png', pictures.encode(photo), pictures.encode(label), {}
+    """-> (name, image and label as bytes of PNGs, {}), for prepared_set.prepare_samples"""
+    image, label = make_plant(seed, index)
+    return f'{index:04d}.png', pictures.encode(image), pictures.encode(label), {}
 
 
 def main(argv=None):
@@ -124,12 +124,10 @@ def main(argv=None):
     parser.add_argument('folder', metavar='DIR', help='Output folder, created if absent.')
     parser.add_argument('--num', type=command_line.number_of_pictures, default=500, help='Number of pictures.')
     parser.add_argument('--seed', type=command_line.non_negative_int, default=0, help='Seed of all random values.')
-    parser.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
-                        help='Number of threads, at most 4 per core; does not affect the output.')
     flags = parser.parse_args(argv)
     prepared_set.refuse_others(flags.folder, {f'{index:04d}.png' for index in range(flags.num)})
     make = functools.partial(make_sample, flags.seed)
-    prepared_set.prepare_samples(flags.folder, flags.folder, make, range(flags.num), flags.workers)
+    prepared_set.prepare_samples(flags.folder, flags.folder, make, range(flags.num), os.cpu_count())
     print(f'Wrote {flags.num} photos and their labels to {flags.folder}')
 
 
