@@ -1,6 +1,4 @@
 """From the painted scene to the image: roll, exposure, stray light, blur, colours, noise."""
-import functools
-
 import cv2
 import numpy as np
 
@@ -54,20 +52,11 @@ def _veil(photo, canvas):
 
 def _sensor(photo, lens, rng):
     """Darker corners, then the noise of each pixel and, half as strong, of its colour. -> uint8, like photo"""
-    dark = 1 - np.float32(lens.vignette) * _corner_distance()
+    rows, columns = np.ogrid[-1:1:HEIGHT * 1j, -1:1:WIDTH * 1j]
+    dark = 1 - np.float32(lens.vignette) * ((columns ** 2 + rows ** 2) / 2).astype(np.float32)
     (y, x), (v, u) = rng.integers(0, 512, [2, 2])
-    shot = _sensor_noise()[y:y + HEIGHT, x:x + WIDTH] * np.float32(lens.noise)
-    hue = _sensor_noise()[v:v + HEIGHT, u:u + WIDTH] * np.float32(lens.noise * 0.5)
+    noise = np.tile(noise_tile(5, 0)[:512, :512], [3, 4])
+    shot = noise[y:y + HEIGHT, x:x + WIDTH] * np.float32(lens.noise)
+    hue = noise[v:v + HEIGHT, u:u + WIDTH] * np.float32(lens.noise * 0.5)
     photo = cv2.multiply(photo, cv2.merge([dark] * 3), dtype=cv2.CV_32F)
     return np.clip(photo + cv2.merge([shot + hue, shot, shot - hue]) + 0.5, 0, 255).astype(np.uint8)
-
-
-@functools.lru_cache(maxsize=None)
-def _sensor_noise():
-    return np.tile(noise_tile(5, 0)[:512, :512], [3, 4])
-
-
-@functools.lru_cache(maxsize=None)
-def _corner_distance():
-    y, x = np.mgrid[-1:1:HEIGHT * 1j, -1:1:WIDTH * 1j]
-    return ((x ** 2 + y ** 2) / 2).astype(np.float32)

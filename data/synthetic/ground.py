@@ -269,8 +269,9 @@ def _shadows(ground, rng):
             fill(mask, cv2.convexHull(points.astype(np.float32))[:, 0], 255)
     for vehicle in ground.canvas.scene.vehicles:  # it is always dark below vehicles
         fill(under, _in_rows(ground, _outline(vehicle, narrower=0.05, nearer=0.15)), 255)
-    mask, under = (cv2.GaussianBlur(each, (0, 0), sigma).astype(np.float32) for each, sigma in ((mask, 0.8), (under, 3)))
-    return (1 - np.float32(ground.light.shadow) * (mask / 255)) * (1 - np.float32(0.8 / 255) * under)
+    mask = cv2.GaussianBlur(mask, (0, 0), 0.8).astype(np.float32) / 255
+    under = cv2.GaussianBlur(under, (0, 0), 3).astype(np.float32)
+    return (1 - np.float32(ground.light.shadow) * mask) * (1 - np.float32(0.8 / 255) * under)
 
 
 def _in_rows(ground, places):

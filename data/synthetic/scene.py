@@ -26,17 +26,10 @@ class Road(collections.namedtuple('Road', 'heading centre rise left right lane_w
     edges: left and right, including shoulders; outer: left edge of all carriageways
     """
 
-    @property
-    def lanes(self):
-        return int(round((self.right - self.left) / self.lane_width))
-
-    @property
-    def line_offsets(self):
-        return np.arange(self.left, self.right + 0.1, self.lane_width)
-
-    @property
-    def middles(self):
-        return self.left + (np.arange(self.lanes) + 0.5) * self.lane_width
+    lanes = property(lambda self: round((self.right - self.left) / self.lane_width))
+    line_offsets = property(lambda self: np.arange(self.left, self.right + 0.1, self.lane_width))
+    middles = property(lambda self: self.left + (np.arange(self.lanes) + 0.5) * self.lane_width)
+    edges = property(lambda self: (self.left - self.shoulders[0], self.right + self.shoulders[1]))
 
     @property
     def oncoming_middles(self):
@@ -44,14 +37,9 @@ class Road(collections.namedtuple('Road', 'heading centre rise left right lane_w
         return inner - (np.arange(count) + 0.5) * self.lane_width
 
     @property
-    def edges(self):
-        return self.left - self.shoulders[0], self.right + self.shoulders[1]
-
-    @property
     def outer(self):
-        if self.oncoming:
-            return self.oncoming[0] - self.oncoming[1] * self.lane_width - 3
-        return self.edges[0]
+        inner, count = self.oncoming or (0, 0)
+        return inner - count * self.lane_width - 3 if count else self.edges[0]
 
 
 class Line(collections.namedtuple('Line', 'offset colour width pattern period phase wear dots labelled '
