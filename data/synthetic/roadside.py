@@ -1,6 +1,6 @@
 """Everything next to and above the road: banks, barriers, trees, poles, signs, bridges.
 
-It is a list of (distance m, painter(canvas, rng)), painted from far to near.
+All but the banks are things, (distance m, painter(canvas, rng)), painted from far to near.
 """
 import collections
 import functools
@@ -20,7 +20,7 @@ _SIGN_KINDS = [(0.75, 0.9, 2.1, (225, 225, 225)), (3.5, 2.2, 2.2, (20, 95, 70)),
 def roadside(canvas, banks, rng):
     """Everything next to and above the road but vehicles. banks: from paint_banks
 
-    -> list of (distance, painter), pieces of barriers last; the others keep their indices during a drive
+    -> list of things: trees first, which keep their indices during a drive, pieces of barriers last
     """
     road, progress = canvas.scene.road, canvas.scene.progress
     left, right = road.edges
@@ -30,22 +30,24 @@ def roadside(canvas, banks, rng):
         pieces += _barrier(rng, canvas, road.outer - 1, -1)
     pieces += _barrier(rng, canvas, right + 0.2, 1)
     things = [tree for bank in banks for tree in _trees(rng, bank, progress)]
-    things += _lamps(rng, left, right, progress) + _wires(rng, left, right, progress) + _signs(rng, right, progress)
-    if rng.random() < 0.22:
-        things += [_bridge(rng, left, right, road.outer, progress) for _ in range(rng.integers(1, 3))]
-    if rng.random() < 0.3:
-        things.append(_gantry(rng, left, right, progress))
+    for sample in _lamps, _wires, _signs, _bridges, _gantry:
+        things += sample(rng, canvas, left, right, progress)
     return things + pieces
 
 
-def _beam(canvas, offset, height, z, tone, width=0.0):
+def _beam(z, offset, height, tone, width, canvas, rng):
     """Paints a line through places (offset, height) m, z m away: width m wide, at least one pixel. tone: 0..255"""
     canvas.polyline(canvas.view.project(offset, height, z), canvas.air(tone, z), canvas.view.camera.focal * width / z)
 
 
-def _board(canvas, left, right, low, high, z, colour):
+def _board(z, left, right, low, high, colour, canvas, rng):
     """Paints an upright rectangle from offset left to right and from low to high m over the road, z m away."""
     canvas.polygon(canvas.view.project([left, right, right, left], [low, low, high, high], z), canvas.air(colour, z))
+
+
+def _things(z, painter, *arguments):
+    """-> a thing z m away for each of the arguments, tuples, of _beam or _board"""
+    return [(z, functools.partial(painter, z, *each)) for each in arguments]
 
 
 def _chunks(progress):
@@ -80,8 +82,8 @@ def paint_banks(canvas, rng):
 
 def _paint_bank(canvas, bank, pieces):
     light = 0.4 + 0.6 * canvas.facing(-bank.side * np.pi / 2)
-    edges = [canvas.view.project(bank.edge + bank.side * (bank.foot + step * bank.rise * 2.2), bank.crest * step, bank.z)
-             for step in (0, 0.35, 0.7, 1.0)]
+    edges = [canvas.view.project(bank.edge + bank.side * (bank.foot + share * bank.rise * 2.2), bank.crest * share,
+                                 bank.z) for share in (0, 0.35, 0.7, 1.0)]
     for i, k in itertools.product(reversed(pieces), range(3)):
         tone = bank.green * (0.85 + 0.1 * k) * light
         canvas.polygon([*edges[k][i:i + 2], *edges[k + 1][i:i + 2][::-1]], canvas.air(tone, bank.z[i]))
@@ -115,7 +117,7 @@ def _barrier(rng, canvas, offset, side, kind=None):
             tone = colour * gain * (canvas.facing(-side * np.pi / 2) if upright else 1)
             canvas.polygon([*low[i:i + 2], *high[i:i + 2][::-1]], canvas.air(tone, max(z[i], NEAREST)))
         if post and z[i] >= NEAREST:
-            _beam(canvas, offset, [0.0, post], z[i], 75.0, 0.1)
+            _beam(z[i], offset, [0.0, post], 75.0, 0.1, canvas, rng)
     first, last = start - progress.travelled, end + progress.length - progress.travelled
     return [(max(z[i], NEAREST) + 0.5, functools.partial(paint_piece, i))
             for i in pieces if faces and first <= z[i] < last]
@@ -214,27 +216,23 @@ def _paint_palm_leaves(rng, tone, cover):
 
 # ---- Poles, wires, signs ---------------------------------------------------------------------------------------------
 
-def _lamps(rng, left, right, progress):
+def _lamps(rng, canvas, left, right, progress):
     """Street lights on both sides."""
     if rng.random() >= 0.45:
         return []
     step, phase = rng.uniform(25, 60), rng.uniform(8, 50)
-    arm, height, tone = mixture(rng, 0, (2, 4)), rng.uniform(8, 13), rng.uniform(60, 150)
-    sides = [(side, edge) for side, edge in ((-1, left - 1), (1, right + 1.5)) if rng.random() < 0.6]
-    return [(z, functools.partial(_paint_pole, z, edge, height, -side * arm, tone))
-            for side, edge in sides for z in np.arange(phase, 350 + progress.length, step) - progress.travelled]
+    arm, height, tone = mixture(rng, 0, (2, 4)), rng.uniform(8, 13), rng.uniform(60, 150) * canvas.facing(np.pi)
+    sides = [(x, arm) for x, arm in ((left - 1, arm), (right + 1.5, -arm)) if rng.random() < 0.6]
+    things = []
+    for (x, arm), z in itertools.product(sides, np.arange(phase, 350 + progress.length, step) - progress.travelled):
+        things += _things(z, _beam, (x, [0.0, height], tone, 0.13))
+        if arm:
+            things += _things(z, _beam, ([x, x + arm * 0.6, x + arm], height + np.array([0, 0.9, 1]), tone, 0.091),
+                              ([x + arm, x + arm * 1.25], height + 1.0, tone, 0.208))
+    return things
 
 
-def _paint_pole(z, offset, height, arm, tone, canvas, rng):
-    """A street lamp or a plain pole (arm 0) z m ahead, `offset` m to the right; height and arm in m."""
-    tone = tone * canvas.facing(np.pi)
-    _beam(canvas, offset, [0.0, height], z, tone, 0.13)
-    if arm:
-        _beam(canvas, [offset, offset + arm * 0.6, offset + arm], [height, height + 0.9, height + 1.0], z, tone, 0.091)
-        _beam(canvas, [offset + arm, offset + arm * 1.25], height + 1.0, z, tone, 0.208)
-
-
-def _wires(rng, left, right, progress):
+def _wires(rng, canvas, left, right, progress):
     """Posts with wires at one side."""
     if rng.random() >= 0.3:
         return []
@@ -246,82 +244,77 @@ def _wires(rng, left, right, progress):
         for drop, (a, b) in itertools.product((0, 0.8), itertools.pairwise(spots[spots > NEAREST])):
             sag = height - drop - 1.2 * 4 * t * (1 - t)
             canvas.polyline(canvas.view.project(offset, sag, a + (b - a) * t), canvas.air(60.0, a), 1)
-    poles = [(z, functools.partial(_paint_pole, z, offset, height, 0, 70.0)) for z in spots]
-    return [(max(spots[0], NEAREST), paint), *poles]
+    post = offset, [0.0, height], 70.0 * canvas.facing(np.pi), 0.13
+    return [(max(spots[0], NEAREST), paint)] + [thing for z in spots for thing in _things(z, _beam, post)]
 
 
-def _signs(rng, right, progress):
-    """Road signs to the right of the offset right m. -> list of (distance, painter)"""
+def _signs(rng, canvas, left, right, progress):
+    """Road signs on the right."""
     things = []
     for _ in range(rng.poisson(0.8 * progress.times(18, 150))):
         wide, tall, base, colour = _SIGN_KINDS[rng.choice(len(_SIGN_KINDS))]
         z = progress.somewhere(rng, 18, 150) - progress.travelled
-        offset = right + rng.uniform(1.2, 4) + wide / 2
-        things.append((z, functools.partial(_paint_sign, z, offset, wide, tall, base, colour)))
+        x = right + rng.uniform(1.2, 4) + wide / 2
+        things += _things(z, _beam, (x, [0.0, base + 0.2], 80.0, 0.12))
+        for rim, tone in ((0.05, 200.0), (0.0, np.array(colour))):
+            half, tone = wide / 2 + rim, tone * canvas.facing(np.pi)
+            things += _things(z, _board, (x - half, x + half, base - rim, base + tall + rim, tone))
     return things
 
 
-def _paint_sign(z, offset, wide, tall, base, colour, canvas, rng):
-    _beam(canvas, offset, [0.0, base + 0.2], z, 80.0, 0.12)
-    for grow, tone in ((0.05, 200.0), (0.0, np.array(colour, float))):  # the rim, then the sign
-        half = wide / 2 + grow
-        _board(canvas, offset - half, offset + half, base - grow, base + tall + grow, z, tone * canvas.facing(np.pi))
+def _bridges(rng, canvas, left, right, progress):
+    """Bridges across the road."""
+    count = rng.integers(1, 3) if rng.random() < 0.22 else 0
+    return [_bridge(rng, left, right, canvas.scene.road.outer, progress) for _ in range(count)]
 
 
 def _bridge(rng, left, right, outer, progress):
-    """A bridge across the road: deck, parapet, piers."""
+    """Deck, parapet, piers."""
     z = progress.somewhere(rng, 35, 320) - progress.travelled
     deep, clear = rng.uniform(8, 22), rng.uniform(5.0, 7.0)
     thick, slant, shade = rng.uniform(0.9, 2.0), rng.normal(0, 0.12), rng.uniform(80, 150)
     railing = rng.random() < 0.6
-    ends = np.array([outer - 50, right + 50])
+    start, end = outer - 50, right + 50
     piers = [x for x in (left - 0.8, outer - 2.5, right + 2.5) if rng.random() < 0.8]
 
     def paint(canvas, rng):
-        colour = np.array([1.0, 0.98, 0.94]) * shade * canvas.facing(np.pi)
-
-        def face(low, high, near, far, tone):
-            x = ends[[0, 1, 1, 0]]
-            points = canvas.view.project(x, [low, low, high, high], z + slant * x * 0.3 + [near, near, far, far])
-            canvas.polygon(points, canvas.air(tone, z))
-        for x, row in itertools.product(piers, (deep * 0.75, deep * 0.25)):
-            points = canvas.view.project(x + np.array([-0.6, 0.6, 0.6, -0.6]), [0, 0, clear, clear], z + row)
+        colour, top = np.array([1.0, 0.98, 0.94]) * shade * canvas.facing(np.pi), clear + thick
+        x = np.array([start, end, end, start])
+        for a, row in itertools.product(piers, (deep * 0.75, deep * 0.25)):
+            points = canvas.view.project(a + np.array([-0.6, 0.6, 0.6, -0.6]), [0, 0, clear, clear], z + row)
             canvas.polygon(points, canvas.air(colour * 0.6, z))
-        face(clear, clear, deep, 0, colour * 0.35)
-        face(clear, clear + thick, 0, 0, colour)
-        face(clear + thick, clear + thick + 0.12, 0, 0, colour * 1.25)
+        for low, high, near, gain in ((clear, clear, deep, 0.35), (clear, top, 0, 1), (top, top + 0.12, 0, 1.25)):
+            points = canvas.view.project(x, [low, low, high, high], z + slant * x * 0.3 + [near, near, 0, 0])
+            canvas.polygon(points, canvas.air(colour * gain, z))
         if railing:
-            top = clear + thick + 1.2
-            _beam(canvas, ends, top, z, colour * 0.6, 0.08)
-            for x in np.arange(ends[0], ends[1], 2.0):
-                _beam(canvas, x, [clear + thick, top], z, colour * 0.6)
+            _beam(z, [start, end], top + 1.2, colour * 0.6, 0.08, canvas, rng)
+            for x in np.arange(start, end, 2.0):
+                _beam(z, x, [top, top + 1.2], colour * 0.6, 0, canvas, rng)
     return z, paint
 
 
-def _gantry(rng, left, right, progress):
-    """Signs over the lanes on a truss, from offset left to right m. -> (distance, painter)"""
+def _gantry(rng, canvas, left, right, progress):
+    """Signs over the lanes on a truss."""
+    if rng.random() >= 0.3:
+        return []
     z = progress.somewhere(rng, 30, 250) - progress.travelled
-    clear = rng.uniform(5.5, 6.5)
-    panels = rng.integers(1, 4)
+    clear, panels = rng.uniform(5.5, 6.5), rng.integers(1, 4)
     colour = np.array([(18, 88, 62), (22, 60, 120)][int(rng.random() < 0.25)]) * rng.uniform(0.6, 1.1)
     start, end = left - 1.5, right + 1.5
     if rng.random() >= 0.7:
         start = end - rng.uniform(6, 10)
     places = np.sort(rng.uniform(start + 2, right - 2, panels))
     widths, bars = rng.uniform(2.5, 5.5, panels), rng.random([panels, 3, 2])
-
-    def paint(canvas, rng):
-        steel, dim = 105.0 * canvas.facing(np.pi), 0.35 + 0.65 * canvas.facing(np.pi)
-        for x in (start, end):
-            _beam(canvas, x, [0.0, clear + 1.8], z, steel, 0.35)
-        for height in (clear + 0.6, clear + 1.8):
-            _beam(canvas, [start, end], height, z, steel, 0.14)
-        zigzag = np.arange(start, end, 1.2)
-        _beam(canvas, zigzag, clear + 0.6 + 1.2 * (np.arange(len(zigzag)) % 2), z, steel, 0.09)
-        for x, width, rows in zip(places, widths, bars):
-            for rim, tone in ((0, 200.0), (0.06, colour)):
-                _board(canvas, x - width / 2 + rim, x + width / 2 - rim, clear + rim, clear + 2.6 - rim, z, tone * dim)
-            for low, (a, b) in zip(clear + 0.35 + 0.7 * np.arange(3), rows):
-                for letter in np.arange(x - width * (0.15 + 0.25 * a), x + width * (0.1 + 0.3 * b), 0.26):
-                    _board(canvas, letter, letter + 0.17, low, low + 0.37, z, 205.0 * dim)
-    return z, paint
+    steel, dim = 105.0 * canvas.facing(np.pi), 0.35 + 0.65 * canvas.facing(np.pi)
+    zigzag = np.arange(start, end, 1.2)
+    things = _things(z, _beam, *((x, [0.0, clear + 1.8], steel, 0.35) for x in (start, end)),
+                     *(([start, end], clear + up, steel, 0.14) for up in (0.6, 1.8)),
+                     (zigzag, clear + 0.6 + 1.2 * (np.arange(len(zigzag)) % 2), steel, 0.09))
+    for x, width, rows in zip(places, widths, bars):
+        for rim, tone in ((0, 200.0), (0.06, colour)):
+            half = width / 2 - rim
+            things += _things(z, _board, (x - half, x + half, clear + rim, clear + 2.6 - rim, tone * dim))
+        for low, (a, b) in zip(clear + 0.35 + 0.7 * np.arange(3), rows):
+            letters = np.arange(x - width * (0.15 + 0.25 * a), x + width * (0.1 + 0.3 * b), 0.26)
+            things += _things(z, _board, *((letter, letter + 0.17, low, low + 0.37, 205.0 * dim) for letter in letters))
+    return things
