@@ -36,12 +36,11 @@ from data.synthetic.distributions import sample_scene
 from data.synthetic.drive import FRAME_RATE, Drive, frames_of
 from data.synthetic.ground import paint_ground
 from data.synthetic.label import CLASSES, class_label, lane_labels
-from data.synthetic.roadside import paint_banks, roadside
-from data.synthetic.sky import paint_horizon, paint_sky
+from data.synthetic.surroundings import paint_banks, paint_horizon, paint_sky, roadside
 from data.synthetic.vehicles import vehicle_painters
 
 LABEL_FILE, VIDEO_FILE = 'label_data_synthetic.json', 'drive.mp4'
-MAX_DRIVE = 600  # s
+SKY, HORIZON, GROUND, BANKS, ROADSIDE, THING, CAMERA = range(7)  # parts of the picture that need random values
 
 
 def make_scene(seed, index):
@@ -62,9 +61,6 @@ def make_frame(seed, seconds, index):
         return np.random.default_rng([seed, part, index if part == CAMERA else number, 1])
     record = lane_labels(scene, f'clips/synthetic_drive/{index + 1:06d}.jpg', with_ids=True)
     return scene, render(scene, stream), record
-
-
-SKY, HORIZON, GROUND, BANKS, ROADSIDE, THING, CAMERA = range(7)  # parts of the picture that need random values
 
 
 def render(scene, stream):
@@ -116,7 +112,6 @@ def start_worker():
 
 
 def write_video(folder, records):
-    """Writes the images of a drive as a video."""
     writer = video.Writer(os.path.join(folder, VIDEO_FILE), (WIDTH, HEIGHT), FRAME_RATE)
     for record in tqdm.tqdm(records, unit='frame', desc=VIDEO_FILE, disable=None):
         writer.write(pictures.read_image(os.path.join(folder, record.raw_file)))
@@ -137,35 +132,31 @@ def parse_flags(argv):
     parser.add_argument('--workers', type=command_line.positive_int, default=os.cpu_count(),
                         help='Number of processes, at most one per core; does not affect the output.')
     flags = parser.parse_args(argv)
-    if flags.drive and flags.drive > MAX_DRIVE:
-        parser.error(f'argument --drive: {flags.drive:g} is more than {MAX_DRIVE} seconds')
     if flags.video and not flags.drive:
         parser.error('argument --video: needs --drive SECONDS')
-    if flags.classes and flags.drive:
-        parser.error('argument --classes: not allowed with --drive')
     return flags
 
 
-def prepare_folder(folder, num):
-    """Prepares a folder for --classes, which training rejects until HALF_WRITTEN is removed. Raises InputError."""
-    prepared_set.refuse_others(folder, {f'{index:06d}{end}' for index in range(num) for end in ('.jpg', '.png')})
-    files.write_file(os.path.join(folder, files.HALF_WRITTEN), b'')
-    os.makedirs(os.path.join(folder, 'labels'), exist_ok=True)
-    classes.write(folder, CLASSES)
+def prepare_folder(folder, num, with_classes):
+    """Makes the folder look incomplete until the new labels are written. Raises InputError if it cannot be used."""
+    files.make_output_folder(folder)
+    if with_classes:
+        prepared_set.refuse_others(folder, {f'{index:06d}{end}' for index in range(num) for end in ('.jpg', '.png')})
+        files.write_file(os.path.join(folder, files.HALF_WRITTEN), b'')
+        os.makedirs(os.path.join(folder, 'labels'), exist_ok=True)
+        classes.write(folder, CLASSES)
+    else:
+        for name in LABEL_FILE, VIDEO_FILE:
+            pathlib.Path(folder, name).unlink(missing_ok=True)
 
 
 def main(argv=None):
     flags = parse_flags(argv)
-    files.make_output_folder(flags.folder)
-    if flags.classes:
-        prepare_folder(flags.folder, flags.num)
-    else:  # until the new labels are written, the folder must not look complete
-        for name in LABEL_FILE, VIDEO_FILE:
-            pathlib.Path(flags.folder, name).unlink(missing_ok=True)
     unit, num, make = 'scene', flags.num, functools.partial(make_scene, flags.seed)
     if flags.drive:
         unit, num = 'frame', frames_of(flags.drive)
         make = functools.partial(make_frame, flags.seed, flags.drive)
+    prepare_folder(flags.folder, num, flags.classes)
     write = functools.partial(write_scene, make, flags.folder, flags.classes)
     records = in_processes(write, num, flags.workers, unit)
     if flags.video:
