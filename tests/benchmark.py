@@ -1,4 +1,4 @@
-"""Measures speed and memory against the plain way of doing the same.
+"""Measures speed against the plain way of doing the same.
 
     python tests/benchmark.py                       all rows, half an hour on two cores
     python tests/benchmark.py --quick               fewer runs of each, two minutes
@@ -19,7 +19,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 import types
 
 import cv2
@@ -36,7 +35,6 @@ import tensorflow.compat.v1 as tf
 import benchmark_clustering
 import benchmark_engines
 import enet
-import loss
 import reference
 import training as train_script
 import utils
@@ -55,31 +53,24 @@ LABELS[1:] = LABELS[0]
 
 
 def row(name, ours, plain=None, floor=None, unit='ms'):
-    """Prints a row. ours, plain, floor: in seconds where the unit is ms, else in the unit."""
-    scale = 1000 if unit == 'ms' else 1
-    cells = ['-' if value is None else f'{value * scale:,.1f} {unit}' for value in (ours, plain, floor)]
+    """Prints a row. ours, plain, floor: in ms, or in another unit"""
+    cells = ['-' if value is None else f'{value:,.1f} {unit}' for value in (ours, plain, floor)]
     ratio = '-' if plain is None else f'{ours / plain if unit == "/s" else plain / ours:.1f}'
     print(f'{name:<58}{cells[0]:>14}{cells[1]:>16}{ratio:>8}{cells[2]:>14}', flush=True)
 
 
 def run_script(*arguments):
-    """Runs one of our scripts. -> (its seconds, its peak memory in MB)"""
-    # In a small process between: a child's peak includes the memory of the process that it was forked from.
-    code = ('import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); '
-            'print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)')
-    start = time.perf_counter()
-    output = subprocess.run([sys.executable, '-c', code, sys.executable, *map(str, arguments)], cwd=ROOT, check=True,
-                            stdout=subprocess.PIPE).stdout
-    return time.perf_counter() - start, int(output) / 1024
+    """Runs one of our scripts, from the root of the repository."""
+    subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
-
-# ---- The network -----------------------------------------------------------------------------------------------------
 
 def read_weights():
     """-> {name: float32 array}, those of ENet in trained_model"""
     reader = tf.train.load_checkpoint(MODEL)
     return {name: reader.get_tensor(name) for name in reference.checkpoint_variables()}
 
+
+# ---- The network -----------------------------------------------------------------------------------------------------
 
 def make_network(build):
     """-> (a function that runs the network on the first image, one that runs its convolutions alone)
@@ -172,7 +163,7 @@ def plain_step(images, labels):
     enet.ENet(images, utils.NUM_CLASSES)   # makes the variables
     noise = enet.noise_of_step(tf.random_uniform([2], maxval=2 ** 31 - 1, dtype=tf.int32))
     embedding = utils.build_head(reference.plain_enet(images, True, noise)[0], RUN.feature_dim)
-    total, trained = loss_of(embedding, labels), utils.to_train()
+    total, trained = train_script.loss_terms(RUN, embedding, labels)['total'], utils.to_train()
     train = tf.train.AdamOptimizer(RUN.learning_rate).minimize(total + utils.weight_decay(trained), var_list=trained)
     return [total, train]
 
@@ -180,23 +171,15 @@ def plain_step(images, labels):
 def loss_alone(images, labels):
     """The loss and its gradient on a given embedding. -> what to run"""
     embedding = tf.get_variable('embedding', [BATCH, SIDE, SIDE, RUN.feature_dim])
-    total = loss_of(embedding, labels)
+    total = train_script.loss_terms(RUN, embedding, labels)['total']
     return [total, tf.gradients(total, embedding)[0].op]
 
 
-def loss_of(embedding, labels):
-    return loss.discriminative_loss(embedding, labels, RUN.feature_dim, RUN.image_size, RUN.delta_v, RUN.delta_d,
-                                    1., 1., 1.)[0]
-
-
-STEPS = {'ours': our_step, 'plain': plain_step, 'loss': loss_alone}
-
-
-def make_step(way):
-    """-> (a function that takes a step, a function that runs its convolutions alone). way: a key of STEPS"""
+def make_step(build):
+    """-> (a function that runs what build(images, labels) returns, a function that runs its convolutions alone)"""
     with tf.Graph().as_default() as graph:
         inputs = tf.placeholder(tf.uint8, [None, SIDE, SIDE, 3]), tf.placeholder(tf.int32, [None, SIDE, SIDE])
-        fetches, feed = STEPS[way](*inputs), dict(zip(inputs, (IMAGES, LABELS)))
+        fetches, feed = build(*inputs), dict(zip(inputs, (IMAGES, LABELS)))
         floor = bare_convolutions(graph, feed)
         sess = tf.Session()
         sess.run(tf.global_variables_initializer())
@@ -204,15 +187,12 @@ def make_step(way):
 
 
 def training(quick):
-    (ours, floor), (plain, _), (of_loss, _) = map(make_step, STEPS)
+    (ours, floor), (plain, _), (of_loss, _) = map(make_step, (our_step, plain_step, loss_alone))
     runs = 2 if quick else 12
     ours, plain, floor, of_loss = in_turn([ours, plain, floor, of_loss], runs)
     row(f'training step, {BATCH} images of {SIDE}x{SIDE}', ours, plain, floor)
     row('  the loss and its gradient, of that step', 100 * of_loss / ours, unit='%')
     engine_row('PyTorch, a step', runs)
-    if not quick:
-        peaks = [run_script(__file__, '--steps', way)[1] for way in ('ours', 'plain')]
-        row('  peak memory of a process that trains', *peaks, unit='MB')
 
 
 # ---- From file to file -----------------------------------------------------------------------------------------------
@@ -243,7 +223,7 @@ def plain_frames(paths):
 def time_inference(many, few, runs, others=()):
     """Times inference.py on two inputs, and other functions, in turn. many, few: (path, number of images)
 
-    -> (images per second without the start, seconds of the start, seconds of each other function)
+    -> (images per second without the start, ms of the start, ms of each other function)
     """
     with tempfile.TemporaryDirectory() as outdir:
         ways = [functools.partial(run_script, 'inference.py', '--indir', path, '--outdir', outdir)
@@ -251,7 +231,7 @@ def time_inference(many, few, runs, others=()):
         ways[1]()   # the first start reads its libraries from the disk
         long, short, *others = in_turn([*ways, *others], runs, warm_up=0)
     each = (long - short) / (many[1] - few[1])
-    return 1 / each, short - few[1] * each, *others
+    return 1000 / each, short - few[1] * each, *others
 
 
 def frame(quick):
@@ -265,7 +245,7 @@ def frame(quick):
             for i, path in zip(range(count), itertools.cycle(paths)):
                 os.symlink(path, os.path.join(folder, f'{i:04d}{os.path.splitext(path)[1]}'))
         speed, start, plain = time_inference(*zip(folders, counts), runs, [plain_frames(paths[:num_plain])])
-    row('images per second through inference.py', speed, num_plain / plain, unit='/s')
+    row('images per second through inference.py', speed, 1000 * num_plain / plain, unit='/s')
     row('  its start', start)
 
 
@@ -284,12 +264,12 @@ def drive(quick):
     row('frames per second of a video through inference.py', speed, unit='/s')
 
 
-# ---- The script ------------------------------------------------------------------------------------------------------
-
 def clusters(quick):
     for name, ours, plain in benchmark_clustering.rows(quick):
         row(name, ours, plain)
 
+
+# ---- The script ------------------------------------------------------------------------------------------------------
 
 SECTIONS = {section.__name__: section for section in (network, clusters, frame, drive, training)}
 
@@ -298,14 +278,8 @@ def main(argv=None):
     parser = command_line.Parser(description=__doc__)
     parser.add_argument('--quick', action='store_true', help='Fewer runs of each row, two minutes.')
     parser.add_argument('--only', nargs='+', choices=SECTIONS, default=list(SECTIONS), help='Sections to run.')
-    parser.add_argument('--steps', choices=STEPS, help='Only take five training steps, for their memory.')
     flags = parser.parse_args(argv)
     tf.disable_v2_behavior()   # as training.py does
-    if flags.steps:
-        step, _ = make_step(flags.steps)
-        for _ in range(5):
-            step()
-        return
     print(f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}, '
           f'NumPy {np.__version__}, load {os.getloadavg()[0]:.1f} at the start')
     print(f'{"":<58}{"ours":>14}{"the plain way":>16}{"ratio":>8}{"floor":>14}')

@@ -38,18 +38,18 @@ def noise(side, feature_dim=3, sigmas=(8, 2), scale=0.3):
 
 
 def in_turn(ways, runs, warm_up=1):
-    """Median seconds of each of `ways`, functions without arguments, run in turn after `warm_up` untimed runs."""
+    """Median ms of each of `ways`, functions without arguments, run in turn after `warm_up` untimed runs."""
     times = np.zeros([warm_up + runs, len(ways)])
     for row in times:
         for i, way in enumerate(ways):
             start = time.perf_counter()
             way()
-            row[i] = time.perf_counter() - start
+            row[i] = 1000 * (time.perf_counter() - start)
     return np.median(times[warm_up:], axis=0).tolist()
 
 
 def rows(quick):
-    """Yields (name, our seconds, scikit-learn's seconds), medians of runs taken in turn."""
+    """Yields (name, our ms, scikit-learn's ms), medians of runs taken in turn."""
     side, runs = (128, 1) if quick else (512, 3)
     for name, embedding, bandwidth in (
             ('512x512x3, 4 instances', photo_like(512), 1.0), ('512x512x3, 16 instances', photo_like(512, 16), 1.0),
@@ -65,7 +65,7 @@ def rows(quick):
 def main():
     print(f'{"":42}{"ours":>10}{"plain":>12}{"ratio":>8}')
     for name, ours, plain in rows('--quick' in sys.argv):
-        print(f'{name:42}{1e3 * ours:7.1f} ms{1e3 * plain:9.0f} ms{plain / ours:8.1f}', flush=True)
+        print(f'{name:42}{ours:7.1f} ms{plain:9.0f} ms{plain / ours:8.1f}', flush=True)
 
 
 if __name__ == '__main__':

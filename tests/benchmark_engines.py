@@ -2,7 +2,7 @@
 
     python tests/benchmark_engines.py NAME FOLDER RUNS
 
-FOLDER holds `model`, exported by inference.py, and `inputs`, the pickled arguments. Prints the median in seconds.
+FOLDER holds `model`, exported by inference.py, and `inputs`, the pickled arguments. Prints the median in ms.
 """
 import os
 import pickle
