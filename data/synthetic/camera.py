@@ -2,7 +2,7 @@
 import cv2
 import numpy as np
 
-from data.synthetic.canvas import HEIGHT, MARGIN, WIDTH, clipped, fill, noise_tile
+from data.synthetic.canvas import HEIGHT, MARGIN, WIDTH, fill, noise_tile
 from data.synthetic.vehicles import PAINTS
 
 
@@ -33,7 +33,7 @@ def _paint_hood(photo, lens, light, rng):
     colour = np.array(PAINTS[rng.integers(len(PAINTS))][0]) * 0.4 * light.ambient + 0.15 * light.zenith
     for drop, gain in ((0, 0.6), (3, 1.0), (lens.hood * 0.5, 0.85)):
         points = np.vstack([np.stack([x, y + drop], 1), [[WIDTH + 200, HEIGHT + 50], [-200, HEIGHT + 50]]])
-        fill(photo, points, clipped(colour * gain))
+        fill(photo, points, colour * gain)
 
 
 def _veil(photo, canvas):

@@ -28,12 +28,10 @@ class View:
         self.seen = row <= self.skyline
         self.vanishing = self.skyline[-1]
 
-    def row(self, z, height=0.0):
-        """Row px of a point `height` m over the road at distance z m."""
+    def row(self, z, height=0.0):  # px, of a point `height` m over the road at distance z m
         return self.camera.horizon + self.camera.focal * (self.camera.height - self.road.rise(z) - height) / z
 
-    def column(self, z, offset):
-        """Column px of a point `offset` m to the right of the camera's path at distance z m."""
+    def column(self, z, offset):  # px, of a point `offset` m to the right of the camera's path at distance z m
         return self.camera.centre + self.camera.focal * (self.road.centre(z) + offset) / z
 
     def project(self, offset, height, z):
@@ -89,10 +87,10 @@ class Canvas:
                 camera.horizon - camera.focal * np.tan(light.elevation))
 
     def polygon(self, points, colour):
-        """Fills a polygon [n, 2] px with antialiased edges."""
+        """Fills a polygon [n, 2] px."""
         points = np.asarray(points)
         if points[:, 0].max() > 0 and points[:, 0].min() < self.width:
-            fill(self.pixels, points, clipped(colour))
+            fill(self.pixels, points, colour)
 
     def polyline(self, points, colour, width):
         """Draws a line through points [n, 2] px, at least one px wide."""
@@ -113,8 +111,8 @@ class Canvas:
 
 
 def fill(pixels, points, colour):
-    """Fills a polygon [n, 2] px in an array [rows, columns] or [rows, columns, 3]."""
-    cv2.fillPoly(pixels, [_sixteenths(points)], colour, cv2.LINE_AA, 4)
+    """Fills a polygon [n, 2] px with antialiased edges. colour: number or [3], as pixels; clipped to 0..255"""
+    cv2.fillPoly(pixels, [_sixteenths(points)], clipped(colour), cv2.LINE_AA, 4)
 
 
 def _sixteenths(points):
@@ -123,8 +121,7 @@ def _sixteenths(points):
 
 
 def clipped(colour):
-    """A colour [3] for OpenCV. -> tuple of floats 0..255"""
-    return tuple(np.clip(colour, 0.0, 255.0).tolist())
+    return np.clip(colour, 0.0, 255.0).tolist()
 
 
 def shade_changes(pixels, before, gain):
@@ -132,8 +129,6 @@ def shade_changes(pixels, before, gain):
     changed = cv2.transform(cv2.absdiff(before, pixels), np.ones([1, 3], np.float32)) > 0
     pixels[:] = cv2.multiply(pixels, cv2.merge([1 + gain * changed] * 3), dtype=cv2.CV_8U)
 
-
-# ---- Random values and textures --------------------------------------------------------------------------------------
 
 def mixture(rng, *parts, p=None):
     """A value of one of several parts, each a number or the (low, high) of a uniform distribution; p: their shares."""

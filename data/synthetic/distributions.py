@@ -12,7 +12,7 @@ from data.synthetic.vehicles import PAINTS, VEHICLES
 
 
 def sample_scene(rng):
-    """Draws a scene. rng: np.random.Generator -> Scene"""
+    """rng: np.random.Generator -> Scene"""
     camera = _sample_camera(rng)
     road = _sample_road(rng, camera)
     light = _sample_light(rng)
@@ -183,7 +183,6 @@ _WEATHER = {'clear': .46, 'overcast': .2, 'low': .14, 'haze': .1, 'dusk': .1}  #
 
 
 def _sample_light(rng):
-    """Sun, sky, haze and shadows of the day: clear, overcast, hazy or dusk. -> Light"""
     kind = rng.choice(list(_WEATHER), p=list(_WEATHER.values()))
     azimuth = rng.uniform(-np.pi, np.pi)
     elevation = np.deg2rad(rng.uniform(25, 70))
@@ -213,7 +212,6 @@ def _sample_light(rng):
 
 
 def _sample_lens(rng, light):
-    """Exposure, colours, blur, noise, our hood. -> Lens"""
     against = light.shadow > 0.2 and abs(light.azimuth) < 1.2
     return Lens(exposure=rng.normal(104 if against else 114, 15) * light.ambient ** 0.6,
                 balance=tuple(np.exp(rng.normal(0, 0.02, 3)) * (1, 1 + max(0, rng.uniform(-0.05, 0.07)), 1)),

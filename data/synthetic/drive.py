@@ -59,8 +59,7 @@ def _changed(changes, t):
 class _Traveller(collections.namedtuple('_Traveller', 'vehicle place speed changes')):
     """A vehicle of constant speed, m/s along the road, negative if oncoming; place: of its near end at t = 0, m."""
 
-    def at(self, t):
-        """-> (place of its near end, offset) m at time t s"""
+    def at(self, t):  # -> (place of its near end, offset) m at time t s
         return self.place + self.speed * t, self.vehicle.offset + _changed(self.changes, t)
 
 
@@ -81,8 +80,7 @@ class Drive:
         rng = np.random.default_rng([seed, 0])  # so that the road is that of scene 0
         self.seconds = seconds
         scene = sample_scene(rng)
-        # No hood: its colour is sampled for each photo.
-        self.scene = scene._replace(lens=scene.lens._replace(hood=0.0))
+        self.scene = scene._replace(lens=scene.lens._replace(hood=0.0))  # its colour is sampled for each image
         self.road = scene.road
         self.speed = rng.uniform(*(14, 25) if self.road.two_way else (22, 33))
         self.speed_period = rng.uniform(10, 25)
@@ -150,14 +148,6 @@ class Drive:
             yield _Traveller(vehicle, place, speed, changes), length
             place += length + 8 + rng.exponential(_GAP / density)
 
-    def _centre(self, place, aside, drift, z):
-        """Road.centre z m ahead of a place, seen from an offset that drifts by a slope."""
-        return (self.lateral(place + z) - self.lateral(place) - aside
-                + (self.road.heading - self.direction(place) - drift) * z)
-
-    def _rise(self, place, z):
-        return self.height(place + z) - self.height(place) - self.climb(place) * z
-
     def scene_at(self, frame):
         """What the camera sees in a frame, counted from 0. -> Scene; the label shows two lines on each side of us"""
         t = frame / FRAME_RATE
@@ -173,10 +163,12 @@ class Drive:
         for traveller in self.traffic:
             near_end, offset = traveller.at(t)
             vehicles.append(traveller.vehicle._replace(offset=float(offset), distance=near_end - place))
+        slope = self.road.heading - self.direction(place) - drift
+        road = self.road._replace(
+            centre=lambda z: self.lateral(place + z) - self.lateral(place) - aside + slope * z,
+            rise=lambda z: self.height(place + z) - self.height(place) - self.climb(place) * z)
         return self.scene._replace(
-            camera=camera._replace(horizon=camera.horizon + pitch),
-            road=self.road._replace(centre=functools.partial(self._centre, place, aside, drift),
-                                    rise=functools.partial(self._rise, place)),
+            camera=camera._replace(horizon=camera.horizon + pitch), road=road,
             lines=[line._replace(labelled=line.number is not None and left - 1 <= line.number <= left + 2)
                    for line in lines],
             vehicles=vehicles, light=light._replace(azimuth=(light.azimuth - turned + np.pi) % (2 * np.pi) - np.pi),
