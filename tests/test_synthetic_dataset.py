@@ -33,11 +33,6 @@ def scenes():
     return [sample_scene(np.random.default_rng([3, index])) for index in range(250)]
 
 
-@pytest.fixture(scope='module')
-def records(scenes):
-    return [lane_labels(scene) for scene in scenes]
-
-
 def statistics(records):
     """The values, over all lanes or all images, whose quantiles are in REAL_QUANTILES."""
     values = {name: [] for name in REAL_QUANTILES}
@@ -62,7 +57,8 @@ def statistics(records):
     return values
 
 
-def test_lanes_are_distributed_like_real_ones(records):
+def test_lanes_are_distributed_like_real_ones(scenes):
+    records = list(map(lane_labels, scenes))
     for name, values in statistics(records).items():
         real, tolerance = REAL_QUANTILES[name]
         np.testing.assert_allclose(np.quantile(values, [0.1, 0.25, 0.5, 0.75, 0.9]), real, atol=tolerance, err_msg=name)
@@ -71,8 +67,8 @@ def test_lanes_are_distributed_like_real_ones(records):
         assert np.mean(counts == number) == pytest.approx(share, abs=0.1)
 
 
-def test_lanes_are_gapless_and_sorted_from_left_to_right(records):
-    for record in records:
+def test_lanes_are_gapless_and_sorted_from_left_to_right(scenes):
+    for record in map(lane_labels, scenes):
         assert list(record.h_samples) == list(range(160, 720, 10))
         assert 1 <= len(record.lanes) <= tusimple.MAX_LANES
         lowest = []

@@ -163,19 +163,15 @@ def sample_vehicle(rng, offset, distance, oncoming, trucks):
 def _sample_vehicles(rng, road):
     """Traffic lane by lane, sorted from far to near; our lane is free for some metres ahead."""
     density = rng.choice([0.1, 0.5, 1.0, 1.8], p=[.15, .3, .35, .2])
+    lanes = [(offset, (9, 30) if abs(offset) < road.lane_width / 2 else (2.5, 12), road.two_way and lane == 0,
+              1.5 if lane >= road.lanes - 2 else 0.4) for lane, offset in enumerate(road.middles)]
+    lanes += [(offset, (5, 20), True, 0.8) for offset in road.oncoming_middles]
     vehicles = []
-
-    def fill(offset, free, oncoming, trucks):
-        z = free + rng.exponential(25 / density)
+    for offset, free, oncoming, trucks in lanes:
+        z = rng.uniform(*free) + rng.exponential(25 / density)
         while z < (180 if oncoming else 300):
             vehicles.append(sample_vehicle(rng, offset, z, oncoming, trucks))
             z += VEHICLES[vehicles[-1].kind].length + 4 + rng.exponential(28 / density)
-
-    for lane, offset in enumerate(road.middles):
-        free = rng.uniform(*(9, 30) if abs(offset) < road.lane_width / 2 else (2.5, 12))
-        fill(offset, free, road.two_way and lane == 0, 1.5 if lane >= road.lanes - 2 else 0.4)
-    for offset in road.oncoming_middles:
-        fill(offset, rng.uniform(5, 20), True, 0.8)
     return sorted(vehicles, key=lambda vehicle: -vehicle.distance)
 
 

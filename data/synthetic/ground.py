@@ -110,10 +110,6 @@ class _Ground:
         place = self.place % ((count - 1) * step) if self.progress.length else self.place
         return np.interp(place, np.arange(0, (count - 0.5) * step, step), wandering(rng, count, scale))
 
-    def ragged(self, rng):
-        """Noise [rows] of deviation 1 along the road, 0.1 m and longer; fading with distance."""
-        return self.wander(rng, 0.08, 1500, 3) / np.sqrt(1 + self.long / 0.2)
-
     def texture(self, tile, across, along, shift=(0, 0), rows=slice(None)):
         """A noise tile on the ground with entries of across x along m. -> float32 [rows, columns]"""
         x = self.across[rows] * np.float32(1 / across) + np.float32(shift[0])
@@ -197,8 +193,8 @@ def _paint_joints(ground, rng):
     for offset in road.line_offsets if road.concrete or rng.random() < 0.35 else ():
         if rng.random() < 0.85:
             path = offset + road.joint_offset + 0.008 * ground.wander(rng, 2, 750, 5)
-            path = path + 0.008 * ground.ragged(rng)
-            half = width / 2 * np.clip(1 + 0.45 * ground.ragged(rng), 0.3, 2.2)
+            rough, wide = (ground.wander(rng, 0.08, 1500, 3) / np.sqrt(1 + ground.long / 0.2) for _ in range(2))
+            path, half = path + 0.008 * rough, width / 2 * np.clip(1 + 0.45 * wide, 0.3, 2.2)
             ground.span(path - half, path + half, dark, 1.0, 0.3 * rng.random() + 0.01, offset)
     if rng.random() < 0.3:
         for offset in road.line_offsets[:-1] + rng.uniform(0.3, 0.7) * road.lane_width:
@@ -255,7 +251,7 @@ def _sheen(ground):
     x, _ = ground.canvas.sun()
     rows = 0.35 * np.cos(light.elevation) ** 2 * (1 - 0.7 * np.exp(-ground.z / 60))
     columns = np.exp(-((np.arange(ground.canvas.width) - x) / 420) ** 2)
-    return (1 + rows[:, None] * columns[None]).astype(np.float32)
+    return (1 + rows[:, None] * columns).astype(np.float32)
 
 
 def _shadows(ground, rng):
