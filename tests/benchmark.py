@@ -221,13 +221,13 @@ def plain_frames(paths):
 
 
 def time_inference(many, few, runs, others=()):
-    """Times inference.py on two inputs, and other functions, in turn. many, few: (path, number of images)
+    """Times inference.py on two inputs, and other functions, in turn. many, few: (paths, number of images)
 
     -> (images per second without the start, ms of the start, ms of each other function)
     """
     with tempfile.TemporaryDirectory() as outdir:
-        ways = [functools.partial(run_script, 'inference.py', '--indir', path, '--outdir', outdir)
-                for path, _ in (many, few)]
+        ways = [functools.partial(run_script, 'inference.py', '--indir', *paths, '--outdir', outdir)
+                for paths, _ in (many, few)]
         ways[1]()   # the first start reads its libraries from the disk
         long, short, *others = in_turn([*ways, *others], runs, warm_up=0)
     each = (long - short) / (many[1] - few[1])
@@ -238,13 +238,8 @@ def frame(quick):
     """Reading, network, clustering, lanes and writing."""
     paths = sorted(glob.glob(os.path.join(ROOT, 'inference_test', 'images', '*')))
     counts, num_plain, runs = ((56, 8), 2, 1) if quick else ((204, 4), 8, 3)
-    with tempfile.TemporaryDirectory() as home:
-        folders = [os.path.join(home, str(count)) for count in counts]
-        for folder, count in zip(folders, counts):
-            os.mkdir(folder)
-            for i, path in zip(range(count), itertools.cycle(paths)):
-                os.symlink(path, os.path.join(folder, f'{i:04d}{os.path.splitext(path)[1]}'))
-        speed, start, plain = time_inference(*zip(folders, counts), runs, [plain_frames(paths[:num_plain])])
+    inputs = [(list(itertools.islice(itertools.cycle(paths), count)), count) for count in counts]
+    speed, start, plain = time_inference(*inputs, runs, [plain_frames(paths[:num_plain])])
     row('images per second through inference.py', speed, 1000 * num_plain / plain, unit='/s')
     row('  its start', start)
 
@@ -254,13 +249,13 @@ def drive(quick):
     counts, runs = ((240, 40), 1) if quick else ((840, 40), 3)
     frames = list(video.read_video(os.path.join(ROOT, 'inference_test', 'drive.mp4')).frames)
     with tempfile.TemporaryDirectory() as home:
-        clips = [os.path.join(home, f'{count}.mp4') for count in counts]
-        for clip, count in zip(clips, counts):
+        inputs = [([os.path.join(home, f'{count}.mp4')], count) for count in counts]
+        for (clip,), count in inputs:
             writer = video.Writer(clip, frames[0].shape[1::-1], 20, ['mp4v'])
             for image in itertools.islice(itertools.cycle(frames), count):
                 writer.write(image)
             writer.close()
-        speed, _ = time_inference(*zip(clips, counts), runs)
+        speed, _ = time_inference(*inputs, runs)
     row('frames per second of a video through inference.py', speed, unit='/s')
 
 
