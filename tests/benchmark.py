@@ -226,8 +226,9 @@ def time_inference(many, few, runs, others=()):
     -> (images per second without the start, ms of the start, ms of each other function)
     """
     with tempfile.TemporaryDirectory() as outdir:
-        ways = [functools.partial(run_script, 'inference.py', '--indir', *paths, '--outdir', outdir)
-                for paths, _ in (many, few)]
+        ways = [functools.partial(run_script, 'inference.py', '--indir', *paths, '--outdir',
+                                  os.path.join(outdir, str(count)))
+                for paths, count in (many, few)]
         ways[1]()   # the first start reads its libraries from the disk
         long, short, *others = in_turn([*ways, *others], runs, warm_up=0)
     each = (long - short) / (many[1] - few[1])
