@@ -7,7 +7,6 @@ Writes DIR/images/NNNN.png (RGB, 384x384) and DIR/labels/NNNN.png (8 bits: backg
 up to 20 overlapping leaves, on soil or in pots, in varying light. The same seed yields the same bytes, and plant i is
 the same for any --num. Nothing is replaced: a folder with other pictures is rejected.
 """
-import functools
 import os
 import sys
 
@@ -53,10 +52,7 @@ def soil(rng):
 
 
 def grow(rng):
-    """The leaves of a plant, the lowest first. -> list of (box, pixels from the edge inwards, brightness)
-
-    box: two slices of the picture; the others are float32 [h, w] of that box
-    """
+    """The leaves of a plant, the lowest first. -> list of (slices of the picture, px from its edge, brightness)"""
     count = rng.integers(4, 21)
     size, centre = SIZE * rng.uniform(0.25, 0.48), SIZE / 2 + rng.normal(0, SIZE / 25, 2)
     broad, stalk, teeth, start = rng.uniform(0.14, 0.3), rng.uniform(0.15, 0.5), rng.integers(0, 9), rng.uniform(0, 7)
@@ -113,23 +109,18 @@ def make_plant(seed, index):
     return np.clip(picture, 0, 255).astype(np.uint8), label
 
 
-def make_sample(seed, index):
-    """-> (name, photo and label as bytes of PNGs, {}), for prepared_set.prepare_samples"""
-    photo, label = make_plant(seed, index)
-    return f'{index:04d}.png', pictures.encode(photo), pictures.encode(label), {}
-
-
 def main(argv=None):
     parser = command_line.Parser(description=__doc__)
     parser.add_argument('folder', metavar='DIR', help='Output folder, created if absent.')
     parser.add_argument('--num', type=command_line.number_of_pictures, default=500, help='Number of pictures.')
     parser.add_argument('--seed', type=command_line.non_negative_int, default=0, help='Seed of all random values.')
-    parser.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
-                        help='Number of threads, at most 4 per core; does not affect the output.')
     flags = parser.parse_args(argv)
     prepared_set.refuse_others(flags.folder, {f'{index:04d}.png' for index in range(flags.num)})
-    make = functools.partial(make_sample, flags.seed)
-    prepared_set.prepare_samples(flags.folder, flags.folder, make, range(flags.num), flags.workers)
+
+    def make(index):
+        image, label = make_plant(flags.seed, index)
+        return f'{index:04d}.png', pictures.encode(image), pictures.encode(label), {}
+    prepared_set.prepare_samples(flags.folder, flags.folder, make, range(flags.num), os.cpu_count())
     print(f'Wrote {flags.num} photos and their labels to {flags.folder}')
 
 

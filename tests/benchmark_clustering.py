@@ -2,8 +2,8 @@
 
     python tests/benchmark_clustering.py [--quick]
 """
-
-import argparse
+import functools
+import itertools
 import os
 import sys
 import time
@@ -18,72 +18,54 @@ import clustering
 from reference import plain_cluster
 
 
-def photo_like(side, instances=4, feature_dim=3, seed=0, spread=0.12):
+def photo_like(side, instances=4, feature_dim=3, spread=0.12):
     """The embedding of a trained network for lanes on a background: float32 [side, side, feature_dim]."""
     label = np.zeros([side, side], np.uint8)
     for i in range(instances):
-        top, bottom = (side * (0.4 + 0.2 * i / instances), side * 0.3), (side * (0.05 + 0.9 * i / instances), side - 1)
-        cv2.line(label, [int(x) for x in top], [int(x) for x in bottom], i + 1, max(2, side // 90))
-    axes = min(feature_dim, 3)  # centers 3.5 apart, the background's in the middle
-    grid = np.stack(np.meshgrid(*[[-3.5, 0, 3.5]] * axes, indexing='ij'), -1).reshape(-1, axes)
-    order = np.argsort(np.square(grid).sum(1), kind='stable')[:instances + 1]
-    centers = np.pad(np.float32(grid[order]), [(0, 0), (0, feature_dim - axes)])
-    shares = np.stack([cv2.GaussianBlur(np.float32(label == i), (0, 0), 1) for i in range(instances + 1)], -1) ** 2
-    embedding = (shares / shares.sum(-1, keepdims=True)) @ centers
-    return embedding + noise(side, feature_dim, seed, (side / 12, 1.5), spread / 2 * np.sqrt(3 / feature_dim))
+        cv2.line(label, (side // 2, side // 4), (i * side // instances, side), i + 1, max(2, side // 90))
+    centers = np.zeros([instances + 1, feature_dim], np.float32)
+    centers[:, :3] = list(itertools.product((0, 3.5, -3.5), repeat=3))[:instances + 1]
+    embedding = cv2.GaussianBlur(centers[label], (0, 0), 0.7)   # mixed at the edges of lanes
+    return embedding + noise(side, feature_dim, (side / 12, 1.5), spread / 2 * np.sqrt(3 / feature_dim))
 
 
-def noise(side, feature_dim=3, seed=0, sigmas=(8, 2), scale=0.3):
+def noise(side, feature_dim=3, sigmas=(8, 2), scale=0.3):
     """The embedding of an untrained network, smooth noise without clusters: float32 [side, side, feature_dim]."""
-    rng = np.random.default_rng(seed)
-    result = np.zeros([side, side, feature_dim], np.float32)
-    for sigma in sigmas:
-        for j in range(feature_dim):
-            layer = cv2.GaussianBlur(rng.normal(size=[side, side]).astype(np.float32), (0, 0), sigma)
-            result[..., j] += scale * layer / layer.std()
-    return result
+    rng = np.random.default_rng(0)
+    layers = [[cv2.GaussianBlur(rng.normal(size=[side, side]), (0, 0), sigma) for _ in range(feature_dim)]
+              for sigma in sigmas]
+    return sum(scale * np.stack([layer / layer.std() for layer in each], -1) for each in layers).astype(np.float32)
 
 
 def in_turn(ways, runs, warm_up=1):
-    """Median seconds of each of `ways`, functions without arguments, run in turn after `warm_up` untimed runs."""
-    times = [[] for _ in ways]
-    for run in range(warm_up + runs):
-        for way, of_way in zip(ways, times):
+    """Median ms of each of `ways`, functions without arguments, run in turn after `warm_up` untimed runs."""
+    times = np.zeros([warm_up + runs, len(ways)])
+    for row in times:
+        for i, way in enumerate(ways):
             start = time.perf_counter()
             way()
-            if run >= warm_up:
-                of_way.append(time.perf_counter() - start)
-    return [float(np.median(of_way)) for of_way in times]
-
-
-def compare(name, embedding, bandwidth, turns):
-    """-> (name, our seconds, scikit-learn's seconds, None: there is no floor)"""
-    points = embedding.reshape(-1, embedding.shape[-1])
-    clustering.cluster(points, bandwidth)
-    ways = [lambda: clustering.cluster(points, bandwidth), lambda: plain_cluster(points, bandwidth)]
-    return name, *in_turn(ways, turns, warm_up=0), None
+            row[i] = 1000 * (time.perf_counter() - start)
+    return np.median(times[warm_up:], axis=0).tolist()
 
 
 def rows(quick):
-    """Yields (name, our seconds, plain seconds, floor in seconds or None), medians of runs taken in turn."""
-    side, turns = (128, 1) if quick else (512, 3)
-    for seed in range(1 if quick else 3):
-        yield compare(f'mean shift, photo-like 512x512 no. {seed}', photo_like(512, seed=seed), 1.0, turns)
-    for size, instances, feature_dim in (64, 4, 3), (512, 1, 3), (512, 16, 3), (128, 4, 2), (128, 4, 16):
-        embedding = photo_like(size, instances, feature_dim)
-        yield compare(f'mean shift, {size}x{size}x{feature_dim}, {instances} instances', embedding, 1.0, turns)
-    yield compare(f'mean shift, noise {side}x{side}x3', noise(side), 1.0, turns)
-    yield compare('mean shift, noise 64x64x16', noise(64, feature_dim=16), 1.0, turns)
-    yield compare(f'mean shift, smeared {side}x{side}x3', photo_like(side, spread=0.8), 0.75, turns)
+    """Yields (name, our ms, scikit-learn's ms), medians of runs taken in turn."""
+    side, runs = (128, 1) if quick else (512, 3)
+    for name, embedding, bandwidth in (
+            ('512x512x3, 4 instances', photo_like(512), 1.0), ('512x512x3, 16 instances', photo_like(512, 16), 1.0),
+            ('64x64x3, 4 instances', photo_like(64), 1.0), ('128x128x16, 4 instances', photo_like(128, 4, 16), 1.0),
+            (f'{side}x{side}x3, smeared', photo_like(side, spread=0.8), 0.75),
+            (f'{side}x{side}x3, noise', noise(side), 1.0), ('64x64x16, noise', noise(64, 16), 1.0)):
+        arguments = embedding.reshape(-1, embedding.shape[-1]), bandwidth
+        clustering.cluster(*arguments)
+        ways = [functools.partial(way, *arguments) for way in (clustering.cluster, plain_cluster)]
+        yield 'mean shift, ' + name, *in_turn(ways, runs, warm_up=0)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--quick', action='store_true', help='Smaller embeddings, one run each: under a minute.')
-    flags = parser.parse_args()
-    print(f'{"":42s}{"ours":>10s}{"plain":>12s}{"ratio":>8s}')
-    for name, ours, plain, _ in rows(flags.quick):
-        print(f'{name:42s}{1e3 * ours:7.1f} ms{1e3 * plain:9.0f} ms{plain / ours:8.1f}', flush=True)
+    print(f'{"":42}{"ours":>10}{"plain":>12}{"ratio":>8}')
+    for name, ours, plain in rows('--quick' in sys.argv):
+        print(f'{name:42}{ours:7.1f} ms{plain:9.0f} ms{plain / ours:8.1f}', flush=True)
 
 
 if __name__ == '__main__':

@@ -1,25 +1,22 @@
-"""From the painted scene to the photo: roll, exposure, stray light, blur, colours, noise."""
-import functools
-
+"""From the painted scene to the image: roll, exposure, stray light, blur, colours, noise."""
 import cv2
 import numpy as np
 
-from data.synthetic.canvas import HEIGHT, MARGIN, WIDTH, clipped, noise_tile, sixteenths
+from data.synthetic.canvas import HEIGHT, MARGIN, WIDTH, fill, noise_tile
 from data.synthetic.vehicles import PAINTS
 
 
 def photograph(canvas, rng):
     """Applies the camera's roll, the lens and the sensor to the canvas. -> uint8 [720, 1280, 3] RGB"""
-    lens, light = canvas.scene.lens, canvas.light
+    lens = canvas.scene.lens
     turn = canvas.view.turn()
     turn[:, 2] -= turn[:, :2] @ [MARGIN, MARGIN]
     photo = cv2.warpAffine(canvas.pixels, turn, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR,
                            borderMode=cv2.BORDER_REPLICATE)
     gain = np.clip((lens.exposure / photo[::8, ::8].mean()) ** 0.8, 0.45, 1.9)
     if lens.hood:
-        _paint_hood(photo, lens, light, rng)
-    veil = _veil(photo, lens, canvas)
-    photo = cv2.add(photo, cv2.resize(cv2.convertScaleAbs(veil), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR))
+        _paint_hood(photo, lens, canvas.light, rng)
+    photo = cv2.add(photo, cv2.resize(cv2.convertScaleAbs(_veil(photo, canvas)), (WIDTH, HEIGHT)))
     if lens.blur > 0.25 or lens.motion:
         photo = cv2.GaussianBlur(photo, (0, 0), sigmaX=max(lens.blur, 0.1),
                                  sigmaY=max(np.hypot(lens.blur, lens.motion / 3), 0.1))
@@ -36,39 +33,30 @@ def _paint_hood(photo, lens, light, rng):
     colour = np.array(PAINTS[rng.integers(len(PAINTS))][0]) * 0.4 * light.ambient + 0.15 * light.zenith
     for drop, gain in ((0, 0.6), (3, 1.0), (lens.hood * 0.5, 0.85)):
         points = np.vstack([np.stack([x, y + drop], 1), [[WIDTH + 200, HEIGHT + 50], [-200, HEIGHT + 50]]])
-        cv2.fillPoly(photo, [sixteenths(points)], clipped(colour * gain), cv2.LINE_AA, 4)
+        fill(photo, points, colour * gain)
 
 
-def _veil(photo, lens, canvas):
-    """Light that the lens scatters around bright areas. -> float32 [90, 160, 3], an eighth of the photo's size"""
-    light = canvas.light
+def _veil(photo, canvas):
+    """Light that the lens scatters around bright areas. -> float32 [90, 160, 3], an eighth of the image's size"""
+    light, glare = canvas.light, canvas.scene.lens.glare
     small = cv2.resize(photo, (WIDTH // 8, HEIGHT // 8), interpolation=cv2.INTER_AREA).astype(np.float32)
-    veil = cv2.GaussianBlur(np.maximum(small - 190, 0), (0, 0), 5) * (0.1 + 0.25 * lens.glare)
+    veil = cv2.GaussianBlur(np.maximum(small - 190, 0), (0, 0), 5) * (0.1 + 0.25 * glare)
     if light.shadow > 0.2 and abs(light.azimuth) < 1.0 and light.elevation < 0.6:  # the sun is close to the picture
         x, y = canvas.sun()
         far = np.hypot(np.arange(WIDTH // 8)[None] - (x - MARGIN) / 8,
                        np.arange(HEIGHT // 8)[:, None] - (y - MARGIN) / 8)
-        glow = lens.glare * (70 * np.exp(-far / 60) + 120 * np.exp(-far / 14))
+        glow = glare * (70 * np.exp(-far / 60) + 120 * np.exp(-far / 14))
         veil += glow[..., None] * np.float32([1, .95, .85])
     return veil
 
 
 def _sensor(photo, lens, rng):
     """Darker corners, then the noise of each pixel and, half as strong, of its colour. -> uint8, like photo"""
-    dark = 1 - np.float32(lens.vignette) * _corner_distance()
+    rows, columns = np.ogrid[-1:1:HEIGHT * 1j, -1:1:WIDTH * 1j]
+    dark = 1 - np.float32(lens.vignette) * ((columns ** 2 + rows ** 2) / 2).astype(np.float32)
     (y, x), (v, u) = rng.integers(0, 512, [2, 2])
-    shot = _sensor_noise()[y:y + HEIGHT, x:x + WIDTH] * np.float32(lens.noise)
-    hue = _sensor_noise()[v:v + HEIGHT, u:u + WIDTH] * np.float32(lens.noise * 0.5)
+    noise = np.tile(noise_tile(5, 0)[:512, :512], [3, 4])
+    shot = noise[y:y + HEIGHT, x:x + WIDTH] * np.float32(lens.noise)
+    hue = noise[v:v + HEIGHT, u:u + WIDTH] * np.float32(lens.noise * 0.5)
     photo = cv2.multiply(photo, cv2.merge([dark] * 3), dtype=cv2.CV_32F)
     return np.clip(photo + cv2.merge([shot + hue, shot, shot - hue]) + 0.5, 0, 255).astype(np.uint8)
-
-
-@functools.lru_cache(maxsize=None)
-def _sensor_noise():
-    return np.tile(noise_tile(5, 0)[:512, :512], [3, 4])
-
-
-@functools.lru_cache(maxsize=None)
-def _corner_distance():
-    y, x = np.mgrid[-1:1:HEIGHT * 1j, -1:1:WIDTH * 1j]
-    return ((x ** 2 + y ** 2) / 2).astype(np.float32)

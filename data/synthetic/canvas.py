@@ -28,31 +28,29 @@ class View:
         self.seen = row <= self.skyline
         self.vanishing = self.skyline[-1]
 
-    def row(self, z, height=0.0):
-        """Row px of a point `height` m over the road at distance z m."""
+    def row(self, z, height=0.0):  # px, of a point `height` m over the road at distance z m
         return self.camera.horizon + self.camera.focal * (self.camera.height - self.road.rise(z) - height) / z
 
-    def column(self, z, offset):
-        """Column px of a point `offset` m to the right of the camera's path at distance z m."""
+    def column(self, z, offset):  # px, of a point `offset` m to the right of the camera's path at distance z m
         return self.camera.centre + self.camera.focal * (self.road.centre(z) + offset) / z
 
     def project(self, offset, height, z):
         """Projects points [n] in m; those nearer than NEAREST are moved there. -> float64 [n, 2] px"""
-        z = np.maximum(np.asarray(z, float), NEAREST)
-        return np.stack(np.broadcast_arrays(self.column(z, np.asarray(offset, float)), self.row(z, height)), -1)
+        z = np.maximum(z, NEAREST)
+        return np.stack(np.broadcast_arrays(self.column(z, np.asarray(offset)), self.row(z, np.asarray(height))), -1)
 
     def distance(self, rows):
         """Rows [n] px; those above the skyline are at FARTHEST. -> distance of the road in each, float64 [n] m"""
         return np.interp(rows, self.skyline[::-1], self.z[::-1], right=NEAREST)
 
     def turn(self):
-        """The camera's roll, about the centre of the photo. -> float64 [2, 3], for cv2.warpAffine"""
+        """The camera's roll, about the centre of the image. -> float64 [2, 3], for cv2.warpAffine"""
         c, s = np.cos(self.camera.roll), np.sin(self.camera.roll)
         x, y = WIDTH / 2, HEIGHT / 2
         return np.array([[c, -s, x - c * x + s * y], [s, c, y - s * x - c * y]])
 
     def in_photo(self, points):
-        """Rotates points [n, 2] px of the picture by the roll. -> float64 [n, 2] px of the photo"""
+        """Rotates points [n, 2] px of the picture by the roll. -> float64 [n, 2] px of the image"""
         turn = self.turn()
         return points @ turn[:, :2].T + turn[:, 2]
 
@@ -89,24 +87,19 @@ class Canvas:
                 camera.horizon - camera.focal * np.tan(light.elevation))
 
     def polygon(self, points, colour):
-        """Fills a polygon [n, 2] px with antialiased edges."""
-        x = points[:, 0]
-        if x.max() > 0 and x.min() < self.width:
-            cv2.fillPoly(self.pixels, [sixteenths(points)], clipped(colour), cv2.LINE_AA, 4)
-
-    def strip(self, low, high, colour):
-        """Fills the area between two lines [n, 2] px."""
-        self.polygon(np.vstack([low, high[::-1]]), colour)
+        """Fills a polygon [n, 2] px."""
+        points = np.asarray(points)
+        if points[:, 0].max() > 0 and points[:, 0].min() < self.width:
+            fill(self.pixels, points, colour)
 
     def polyline(self, points, colour, width):
         """Draws a line through points [n, 2] px, at least one px wide."""
         width = max(1, int(round(width)))
-        cv2.polylines(self.pixels, [sixteenths(points)], False, clipped(colour), width, cv2.LINE_AA, 4)
+        cv2.polylines(self.pixels, [_sixteenths(points)], False, clipped(colour), width, cv2.LINE_AA, 4)
 
     def roughen(self, before, rng, size, strength):
         """Textures everything painted since `before`, a copy of pixels, with features of size px."""
-        changed = differing(before, self.pixels)
-        rows = np.flatnonzero(changed.any(1))
+        rows = np.flatnonzero((before != self.pixels).any((1, 2)))
         if len(rows):
             part = slice(rows[0], rows[-1] + 1)
             y, x = np.meshgrid(np.arange(part.start, part.stop, dtype=np.float32),
@@ -114,30 +107,28 @@ class Canvas:
             shift = rng.uniform(0, 512, 2).astype(np.float32)
             leaves = look_up(noise_tile(4, 1.2), x / np.float32(size) + shift[0], y / np.float32(size * 0.7) + shift[1])
             leaves += 0.8 * look_up(cloud_tile(), x / 2 + shift[1], y + shift[0])
-            shade(self.pixels[part], 1 + np.float32(strength) * leaves * changed[part])
+            shade_changes(self.pixels[part], before[part], np.float32(strength) * leaves)
+
+
+def fill(pixels, points, colour):
+    """Fills a polygon [n, 2] px with antialiased edges. colour: number or [3], as pixels; clipped to 0..255"""
+    cv2.fillPoly(pixels, [_sixteenths(points)], clipped(colour), cv2.LINE_AA, 4)
+
+
+def _sixteenths(points):
+    """-> int32 [n, 2], in sixteenths of a pixel (OpenCV's shift 4)"""
+    return np.clip(points * 16 + 0.5, -120000, 120000).astype(np.int32)
 
 
 def clipped(colour):
-    """A colour [3] for OpenCV. -> tuple of floats 0..255"""
-    return tuple(min(max(float(c), 0.0), 255.0) for c in colour)
+    return np.clip(colour, 0.0, 255.0).tolist()
 
 
-def sixteenths(points):
-    """Points [n, 2] px for OpenCV, in sixteenths of a pixel (shift 4). -> int32 [n, 2]"""
-    return np.minimum(np.maximum(points * 16 + 0.5, -120000), 120000).astype(np.int32)
+def shade_changes(pixels, before, gain):
+    """Multiplies pixels, uint8 [rows, columns, 3], by 1 + gain [rows, columns] where they differ from `before`."""
+    changed = cv2.transform(cv2.absdiff(before, pixels), np.ones([1, 3], np.float32)) > 0
+    pixels[:] = cv2.multiply(pixels, cv2.merge([1 + gain * changed] * 3), dtype=cv2.CV_8U)
 
-
-def differing(before, after):
-    """Where two uint8 [rows, columns, 3] differ. -> bool [rows, columns]"""
-    return cv2.transform(cv2.absdiff(before, after), np.ones([1, 3], np.float32)) > 0
-
-
-def shade(pixels, gain):
-    """Multiplies pixels, uint8 [rows, columns, 3], in place by gain, float32 [rows, columns]."""
-    pixels[:] = cv2.multiply(pixels, cv2.merge([gain] * 3), dtype=cv2.CV_8U)
-
-
-# ---- Random values and textures --------------------------------------------------------------------------------------
 
 def mixture(rng, *parts, p=None):
     """A value of one of several parts, each a number or the (low, high) of a uniform distribution; p: their shares."""
@@ -157,12 +148,12 @@ def wandering(rng, length, scale):
 def noise_tile(number, smooth=0.7):
     """Noise that repeats seamlessly after 512 entries, the same in every process; smooth: sigma of its blur, entries.
 
-    -> float32 [513, 513], mean 0, deviation 1
+    -> float32 [513, 513], mean 0, deviation 1; the first row and column again at the end, for interpolation
     """
     noise = np.random.default_rng([77, number]).standard_normal([512, 512]).astype(np.float32)
     if smooth:
         noise = cv2.GaussianBlur(np.tile(noise, [3, 3]), (0, 0), smooth)[512:1024, 512:1024]
-    return _wrapped(noise / noise.std())
+    return np.pad(noise / noise.std(), (0, 1), mode='wrap')
 
 
 @functools.lru_cache(maxsize=None)
@@ -172,7 +163,7 @@ def cloud_tile():
     frequency[0, 0] = np.inf
     spectrum = np.fft.fft2(np.random.default_rng(78).standard_normal([512, 512])) / frequency ** 1.6
     noise = np.fft.ifft2(spectrum).real.astype(np.float32)
-    return _wrapped(noise / noise.std())
+    return np.pad(noise / noise.std(), (0, 1), mode='wrap')
 
 
 @functools.lru_cache(maxsize=None)
@@ -183,12 +174,7 @@ def speck_tile():
     for x, y, size in rng.uniform(8, 504, [260, 3]):
         cv2.circle(spots, (int(x * 16), int(y * 16)), int(16 * (0.8 + 2.2 * (size / 504) ** 3)),
                    float(rng.uniform(0.3, 1)), -1, cv2.LINE_8, 4)
-    return _wrapped(cv2.GaussianBlur(spots, (0, 0), 0.7))
-
-
-def _wrapped(tile):
-    """A tile with its first row and column again at the end, for interpolation. -> float32 [513, 513]"""
-    return np.pad(tile, (0, 1), mode='wrap')
+    return np.pad(cv2.GaussianBlur(spots, (0, 0), 0.7), (0, 1), mode='wrap')
 
 
 def look_up(tile, x, y):

@@ -2,6 +2,8 @@
 
 tests/test_synthetic_dataset.py checks their quantiles.
 """
+import functools
+
 import numpy as np
 
 from data.synthetic.canvas import mixture
@@ -10,7 +12,7 @@ from data.synthetic.vehicles import PAINTS, VEHICLES
 
 
 def sample_scene(rng):
-    """Draws a scene. rng: np.random.Generator -> Scene"""
+    """rng: np.random.Generator -> Scene"""
     camera = _sample_camera(rng)
     road = _sample_road(rng, camera)
     light = _sample_light(rng)
@@ -38,26 +40,41 @@ def _sample_road(rng, camera):
         curvature = rng.normal(0, 0.00002)
     # A driver keeps to the lane and now and then changes it.
     aside = rng.uniform(-1.6, 1.6) if rng.random() < 0.03 else rng.normal(0.1, 0.24)
-    grade = 1e-5 if rng.random() < 0.6 else 6e-5
+    steep = 1e-5 if rng.random() < 0.6 else 6e-5
     two_way = lanes_left == 1 and rng.random() < 0.12
-    concrete = bool(rng.random() < 0.5)
+    concrete = rng.random() < 0.5
     shade = rng.uniform(118, 178) if concrete else mixture(rng, (62, 100), (90, 140))
     warm = rng.uniform(-0.02, 0.03)
     tint = np.array([0.99 + warm, 1.0 + 0.4 * warm, 0.97 - warm]) + rng.normal(0, 0.01, 3)
-    left = -(lanes_left + 0.5) * lane_width + aside
+    left, right = -(lanes_left + 0.5) * lane_width + aside, (lanes_right + 0.5) * lane_width + aside
     shoulders = mixture(rng, (0.4, 1.2), (1.2, 4)), rng.uniform(0.8, 3.6)
     oncoming_seen = rng.random() < 0.7
-    road = Road(heading=rng.normal(0, 26) / camera.focal, curvature=curvature,
-                curvature_rate=rng.normal(0, 2e-7 if straight else 3e-6), grade=rng.normal(0, grade),
-                left=left, right=(lanes_right + 0.5) * lane_width + aside, lane_width=lane_width, shoulders=shoulders,
-                concrete=concrete, shade=shade, tint=tuple(tint),
-                shoulder_shade=shade * mixture(rng, 1.0, (0.6, 0.95), (1.0, 1.3)),
-                joint_offset=rng.choice([-1, 1]) * mixture(rng, 0.1, (0.08, 0.45)), oncoming=None,
-                two_way=bool(two_way))
+    heading = rng.normal(0, 26) / camera.focal
+    centre = functools.partial(_clothoid, heading, curvature, rng.normal(0, 2e-7 if straight else 3e-6))
+    rise = functools.partial(_crest, rng.normal(0, steep))
+    shoulder_shade = shade * mixture(rng, 1.0, (0.6, 0.95), (1.0, 1.3))
+    joint_offset = rng.choice([-1, 1]) * mixture(rng, 0.1, (0.08, 0.45))
+    oncoming = None
     if oncoming_seen and not two_way:
         inner = left - shoulders[0] * rng.uniform(1.2, 2.2) - mixture(rng, 0.6, (0.6, 14)) - 1.5
-        road.oncoming = inner, int(rng.integers(2, 6))
-    return road
+        oncoming = inner, int(rng.integers(2, 6))
+    return Road(heading, centre, rise, left, right, lane_width, shoulders, concrete, shade, tint, shoulder_shade,
+                joint_offset, oncoming, two_way)
+
+
+def _clothoid(heading, curvature, rate, z):
+    """Road.centre of a road whose curvature 1/m grows by a rate 1/m^2 up to 250 m ahead."""
+    near = np.minimum(z, 250.0)
+    beyond = z - near
+    slope = heading + curvature * near + rate * near ** 2 / 2
+    return (heading * near + curvature * near ** 2 / 2 + rate * near ** 3 / 6
+            + slope * beyond + (curvature + rate * near) * beyond ** 2 / 2)
+
+
+def _crest(grade, z):
+    """Road.rise of a road whose slope grows by grade 1/m up to 300 m ahead."""
+    near = np.minimum(z, 300.0)
+    return grade * near * (near / 2 + (z - near))
 
 
 _PATTERNS = [  # (parts, period) m, share: broken lines of several countries; parts: (start, length)
@@ -90,40 +107,37 @@ def _sample_lines(rng, road):
     lines = []
     for i, offset in enumerate(offsets):
         edge, centre = i in (0, len(offsets) - 1), road.two_way and i == 1  # centre: between the two directions
-        style = dict(colour=tuple(left_colour if i == 0 or centre else white), dots=False, pattern=[], period=0.0,
-                     width=width * (rng.uniform(1, 1.3) if edge else 1), phase=rng.uniform(0, 20),
-                     wear=float(np.clip(wear + rng.normal(0, wear_spread), 0, 0.9)), labelled=i in labelled, number=i)
+        line = Line(offset, tuple(left_colour if i == 0 or centre else white),
+                    width=width * (rng.uniform(1, 1.3) if edge else 1), pattern=[], period=0.0,
+                    phase=rng.uniform(0, 20), wear=np.clip(wear + rng.normal(0, wear_spread), 0, 0.9), dots=False,
+                    labelled=i in labelled, number=i)
         broken = not edge and not (centre and rng.random() < 0.7) and rng.random() > 0.04
         if broken:
-            style.update(pattern=pattern, period=period, dots=raised)
+            line = line._replace(pattern=pattern, period=period, dots=raised)
         if broken and not raised and rng.random() < 0.04:  # a lane that merges has shorter, thicker marks
-            style.update(pattern=[(0, 1.0)], period=rng.choice([3.0, 4.5]), width=style['width'] * 1.5)
-        offset = offset + rng.normal(0, 0.03)
-        unbroken_double = 0.5 if road.two_way else 0.15
-        if rng.random() < (0.02 if style['pattern'] else unbroken_double):
-            lines += _double_line(rng, offset, style, road.two_way)
-        else:
-            lines.append(Line(offset=offset, **style))
-        if raised and style['dots'] and rng.random() < 0.25:
+            line = line._replace(pattern=[(0, 1.0)], period=rng.choice([3.0, 4.5]), width=line.width * 1.5)
+        line = line._replace(offset=offset + rng.normal(0, 0.03))
+        lines.append(line)
+        if rng.random() < (0.02 if line.pattern else 0.5 if road.two_way else 0.15):
+            lines[-1:] = _double_line(rng, line, road.two_way)
+        if line.dots and rng.random() < 0.25:
             lines.append(lines[-1]._replace(pattern=[(0.1, 3.4)], period=14.63, dots=False, labelled=False, number=None,
                                             wear=rng.uniform(0.2, 0.8)))
-    if road.oncoming:
-        inner, count = road.oncoming
-        for k in range(count + 1):
-            edge = k in (0, count)
-            lines.append(Line(offset=inner - k * road.lane_width, colour=tuple(left_colour if k == 0 else white),
-                              width=width, pattern=[] if edge else pattern, period=period, phase=rng.uniform(0, 20),
-                              wear=wear, dots=raised and not edge, labelled=False))
+    inner, count = road.oncoming or (0, -1)
+    for k in range(count + 1):
+        edge = k in (0, count)
+        lines.append(Line(inner - k * road.lane_width, tuple(left_colour if k == 0 else white), width,
+                          [] if edge else pattern, period, rng.uniform(0, 20), wear, raised and not edge, False))
     return lines
 
 
-def _double_line(rng, offset, style, two_way):
-    """Two lines; the nearer one is labelled. style: the other fields of a Line -> [Line, Line]"""
-    apart = np.copysign(style['width'] / 2 + rng.uniform(0.05, 0.1), offset)
-    other = dict(style, labelled=False, number=None)
+def _double_line(rng, line, two_way):
+    """-> [Line, Line], the nearer of which is labelled"""
+    apart = np.copysign(line.width / 2 + rng.uniform(0.05, 0.1), line.offset)
+    other = line._replace(offset=line.offset + apart, labelled=False, number=None)
     if two_way and rng.random() < 0.3:
-        other.update(pattern=_PATTERNS[0][0], period=_PATTERNS[0][1])
-    return [Line(offset=offset - apart, **style), Line(offset=offset + apart, **other)]
+        other = other._replace(pattern=_PATTERNS[0][0], period=_PATTERNS[0][1])
+    return [line._replace(offset=line.offset - apart), other]
 
 
 def _choose(rng, table):
@@ -149,19 +163,15 @@ def sample_vehicle(rng, offset, distance, oncoming, trucks):
 def _sample_vehicles(rng, road):
     """Traffic lane by lane, sorted from far to near; our lane is free for some metres ahead."""
     density = rng.choice([0.1, 0.5, 1.0, 1.8], p=[.15, .3, .35, .2])
+    lanes = [(offset, (9, 30) if abs(offset) < road.lane_width / 2 else (2.5, 12), road.two_way and lane == 0,
+              1.5 if lane >= road.lanes - 2 else 0.4) for lane, offset in enumerate(road.middles)]
+    lanes += [(offset, (5, 20), True, 0.8) for offset in road.oncoming_middles]
     vehicles = []
-
-    def fill(offset, free, oncoming, trucks):
-        z = free + rng.exponential(25 / density)
+    for offset, free, oncoming, trucks in lanes:
+        z = rng.uniform(*free) + rng.exponential(25 / density)
         while z < (180 if oncoming else 300):
             vehicles.append(sample_vehicle(rng, offset, z, oncoming, trucks))
             z += VEHICLES[vehicles[-1].kind].length + 4 + rng.exponential(28 / density)
-
-    for lane, offset in enumerate(road.middles):
-        free = rng.uniform(*(9, 30) if abs(offset) < road.lane_width / 2 else (2.5, 12))
-        fill(offset, free, road.two_way and lane == 0, 1.5 if lane >= road.lanes - 2 else 0.4)
-    for offset in road.oncoming_middles:
-        fill(offset, rng.uniform(5, 20), True, 0.8)
     return sorted(vehicles, key=lambda vehicle: -vehicle.distance)
 
 
@@ -169,7 +179,6 @@ _WEATHER = {'clear': .46, 'overcast': .2, 'low': .14, 'haze': .1, 'dusk': .1}  #
 
 
 def _sample_light(rng):
-    """Sun, sky, haze and shadows of the day: clear, overcast, hazy or dusk. -> Light"""
     kind = rng.choice(list(_WEATHER), p=list(_WEATHER.values()))
     azimuth = rng.uniform(-np.pi, np.pi)
     elevation = np.deg2rad(rng.uniform(25, 70))
@@ -199,7 +208,6 @@ def _sample_light(rng):
 
 
 def _sample_lens(rng, light):
-    """Exposure, colours, blur, noise, our hood. -> Lens"""
     against = light.shadow > 0.2 and abs(light.azimuth) < 1.2
     return Lens(exposure=rng.normal(104 if against else 114, 15) * light.ambient ** 0.6,
                 balance=tuple(np.exp(rng.normal(0, 0.02, 3)) * (1, 1 + max(0, rng.uniform(-0.05, 0.07)), 1)),

@@ -5,13 +5,13 @@ and things on and next to it keep their place. A frame is a Scene whose Road and
 Offsets are m to the right of the path of a car that never leaves the middle of its lane.
 """
 import collections
-import dataclasses
+import functools
 
 import numpy as np
 
 from data.synthetic.canvas import FARTHEST
 from data.synthetic.distributions import sample_scene, sample_vehicle
-from data.synthetic.scene import Progress, Road
+from data.synthetic.scene import Progress
 from data.synthetic.vehicles import VEHICLES
 
 FRAME_RATE = 20  # per second
@@ -22,56 +22,29 @@ _PITCH = ((0.8, 0.9), (0.5, 0.37))  # (amplitude px, period s) of the car on its
 _GAP = 35  # m between vehicles of a lane, mean of an exponential distribution
 
 
-class _Course:
-    """A road: direction (slope) and lateral position over the place, and the same of its profile.
+def frames_of(seconds):
+    """-> number of frames of a drive, at least one"""
+    return max(1, round(seconds * FRAME_RATE))
 
-    places [n] m; direction, lateral, climb, height [n], linear between the places
-    """
 
-    def __init__(self, rng, length):
-        self.places = np.arange(-50.0, length + FARTHEST + 100)
-        places, curvatures, end = [-50.0], [0.0], rng.uniform(10, 150)
-        while end < self.places[-1]:
-            bend = rng.choice([-1, 1]) * rng.uniform(0.0002, 0.0013)
-            parts = rng.uniform(60, 120), rng.uniform(60, 250), rng.uniform(60, 120)  # m: clothoid, arc, clothoid
-            places += [end, *(end + np.cumsum(parts))]
-            curvatures += [0.0, bend, bend, 0.0]
-            end = places[-1] + rng.uniform(80, 400)
-        self.direction, self.lateral = self._integrals(np.interp(self.places, places, curvatures))
-        corners = -50 + np.cumsum(rng.uniform(100, 300, len(self.places) // 100 + 2))
-        hills = np.interp(self.places, corners, rng.normal(0, 3e-5, len(corners)))
-        self.climb, self.height = self._integrals(hills)
-
-    def _integrals(self, values):
-        """The first and second integral over the places, both 0 at the start of the drive."""
-        integrals = []
-        for _ in range(2):
+def _sample_course(rng, length):
+    """A road. -> its direction (slope), lateral position m, climb (slope) and height m, functions of the place m"""
+    grid = np.arange(-50.0, length + FARTHEST + 100)
+    places, curvatures, end = [-50.0], [0.0], rng.uniform(10, 150)
+    while end < grid[-1]:
+        bend = rng.choice([-1, 1]) * rng.uniform(0.0002, 0.0013)
+        parts = rng.uniform(60, 120), rng.uniform(60, 250), rng.uniform(60, 120)  # m: clothoid, arc, clothoid
+        places += [end, *(end + np.cumsum(parts))]
+        curvatures += [0.0, bend, bend, 0.0]
+        end = places[-1] + rng.uniform(80, 400)
+    corners = -50 + np.cumsum(rng.uniform(100, 300, len(grid) // 100 + 2))
+    functions = []
+    for values in np.interp(grid, places, curvatures), np.interp(grid, corners, rng.normal(0, 3e-5, len(corners))):
+        for _ in range(2):  # the first and the second integral, both 0 at the start of the drive
             values = np.concatenate([[0], np.cumsum((values[1:] + values[:-1]) / 2)])
-            values = values - np.interp(0, self.places, values)
-            integrals.append(values)
-        return integrals
-
-    def at(self, table, place):
-        return np.interp(place, self.places, table)
-
-
-@dataclasses.dataclass
-class _CourseRoad(Road):
-    """The Road ahead of the car at a place: aside m to the right of its path, drifting by a slope."""
-    course: _Course
-    travelled: float
-    aside: float
-    drift: float
-
-    def centre(self, z):
-        course, place = self.course, self.travelled
-        return (course.at(course.lateral, place + z) - course.at(course.lateral, place) - self.aside
-                + (self.heading - course.at(course.direction, place) - self.drift) * z)
-
-    def rise(self, z):
-        course, place = self.course, self.travelled
-        return (course.at(course.height, place + z) - course.at(course.height, place)
-                - course.at(course.climb, place) * z)
+            values = values - np.interp(0, grid, values)
+            functions.append(functools.partial(np.interp, xp=grid, fp=values))
+    return functions
 
 
 def _changed(changes, t):
@@ -86,24 +59,18 @@ def _changed(changes, t):
 class _Traveller(collections.namedtuple('_Traveller', 'vehicle place speed changes')):
     """A vehicle of constant speed, m/s along the road, negative if oncoming; place: of its near end at t = 0, m."""
 
-    def at(self, t):
-        """-> (place of its near end, offset) m at time t s"""
+    def at(self, t):  # -> (place of its near end, offset) m at time t s
         return self.place + self.speed * t, self.vehicle.offset + _changed(self.changes, t)
 
 
 class _Track(collections.namedtuple('_Track', 'places offsets length behind before')):
-    """Where a vehicle is, m, at the times [n] of a drive: places of its rear; the room m kept free around it."""
+    """Places of the rear of a vehicle at the times [n] of a drive, and the room kept free around it, m."""
 
     def touches(self, other):
         """Whether this vehicle enters the room of another."""
         beside = np.abs(self.offsets - other.offsets) < 2.6
         apart = self.places - other.places
         return (beside & (apart < other.length + other.before) & (apart > -(self.length + other.behind))).any()
-
-
-def frames_of(seconds):
-    """How many frames a drive has, at least one."""
-    return max(1, round(seconds * FRAME_RATE))
 
 
 class Drive:
@@ -113,24 +80,25 @@ class Drive:
         rng = np.random.default_rng([seed, 0])  # so that the road is that of scene 0
         self.seconds = seconds
         scene = sample_scene(rng)
-        # No hood: its colour is sampled for each photo.
-        self.scene = scene._replace(lens=scene.lens._replace(hood=0.0))
-        self.road, self.lines = scene.road, scene.lines
+        self.scene = scene._replace(lens=scene.lens._replace(hood=0.0))  # its colour is sampled for each image
+        self.road = scene.road
         self.speed = rng.uniform(*(14, 25) if self.road.two_way else (22, 33))
         self.speed_period = rng.uniform(10, 25)
         self.phases = rng.uniform(0, 2 * np.pi, 4)
-        self.length = float(self._travelled(seconds))
-        self.course = _Course(rng, self.length)
+        self.length = float(self.travelled(seconds))
+        self.direction, self.lateral, self.climb, self.height = _sample_course(rng, self.length)
         self.changes = self._own_changes(rng)
-        near = self.course.direction[(self.course.places >= 0) & (self.course.places <= self.length)]
-        self.turns = (float(near.min()) - 0.1, float(near.max()) + 0.1)
+        turned = self.direction(np.arange(self.length))
+        self.turns = (float(turned.min()) - 0.1, float(turned.max()) + 0.1)
         self.traffic = self._traffic(rng)
 
-    def _travelled(self, t):
+    def travelled(self, t):
+        """-> our place m at time t s"""
         w = 2 * np.pi / self.speed_period
         return self.speed * (t + 0.03 / w * (1 - np.cos(w * t)))
 
-    def _aside(self, t):
+    def aside(self, t):
+        """-> our offset m at time t s"""
         sway = sum(size * (np.sin(2 * np.pi * t / period + phase) - np.sin(phase))
                    for (size, period), phase in zip(_SWAY, self.phases))
         return _changed(self.changes, t) + sway
@@ -151,59 +119,57 @@ class Drive:
     def _traffic(self, rng):
         """Vehicles of all lanes that never touch each other or us. -> list of _Travellers"""
         t = np.arange(0, self.seconds + 0.25, 0.25)
-        tracks = [_Track(self._travelled(t), self._aside(t), 4.5, 4.0 + 4.5, 14.0 - 4.5)]
+        tracks = [_Track(self.travelled(t), self.aside(t), 4.5, 4.0 + 4.5, 14.0 - 4.5)]
         travellers, density = [], rng.uniform(0.15, 1.1)
-        lanes = [(offset, self.road.two_way and lane == 0, (self.road.lanes - 1 - lane) * 0.8, not self.road.two_way)
+        lanes = [(offset, self.road.two_way and lane == 0, (self.road.lanes - 1 - lane) * 0.8)
                  for lane, offset in enumerate(self.road.middles)]
-        lanes += [(offset, True, 0.0, False) for offset in self.road.oncoming_middles]
-        for offset, oncoming, faster, may_change in lanes:  # faster: m/s, than in the rightmost lane
+        lanes += [(offset, True, 0.0) for offset in self.road.oncoming_middles]
+        for offset, oncoming, faster in lanes:  # faster: m/s, than in the rightmost lane
             speed = (self.speed + faster + rng.normal(0, 1.5)) * (-1 if oncoming else 1)
-            for traveller, length in self._lane_traffic(rng, density, offset, oncoming, speed, may_change):
+            for traveller, length in self._lane_traffic(rng, density, offset, oncoming, speed):
                 track = _Track(*traveller.at(t), length, 8.0, 8.0)
                 if not any(track.touches(other) for other in tracks):
                     travellers.append(traveller)
                     tracks.append(track)
         return travellers
 
-    def _lane_traffic(self, rng, density, offset, oncoming, speed, may_change):
+    def _lane_traffic(self, rng, density, offset, oncoming, speed):
         """Yields (_Traveller, length m) of a lane, from -30 to 600 m ahead of us at some time of the drive."""
         gained = (speed - self.speed) * self.seconds  # m on us during the drive
         place = -30 - max(gained, 0.0) + rng.exponential(_GAP / density)
         while place < 600 - min(gained, 0.0):
             vehicle = sample_vehicle(rng, offset, 0.0, oncoming, 1.0)
             length = VEHICLES[vehicle.kind].length * vehicle.size
-            yield _Traveller(vehicle, place, speed, self._changes_of(rng, offset, may_change)), length
+            changes = []
+            if rng.random() < 0.2 and not oncoming and not self.road.two_way:
+                way = rng.choice([-1, 1]) * self.road.lane_width
+                change, middles = (rng.uniform(0, self.seconds), rng.uniform(*_CHANGE_TIME), way), self.road.middles
+                changes = [change] if middles[0] - 0.1 <= offset + way <= middles[-1] + 0.1 else []
+            yield _Traveller(vehicle, place, speed, changes), length
             place += length + 8 + rng.exponential(_GAP / density)
-
-    def _changes_of(self, rng, offset, may_change):
-        """The lane changes of another vehicle that drives at an offset m: at most one. -> as for _changed"""
-        if rng.random() >= 0.2 or not may_change:
-            return []
-        way = rng.choice([-1, 1]) * self.road.lane_width
-        change = rng.uniform(0, self.seconds), rng.uniform(*_CHANGE_TIME), way
-        middles = self.road.middles
-        return [change] if middles[0] - 0.1 <= offset + way <= middles[-1] + 0.1 else []
 
     def scene_at(self, frame):
         """What the camera sees in a frame, counted from 0. -> Scene; the label shows two lines on each side of us"""
         t = frame / FRAME_RATE
-        travelled, aside = float(self._travelled(t)), float(self._aside(t))
-        moved = self._travelled(t + 1e-3) - self._travelled(t - 1e-3)
-        drift = float((self._aside(t + 1e-3) - self._aside(t - 1e-3)) / moved)
-        turned = float(self.course.at(self.course.direction, travelled)) + drift
-        camera, light = self.scene.camera, self.scene.light
+        place, aside = float(self.travelled(t)), float(self.aside(t))
+        moved = self.travelled(t + 1e-3) - self.travelled(t - 1e-3)
+        drift = float((self.aside(t + 1e-3) - self.aside(t - 1e-3)) / moved)
+        turned = float(self.direction(place)) + drift
+        camera, light, lines = self.scene.camera, self.scene.light, self.scene.lines
         pitch = sum(size * np.sin(2 * np.pi * t / period + phase)
                     for (size, period), phase in zip(_PITCH, self.phases[2:]))
-        left = max((line.number for line in self.lines if line.number is not None and line.offset <= aside), default=-1)
+        left = max((line.number for line in lines if line.number is not None and line.offset <= aside), default=-1)
         vehicles = []
         for traveller in self.traffic:
-            place, offset = traveller.at(t)
-            vehicles.append(traveller.vehicle._replace(offset=float(offset), distance=place - travelled))
+            near_end, offset = traveller.at(t)
+            vehicles.append(traveller.vehicle._replace(offset=float(offset), distance=near_end - place))
+        slope = self.road.heading - self.direction(place) - drift
+        road = self.road._replace(
+            centre=lambda z: self.lateral(place + z) - self.lateral(place) - aside + slope * z,
+            rise=lambda z: self.height(place + z) - self.height(place) - self.climb(place) * z)
         return self.scene._replace(
-            camera=camera._replace(horizon=camera.horizon + pitch),
-            road=_CourseRoad(**vars(self.road), course=self.course, travelled=travelled, aside=aside, drift=drift),
+            camera=camera._replace(horizon=camera.horizon + pitch), road=road,
             lines=[line._replace(labelled=line.number is not None and left - 1 <= line.number <= left + 2)
-                   for line in self.lines],
-            vehicles=vehicles,
-            light=light._replace(azimuth=(light.azimuth - turned + np.pi) % (2 * np.pi) - np.pi),
-            progress=Progress(travelled, self.length, turned, self.turns))
+                   for line in lines],
+            vehicles=vehicles, light=light._replace(azimuth=(light.azimuth - turned + np.pi) % (2 * np.pi) - np.pi),
+            progress=Progress(place, self.length, turned, self.turns))

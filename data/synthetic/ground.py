@@ -8,7 +8,7 @@ import itertools
 import cv2
 import numpy as np
 
-from data.synthetic.canvas import FARTHEST, cloud_tile, look_up, mixture, noise_tile, sixteenths, speck_tile, wandering
+from data.synthetic.canvas import FARTHEST, cloud_tile, fill, look_up, mixture, noise_tile, speck_tile, wandering
 from data.synthetic.vehicles import VEHICLES
 
 _VERGES = [[92, 104, 60], [128, 118, 82], [148, 138, 120], [70, 88, 48], [110, 112, 104]]
@@ -25,11 +25,8 @@ def paint_ground(canvas, rng):
     for line in canvas.scene.lines:
         _paint_line(ground, line)
     seen = np.exp(-ground.z / canvas.light.haze).astype(np.float32)[:, None]
-    bright = _grain(ground, rng)
-    bright *= _sheen(ground)
-    bright *= _shadows(ground, rng)
-    bright = cv2.merge([bright * (seen * np.float32(canvas.light.ambient))] * 3)
-    pixels = cv2.multiply(ground.pixels, bright)
+    bright = _grain(ground, rng) * _sheen(ground) * _shadows(ground, rng)
+    pixels = ground.pixels * (bright * (seen * np.float32(canvas.light.ambient)))[..., None]
     pixels += (1 - seen)[..., None] * canvas.light.horizon.astype(np.float32)
     canvas.pixels[ground.first:] = cv2.convertScaleAbs(pixels)
 
@@ -66,8 +63,7 @@ class _Ground:
         """
         strength = np.broadcast_to(strength, self.z.shape)
         start, end = (self.middle + edge / self.wide + 0.5 for edge in (left, right))
-        first = np.clip(np.floor(start), 0, self.canvas.width).astype(int)
-        last = np.clip(np.ceil(end), 0, self.canvas.width).astype(int)
+        first, last = (np.clip(edge, 0, self.canvas.width).astype(int) for edge in (np.floor(start), np.ceil(end)))
         count = np.where(strength > 0.003, np.maximum(last - first, 0), 0)
         rows = np.repeat(np.arange(len(count)), count)
         columns = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count - first, count)
@@ -77,7 +73,7 @@ class _Ground:
             cover = cover * (1 - self.flaking(rows, columns, worn, shift))
         cover = cover[:, None].astype(np.float32)
         old = self.pixels[rows, columns]
-        new = old * np.float32(colour) if np.ndim(colour) == 0 else np.asarray(colour, np.float32)
+        new = old * np.float32(colour) if np.ndim(colour) == 0 else np.float32(colour)
         self.pixels[rows, columns] = old + (new - old) * cover
 
     def flaking(self, rows, columns, worn, shift):
@@ -94,14 +90,12 @@ class _Ground:
 
         raised: height m; raised marks hide some of the road behind them
         """
-        raised = raised * self.z / self.canvas.view.camera.height
         total = np.zeros_like(self.z)
-
-        def filled(z, start, length):
-            turns = (z - start + phase) / period
-            return np.floor(turns) * (length + raised) + np.minimum((turns - np.floor(turns)) * period, length + raised)
         for start, length in pattern:
-            total += (filled(self.far, start, length) - filled(self.near, start, length)) / self.long
+            length = length + raised * self.z / self.canvas.view.camera.height
+            turns = (np.stack([self.far, self.near]) - start + phase) / period
+            far, near = np.floor(turns) * length + np.minimum((turns - np.floor(turns)) * period, length)
+            total += (far - near) / self.long
         return np.clip(total, 0, 1)
 
     def between(self, start, end):
@@ -115,10 +109,6 @@ class _Ground:
         """
         place = self.place % ((count - 1) * step) if self.progress.length else self.place
         return np.interp(place, np.arange(0, (count - 0.5) * step, step), wandering(rng, count, scale))
-
-    def ragged(self, rng):
-        """Noise [rows] of deviation 1 along the road, 0.1 m and longer; fading with distance."""
-        return self.wander(rng, 0.08, 1500, 3) / np.sqrt(1 + self.long / 0.2)
 
     def texture(self, tile, across, along, shift=(0, 0), rows=slice(None)):
         """A noise tile on the ground with entries of across x along m. -> float32 [rows, columns]"""
@@ -134,17 +124,14 @@ def _surface_colours(road, across, rng):
     """The materials across the road, from one verge to the other. across: m [rows, columns] -> float32 [.., 3]"""
     step, reach = 0.025, 75.0
     s = np.arange(-reach, reach, step)
-    verge = np.array(rng.choice(_VERGES))
-    table = np.repeat(verge[None] * rng.uniform(0.7, 1.1), len(s), 0).astype(np.float64)
-    table *= 1 + 0.1 * wandering(rng, len(s), 120)[:, None]
-    surface = road.shade * np.array(road.tint)
-
-    def lay(left, right, shade):
-        table[(s >= left) & (s < right)] = surface * shade
+    verge = rng.choice(_VERGES) * rng.uniform(0.7, 1.1)
+    table = verge * (1 + 0.1 * wandering(rng, len(s), 120)[:, None])
+    surface = road.shade * road.tint
+    areas = [(*road.edges, road.shoulder_shade / road.shade), (road.left - 0.3, road.right + 0.3, 1.0)]
     if road.oncoming:
-        lay(road.outer + 0.5, road.oncoming[0] + 1.5, rng.uniform(0.85, 1.1))
-    lay(*road.edges, road.shoulder_shade / road.shade)
-    lay(road.left - 0.3, road.right + 0.3, 1.0)
+        areas.insert(0, (road.outer + 0.5, road.oncoming[0] + 1.5, rng.uniform(0.85, 1.1)))
+    for left, right, shade in areas:
+        table[(s >= left) & (s < right)] = surface * shade
     tracks, oil = rng.normal(0, 0.04), rng.uniform(0, 0.22) * (1 if road.concrete else 0.5)
     for middle in road.middles:
         inside = np.abs(s - middle) < road.lane_width / 2
@@ -167,20 +154,14 @@ def _grain(ground, rng):
     total = 1 + ground.texture(cloud_tile(), 0.06, 0.25, rng.uniform(0, 512, 2)) * np.float32(rng.uniform(0.005, 0.035))
     for number, across, along, strength, least in _OCTAVES:
         fade = strength * rough / np.sqrt(1 + (ground.long / along) * (ground.wide / across) * 0.5)
-        shift = rng.uniform(0, 512, 2)
-        if fade[-1] > least:
-            rows = slice(int(np.argmax(fade > least)), None)
-            part = ground.texture(noise_tile(number), across, along, shift, rows)
-            total[rows] += part * fade[rows, None].astype(np.float32)
-    rows = slice(int(np.argmax(ground.z < 45)), None)
-    if ground.z[-1] < 45:  # pits and stones
-        fade = rng.uniform(0.0, 0.3) / (1 + (ground.z[rows] / 16) ** 3)
-        total[rows] -= ground.texture(speck_tile(), 0.012, 0.02, shift, rows) * fade[:, None].astype(np.float32)
-    # Grass and gravel are rougher than roads.
-    edge = max(road.edges[1], -road.edges[0])
-    rough = (np.maximum(np.abs(ground.across) - np.float32(edge), 0) > 0).astype(np.float32) * np.float32(2.5)
-    total += (total - 1) * rough
-    return total
+        shift, rows = rng.uniform(0, 512, 2), slice(int(np.argmax(fade > least)), None)
+        part = ground.texture(noise_tile(number), across, along, shift, rows)
+        total[rows] += part * fade[rows, None].astype(np.float32)
+    rows = slice(int(np.argmax(ground.z < 45)), None)  # pits and stones
+    fade = rng.uniform(0.0, 0.3) / (1 + (ground.z[rows] / 16) ** 3)
+    total[rows] -= ground.texture(speck_tile(), 0.012, 0.02, shift, rows) * fade[:, None].astype(np.float32)
+    verge = np.abs(ground.across) > np.float32(max(road.edges[1], -road.edges[0]))  # grass and gravel are rougher
+    return total + (total - 1) * verge * np.float32(2.5)
 
 
 # ---- Lines and wear --------------------------------------------------------------------------------------------------
@@ -209,17 +190,16 @@ def _paint_joints(ground, rng):
     """Seams along the lane lines and across the slabs: the marks most easily mistaken for lane lines."""
     road = ground.road
     dark, width = rng.uniform(0.35, 0.75), rng.uniform(0.01, 0.04)
-    at_lines = road.line_offsets if road.concrete or rng.random() < 0.35 else ()
-    for offset in at_lines:
+    for offset in road.line_offsets if road.concrete or rng.random() < 0.35 else ():
         if rng.random() < 0.85:
             path = offset + road.joint_offset + 0.008 * ground.wander(rng, 2, 750, 5)
-            path = path + 0.008 * ground.ragged(rng)
-            half = width / 2 * np.clip(1 + 0.45 * ground.ragged(rng), 0.3, 2.2)
+            rough, wide = (ground.wander(rng, 0.08, 1500, 3) / np.sqrt(1 + ground.long / 0.2) for _ in range(2))
+            path, half = path + 0.008 * rough, width / 2 * np.clip(1 + 0.45 * wide, 0.3, 2.2)
             ground.span(path - half, path + half, dark, 1.0, 0.3 * rng.random() + 0.01, offset)
     if rng.random() < 0.3:
-        in_lanes = road.line_offsets[:-1] + rng.uniform(0.3, 0.7) * road.lane_width
-        for offset in (offset for offset in in_lanes if rng.random() < 0.6):
-            ground.span(offset - 0.02, offset + 0.02, rng.uniform(0.7, 1.15), 1.0, 0.4, offset)
+        for offset in road.line_offsets[:-1] + rng.uniform(0.3, 0.7) * road.lane_width:
+            if rng.random() < 0.6:
+                ground.span(offset - 0.02, offset + 0.02, rng.uniform(0.7, 1.15), 1.0, 0.4, offset)
     if road.concrete:
         slab, phase, strength = rng.uniform(3.6, 6.5), rng.uniform(0, 6), rng.uniform(0.1, 0.8)
         ground.span(road.left - 0.5, road.right + 0.5, rng.uniform(0.55, 0.85),
@@ -271,27 +251,23 @@ def _sheen(ground):
     x, _ = ground.canvas.sun()
     rows = 0.35 * np.cos(light.elevation) ** 2 * (1 - 0.7 * np.exp(-ground.z / 60))
     columns = np.exp(-((np.arange(ground.canvas.width) - x) / 420) ** 2)
-    return (1 + rows[:, None] * columns[None]).astype(np.float32)
+    return (1 + rows[:, None] * columns).astype(np.float32)
 
 
 def _shadows(ground, rng):
     """The share of light that shadows leave. -> float32 [rows, columns], 0..1"""
-    light, vehicles = ground.light, ground.canvas.scene.vehicles
-    mask = np.zeros(ground.across.shape, np.uint8)
-    if light.shadow > 0.15:
+    mask, under = np.zeros([2, *ground.across.shape], np.uint8)
+    if ground.light.shadow > 0.15:
         if rng.random() < 0.3:
             mask = _dapples(ground, rng)
         for places in _shadow_outlines(ground, rng):
             points = np.clip(_in_rows(ground, np.array(places, float)), -6000, 6000)
-            hull = cv2.convexHull(points.astype(np.float32))[:, 0]
-            cv2.fillPoly(mask, [sixteenths(hull)], 255, cv2.LINE_AA, 4)
+            fill(mask, cv2.convexHull(points.astype(np.float32))[:, 0], 255)
+    for vehicle in ground.canvas.scene.vehicles:  # it is always dark below vehicles
+        fill(under, _in_rows(ground, _outline(vehicle, narrower=0.05, nearer=0.15)), 255)
     mask = cv2.GaussianBlur(mask, (0, 0), 0.8).astype(np.float32) / 255
-    under = np.zeros(ground.across.shape, np.uint8)  # it is always dark below vehicles
-    for vehicle in vehicles:
-        outline = _in_rows(ground, _outline(vehicle, narrower=0.05, nearer=0.15))
-        cv2.fillPoly(under, [sixteenths(outline)], 255, cv2.LINE_AA, 4)
     under = cv2.GaussianBlur(under, (0, 0), 3).astype(np.float32)
-    return (1 - np.float32(light.shadow) * mask) * (1 - np.float32(0.8 / 255) * under)
+    return (1 - np.float32(ground.light.shadow) * mask) * (1 - np.float32(0.8 / 255) * under)
 
 
 def _in_rows(ground, places):

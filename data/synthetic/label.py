@@ -5,7 +5,7 @@ from data.lanes import tusimple
 from data.synthetic import canvas
 
 _GAP = 20  # px below the vanishing row where labels begin; the median of TuSimple's
-_EDGE = 5  # px before the sides of the photo where labels end, as for half of TuSimple's
+_EDGE = 5  # px before the sides of the image where labels end, as for half of TuSimple's
 _MIN_POINTS = 4  # a line with fewer is omitted
 CLASSES = ('solid', 'dashed', 'dots')
 
@@ -22,10 +22,10 @@ def class_label(scene):
 
     c: 1, 2, ... for the kinds of lines in CLASSES; n: counts the lanes of a class from 0, from left to right
     """
-    values, counts = np.zeros(256, np.uint16), dict.fromkeys(CLASSES, 0)
-    for i, (line, _) in enumerate(labelled_lanes(scene)):
-        values[20 + 50 * i] = 1000 * (CLASSES.index(line.kind) + 1) + counts[line.kind]  # grey of draw_label
-        counts[line.kind] += 1
+    kinds = [line.kind for line, _ in labelled_lanes(scene)]
+    values = np.zeros(256, np.uint16)  # of the grey values of draw_label
+    for i, kind in enumerate(kinds):
+        values[20 + 50 * i] = 1000 * (CLASSES.index(kind) + 1) + kinds[:i].count(kind)
     return values[tusimple.draw_label(lane_labels(scene), (canvas.WIDTH, canvas.HEIGHT))]
 
 

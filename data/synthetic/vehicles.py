@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-from data.synthetic.canvas import NEAREST, cloud_tile, differing, look_up, shade
+from data.synthetic.canvas import NEAREST, cloud_tile, look_up, shade_changes
 
 
 class _Shape(collections.namedtuple('_Shape', 'length width height body cabin wheels radius '
@@ -43,8 +43,7 @@ _GLASS, _TYRE, _UNDERSIDE = np.array([38.0, 46, 52]), np.array([20.0, 20, 21]), 
 
 def vehicle_painters(scene):
     """-> list of (distance m, painter(canvas, rng)), one for each vehicle; those next to us are at NEAREST"""
-    return [(max(vehicle.distance, NEAREST), functools.partial(_paint_vehicle, vehicle=vehicle))
-            for vehicle in scene.vehicles]
+    return [(max(vehicle.distance, NEAREST), functools.partial(_paint_vehicle, vehicle)) for vehicle in scene.vehicles]
 
 
 class _Body:
@@ -53,11 +52,10 @@ class _Body:
     def __init__(self, canvas, vehicle):
         self.canvas, self.vehicle = canvas, vehicle
         self.shape = VEHICLES[vehicle.kind]
-        view, near, far = canvas.view, vehicle.distance, vehicle.distance + self.shape.length
-        ends = np.array([near, far])
-        (self.x, x), (self.y, y) = view.road.centre(ends) + vehicle.offset, view.road.rise(ends)
+        ends = vehicle.distance + np.array([0, self.shape.length])
+        (self.x, x), (self.y, y) = canvas.view.road.centre(ends) + vehicle.offset, canvas.view.road.rise(ends)
         self.turn, self.climb = (x - self.x) / self.shape.length, (y - self.y) / self.shape.length
-        self.rear, self.side = canvas.facing(np.pi), {-1: canvas.facing(-np.pi / 2), 1: canvas.facing(np.pi / 2)}
+        self.rear, self.side = canvas.facing(np.pi), {side: canvas.facing(side * np.pi / 2) for side in (-1, 1)}
         self.near = self.shape.length if vehicle.oncoming else 0.0  # the visible end, m from the rear
 
     def points(self, points):
@@ -76,107 +74,96 @@ class _Body:
 
     def plate(self, a0, a1, b0, b1, colour):
         """Fills a rectangle on the visible end, from a0 to a1 and from b0 to b1 m."""
-        self.fill([(a0, b0, self.near), (a1, b0, self.near), (a1, b1, self.near), (a0, b1, self.near)],
-                  np.asarray(colour, float))
+        self.fill([(a0, b0, self.near), (a1, b0, self.near), (a1, b1, self.near), (a0, b1, self.near)], colour)
 
     def prism(self, outline, low, high, colour, glass=None):
         """Paints the visible faces of an outline extruded to half the widths low (bottom) and high (top)."""
-        outline = np.array(outline)
-        bottom, top = outline[:, 1].min(), outline[:, 1].max()
-        half = low + (high - low) * (outline[:, 1] - bottom) / (top - bottom)
+        c, b = np.array(outline).T
+        half = low + (high - low) * (b - b.min()) / (b.max() - b.min())
         if not self.shape.box:  # rounded at both ends, narrower at the sills
-            c = outline[:, 0]
             half = half * (1 - 0.09 * np.exp(-np.minimum(c, self.shape.length - c) / 0.25))
-            half = half * (1 - 0.05 * (outline[:, 1] < 0.45))
-        sides = [(side, np.column_stack([side * half, outline[:, 1], outline[:, 0]])) for side in (-1, 1)]
-        for side, face in sides:
+            half = half * (1 - 0.05 * (b < 0.45))
+        for side in (-1, 1):
+            face = np.column_stack([side * half, b, c])
             if self._faces_us(face, side):
-                self._paint_side(face, colour * self.side[side], None if glass is None else glass * self.side[side])
-        rim = np.column_stack([half, outline[:, 1], outline[:, 0]])
-        for (a, b, c), (a2, b2, c2) in zip(rim, np.roll(rim, -1, 0)):
-            face = np.array([(-a, b, c), (a, b, c), (a2, b2, c2), (-a2, b2, c2)])
+                self.fill(face, colour * self.side[side])
+                for pane in _windows(face) if glass is not None else ():
+                    self.fill(pane, glass * self.side[side])
+        rim = np.column_stack([half, b, c])
+        for corner, following in zip(rim, np.roll(rim, -1, 0)):
+            face = np.array([corner * (-1, 1, 1), corner, following, following * (-1, 1, 1)])
             if self._faces_us(face, -1):
-                rise = abs(c2 - c) / (np.hypot(c2 - c, b2 - b) + 1e-6)
-                self._paint_end_face(face, rise, colour, glass)
+                self._paint_end_face(face, colour, glass)
 
     def _faces_us(self, face, sense):
         """Whether the outer side of a face [n, 3] m is visible; sense: -1 or 1, orientation of its corners."""
-        return _area(self.points(face)) * sense * (-1 if self.vehicle.oncoming else 1) > 0
+        x, y = self.points(face).T
+        area = x @ np.roll(y, -1) - y @ np.roll(x, -1)
+        return area * sense * (-1 if self.vehicle.oncoming else 1) > 0
 
-    def _paint_side(self, face, colour, glass):
-        self.fill(face, colour)
-        panes = 0 if glass is None else 1 if face[:, 2].max() - face[:, 2].min() < 2 else 2
-        for pane in range(panes):
-            self.fill(_window(face, pane, panes), glass)
-
-    def _paint_end_face(self, face, rise, colour, glass):
-        """rise: 0 for an upright face, 1 for a flat one"""
-        self.fill(face, colour * (self.rear * (1 - rise) + 1.08 * rise))
-        if glass is not None and 0.05 < rise < 0.96:
+    def _paint_end_face(self, face, colour, glass):
+        _, high, deep = np.abs(face[2] - face[1])
+        flat = deep / (np.hypot(deep, high) + 1e-6)  # 0 for an upright face, 1 for a flat one
+        self.fill(face, colour * (self.rear * (1 - flat) + 1.08 * flat))
+        if glass is not None and 0.05 < flat < 0.96:
             middle = face.mean(0)
-            self.fill(middle + (face - middle) * 0.84, glass * (0.6 + 0.7 * rise))
+            self.fill(middle + (face - middle) * 0.84, glass * (0.6 + 0.7 * flat))
 
 
-def _area(points):
-    x, y = points.T
-    return x[:-1] @ y[1:] - y[:-1] @ x[1:] + x[-1] * y[0] - y[-1] * x[0]
-
-
-def _window(face, pane, panes):
-    """A side window: the cabin's side [n, 3] m, shrunk and cut vertically into panes."""
-    middle = face.mean(0)
+def _windows(face):
+    """The one or two windows in the side of a cabin [n, 3] m. -> list of float64 [m, 3]"""
+    middle, panes = face.mean(0), 1 if np.ptp(face[:, 2]) < 2 else 2
     inner = middle + (face - middle) * np.array([1, 0.78, 0.88])
-    start, end = inner[:, 2].min(), inner[:, 2].max()
-    cut = start + (end - start) * np.array([pane + 0.03, pane + 0.97]) / panes
+    inner = inner[np.argsort(inner[:, 2])]
     bottom, top = inner[np.argmin(inner[:, 1])], inner[np.argmax(inner[:, 1])]
-    order = np.argsort(inner[:, 2])
-    upper = np.interp(cut, inner[order, 2], inner[order, 1])
-    peak = inner[(inner[:, 2] > cut[0]) & (inner[:, 2] < cut[1]) & (inner[:, 1] > middle[1])]
-    ridge = peak[np.argsort(peak[:, 2])]
-    outline = [(cut[0], bottom[1]), (cut[0], max(upper[0], bottom[1] + 0.02)),
-               *((c, b) for _, b, c in ridge), (cut[1], max(upper[1], bottom[1] + 0.02)), (cut[1], bottom[1])]
-    share = [(b - bottom[1]) / (top[1] - bottom[1] + 1e-6) for _, b in outline]
-    return np.array([(bottom[0] + (top[0] - bottom[0]) * f, b, c) for (c, b), f in zip(outline, share)])
+    windows = []
+    for pane in range(panes):
+        cut = inner[0, 2] + np.ptp(inner[:, 2]) * np.array([pane + 0.03, pane + 0.97]) / panes
+        upper = np.maximum(np.interp(cut, inner[:, 2], inner[:, 1]), bottom[1] + 0.02)
+        ridge = inner[(inner[:, 2] > cut[0]) & (inner[:, 2] < cut[1]) & (inner[:, 1] > middle[1])]
+        b = np.array([bottom[1], upper[0], *ridge[:, 1], upper[1], bottom[1]])
+        c = [cut[0], cut[0], *ridge[:, 2], cut[1], cut[1]]
+        share = (b - bottom[1]) / (top[1] - bottom[1] + 1e-6)
+        windows.append(np.column_stack([bottom[0] + (top[0] - bottom[0]) * share, b, c]))
+    return windows
 
 
-def _paint_vehicle(canvas, rng, vehicle):
+def _paint_vehicle(vehicle, canvas, rng):
     """Paints a vehicle; near ones are darker at the bottom and uneven like sheet metal."""
-    if not NEAREST - VEHICLES[vehicle.kind].length < vehicle.distance < 600:
-        return
     view, shape, z = canvas.view, VEHICLES[vehicle.kind], max(vehicle.distance, NEAREST)
+    if not NEAREST - shape.length < vehicle.distance < 600:
+        return
     middle, size = view.column(z, vehicle.offset), view.camera.focal / z
     left, right = (int(np.clip(middle + side * size * 3, 0, canvas.width)) for side in (-1, 1))
     top, bottom = (int(np.clip(view.row(z, up), 0, canvas.height)) for up in (shape.height * 1.1, -0.3))
-    tall = view.camera.focal * shape.height / z
-    before = canvas.pixels[top:bottom, left:right].copy() if tall > 30 else None
+    tall, part = size * shape.height, canvas.pixels[top:bottom, left:right]
+    before = part.copy()
     if -1500 < middle < canvas.width + 1500 or canvas.scene.progress.length:  # in a drive it may be next to us
-        body = _Body(canvas, vehicle)
         if tall < 18:
-            _paint_far(body)
+            _paint_far(_Body(canvas, vehicle))
         else:
-            _paint_near(body, rng, tall)
-    if before is not None and before.size:
-        part = canvas.pixels[top:bottom, left:right]
+            _paint_near(_Body(canvas, vehicle), rng, tall)
+    if tall > 30 and part.size:
         y, x = np.meshgrid(np.linspace(0, 1, bottom - top, dtype=np.float32),
                            np.arange(right - left, dtype=np.float32), indexing='ij')
         uneven = look_up(cloud_tile(), x * np.float32(90 / size) + np.float32(rng.uniform(0, 512)),
                          y * np.float32(160) + np.float32(rng.uniform(0, 512)))
-        shade(part, 1 + ((0.5 - y) * 0.35 + 0.09 * uneven) * differing(before, part))
+        shade_changes(part, before, (0.5 - y) * 0.35 + 0.09 * uneven)
 
 
 def _paint_far(body):
     """A vehicle of a few pixels: its end, its window, the shadow below."""
     shape, colour = body.shape, np.array(body.vehicle.colour)
-    half, (low, top), high = shape.width / 2, np.array(shape.body)[:, 1][[0, 2]], shape.height
+    half, (low, top), high = shape.width / 2, np.array(shape.body)[[0, 2], 1], shape.height
 
-    def plate(half_low, half_high, b0, b1, tint):
-        body.fill([(-half_low, b0, body.near), (half_low, b0, body.near), (half_high, b1, body.near),
-                   (-half_high, b1, body.near)], tint)
-    plate(half * 0.95, half * 0.95, 0.0, low + 0.05, _UNDERSIDE)
+    def end(lower, upper, b0, b1, tint):
+        a0, a1 = half * lower, half * upper
+        body.fill([(-a0, b0, body.near), (a0, b0, body.near), (a1, b1, body.near), (-a1, b1, body.near)], tint)
+    end(0.95, 0.95, 0.0, low + 0.05, _UNDERSIDE)
     if high > top + 0.1:
-        plate(half * 0.92, half * 0.75, top, high, colour * 1.05)
-        plate(half * 0.8, half * 0.66, top + 0.06, high - 0.08, _GLASS)
-    plate(half, half, low, top, colour * body.rear)
+        end(0.92, 0.75, top, high, colour * 1.05)
+        end(0.8, 0.66, top + 0.06, high - 0.08, _GLASS)
+    end(1, 1, low, top, colour * body.rear)
     lamp = [210.0, 212, 215] if body.vehicle.oncoming else [130.0, 22, 18]
     for side in (-1, 1):
         body.plate(side * half * .7, side * half * .95, top * .6, top * .8, lamp)
@@ -187,51 +174,44 @@ def _paint_near(body, rng, tall):
     shape, colour, oncoming = body.shape, np.array(body.vehicle.colour), body.vehicle.oncoming
     half = shape.width / 2
     inward = -1 if oncoming else 1
-    axle = shape.wheels[-1] if oncoming else shape.wheels[0]
     for side in (-1, 1):
-        thick = 0.5 if shape.box else 0.22
-        a = np.array([side * half, side * (half - thick)]) * 0.97
-        c = axle - inward * shape.radius * 0.6
-        body.fill([(a[0], 0, c), (a[1], 0, c), (a[1], 2 * shape.radius, c), (a[0], 2 * shape.radius, c)], _TYRE)
+        outer, inner = np.array([side * half, side * (half - (0.5 if shape.box else 0.22))]) * 0.97
+        c, high = shape.wheels[-1 if oncoming else 0] - inward * shape.radius * 0.6, 2 * shape.radius
+        body.fill([(outer, 0, c), (inner, 0, c), (inner, high, c), (outer, high, c)], _TYRE)
     trunk = (shape.body, half, half, colour)
-    if not shape.box:
-        parts = [trunk, (shape.cabin, half * 0.93, half * 0.76, colour, _GLASS)]
-    else:
+    if shape.box:
         chassis = [(0.3, .6), (0.3, 1.15), (shape.length - 1, 1.15), (shape.length - 1, .6)]
         body.prism(chassis, half * .5, half * .5, np.array((30.0, 30, 32)))
         cabin = (shape.cabin, half * 0.95, half * 0.9, np.roll(colour, 1) * 0.7)
         parts = [trunk, (*cabin, _GLASS)] if oncoming else [cabin, trunk]
-    for outline, *part in parts:
-        if outline:
-            body.prism(outline, *part)
+    else:
+        parts = [trunk, (shape.cabin, half * 0.93, half * 0.76, colour, _GLASS)]
+    for part in parts:
+        if part[0]:
+            body.prism(*part)
     _paint_wheels(body)
     _paint_end(body, colour)
-    if body.canvas.light.shadow > 0.3 and rng.random() < 0.35 and not shape.box:
+    if body.canvas.light.shadow > 0.3 and rng.random() < 0.35 and not shape.box:  # the sun in the glass: a star
         place = rng.uniform(-half, half) * 0.7, shape.height * rng.uniform(0.75, 0.98), body.near + inward * 0.8
-        _paint_glint(body.canvas, *body.points([place])[0], np.clip(tall * 0.03, 1.0, 5))
-
-
-def _paint_glint(canvas, x, y, radius):
-    """The sun in the glass: a star of some px at x, y px."""
-    t = np.linspace(0, 2 * np.pi, 8, endpoint=False)
-    for reach in (1.0, 2.2):
-        if radius * reach >= 1:
-            spike = radius * np.where(np.arange(8) % 2, 0.4, reach)
-            canvas.polygon(np.column_stack([x + spike * np.cos(t), y + spike * np.sin(t)]), (255, 255, 250))
+        radius, t = np.clip(tall * 0.03, 1.0, 5), np.linspace(0, 2 * np.pi, 8, endpoint=False)
+        for reach in (1.0, 2.2):
+            spikes = radius * np.where(np.arange(8) % 2, 0.4, reach)[:, None]
+            star = body.points([place]) + spikes * np.column_stack([np.cos(t), np.sin(t)])
+            body.canvas.polygon(star, (255, 255, 250))
 
 
 def _paint_wheels(body):
     """The wheels on the visible side, if any."""
-    shape, half, x = body.shape, body.shape.width / 2, body.x
-    if abs(x) < half:
+    shape, half = body.shape, body.shape.width / 2
+    if abs(body.x) < half:
         return
-    visible = -1 if x > 0 else 1
+    visible = -1 if body.x > 0 else 1
     t = np.linspace(0, 2 * np.pi, 18, endpoint=False)
     for place in shape.wheels:
-        for radius, tone in ((shape.radius * 1.15, 14), (shape.radius, 26), (shape.radius * 0.6, 105)):
+        for radius, tone in ((shape.radius * 1.15, 14.), (shape.radius, 26.), (shape.radius * 0.6, 105.)):
             rim = np.column_stack([np.full(18, visible * half * 0.98), shape.radius + radius * np.sin(t),
                                    place + radius * np.cos(t)])
-            body.fill(rim, np.full(3, float(tone)) * body.side[visible])
+            body.fill(rim, np.full(3, tone) * body.side[visible])
 
 
 def _paint_end(body, colour):
@@ -258,7 +238,7 @@ def _paint_end(body, colour):
             lamp_height = (low + .5 * (top - low), low + .75 * (top - low))
         plate(-.26, .26, low + .38 * (top - low), low + .55 * (top - low), np.array([190, 192, 195]) * light * 0.85)
     if vehicle.lights or body.canvas.light.dusk and vehicle.size > 0.97:
-        lamp = np.array([255, 250, 235] if oncoming else [245, 45, 28]) / max(ambient, 0.3)
+        lamp = np.array([255, 250, 235] if oncoming else [245, 45, 28]) / ambient
     else:
         lamp = np.array([215, 218, 220]) * light if oncoming else np.array([96, 14, 14]) * (0.4 + 0.6 * light)
     for side in (-1, 1):
