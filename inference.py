@@ -388,7 +388,7 @@ def main(argv=None, architecture=None):
         bad = sum(run_job(job, flags, masks, embed, conventions, done) for job in jobs)
     except BaseException:   # Ctrl-C as well
         if flags.json and done:
-            predictions.write_json(flags.json + '.part', done, follow_links=False)
+            predictions.write_json(flags.json + '.part', done)
             command_line.warn(f'{flags.json}.part: holds the {what} of the {len(done)} pictures that were done')
         raise
     if done:

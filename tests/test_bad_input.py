@@ -159,7 +159,7 @@ FILES = {
         ('-i v.mp4', text('v.mp4', 'no video'), 'v.mp4: is not a video'),
         ('-i t.json', text('t.json', ''), 't.json: lists no photos'),
         (LISTED, labels(only(raw_file='../in/0.png')), "label_data_0.json:1: raw_file '../in/0.png' leaves"),
-        ('-o notes.txt/out', None, 'notes.txt/out: '), ('--json empty', None, '--json empty: is a folder'),
+        ('-o notes.txt/out', None, 'notes.txt/out: '), ('--json empty', None, '--json empty: is not a file'),
         ('--json in/1.png', None, 'in/1.png: is an input'), ('-i out/cluster_0000.png', None, '0000.png: is an input'),
         ('--export out', None, '--export out: cannot be written'),
         (f'-i {"x" * 300}', None, f'{"x" * 300}: '),

@@ -42,16 +42,6 @@ def test_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatc
         files.write_file(str(tmp_path / 'none' / 'a.bin'), b'new')
 
 
-def test_follow_links_writes_the_target_of_a_link(tmp_path):
-    (tmp_path / 'far').mkdir()
-    target = save(tmp_path / 'far' / 'a.bin', b'old')
-    os.symlink(target, tmp_path / 'link')
-    files.check_output_file('--json', str(tmp_path / 'link'))
-    files.write_file(str(tmp_path / 'link'), b'new', follow_links=True)
-    assert os.path.islink(tmp_path / 'link') and (tmp_path / 'far/a.bin').read_bytes() == b'new'
-    assert sorted(os.listdir(tmp_path)) == ['far', 'link'] and os.listdir(tmp_path / 'far') == ['a.bin']
-
-
 @pytest.mark.parametrize('make', [
     os.mkfifo, lambda path: os.symlink('victim', path), lambda path: os.symlink('/dev/full', path),
     lambda path: os.symlink('nowhere', path)], ids=['pipe', 'link', 'link to a device', 'dangling link'])
@@ -62,17 +52,6 @@ def test_link_or_pipe_at_the_output_path_is_replaced(tmp_path, make):
     assert stat.S_ISREG(os.lstat(tmp_path / 'a.bin').st_mode) and (tmp_path / 'a.bin').read_bytes() == b'new'
     assert (tmp_path / 'victim').read_bytes() == b'mine' and sorted(os.listdir(tmp_path)) == ['a.bin', 'victim']
 
-
-
-
-def test_pipe_is_written_to_and_remains_a_pipe(tmp_path):
-    path = str(tmp_path / 'pipe')
-    os.mkfifo(path)
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)   # open at this end, so that the other does not block
-    files.check_output_file('--json', path)
-    files.write_file(path, b'data', follow_links=True)
-    assert os.read(reader, 9) == b'data' and stat.S_ISFIFO(os.stat(path).st_mode) and os.listdir(tmp_path) == ['pipe']
-    os.close(reader)
 
 
 def test_make_output_folder(tmp_path):

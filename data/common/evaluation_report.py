@@ -23,7 +23,7 @@ def write_csv(path, header, rows):
     """Writes a CSV file. header: column names; rows: tuples"""
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerows([header, *rows])
-    files.write_file(path, text.getvalue().encode(errors='surrogateescape'), follow_links=True)
+    files.write_file(path, text.getvalue().encode(errors='surrogateescape'))
 
 
 def sort_by_confidence(prediction):

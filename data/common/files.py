@@ -50,24 +50,18 @@ def list_folder(folder, advice=''):
         raise InputError(f'{folder}: {problems.get(type(error), f"cannot be read: {error.strerror}")}{advice}')
 
 
-def write_file(path, data, follow_links=False):
+def write_file(path, data):
     """Writes bytes under a random name and renames the file, so that path is always complete.
 
-    A link, pipe or device at path is replaced. With follow_links, for paths that users give, the target of a link is
-    written, and pipes and devices such as /dev/stdout are written to. Raises InputError.
+    A link or pipe at path is replaced. Raises InputError.
     """
-    target = os.path.realpath(path) if follow_links else path
-    unfinished = os.path.join(os.path.dirname(target), UNFINISHED + secrets.token_hex(8))
+    unfinished = os.path.join(os.path.dirname(path), UNFINISHED + secrets.token_hex(8))
     try:
-        if follow_links and _is_special(path):
-            with open(path, 'wb') as file:
-                file.write(data)
-            return
         file = open(unfinished, 'xb')   # x: a new file, never the target of a link
         try:
             with file:
                 file.write(data)
-            os.replace(unfinished, target)
+            os.replace(unfinished, path)
         finally:
             if os.path.lexists(unfinished):
                 os.remove(unfinished)
@@ -75,16 +69,11 @@ def write_file(path, data, follow_links=False):
         raise InputError(f'{path}: cannot be written: {error.strerror}')
 
 
-def _is_special(path):
-    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
-
-
 def check_output_file(flag, path):
-    """Creates the folder of the output file of a flag. Raises InputError if it is not writable."""
-    if os.path.isdir(path):
-        raise InputError(f'{flag} {path}: is a folder; give the name of a file')
-    if not _is_special(path):
-        make_output_folder(os.path.dirname(os.path.realpath(path)))
+    """Creates the folder of the output file of a flag. Raises InputError if it is not writable, or path is no file."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f'{flag} {path}: is not a file; give the name of one')
+    make_output_folder(os.path.dirname(os.path.abspath(path)))
 
 
 def make_output_folder(path):

@@ -9,18 +9,18 @@ from data.common.command_line import InputError
 from data.lanes import culane, tusimple
 
 
-def write_json(path, photos, follow_links=True):
+def write_json(path, photos):
     """Writes the lanes of inputs.Photos, x to a hundredth of a pixel, or their instances as results of COCO."""
     if photos[0].results is not None:
         results = [{'image_id': image_id, 'file_name': photo.raw_file, **result}
                    for image_id, photo in zip(_image_ids(photos), photos) for result in photo.results]
-        files.write_file(path, json.dumps(results).encode(), follow_links)
+        files.write_file(path, json.dumps(results).encode())
         return
     tusimple.write_records(path, [
         tusimple.Record(photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
                         run_time=round(sum(photo.times.values()), 3), ids=photo.track_ids,
                         confidence=np.round(photo.confidences, 4).tolist(), classes=photo.found_classes)
-        for photo in photos], follow_links)
+        for photo in photos])
 
 
 def _image_ids(photos):

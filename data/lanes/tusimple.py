@@ -117,7 +117,7 @@ def lane_points(lane, h_samples):
     return np.array([(x, y) for x, y in zip(lane, h_samples) if x >= 0], np.float64).reshape(-1, 2)
 
 
-def write_records(path, records, follow_links=False):
+def write_records(path, records):
     """Writes records, one JSON object per line, as `files.write_file` does. Lanes may be NumPy arrays."""
     lines = []
     for record in records:
@@ -125,7 +125,7 @@ def write_records(path, records, follow_links=False):
         values.update({name: getattr(record, name) for name in ('ids', 'confidence', 'classes', 'run_time')
                        if getattr(record, name) is not None})
         lines.append(json.dumps(values, default=lambda array: array.tolist(), allow_nan=False) + '\n')
-    files.write_file(path, ''.join(lines).encode(), follow_links)
+    files.write_file(path, ''.join(lines).encode())
 
 
 def draw_label(record, size):
