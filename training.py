@@ -10,12 +10,7 @@
                                                               instances of any kind, here leaves
     tensorboard --logdir log                                  loss, score, images and embeddings over time
 
-On several machines, or as here in two processes of one: a chief, which holds the weights, and a worker.
-
-    task() { TF_CONFIG='{"cluster": {"chief": ["127.0.0.1:4000"], "worker": ["127.0.0.1:4001"]},
-                         "task": {"type": "'$1'", "index": 0}}' python training.py --batch-size 2; }
-    task worker & task chief
-
+With TF_CONFIG, as README.md shows, the process is the chief of a cluster, which holds the weights, or a worker.
 n processes with --batch-size b take the steps of one process with n b, but for batch norm, which sees the images of
 one process. The chief validates, saves and logs; workers only read --srcdir and take their settings from the chief. Any
 process can be killed and restarted; the others wait for it. A run can change between one process and a cluster as long
@@ -28,6 +23,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 import typing
 
@@ -48,6 +44,7 @@ KEEP, SAVE_SECONDS = 3, 600.  # states in resume/, and the time between two
 SUMMARY_STEPS = 10            # between two points of the TensorBoard curves
 PICTURE_EPOCHS = 5            # between two sets of pictures and scatter plots in --logdir
 AUGMENTATION = {'road': road_augmentation.augment, 'any': augmentation.augment}
+
 
 class Data(typing.NamedTuple):
     """What a run is trained on."""
@@ -81,6 +78,18 @@ def parse_flags(argv=None):
     settings.add_flags(parser)
     parser.add_argument('--workers', type=command_line.workers, default=2, help='Threads that load images.')
     return parser.parse_args(argv)
+
+
+def import_tensorflow():
+    """Takes seconds: called once nothing is left that could be found wrong without it."""
+    global tf, enet, loss, utils, Replica
+    quiet.import_tensorflow()
+    import tensorflow.compat.v1 as tf
+    import enet
+    import loss
+    import utils
+    from data.common.replica import Replica
+    tf.disable_v2_behavior()
 
 
 def find_data(srcdir):
@@ -117,9 +126,6 @@ def build_graph(run, flags, data, replica, architecture):
 
     run: Settings. replica: data.common.replica.Replica. architecture: an enet.Architecture, None for the paper's.
     """
-    import tensorflow.compat.v1 as tf
-    import enet
-    import utils
     seed = (run.seed + replica.index) % 2 ** 31
     tf.set_random_seed(seed)
     queue = datagenerator.BatchQueue(
@@ -153,7 +159,6 @@ def build_graph(run, flags, data, replica, architecture):
 
 def loss_terms(run, output, labels):
     """-> {name: float32 scalar}: the loss, and its weighted terms. output: [b, h, w, channels]; labels: [b, h, w]"""
-    import loss
     if run.head == 'Semantic':
         return {'total': loss.foreground_loss(output, labels)}
     terms = dict(zip(('total', 'var', 'dist', 'reg'), loss.discriminative_loss(
@@ -176,8 +181,6 @@ def build_step(terms, rate, step, replica):
     terms: of `loss_terms`, whose 'total' is minimised together with the weight decay. On a worker, what is returned is
     about its own images, and there is no train op.
     """
-    import tensorflow.compat.v1 as tf
-    import utils
     variables = utils.to_train()
     gradients = tf.gradients(terms['total'] + utils.weight_decay(variables), variables)
     # A bias before a batch norm has no gradient.
@@ -201,7 +204,6 @@ class Chief:
     """The part of a run that only the chief, or the only process, has: it prints, shows, validates and saves."""
 
     def __init__(self, sess, graph, run, flags, data, stop):
-        import tensorflow.compat.v1 as tf
         self._sess, self._graph, self._run, self._flags, self._data, self._stop = sess, graph, run, flags, data, stop
         self._states = tf.train.Saver(tf.global_variables(), max_to_keep=KEEP, save_relative_paths=True)
         self._model = tf.train.Saver(graph.model, max_to_keep=1, save_relative_paths=True)
@@ -211,8 +213,6 @@ class Chief:
 
     def begin(self, source, resuming):
         """Gives the variables their values and opens the curves. source: folder of a checkpoint, None for scratch."""
-        import tensorflow.compat.v1 as tf
-        import utils
         for folder in (self._flags.outdir, self._resume):
             utils.remove_unfinished(folder)
         checkpoint = source and utils.find_checkpoint(source)
@@ -254,8 +254,6 @@ class Chief:
 
     def finish_epoch(self, step):
         """Validates, keeps the model if it is the best, and saves the state. -> False if a signal came before that"""
-        import tensorflow.compat.v1 as tf
-        import utils
         epoch = step // self._graph.queue.steps_per_epoch
         result = validate(self._sess, self._graph, self._run, self._data, self._stop)
         if result is None:   # the epoch is validated when the run resumes
@@ -269,7 +267,7 @@ class Chief:
         self._graph.epochs.load(epoch, self._sess)
         self._epoch_curves.add_summary(tf.Summary(value=[
             tf.Summary.Value(tag=f'validation/{name}', simple_value=value) for name, value in result.items()]), step)
-        if epoch % PICTURE_EPOCHS == 0 or epoch == self._run.epochs:
+        if (epoch % PICTURE_EPOCHS == 0 or epoch == self._run.epochs) and np.isfinite(result['total']):
             write_pictures(self._sess, self._graph, self._run, self._data, self._logdir, self._epoch_curves, epoch,
                            step)
         self.save_state()
@@ -282,7 +280,6 @@ class Chief:
 
     def save_state(self):
         """Saves all that the run needs to resume. Raises InputError if that fails; older states are still whole."""
-        import utils
         self._saved_at = time.monotonic()
         step, epochs = self._sess.run([self._graph.step, self._graph.epochs])
         # The same name has the same content, so that it does not matter in which of two writes a run is killed.
@@ -300,7 +297,6 @@ def train(run, flags, data, replica, stop, source=None, resuming=False, architec
 
     source, resuming: of `settle`, for the chief. The others: see `build_graph`.
     """
-    import tensorflow.compat.v1 as tf
     with tf.Graph().as_default(), replica.placement():
         graph = build_graph(run, flags, data, replica, architecture)
         with replica.session() as sess, contextlib.ExitStack() as stack:
@@ -360,7 +356,7 @@ def run_worker(flags, data, replica, architecture):
             raise InputError(f'{" ".join(flags.srcdir)}: holds other images or shares than the chief has')
         with contextlib.suppress(*replica.gone):
             print(f'{replica.name}: joins', flush=True)
-            train(run, flags, data, replica, StopSignal(), architecture=architecture)
+            train(run, flags, data, replica, threading.Event(), architecture=architecture)
             replica.leave()
             return
 
@@ -379,7 +375,7 @@ def validate(sess, graph, run, data, stop):
             if stop.is_set():
                 return None
             record = data.records and data.records[len(found)]
-            found.append(validation.score_image(output, label, size, run, record))
+            found.append(validation.score_image(output, terms, label, size, run, record))
             losses.append(terms)
             if run.classes:
                 classes.append(validation.count_classes(output, label, run))
@@ -396,12 +392,9 @@ def write_pictures(sess, graph, run, data, logdir, curves, epoch, step):
     labels = np.maximum(labels, 0)   # ignored pixels are drawn as background
     feed = {graph.images: images, graph.labels: labels}
     output, summary = sess.run((graph.output, graph.pictures), feed)
-    if not np.isfinite(output).all():
-        command_line.warn(f'{data.valid[0][0]}: the output of the network is not finite; there are no pictures')
-        return
     curves.add_summary(summary, step)
     ids = [np.int32(each[..., 1] > each[..., 0]) if run.head == 'Semantic' else
-           validation.find_instances(each, label, run)[0] for each, label in zip(output, labels)]
+           validation.find_instances(each, label, run) for each, label in zip(output, labels)]
     for i, sample in enumerate(zip(images, labels, output[..., :run.feature_dim],
                                    map(visualization.colour_instances, ids))):
         pictures.write_image(os.path.join(logdir, f'clusters_epoch{epoch:04d}_{i}.png'),
@@ -430,12 +423,13 @@ def run_chief(flags, data, addresses, architecture):
         print(f'classes 1 to {len(run.classes)}: {", ".join(run.classes)}', flush=True)
     print(f'recipe {run.recipe}: {settings.as_flags(vars(run))}')
     score = ' with the official score' if data.records and run.head == 'Instance' and run.kind == 'road' else ''
-    found = survey.survey(data.train[1], run.ignore)
-    for line in found.warnings if run.head == 'Instance' else ():
+    summary, warnings = survey.survey(data.train[1], run.ignore)
+    for line in warnings if run.head == 'Instance' else ():
         command_line.warn(line)
-    print(f'{found}; {len(data.valid[0]):,} to validate on{score}', flush=True)
+    print(f'{summary}; {len(data.valid[0]):,} to validate on{score}', flush=True)
     with lock_folder(states):
-        replica = make_replica(addresses, 0)
+        import_tensorflow()
+        replica = Replica(addresses)
         with StopSignal() as stop, concurrent.futures.ThreadPoolExecutor(1) as pool:
             # In a thread, so that signals are heeded while a step waits for workers.
             done = pool.submit(train, run, flags, data, replica, stop, source, resuming, architecture).result()
@@ -448,15 +442,6 @@ def run_chief(flags, data, addresses, architecture):
     return 0
 
 
-def make_replica(addresses, index):
-    """Imports TensorFlow, which takes seconds: only now that nothing is left that could be found wrong without it."""
-    quiet.import_tensorflow()
-    import tensorflow.compat.v1 as tf
-    from data.common.replica import Replica
-    tf.disable_v2_behavior()
-    return Replica(addresses, index)
-
-
 def main(argv=None, architecture=None):
     """The script. architecture: of the network, an enet.Architecture, by default the paper's. -> exit status"""
     flags = parse_flags(argv)
@@ -466,7 +451,8 @@ def main(argv=None, architecture=None):
         return run_chief(flags, data, addresses, architecture)
     for number in (signal.SIGTERM, signal.SIGINT):   # at once: a worker holds nothing that is lost with it
         signal.signal(number, signal.SIG_DFL)
-    run_worker(flags, data, make_replica(addresses, index), architecture)
+    import_tensorflow()
+    run_worker(flags, data, Replica(addresses, index), architecture)
     return 0
 
 
