@@ -95,8 +95,8 @@ def import_tensorflow():
 def find_data(srcdir):
     """srcdir: list of FOLDER or FOLDER:SHARE. -> Data"""
     sources = datagenerator.find_sources(srcdir)
-    train = tuple(sum(paths, []) for paths in zip(*(source.train for source in sources)))
-    valid = tuple(sum(paths, []) for paths in zip(*(source.valid for source in sources)))
+    train, valid = (tuple(sum(paths, []) for paths in zip(*parts))
+                    for parts in zip(*((source.train, source.valid) for source in sources)))
     records = [lane_records(source.folder, source.valid[0]) for source in sources]
     records = None if None in records else sum(records, [])
     return Data(train, valid, records, fingerprint(sources, records is not None),
@@ -165,12 +165,11 @@ def loss_terms(run, output, labels):
         output[..., :run.feature_dim], labels, run.feature_dim, run.image_size, run.delta_v, run.delta_d,
         run.var, run.dist, run.reg, ignore_background=not run.background_weight,
         background_weight=run.background_weight)))
-    if run.classes:
-        terms['foreground'] = run.foreground_weight * loss.class_log_loss(output[..., run.feature_dim:], labels)
-        terms['total'] += terms['foreground']
-    elif run.foreground_weight:
-        foreground = loss.foreground_log_loss(output[..., run.feature_dim], labels)
-        terms['foreground'] = run.foreground_weight * foreground
+    if run.foreground_weight:
+        scores = output[..., run.feature_dim:]
+        entropy = (loss.class_log_loss(scores, labels) if run.classes else
+                   loss.foreground_log_loss(scores[..., 0], labels))
+        terms['foreground'] = run.foreground_weight * entropy
         terms['total'] += terms['foreground']
     return terms
 

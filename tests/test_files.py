@@ -63,8 +63,6 @@ def test_link_or_pipe_at_the_output_path_is_replaced(tmp_path, make):
     assert (tmp_path / 'victim').read_bytes() == b'mine' and sorted(os.listdir(tmp_path)) == ['a.bin', 'victim']
 
 
-
-
 def test_pipe_is_written_to_and_remains_a_pipe(tmp_path):
     path = str(tmp_path / 'pipe')
     os.mkfifo(path)
