@@ -202,42 +202,40 @@ def build_step(terms, rate, step, replica):
 class Chief:
     """The part of a run that only the chief, or the only process, has: it prints, shows, validates and saves."""
 
-    def __init__(self, sess, graph, run, flags, data, stop):
+    def __init__(self, sess, graph, run, flags, data, stop, source, resuming):
+        """Gives the variables their values and opens the curves. source: folder of a checkpoint, None for scratch."""
         self._sess, self._graph, self._run, self._flags, self._data, self._stop = sess, graph, run, flags, data, stop
         self._states = tf.train.Saver(tf.global_variables(), max_to_keep=KEEP, save_relative_paths=True)
         self._model = tf.train.Saver(graph.model, max_to_keep=1, save_relative_paths=True)
         self._resume = os.path.join(flags.outdir, RESUME)
         self._logdir = os.path.join(flags.logdir, 'semantic') if run.head == 'Semantic' else flags.logdir
         self._losses, self._saved_at = [], time.monotonic()
-
-    def begin(self, source, resuming):
-        """Gives the variables their values and opens the curves. source: folder of a checkpoint, None for scratch."""
-        for folder in (self._flags.outdir, self._resume):
+        for folder in (flags.outdir, self._resume):
             utils.remove_unfinished(folder)
         checkpoint = source and utils.find_checkpoint(source)
         print(f'{utils.count_parameters() / 1e6:.2f} million weights')
         if resuming:
-            utils.restore(self._sess, checkpoint, tf.global_variables())
-            print(f'resumes after step {self._sess.run(self._graph.step):,}, from {checkpoint}', flush=True)
+            utils.restore(sess, checkpoint, tf.global_variables())
+            print(f'resumes after step {sess.run(graph.step):,}, from {checkpoint}', flush=True)
         else:
-            self._sess.run(tf.global_variables_initializer())
-            restored = utils.restore(self._sess, checkpoint, self._graph.model, 1) if checkpoint else []
-            fresh = [v.op.name for v in self._graph.model if v.op.name not in restored]
-            print(f'{len(restored)} of {len(self._graph.model)} variables are from {checkpoint or "no checkpoint"}'
+            sess.run(tf.global_variables_initializer())
+            restored = utils.restore(sess, checkpoint, graph.model, 1) if checkpoint else []
+            fresh = [v.op.name for v in graph.model if v.op.name not in restored]
+            print(f'{len(restored)} of {len(graph.model)} variables are from {checkpoint or "no checkpoint"}'
                   + (f'; at random: {", ".join(fresh[:4])}{", ..." if len(fresh) > 4 else ""}' if fresh else ''),
                   flush=True)
-            for folder in (self._flags.outdir, self._resume) if self._flags.fresh else ():
+            for folder in (flags.outdir, self._resume) if flags.fresh else ():
                 utils.remove_checkpoints(folder)
-            settings.write(self._resume, self._run, everything=True)
-        step, epochs, self._best = self._sess.run([self._graph.step, self._graph.epochs, self._graph.best])
+            settings.write(self._resume, run, everything=True)
+        step, epochs, self._best = sess.run([graph.step, graph.epochs, graph.best])
         # Two, since an epoch's last step may be in a state without its validation, which is then done again.
-        per_epoch = self._graph.queue.steps_per_epoch
+        per_epoch = graph.queue.steps_per_epoch
         self._curves, self._epoch_curves = (tf.summary.FileWriter(os.path.join(self._logdir, folder))
                                             for folder in ('', 'validation'))   # of steps, of epochs
         for curves, at in ((self._curves, step), (self._epoch_curves, epochs * per_epoch)):
             # TensorBoard forgets what an earlier run wrote of later steps.
             curves.add_session_log(tf.SessionLog(status=tf.SessionLog.START), at + 1)
-        self._bar = tqdm.tqdm(total=self._run.epochs * per_epoch, initial=step, unit='step', disable=None)
+        self._bar = tqdm.tqdm(total=run.epochs * per_epoch, initial=step, unit='step', disable=None)
         if not resuming:
             self.save_state()
 
@@ -301,9 +299,8 @@ def train(run, flags, data, replica, stop, source=None, resuming=False, architec
         with replica.session() as sess, contextlib.ExitStack() as stack:
             chief = None
             if replica.is_chief:
-                chief = Chief(sess, graph, run, flags, data, stop)
-                chief.begin(source, resuming)
-                stack.callback(chief.close)
+                chief = stack.enter_context(contextlib.closing(
+                    Chief(sess, graph, run, flags, data, stop, source, resuming)))
                 replica.announce(settings.to_json(run, everything=True))
             step, coord = int(sess.run(graph.step)), tf.train.Coordinator()
             threads = graph.queue.start(sess, coord, step)

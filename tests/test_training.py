@@ -477,7 +477,8 @@ def test_second_run_on_an_outdir_is_refused(home, data, train):
     *[([flag, value], flag) for flag in ('--var', '--dist', '--reg') for value in ('-1', 'nan')],
     (['--seed', '-1'], '--seed'), (['--image-size', '64'], '--image-size'),
     (['--feature-dim', '1025'], '--feature-dim'), (['--image-size', '32776', '8'], '--image-size'),
-    (['--schedule', 'linear'], '--schedule'), (['--no-such-flag'], '--no-such-flag')], ids=lambda value: ' '.join(value) if isinstance(value, list) else '')
+    (['--schedule', 'linear'], '--schedule'), (['--no-such-flag'], '--no-such-flag')],
+    ids=lambda value: ' '.join(value) if isinstance(value, list) else '')
 def test_bad_flags(home, train, args, culprit):
     one_line(train('-s', 'data', *args), culprit, status=2)
     assert not os.listdir(home)

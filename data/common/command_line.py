@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 
-MAX_INT, MAX_FLOAT = 2 ** 31 - 1, 1e18     # of flags: the largest int32, and a float whose square float32 can hold
-MAX_WORKERS = 4 * (os.cpu_count() or 1)    # threads
+MAX_INT, MAX_FLOAT = 2 ** 31 - 1, 1e18    # of flags: the largest int32, and a float whose square float32 can hold
+MAX_WORKERS = 4 * (os.cpu_count() or 1)   # threads
 
 
 class InputError(Exception):

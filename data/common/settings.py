@@ -245,8 +245,7 @@ def resume(chosen, before, outdir):
 
 def to_json(settings, everything=False):
     """The record of a model, or everything that a run needs to resume. -> str"""
-    names = FIELDS if everything else names_of('recorded')
-    values = {name: getattr(settings, name) for name in names}
+    values = {name: getattr(settings, name) for name in (FIELDS if everything else names_of('recorded'))}
     if not settings.classes:
         del values['classes']
     return json.dumps({**values, 'version': VERSION}, indent=1) + '\n'
