@@ -504,6 +504,11 @@ def test_contradictions_are_found_before_tensorflow(home, data, train, no_tensor
     assert os.listdir(home) == ['m']
 
 
+def test_a_setting_that_a_record_should_not_have_is_named():
+    with pytest.raises(training.InputError, match='^m: "of_tomorrow" is no setting'):
+        settings.from_json('{"version": 3, "of_tomorrow": 1}', 'm')
+
+
 def test_flags_win_over_the_model_and_it_over_the_recipe():
     chosen = {'recipe': 'fast', 'kind': 'road', 'delta_v': 1.7}
     run, inherited = settings.start(chosen, settings.Settings(delta_v=0.2, delta_d=2.))

@@ -34,7 +34,7 @@ def read_tf_config(text):
         chiefs, workers = jobs['chief'], jobs.get('worker', [])
         sound = len(chiefs) == 1 and {'chief', 'worker'} >= jobs.keys() and 0 <= index < len(jobs[job]) and all(
             isinstance(address, str) and ':' in address for address in [*chiefs, *workers])
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError):
         sound = False
     if not sound:
         raise InputError('TF_CONFIG: is not {"cluster": {"chief": ["host:port"], "worker": ["host:port", ...]}, '
