@@ -82,8 +82,6 @@ def find_sources(texts, most=200):
     most: samples held out of all folders together, the same limit for each. Raises InputError as find_samples and split
     do, and for a share of 0.
     """
-    if '' in texts:
-        raise InputError('--srcdir: is empty; give a folder')
     sources = []
     for text in texts:
         match = None if os.path.isdir(text) else re.fullmatch(r'(.+):(\d*\.?\d+)', text)
@@ -105,8 +103,7 @@ def mark_ignored(label, ignore):
 
 def check_classes(label, path, num_classes):
     """label: of `mark_ignored`. Raises InputError if num_classes is not 0, and the label has values of no class."""
-    values = np.unique(label[label > 0]) if num_classes else ()
-    for value in values:
+    for value in np.unique(label[label > 0]) if num_classes else ():
         if not 1 <= value // 1000 <= num_classes:
             raise InputError(f'{path}: has the value {value}, but with the names of {num_classes} classes, an instance '
                              f'has class * 1000 + n, with a class from 1 to {num_classes}')
@@ -121,9 +118,7 @@ def load_batch(image_paths, label_paths, image_shape, ignore=None):
 
 
 def get_batches_fn(batch_size, image_shape, image_paths, label_paths, with_sizes=False, ignore=None, num_classes=0):
-    """One epoch in the order of the paths, read in the caller's thread. ignore: see `mark_ignored`.
-
-    num_classes: see `check_classes`.
+    """One epoch in the order of the paths. ignore: see `mark_ignored`; num_classes: see `check_classes`.
 
     -> iterator of (images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w]), the last of which may have fewer samples;
     if with_sizes, of (images, labels, sizes): [(width, height)] of the images before resizing

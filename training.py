@@ -24,6 +24,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 import typing
 
@@ -44,6 +45,7 @@ KEEP, SAVE_SECONDS = 3, 600.  # states in resume/, and the time between two
 SUMMARY_STEPS = 10            # between two points of the TensorBoard curves
 PICTURE_EPOCHS = 5            # between two sets of pictures and scatter plots in --logdir
 AUGMENTATION = {'road': road_augmentation.augment, 'any': augmentation.augment}
+
 
 class Data(typing.NamedTuple):
     """What a run is trained on."""
@@ -79,11 +81,23 @@ def parse_flags(argv=None):
     return parser.parse_args(argv)
 
 
+def import_tensorflow():
+    """Takes seconds: called once nothing is left that could be found wrong without it."""
+    global tf, enet, loss, utils, Replica
+    quiet.import_tensorflow()
+    import tensorflow.compat.v1 as tf
+    import enet
+    import loss
+    import utils
+    from data.common.replica import Replica
+    tf.disable_v2_behavior()
+
+
 def find_data(srcdir):
     """srcdir: list of FOLDER or FOLDER:SHARE. -> Data"""
     sources = datagenerator.find_sources(srcdir)
-    train = tuple(sum(paths, []) for paths in zip(*(source.train for source in sources)))
-    valid = tuple(sum(paths, []) for paths in zip(*(source.valid for source in sources)))
+    train, valid = (tuple(sum(paths, []) for paths in zip(*parts))
+                    for parts in zip(*((source.train, source.valid) for source in sources)))
     records = [lane_records(source.folder, source.valid[0]) for source in sources]
     records = None if None in records else sum(records, [])
     return Data(train, valid, records, fingerprint(sources, records is not None),
@@ -113,9 +127,6 @@ def build_graph(run, flags, data, replica, architecture):
 
     run: Settings. replica: data.common.replica.Replica. architecture: an enet.Architecture, None for the paper's.
     """
-    import tensorflow.compat.v1 as tf
-    import enet
-    import utils
     seed = (run.seed + replica.index) % 2 ** 31
     tf.set_random_seed(seed)
     queue = datagenerator.BatchQueue(
@@ -149,19 +160,17 @@ def build_graph(run, flags, data, replica, architecture):
 
 def loss_terms(run, output, labels):
     """-> {name: float32 scalar}: the loss, and its weighted terms. output: [b, h, w, channels]; labels: [b, h, w]"""
-    import loss
     if run.head == 'Semantic':
         return {'total': loss.foreground_loss(output, labels)}
     terms = dict(zip(('total', 'var', 'dist', 'reg'), loss.discriminative_loss(
         output[..., :run.feature_dim], labels, run.feature_dim, run.image_size, run.delta_v, run.delta_d,
         run.var, run.dist, run.reg, ignore_background=not run.background_weight,
         background_weight=run.background_weight)))
-    if run.classes:
-        terms['foreground'] = run.foreground_weight * loss.class_log_loss(output[..., run.feature_dim:], labels)
-        terms['total'] += terms['foreground']
-    elif run.foreground_weight:
-        foreground = loss.foreground_log_loss(output[..., run.feature_dim], labels)
-        terms['foreground'] = run.foreground_weight * foreground
+    if run.foreground_weight:
+        scores = output[..., run.feature_dim:]
+        entropy = (loss.class_log_loss(scores, labels) if run.classes else
+                   loss.foreground_log_loss(scores[..., 0], labels))
+        terms['foreground'] = run.foreground_weight * entropy
         terms['total'] += terms['foreground']
     return terms
 
@@ -172,8 +181,6 @@ def build_step(terms, rate, step, replica):
     terms: of `loss_terms`, whose 'total' is minimised together with the weight decay. On a worker, what is returned is
     about its own images, and there is no train op.
     """
-    import tensorflow.compat.v1 as tf
-    import utils
     variables = utils.to_train()
     gradients = tf.gradients(terms['total'] + utils.weight_decay(variables), variables)
     # A bias before a batch norm has no gradient.
@@ -196,45 +203,40 @@ def build_step(terms, rate, step, replica):
 class Chief:
     """The part of a run that only the chief, or the only process, has: it prints, shows, validates and saves."""
 
-    def __init__(self, sess, graph, run, flags, data, stop):
-        import tensorflow.compat.v1 as tf
+    def __init__(self, sess, graph, run, flags, data, stop, source, resuming):
+        """Gives the variables their values and opens the curves. source: folder of a checkpoint, None for scratch."""
         self._sess, self._graph, self._run, self._flags, self._data, self._stop = sess, graph, run, flags, data, stop
         self._states = tf.train.Saver(tf.global_variables(), max_to_keep=KEEP, save_relative_paths=True)
         self._model = tf.train.Saver(graph.model, max_to_keep=1, save_relative_paths=True)
         self._resume = os.path.join(flags.outdir, RESUME)
         self._logdir = os.path.join(flags.logdir, 'semantic') if run.head == 'Semantic' else flags.logdir
         self._losses, self._saved_at = [], time.monotonic()
-
-    def begin(self, source, resuming):
-        """Gives the variables their values and opens the curves. source: folder of a checkpoint, None for scratch."""
-        import tensorflow.compat.v1 as tf
-        import utils
-        for folder in (self._flags.outdir, self._resume):
+        for folder in (flags.outdir, self._resume):
             utils.remove_unfinished(folder)
         checkpoint = source and utils.find_checkpoint(source)
         print(f'{utils.count_parameters() / 1e6:.2f} million weights')
         if resuming:
-            utils.restore(self._sess, checkpoint, tf.global_variables())
-            print(f'resumes after step {self._sess.run(self._graph.step):,}, from {checkpoint}', flush=True)
+            utils.restore(sess, checkpoint, tf.global_variables())
+            print(f'resumes after step {sess.run(graph.step):,}, from {checkpoint}', flush=True)
         else:
-            self._sess.run(tf.global_variables_initializer())
-            restored = utils.restore(self._sess, checkpoint, self._graph.model, 1) if checkpoint else []
-            fresh = [v.op.name for v in self._graph.model if v.op.name not in restored]
-            print(f'{len(restored)} of {len(self._graph.model)} variables are from {checkpoint or "no checkpoint"}'
+            sess.run(tf.global_variables_initializer())
+            restored = utils.restore(sess, checkpoint, graph.model, 1) if checkpoint else []
+            fresh = [v.op.name for v in graph.model if v.op.name not in restored]
+            print(f'{len(restored)} of {len(graph.model)} variables are from {checkpoint or "no checkpoint"}'
                   + (f'; at random: {", ".join(fresh[:4])}{", ..." if len(fresh) > 4 else ""}' if fresh else ''),
                   flush=True)
-            for folder in (self._flags.outdir, self._resume) if self._flags.fresh else ():
+            for folder in (flags.outdir, self._resume) if flags.fresh else ():
                 utils.remove_checkpoints(folder)
-            settings.write(self._resume, self._run, everything=True)
-        step, epochs, self._best = self._sess.run([self._graph.step, self._graph.epochs, self._graph.best])
+            settings.write(self._resume, run, everything=True)
+        step, epochs, self._best = sess.run([graph.step, graph.epochs, graph.best])
         # Two, since an epoch's last step may be in a state without its validation, which is then done again.
-        per_epoch = self._graph.queue.steps_per_epoch
+        per_epoch = graph.queue.steps_per_epoch
         self._curves, self._epoch_curves = (tf.summary.FileWriter(os.path.join(self._logdir, folder))
                                             for folder in ('', 'validation'))   # of steps, of epochs
         for curves, at in ((self._curves, step), (self._epoch_curves, epochs * per_epoch)):
             # TensorBoard forgets what an earlier run wrote of later steps.
             curves.add_session_log(tf.SessionLog(status=tf.SessionLog.START), at + 1)
-        self._bar = tqdm.tqdm(total=self._run.epochs * per_epoch, initial=step, unit='step', disable=None)
+        self._bar = tqdm.tqdm(total=run.epochs * per_epoch, initial=step, unit='step', disable=None)
         if not resuming:
             self.save_state()
 
@@ -250,8 +252,6 @@ class Chief:
 
     def finish_epoch(self, step):
         """Validates, keeps the model if it is the best, and saves the state. -> False if a signal came before that"""
-        import tensorflow.compat.v1 as tf
-        import utils
         epoch = step // self._graph.queue.steps_per_epoch
         result = validate(self._sess, self._graph, self._run, self._data, self._stop)
         if result is None:   # the epoch is validated when the run resumes
@@ -265,7 +265,7 @@ class Chief:
         self._graph.epochs.load(epoch, self._sess)
         self._epoch_curves.add_summary(tf.Summary(value=[
             tf.Summary.Value(tag=f'validation/{name}', simple_value=value) for name, value in result.items()]), step)
-        if epoch % PICTURE_EPOCHS == 0 or epoch == self._run.epochs:
+        if (epoch % PICTURE_EPOCHS == 0 or epoch == self._run.epochs) and np.isfinite(result['total']):
             write_pictures(self._sess, self._graph, self._run, self._data, self._logdir, self._epoch_curves, epoch,
                            step)
         self.save_state()
@@ -278,7 +278,6 @@ class Chief:
 
     def save_state(self):
         """Saves all that the run needs to resume. Raises InputError if that fails; older states are still whole."""
-        import utils
         self._saved_at = time.monotonic()
         step, epochs = self._sess.run([self._graph.step, self._graph.epochs])
         # The same name has the same content, so that it does not matter in which of two writes a run is killed.
@@ -296,15 +295,13 @@ def train(run, flags, data, replica, stop, source=None, resuming=False, architec
 
     source, resuming: of `settle`, for the chief. The others: see `build_graph`.
     """
-    import tensorflow.compat.v1 as tf
     with tf.Graph().as_default(), replica.placement():
         graph = build_graph(run, flags, data, replica, architecture)
         with replica.session() as sess, contextlib.ExitStack() as stack:
             chief = None
             if replica.is_chief:
-                chief = Chief(sess, graph, run, flags, data, stop)
-                chief.begin(source, resuming)
-                stack.callback(chief.close)
+                chief = stack.enter_context(contextlib.closing(
+                    Chief(sess, graph, run, flags, data, stop, source, resuming)))
                 replica.announce(settings.to_json(run, everything=True))
             step, coord = int(sess.run(graph.step)), tf.train.Coordinator()
             threads = graph.queue.start(sess, coord, step)
@@ -356,7 +353,7 @@ def run_worker(flags, data, replica, architecture):
             raise InputError(f'{" ".join(flags.srcdir)}: holds other images or shares than the chief has')
         with contextlib.suppress(*replica.gone):
             print(f'{replica.name}: joins', flush=True)
-            train(run, flags, data, replica, StopSignal(), architecture=architecture)
+            train(run, flags, data, replica, threading.Event(), architecture=architecture)
             replica.leave()
             return
 
@@ -375,7 +372,7 @@ def validate(sess, graph, run, data, stop):
             if stop.is_set():
                 return None
             record = data.records and data.records[len(found)]
-            found.append(validation.score_image(output, label, size, run, record))
+            found.append(validation.score_image(output, terms, label, size, run, record))
             losses.append(terms)
             if run.classes:
                 classes.append(validation.count_classes(output, label, run))
@@ -392,12 +389,9 @@ def write_pictures(sess, graph, run, data, logdir, curves, epoch, step):
     labels = np.maximum(labels, 0)   # ignored pixels are drawn as background
     feed = {graph.images: images, graph.labels: labels}
     output, summary = sess.run((graph.output, graph.pictures), feed)
-    if not np.isfinite(output).all():
-        command_line.warn(f'{data.valid[0][0]}: the output of the network is not finite; there are no pictures')
-        return
     curves.add_summary(summary, step)
     ids = [np.int32(each[..., 1] > each[..., 0]) if run.head == 'Semantic' else
-           validation.find_instances(each, label, run)[0] for each, label in zip(output, labels)]
+           validation.find_instances(each, label, run) for each, label in zip(output, labels)]
     for i, sample in enumerate(zip(images, labels, output[..., :run.feature_dim],
                                    map(visualization.colour_instances, ids))):
         pictures.write_image(os.path.join(logdir, f'clusters_epoch{epoch:04d}_{i}.png'),
@@ -426,12 +420,13 @@ def run_chief(flags, data, addresses, architecture):
         print(f'classes 1 to {len(run.classes)}: {", ".join(run.classes)}', flush=True)
     print(f'recipe {run.recipe}: {settings.as_flags(vars(run))}')
     score = ' with the official score' if data.records and run.head == 'Instance' and run.kind == 'road' else ''
-    found, warnings = survey.survey(data.train[1], run.ignore)
+    summary, warnings = survey.survey(data.train[1], run.ignore)
     for line in warnings if run.head == 'Instance' else ():
         command_line.warn(line)
-    print(f'{found}; {len(data.valid[0]):,} to validate on{score}', flush=True)
+    print(f'{summary}; {len(data.valid[0]):,} to validate on{score}', flush=True)
     with lock_folder(states):
-        replica = make_replica(addresses, 0)
+        import_tensorflow()
+        replica = Replica(addresses)
         with StopSignal() as stop, concurrent.futures.ThreadPoolExecutor(1) as pool:
             # In a thread, so that signals are heeded while a step waits for workers.
             done = pool.submit(train, run, flags, data, replica, stop, source, resuming, architecture).result()
@@ -444,15 +439,6 @@ def run_chief(flags, data, addresses, architecture):
     return 0
 
 
-def make_replica(addresses, index):
-    """Imports TensorFlow, which takes seconds: only now that nothing is left that could be found wrong without it."""
-    quiet.import_tensorflow()
-    import tensorflow.compat.v1 as tf
-    from data.common.replica import Replica
-    tf.disable_v2_behavior()
-    return Replica(addresses, index)
-
-
 def main(argv=None, architecture=None):
     """The script. architecture: of the network, an enet.Architecture, by default the paper's. -> exit status"""
     flags = parse_flags(argv)
@@ -462,7 +448,8 @@ def main(argv=None, architecture=None):
         return run_chief(flags, data, addresses, architecture)
     for number in (signal.SIGTERM, signal.SIGINT):   # at once: a worker holds nothing that is lost with it
         signal.signal(number, signal.SIG_DFL)
-    run_worker(flags, data, make_replica(addresses, index), architecture)
+    import_tensorflow()
+    run_worker(flags, data, Replica(addresses, index), architecture)
     return 0
 
 

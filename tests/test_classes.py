@@ -57,8 +57,8 @@ def test_the_loss_is_the_cross_entropy_of_pixels_that_are_not_ignored():
     odds = np.exp(scores[0])
     background, first, second = odds[0, 0, 0] / odds[0, 0].sum(), odds[0, 1], odds[1, 0]
     foreground = -np.log([background, first[1:].sum() / first.sum(), second[1:].sum() / second.sum()]).mean()
-    class_of_foreground = -np.log([first[1] / first[1:].sum(), second[2] / second[1:].sum()]).mean()
-    assert none == 0 and value == pytest.approx(foreground + class_of_foreground)
+    of_classes = -np.log([first[1] / first[1:].sum(), second[2] / second[1:].sum()]).mean()
+    assert none == 0 and value == pytest.approx(foreground + of_classes)
 
 
 def test_an_instance_takes_the_class_with_most_weight():
@@ -86,7 +86,8 @@ def test_a_model_records_its_classes_and_hands_them_on(home, run_script, monkeyp
 
 
 @pytest.mark.parametrize('text, problem', [
-    ('car', 'labels/'), ('a\na', 'a name twice'), ('\n'.join(map(str, range(66))), 'more than 65')])
+    ('car', 'labels/'), ('a\n\nb', 'has 2 names of classes in 3 lines'), ('a\na', 'has 1 names'),
+    ('\n'.join(map(str, range(65))), 'at most 64')])
 def test_a_class_file_that_does_not_fit_is_one_line(text, problem, tmp_path, run_script, monkeypatch):
     monkeypatch.chdir(tmp_path)
     draw(tmp_path / 'data')

@@ -290,19 +290,6 @@ def test_empty_queue_ends_when_a_stop_is_requested(samples, monkeypatch):
         release.set()
 
 
-def test_session_that_ends_first_ends_the_threads(samples):
-    coord = tf.train.Coordinator()
-    with tf.Graph().as_default():
-        queue = dg.BatchQueue(*samples, 2, SHAPE, capacity=1)
-        batch = queue.dequeue()
-        with tf.Session() as sess:
-            threads = queue.start(sess, coord)
-            sess.run(batch)
-    with pytest.raises((tf.errors.CancelledError, RuntimeError)):
-        coord.join(threads, stop_grace_period_secs=20)
-    assert not queue_threads()
-
-
 def test_queues_of_one_server_are_not_shared(samples):
     """Queues of two graphs with the same node names, and sessions of one server."""
     server = tf.train.Server.create_local_server()

@@ -29,6 +29,7 @@ import reference
 import training
 import utils
 import visualization
+from data.common.replica import Replica
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NETWORK = reference.small_enet()
@@ -199,7 +200,6 @@ def at_step(patch, number, act):
         if args[2] == number:
             act()
         return take_step(*args)
-    from data.common.replica import Replica
     take_step = Replica.take_step
     patch.setattr(Replica, 'take_step', step)
 
@@ -322,20 +322,11 @@ def test_the_loss_selects_the_epoch_while_most_images_cannot_be_clustered():
         assert validation.summarise(found, settings.Settings(), records) == {'unclustered': unclustered, **expected}
 
 
-@pytest.mark.parametrize('weight', [1, 0])
-@pytest.mark.parametrize('strength, expected', [(0, False), (1, True)])
-def test_embedding_can_be_clustered_once_most_pixels_are_nearest_to_their_own_mean(strength, expected, weight):
-    labels = np.zeros([40, 60], np.int32)
-    labels[:, 10:14], labels[:, 30:34], labels[:, 50:54] = 20, 70, 120
-    means = 3. * np.float32([(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)])
-    noise = np.random.default_rng(1).normal(0, 0.3, (*labels.shape, 3))
-    output = strength * means[np.unique(labels, return_inverse=True)[1].reshape(labels.shape)] + noise
-    labels[:, :6], labels[0], output[:, :6] = -1, -1, 9   # would be right
-    run = settings.Settings(background_weight=weight, foreground_weight=1)
-    assert validation.can_be_clustered(np.float32(output), labels, run) == expected
-    logit = np.where(labels > 0, 3, -3)[..., None]
-    for score, sure in ((logit, expected), (-logit, False), (np.full_like(logit, -3), True)):   # none: nothing to do
-        assert validation.can_be_clustered(np.float32(np.concatenate([output, score], 2)), labels, run) == sure
+def test_an_embedding_can_be_clustered_once_the_means_of_its_instances_are_apart():
+    run = settings.Settings(dist=2., delta_d=1.5)
+    for total, dist, expected in ((9., 4.4, True), (9., 4.6, False), (np.nan, 0., False)):
+        assert validation.can_be_clustered({'total': total, 'dist': dist}, run) == expected
+    assert validation.can_be_clustered({'total': 1., 'dist': 0.}, settings.Settings(dist=0.))
 
 
 # ---- Resuming --------------------------------------------------------------------------------------------------------
@@ -484,8 +475,10 @@ def test_second_run_on_an_outdir_is_refused(home, data, train):
     *[([flag, value], flag) for value in ('0', '-1', 'nan', 'inf', '1e308') for flag in
       ('--dvar', '--ddist', '--bandwidth', '--learning-rate')],
     *[([flag, value], flag) for flag in ('--var', '--dist', '--reg') for value in ('-1', 'nan')],
-    (['--seed', '-1'], '--seed'), (['--image-size', '64'], '--image-size'), (['--schedule', 'linear'], '--schedule'),
-    (['--no-such-flag'], '--no-such-flag')], ids=lambda value: ' '.join(value) if isinstance(value, list) else '')
+    (['--seed', '-1'], '--seed'), (['--image-size', '64'], '--image-size'),
+    (['--feature-dim', '1025'], '--feature-dim'), (['--image-size', '32776', '8'], '--image-size'),
+    (['--schedule', 'linear'], '--schedule'), (['--no-such-flag'], '--no-such-flag')],
+    ids=lambda value: ' '.join(value) if isinstance(value, list) else '')
 def test_bad_flags(home, train, args, culprit):
     one_line(train('-s', 'data', *args), culprit, status=2)
     assert not os.listdir(home)
@@ -497,7 +490,7 @@ def no_tensorflow(monkeypatch):
 
 
 @pytest.mark.parametrize('args, culprit', [
-    (['--image-size', '64', '30'], '--image-size'),
+    (['--image-size', '64', '30'], '--image-size'), (['--image-size', '4096', '4104'], '--image-size'),
     (['--dvar', '1.5'], '--dvar'), (['--dvar', '0.4', '--ddist', '0.3'], '--dvar'),
     (['--var', '0', '--dist', '0', '--reg', '0'], '--var'), (['--coordinates'], '--background-weight 0'),
     (['--background-weight', '0'], '--foreground-weight'), (['--semantic', '--ddist', '2'], '--ddist'),
@@ -509,6 +502,11 @@ def test_contradictions_are_found_before_tensorflow(home, data, train, no_tensor
     settings.write('m', settings.Settings(delta_v=0.2, delta_d=1.6))
     one_line(train('-s', data, *args), culprit)
     assert os.listdir(home) == ['m']
+
+
+def test_a_setting_that_a_record_should_not_have_is_named():
+    with pytest.raises(training.InputError, match='^m: "of_tomorrow" is no setting'):
+        settings.from_json('{"version": 3, "of_tomorrow": 1}', 'm')
 
 
 def test_flags_win_over_the_model_and_it_over_the_recipe():
@@ -534,8 +532,8 @@ def touch(path):
 
 @pytest.mark.parametrize('path, args, culprit', [
     (None, ['-s', 'nowhere'], 'nowhere'), ('d/', ['-s', 'd'], 'd/images'),
-    (None, ['-m', 'nowhere'], 'nowhere: no such folder; give --modeldir'),
-    ('m/', ['-m', 'm'], 'm: holds no checkpoint'),
+    (None, ['-m', 'nowhere'], 'nowhere: is no folder with a checkpoint; give --modeldir'),
+    ('m/', ['-m', 'm'], 'm: is no folder with a checkpoint'),
     ('o/', ['-m', 'o', '-o', 'o'], 'o: is --modeldir and --outdir'), ('./o', ['-o', 'o'], 'o: cannot be made'),
     (None, ['-o', 'o[1]'], 'o[1]: TensorFlow reads no checkpoint'), ('o/m.index', ['-o', 'o'], 'o: holds a model')])
 def test_bad_folders_are_found_before_tensorflow(home, data, train, no_tensorflow, path, args, culprit):

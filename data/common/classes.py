@@ -9,24 +9,26 @@ from data.common.command_line import InputError
 
 FILE = 'classes.txt'
 BASE = 1000
-MAX_CLASSES = (2 ** 16 - 1) // BASE   # of a 16-bit label
+_MOST = 64   # classes in 16-bit labels
 
 
 def read(path):
-    """-> the names of a file, a list of str; an empty file has none. Raises InputError if one is there twice."""
+    """-> the names in a file, tuple of str; an empty file has none. Raises InputError."""
     lines = files.read_file(path, 2 ** 20).decode('utf-8-sig', errors='replace').splitlines()
-    names = [line.strip() for line in lines if line.strip()]
-    if len(set(names)) < len(names) or len(names) > MAX_CLASSES:
-        raise InputError(f'{path}: has a name twice, or more than {MAX_CLASSES}; give the name of a class in each line')
+    names = tuple(line.strip() for line in lines)
+    count = len({*names} - {''})
+    if count < len(names) or count > _MOST:
+        raise InputError(f'{path}: has {count} names of classes in {len(names)} lines; give a different one in each of '
+                         f'at most {_MOST} lines')
     return names
 
 
 def check(outdir, names):
     """Raises InputError if there are too many names, or if outdir has different ones."""
     path = os.path.join(outdir, FILE)
-    if len(names) > MAX_CLASSES or os.path.lexists(path) and read(path) != list(names):
-        raise InputError(f'{path}: has other classes than these {len(names)}, or there are more than {MAX_CLASSES}; '
-                         'give another folder')
+    if len(names) > _MOST or os.path.lexists(path) and read(path) != tuple(names):
+        raise InputError(f'{path}: has other classes than these {len(names)}, or there are more than {_MOST}; give '
+                         'another folder')
 
 
 def write(outdir, names):

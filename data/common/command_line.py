@@ -6,10 +6,8 @@ import os
 import signal
 import sys
 
-MAX_INT, MAX_FLOAT = 2 ** 31 - 1, 1e18     # of flags: the largest int32, and a float whose square float32 can hold
-MIN_BANDWIDTH, MAX_BANDWIDTH = 1e-6, 1e6   # in units of the embedding
-MAX_NUM = 10 ** 6                          # pictures that a script generates
-MAX_WORKERS = 4 * (os.cpu_count() or 1)    # threads
+MAX_INT, MAX_FLOAT = 2 ** 31 - 1, 1e18    # of flags: the largest int32, and a float whose square float32 can hold
+MAX_WORKERS = 4 * (os.cpu_count() or 1)   # threads
 
 
 class InputError(Exception):
@@ -26,11 +24,13 @@ def _number(text, kind, least, most):
 
 positive_int = functools.partial(_number, kind=int, least=1, most=MAX_INT)
 non_negative_int = functools.partial(_number, kind=int, least=0, most=MAX_INT)
-number_of_pictures = functools.partial(_number, kind=int, least=1, most=MAX_NUM)
+number_of_pictures = functools.partial(_number, kind=int, least=1, most=10 ** 6)
 positive_float = functools.partial(_number, kind=float, least=1 / MAX_FLOAT, most=MAX_FLOAT)
 non_negative_float = functools.partial(_number, kind=float, least=0, most=MAX_FLOAT)
 share = functools.partial(_number, kind=float, least=0, most=1)
-bandwidth = functools.partial(_number, kind=float, least=MIN_BANDWIDTH, most=MAX_BANDWIDTH)
+bandwidth = functools.partial(_number, kind=float, least=1e-6, most=1e6)   # in units of the embedding
+image_side = functools.partial(_number, kind=int, least=8, most=2 ** 15)   # of a model, as the next, for memory
+feature_dim = functools.partial(_number, kind=int, least=1, most=2 ** 10)
 
 
 def workers(text, least=1):
@@ -42,9 +42,8 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
     """Keeps the layout of the description and appends each default that is not None or False."""
 
     def _get_help_string(self, action):
-        if action.default is None or action.default is False:
-            return action.help
-        return super()._get_help_string(action)
+        has_default = action.default is not None and action.default is not False
+        return super()._get_help_string(action) if has_default else action.help
 
 
 class Parser(argparse.ArgumentParser):

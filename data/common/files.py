@@ -19,7 +19,7 @@ UNFINISHED = '.unfinished-'    # prefix of files and folders until they are comp
 def open_file(path, limit):
     """While active, a regular file of at most `limit` bytes is open for reading. Raises InputError otherwise."""
     try:
-        with open(path, 'rb', opener=_open_without_waiting) as file:
+        with open(path, 'rb', opener=lambda name, mode: os.open(name, mode | getattr(os, 'O_NONBLOCK', 0))) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):   # a device, or a pipe that could block
                 raise InputError(f'{path}: is not a file')
@@ -29,10 +29,6 @@ def open_file(path, limit):
     except OSError as error:
         problems = {FileNotFoundError: 'no such file', IsADirectoryError: 'is a folder, not a file'}
         raise InputError(f'{path}: {problems.get(type(error), f"cannot be read: {error.strerror}")}')
-
-
-def _open_without_waiting(path, flags):
-    return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0))
 
 
 def read_file(path, limit):

@@ -8,7 +8,7 @@ import signal
 import threading
 import zlib
 
-from data.common import classes, command_line, files, settings
+from data.common import classes, command_line, settings
 from data.common.command_line import InputError
 from data.lanes import tusimple
 
@@ -34,7 +34,7 @@ def read_tf_config(text):
         chiefs, workers = jobs['chief'], jobs.get('worker', [])
         sound = len(chiefs) == 1 and {'chief', 'worker'} >= jobs.keys() and 0 <= index < len(jobs[job]) and all(
             isinstance(address, str) and ':' in address for address in [*chiefs, *workers])
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError):
         sound = False
     if not sound:
         raise InputError('TF_CONFIG: is not {"cluster": {"chief": ["host:port"], "worker": ["host:port", ...]}, '
@@ -118,10 +118,10 @@ def settle(flags, folders, photos, replicas):
 
 
 def find_classes(class_file, folders):
-    """-> {'classes': the names in class_file or else in those of folders} or {}. Raises InputError."""
+    """-> {'classes': the names in class_file or else in classes.FILE of folders} or {}. Raises InputError."""
     paths = [os.path.join(folder, classes.FILE) for folder in folders]
     paths = [class_file] if class_file else list(filter(os.path.exists, paths))
-    names = {tuple(classes.read(path)) for path in paths}
+    names = {classes.read(path) for path in paths}
     if len(names) > 1:
         raise InputError(f'{paths[0]}: has other classes than {", ".join(paths[1:])}; give --classes')
     return {'classes': names.pop()} if names else {}
@@ -134,12 +134,10 @@ def find_source(outdir, modeldir, fresh):
                          f'replace it')
     source = modeldir or DEFAULT_MODELDIR
     is_outdir = os.path.realpath(source) == os.path.realpath(outdir)
-    if modeldir:
-        files.list_folder(modeldir, '; give --modeldir one with a checkpoint')
-        if is_outdir:
-            raise InputError(f'{outdir}: is --modeldir and --outdir at once; choose another --outdir')
-        if not has_checkpoint(modeldir):
-            raise InputError(f'{modeldir}: holds no checkpoint; give --modeldir one that does')
+    if modeldir and is_outdir:
+        raise InputError(f'{outdir}: is --modeldir and --outdir at once; choose another --outdir')
+    if modeldir and not has_checkpoint(modeldir):
+        raise InputError(f'{modeldir}: is no folder with a checkpoint; give --modeldir one')
     return source if has_checkpoint(source) and not is_outdir else None
 
 
@@ -166,9 +164,7 @@ class StopSignal(threading.Event):
     """While active, the first SIGTERM or Ctrl-C only sets this event; the next one ends the process at once."""
 
     def __enter__(self):
-        self.number, self._handlers = None, {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
-        for number in self._handlers:
-            signal.signal(number, self._note)
+        self._handlers = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def _note(self, number, frame):

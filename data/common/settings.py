@@ -15,6 +15,7 @@ from data.common.command_line import InputError
 CONVENTIONS_FILE = 'conventions.json'
 VERSION = 3                 # of the record
 _MAX_BYTES = 2 ** 20        # of a record, which has 1 kB
+_MAX_PIXELS = 2 ** 24       # of an image, for memory
 _SPAN = 8.   # of an image's longer side in the embedding where the coordinates' weights start, in units of 2 delta_d
 _NUMBER, _POSITIVE = command_line.non_negative_float, command_line.positive_float
 
@@ -38,13 +39,13 @@ class Settings:
     """The defaults are those of a new run; OF_2018 has those of a checkpoint without a record."""
     image_size: tuple = _setting((512, 512), 'Width and height that images are resized to, in px, multiples of 8.',
                                  '--image-size', group='network', uses=('recorded', 'inherited'), nargs=2,
-                                 metavar=('W', 'H'), type=command_line.positive_int)
+                                 metavar=('W', 'H'), type=command_line.image_side)
     normalisation: str = _setting('signed', 'Of RGB 0..255: none, or signed, to -1..1.', choices=('none', 'signed'))
     head: str = _setting('Instance', 'Train the first stage of 2018 instead: lane or background, by cross entropy.',
                          '--semantic', group='loss', action='store_const', const='Semantic',
                          choices=('Instance', 'Semantic'))
     feature_dim: int = _model(3, 'Dimensions of the embedding.', '--feature-dim', group='network',
-                              type=command_line.positive_int)
+                              type=command_line.feature_dim)
     head_activation: str = _setting('none', 'After the head: none or relu.', choices=('none', 'relu'))
     batch_statistics: bool = _setting(False, 'At inference: where the moving averages were never updated.')
     dropout_at_inference: bool = _setting(False, 'As in the graph of 2018, by mistake.')
@@ -82,7 +83,8 @@ class Settings:
     learning_rate: float = _run(1e-4, 'Highest learning rate of Adam.', '--learning-rate', type=_POSITIVE)
     schedule: str = _run('2018', 'Learning-rate schedule: 2018, times 0.96 every 5,000 steps; or cosine, to 0 after a '
                          'warm-up of a twentieth of all steps.', '--schedule', choices=('2018', 'cosine'))
-    augment: bool = _run(True, 'Train on the images as they are.', '--no-augment', action='store_false')
+    augment: bool = _run(True, 'Warp and recolour images at random.', '--augment',
+                         action=argparse.BooleanOptionalAction)
     ignore: int = _run(None, 'Value of ignored pixels in the labels, e.g. 255; they count in no loss and no score.',
                        '--ignore', type=command_line.non_negative_int)
     seed: int = _run(42, 'Seed of the initial weights, the order of images, augmentation and dropout.', '--seed',
@@ -109,6 +111,7 @@ class Settings:
         width, height = self.image_size
         for problem, text in (
                 (width % 8 or height % 8, f'--image-size: {width} {height} are not both multiples of 8'),
+                (width * height > _MAX_PIXELS, f'--image-size: {width} {height} is too large'),
                 (self.delta_v >= self.delta_d, f'--dvar: {self.delta_v:g} is not below --ddist, {self.delta_d:g}'),
                 (self.head == 'Semantic' and (self.foreground_weight or self.coordinates),
                  '--semantic: has neither --foreground-weight nor --coordinates'),
@@ -147,18 +150,20 @@ def names_of(use):
 
 def add_flags(parser):
     """Adds the flags of the settings, in their groups. What is not given is absent from the parsed flags."""
-    flagged = {name: field for name, field in FIELDS.items() if field.metadata['flags']}
-    titles = dict.fromkeys(field.metadata['group'] for field in flagged.values())
-    groups = {title: parser.add_argument_group(title) for title in titles}
-    for name, field in flagged.items():
-        argument, sentence = dict(field.metadata['argument']), field.metadata['help']
+    groups = {}
+    for name, field in FIELDS.items():
+        title, argument, sentence = (field.metadata[key] for key in ('group', 'argument', 'help'))
+        if not field.metadata['flags']:
+            continue
         if 'action' in argument:
-            argument.pop('choices', None)
+            argument = {key: value for key, value in argument.items() if key != 'choices'}
         else:
             default = 'road if --srcdir has lanes.json, otherwise any' if name == 'kind' else _as_text(field.default)
             sentence += f' (default: {default})'
-        groups[field.metadata['group']].add_argument(*field.metadata['flags'], dest=name, default=argparse.SUPPRESS,
-                                                    help=sentence, **argument)
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        groups[title].add_argument(*field.metadata['flags'], dest=name, default=argparse.SUPPRESS, help=sentence,
+                                   **argument)
 
 
 def given(flags):
@@ -171,15 +176,12 @@ def as_flags(values):
     """{name: value} as on a command line. -> str"""
     texts = []
     for name, value in values.items():
-        if value is None:
-            continue
-        action = FIELDS[name].metadata['argument'].get('action')
-        for flag in FIELDS[name].metadata['flags']:
-            if action is argparse.BooleanOptionalAction:
+        for flag in FIELDS[name].metadata['flags'] if value is not None else ():
+            if isinstance(value, bool):
                 texts.append(flag if value else flag.replace('--', '--no-', 1))
-            elif not action:
+            elif name != 'head':
                 texts.append(f'{flag} {_as_text(value)}')
-            elif value != FIELDS[name].default:
+            elif value == 'Semantic':
                 texts.append(flag)
     return ' '.join(texts)
 
@@ -243,8 +245,7 @@ def resume(chosen, before, outdir):
 
 def to_json(settings, everything=False):
     """The record of a model, or everything that a run needs to resume. -> str"""
-    names = FIELDS if everything else names_of('recorded')
-    values = {name: getattr(settings, name) for name in names}
+    values = {name: getattr(settings, name) for name in (FIELDS if everything else names_of('recorded'))}
     if not settings.classes:
         del values['classes']
     return json.dumps({**values, 'version': VERSION}, indent=1) + '\n'
@@ -268,14 +269,14 @@ def from_json(text, source):
         version = record.pop('version')
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise InputError(f'{source}: is not a record of conventions; take the file that training wrote')
-    if version != VERSION:
-        raise InputError(f'{source}: is of another version of this program ("version" {version!r}); it reads {VERSION}')
+    if type(version) is not int or version != VERSION:
+        raise InputError(f'{source}: "version" is {version!r}; this program reads {VERSION}')
     for name, value in record.items():
+        if name not in FIELDS:
+            raise InputError(f'{source}: "{name}" is no setting that this version of the program has')
         try:
             record[name] = _checked(value, FIELDS[name])
-        except KeyError:
-            raise InputError(f'{source}: has a field "{name}" that no setting has')
-        except (ValueError, TypeError, OverflowError, argparse.ArgumentTypeError) as error:
+        except (ValueError, argparse.ArgumentTypeError) as error:
             raise InputError(f'{source}: "{name}" is not such a value ({error})')
     settings = Settings(**record)
     settings.check(f'{source}: ')
@@ -283,17 +284,17 @@ def from_json(text, source):
 
 
 def _checked(value, field):
-    """-> a value of JSON as that of a field. Raises what argparse's types raise, ValueError or TypeError."""
-    kind, argument = type(field.default), field.metadata['argument']
+    """-> a value of JSON as that of a field. Raises what argparse's types raise."""
+    argument = field.metadata['argument']
+    kind = argument.get('type')
     if value is None and field.default is None:
         return None
-    if kind is tuple:
-        if type(value) is not list or len(value) != argument.get('nargs', len(value)) or not all(
-                type(each) in (int, bool, str) for each in value):
-            raise ValueError(f'{value!r} is no such list')
-        return tuple(map(argument.get('type', lambda each: each), value))
-    if type(value) is not kind and not (kind in (float, type(None)) and type(value) is int):
-        raise ValueError(f'{value!r} is no {kind.__name__}')
     if value not in argument.get('choices', [value]):
         raise ValueError(f'{value!r} is not {" or ".join(argument["choices"])}')
-    return argument.get('type', kind)(value)
+    if isinstance(field.default, tuple):
+        if type(value) is not list or len(value) != argument.get('nargs', len(value)):
+            raise ValueError(f'{value!r} is no such list')
+        return tuple(kind(repr(each)) if kind else each for each in value)
+    if not kind and type(value) is not type(field.default):
+        raise ValueError(f'{value!r} is no {type(field.default).__name__}')
+    return kind(repr(value)) if kind else value
