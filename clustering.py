@@ -91,7 +91,7 @@ def is_scattered(embedding, bandwidth):
 
 
 def split_output(output, feature_dim):
-    """Splits [..., feature_dim] or more channels, see utils.join_heads: the embedding, and of what is foreground.
+    """Splits [..., feature_dim] or more channels, see utils.build_model: the embedding, and of what is foreground.
 
     -> (embedding [..., feature_dim], foreground probability [...], or None if there are no more channels)
     """
@@ -107,7 +107,7 @@ def split_output(output, feature_dim):
 def instance_classes(scores, ids):
     """The class that most pixels of each instance have, weighted by its probability.
 
-    scores: float [h, w, 1 + number of classes], the background's first, see utils.join_heads; ids: int [h, w]
+    scores: float [h, w, 1 + number of classes], the background's first, see utils.build_model; ids: int [h, w]
     -> int [largest id + 1]: the classes, from 1; 0 for the background and ids without pixels
     """
     pixels = np.flatnonzero(ids)

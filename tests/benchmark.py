@@ -275,7 +275,7 @@ def main(argv=None):
     parser.add_argument('--quick', action='store_true', help='Fewer runs of each row, two minutes.')
     parser.add_argument('--only', nargs='+', choices=SECTIONS, default=list(SECTIONS), help='Sections to run.')
     flags = parser.parse_args(argv)
-    tf.disable_v2_behavior()   # as training.py does
+    train_script.import_tensorflow()
     print(f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}, '
           f'NumPy {np.__version__}, load {os.getloadavg()[0]:.1f} at the start')
     print(f'{"":<58}{"ours":>14}{"the plain way":>16}{"ratio":>8}{"floor":>14}')

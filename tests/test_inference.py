@@ -49,14 +49,14 @@ def test_photos_are_numbered_by_their_names_and_listed_and_a_bad_one_is_skipped(
         write(tmp_path / 'in' / name, road('red', 'blue', size=size))
     (tmp_path / 'in/c.jpg').write_text('not a photo')
     (tmp_path / 'out').mkdir()
-    (tmp_path / 'out/cluster_0000.png').symlink_to('elsewhere')   # is replaced; the user did not name it
-    (tmp_path / 'p.json').symlink_to('lanes.json')   # is followed
+    for name in ('out/cluster_0000.png', 'p.json'):
+        (tmp_path / name).symlink_to('elsewhere')   # is replaced
     outcome = run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--json', tmp_path / 'p.json')
     assert outcome.status == 1 and 'c.jpg' in one_line(outcome.err)
     assert [line.split()[0] for line in outcome.out.splitlines()[1:5]] == ['network', 'clustering', 'lanes', 'total']
     assert '3 pictures, ' in outcome.out and 'frames per second' in outcome.out
     assert pictures_in(tmp_path / 'out') == [f'cluster_000{i}.png' for i in (0, 1, 3)]
-    predictions = json_lines(tmp_path / 'lanes.json')
+    predictions = json_lines(tmp_path / 'p.json')
     with open(tmp_path / 'out/photos.csv', newline='') as file:
         rows = list(csv.DictReader(file))
     for row, line, (name, (width, height)) in zip(rows, predictions, sizes.items(), strict=True):

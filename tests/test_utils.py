@@ -112,7 +112,7 @@ def test_value_that_no_model_has_is_named(small_model, field, value):
         record = json.load(file)
     with open(path, 'w') as file:
         json.dump({**record, field: value}, file)
-    named = {'delta_v': 'delta_v|dvar', 'image_size': 'image.size', 'of_tomorrow': 'version'}.get(field, field)
+    named = {'delta_v': 'delta_v|dvar', 'image_size': 'image.size'}.get(field, field)
     with pytest.raises(InputError, match=rf'^{re.escape(path)}: .*({named})'):
         utils.read_conventions(small_model)
 
