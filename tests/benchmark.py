@@ -27,7 +27,7 @@ import numpy as np
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, 'tests')]
 
-from data.common import command_line, quiet, settings, video
+from data.common import command_line, quiet, settings
 
 quiet.import_tensorflow()
 import tensorflow.compat.v1 as tf
@@ -245,21 +245,6 @@ def frame(quick):
     row('  its start', start)
 
 
-def drive(quick):
-    """The shipped drive, repeated, from video to video."""
-    counts, runs = ((240, 40), 1) if quick else ((840, 40), 3)
-    frames = list(video.read_video(os.path.join(ROOT, 'inference_test', 'drive.mp4')).frames)
-    with tempfile.TemporaryDirectory() as home:
-        inputs = [([os.path.join(home, f'{count}.mp4')], count) for count in counts]
-        for (clip,), count in inputs:
-            writer = video.Writer(clip, frames[0].shape[1::-1], 20, ['mp4v'])
-            for image in itertools.islice(itertools.cycle(frames), count):
-                writer.write(image)
-            writer.close()
-        speed, _ = time_inference(*inputs, runs)
-    row('frames per second of a video through inference.py', speed, unit='/s')
-
-
 def clusters(quick):
     for name, ours, plain in benchmark_clustering.rows(quick):
         row(name, ours, plain)
@@ -267,7 +252,7 @@ def clusters(quick):
 
 # ---- The script ------------------------------------------------------------------------------------------------------
 
-SECTIONS = {section.__name__: section for section in (network, clusters, frame, drive, training)}
+SECTIONS = {section.__name__: section for section in (network, clusters, frame, training)}
 
 
 def main(argv=None):

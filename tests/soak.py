@@ -5,8 +5,8 @@
 
 Real processes of training.py, which save after every step, are stopped with SIGKILL and restarted until they are done,
 over and over. The weights, the optimizer's state and the TensorBoard curves of each finished run have to be those of
-the undisturbed one, bit for bit; the exit status is 1 if any is not. The data is drawn. The network is the small one of
-the tests; with --full it is all of ENet.
+the undisturbed one, bit for bit; the exit status is 1 if any is not. The data is drawn, the network the small one of the
+tests.
 """
 import argparse
 import os
@@ -31,10 +31,10 @@ START = 12.   # seconds at most in which a restarted process is killed while it 
 class Run(Processes):
     """The processes of a run, alone or a chief and a worker, in a new folder."""
 
-    def __init__(self, folder, data, full, cluster):
+    def __init__(self, folder, data, cluster):
         folder.mkdir()
-        super().__init__(folder, 'run_full' if full else 'run_small',
-                         ['-s', data, *FLAGS, '--batch-size', 4 - 2 * cluster], ['chief', 'worker'][:1 + cluster])
+        super().__init__(folder, 'run_small', ['-s', data, *FLAGS, '--batch-size', 4 - 2 * cluster],
+                         ['chief', 'worker'][:1 + cluster])
         self.start()
 
     def is_done(self, seconds=0.):
@@ -81,19 +81,18 @@ def main():
     parser.add_argument('--kills', type=int, default=50, help='Number of processes to kill.')
     parser.add_argument('--cluster', choices=['chief', 'worker', 'both'], help='Which process of a cluster to kill.')
     parser.add_argument('--seed', type=int, default=0, help='Seed of the instants, as far as the machine allows.')
-    parser.add_argument('--full', action='store_true', help='Train all of ENet.')
     flags = parser.parse_args()
     chance, began, kills, rounds, failed = random.Random(flags.seed), time.monotonic(), 0, 0, False
     with tempfile.TemporaryDirectory() as home:
         home = pathlib.Path(home)
         data = draw(home / 'data', 20)   # of which 18 are trained on
-        reference = Run(home / 'reference', data, flags.full, bool(flags.cluster))
+        reference = Run(home / 'reference', data, bool(flags.cluster))
         reference.wait_for_a_step()
         first_step = time.monotonic()
         reference.is_done(None)
         duration = time.monotonic() - first_step
         while kills < flags.kills:
-            run = Run(home / f'run{rounds}', data, flags.full, bool(flags.cluster))
+            run = Run(home / f'run{rounds}', data, bool(flags.cluster))
             while not run.is_done(None if kills == flags.kills else 0.):
                 if chance.random() < 0.2:
                     ended = run.is_done(chance.uniform(0, START))

@@ -24,7 +24,7 @@ import enet
 import training
 from data.common.replica import Replica
 from test_training import (NETWORK, ROOT, SMALL, curves, draw, home, last_state, one_line,  # noqa: F401
-                           run_full, run_small, small_network)
+                           run_small, small_network)
 
 CODE = '''
 import sys

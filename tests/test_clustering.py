@@ -219,7 +219,6 @@ def test_scattered_embedding_is_all_background_with_margins():
     assert not clustering.instance_ids(embedding, 0.7, margins=(0.5, 1.5)).any()
 
 
-
 def test_only_the_given_foreground_is_clustered():
     embedding, expected = stripes(3)
     embedding[expected == 0] = embedding[expected == 2][0]   # the background looks like an instance
@@ -252,7 +251,6 @@ def test_foreground_without_clusters_has_no_instances(share):
     assert not clustering.instance_ids(embedding, 0.7, (0.5, 1.5), foreground).any()
 
 
-
 def test_output_is_split_into_embedding_and_probability():
     output = np.float32([[[1, 2, np.log(3)]]])
     assert clustering.split_output(output, 3) == (output, None)
@@ -271,7 +269,6 @@ def test_pixels_near_the_mean_of_their_instance_are_confident():
     np.testing.assert_allclose(sure, [0, 1, 1, 1, np.exp(-1), 1], rtol=1e-6)
     half = clustering.pixel_confidence(embedding, ids, 1.5, np.full([1, 6], 0.5))[0]
     np.testing.assert_allclose(half, sure / 2, rtol=1e-6)
-
 
 
 @pytest.mark.parametrize('margins', [None, (0.5, 1.5)])

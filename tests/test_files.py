@@ -53,7 +53,6 @@ def test_link_or_pipe_at_the_output_path_is_replaced(tmp_path, make):
     assert (tmp_path / 'victim').read_bytes() == b'mine' and sorted(os.listdir(tmp_path)) == ['a.bin', 'victim']
 
 
-
 def test_make_output_folder(tmp_path):
     for _ in range(2):
         files.make_output_folder(str(tmp_path / 'a' / 'b'))

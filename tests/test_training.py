@@ -49,15 +49,11 @@ def quicken(patch):
     patch.setattr(visualization, 'evaluate_scatter_plot', lambda *args: None)
 
 
-def run_small(argv, network=NETWORK):
+def run_small(argv):
     """training.py with the small network as a process."""
     sys.argv[0] = 'training.py'
     quicken(pytest.MonkeyPatch())
-    command_line.run(functools.partial(training.main, argv, network))
-
-
-def run_full(argv):
-    run_small(argv, None)
+    command_line.run(functools.partial(training.main, argv, NETWORK))
 
 
 @pytest.fixture(autouse=True, scope='module')
