@@ -5,8 +5,7 @@
 
 Real processes of training.py, which save after every step, are stopped with SIGKILL and restarted until they are done,
 over and over. The weights, the optimizer's state and the TensorBoard curves of each finished run have to be those of
-the undisturbed one, bit for bit; the exit status is 1 if any is not. The data is drawn, the network the small one of the
-tests.
+the undisturbed one, bit for bit; the exit status is 1 if any is not. Data and network are the small ones of the tests.
 """
 import argparse
 import os
