@@ -29,7 +29,7 @@ def find_samples(srcdir):
     Raises InputError if a folder is missing, empty or unfinished, or an image or label has no partner.
     """
     if os.path.lexists(os.path.join(srcdir, files.HALF_WRITTEN)):
-        raise InputError(f'{srcdir}: is half-written; run the script that makes it again')
+        raise InputError(f'{srcdir}: is half-written; rerun the script that made it')
     images, labels = (_list_by_name(srcdir, folder) for folder in ('images', 'labels'))
     for name in sorted(images.keys() ^ labels.keys()):
         path, partner = (images[name], 'label') if name in images else (labels[name], 'image')

@@ -42,7 +42,7 @@ def ENet(inputs, num_classes, reuse=None, is_training=False, batch_statistics=No
     inputs: float32 [b, h, w, 3], h and w multiples of 8.
     batch_statistics: whether batch norms use the batch's own statistics; by default when training.
     decay: of batch norm's moving averages; the paper's Torch code calls 1 - 0.9 its momentum.
-    noise: what dropout draws from, see `Mode`; by default other noise each run when training, no dropout otherwise.
+    noise: what dropout draws from, see `Mode`; by default fresh noise in each training step, no dropout otherwise.
     return_features: whether to return what other heads read, too.
     -> (logits, probabilities), both float32 [b, h, w, num_classes]; with `return_features` (logits, probabilities,
     features), the last float32 [b, h/2, w/2, 16].
@@ -130,7 +130,7 @@ def upsampling_bottleneck(x, depth, indices, mode, scope, dropout):
     x: float32 [b, h, w, c]. indices: those that `max_pool` returned, [b, h, w, depth] -> float32 [b, 2h, 2w, depth].
     """
     reduced = x.shape[-1] // 4
-    main = conv_norm(x, depth, [1, 1], mode, scope + '_main_conv1', scope + 'batch_norm1')
+    main = conv_norm(x, depth, [1, 1], mode, scope + '_main_conv1', scope + 'batch_norm1')   # names of 2018
     net = conv_norm(x, reduced, [1, 1], mode, scope + '_conv1', scope + '_batch_norm2')
     net = tf.nn.relu(net, scope + '_prelu1')
     net = conv_transpose_norm(net, reduced, [3, 3], mode, scope + '_transposed_conv2_filters', scope + '_batch_norm3')
@@ -299,7 +299,7 @@ def fused(function):
 def normalised_convolution(convolve, weights, beta, depth_axis):
     """convolve(weights), normalised by its own mean and variance, + beta. -> (float32 [b, h, w, depth], mean, variance)
 
-    With channels of zeros: the gradient of the initial block's 13 takes oneDNN ten times as long as that of 16.
+    Padded with zero channels to a multiple of 4: for the initial block's 13, oneDNN's gradient is ten times slower.
     """
     depth = int(weights.shape[depth_axis])
     more = -depth % 4

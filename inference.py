@@ -15,9 +15,9 @@ subfolders of the same names. A photo that cannot be read is reported and skippe
 
 A video becomes an MP4 of the same size and frame rate, without sound, with lanes coloured and their lines drawn. A lane
 keeps its id and colour through gaps of half a second; lines that are seen for less than a fifth of a second are left
-out. An interrupted run keeps the frames that are done. Of a stream, always the newest frame is processed.
+out. An interrupted run keeps the frames that are done. Of a stream, only the newest frame is processed.
 
-With a model of --kind any, instances are outlined and coloured by size, the largest first, in each frame anew.
+With a model of --kind any, instances are outlined and coloured by size, the largest first, afresh in each frame.
 """
 import collections
 import contextlib
@@ -155,7 +155,7 @@ def embed_photo(photo, embed, conventions):
 # ---- Instances and lanes ---------------------------------------------------------------------------------------------
 
 def find_instances(photo, conventions, bandwidth=None):
-    """Sets photo.ids and photo.shown. conventions: of the model; bandwidth: of mean shift, by default theirs"""
+    """Sets photo.ids and photo.shown. conventions: of the model; bandwidth: of mean shift, by default the model's"""
     bandwidth, foreground = bandwidth or conventions.bandwidth, None
     if photo.given is not None:
         size = photo.embedding.shape[1::-1]
@@ -282,7 +282,7 @@ def write_pictures(photo, flags, folder, to_video, is_road):
 
 
 def print_results(photos, seconds, flags, what):
-    """Prints the table of times and where the results are. what: was found"""
+    """Prints the table of times and where the results are. what: the plural of what was found"""
     print(f'{"ms per picture":<14}{"median":>8}{"mean":>8}')
     times = {name: [photo.times[name] for photo in photos] for name in photos[0].times}
     for name, values in [*times.items(), ('total', np.sum([*times.values()], axis=0))]:
@@ -372,7 +372,7 @@ def main(argv=None, architecture=None):
     masks = None
     if flags.foreground:
         masks = {inputs.stem(path): path for path in pictures.list_images(flags.foreground)
-                 if not path.lower().endswith(('.jpg', '.jpeg'))}   # whose zeros are not 0
+                 if not path.lower().endswith(('.jpg', '.jpeg'))}   # compression blurs their zeros
     check_outputs(flags, jobs, (masks or {}).values())
     for problem in problems:
         command_line.warn(problem)

@@ -124,7 +124,7 @@ def _hinged_variance(x, means, segment, count, delta_v):
 def _hinged_distance(means, present, delta_d):
     """Equation 2 per image, then the mean over the images. means: float32 [b, n, d]; present: [b, n] -> scalar.
 
-    The pairs of the first few instances alone are computed where there are no others; the gradient goes with them.
+    Pairs are computed for the smallest bound that covers all instances, the gradient along with them: change both.
     """
     def pairs(n):
         apart = means[:, :n, None] - means[:, None, :n]

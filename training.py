@@ -1,4 +1,4 @@
-"""Trains the network to embed the pixels of each lane, or other instance, together and those of different ones apart.
+"""Trains the network to embed the pixels of one instance, such as a lane, close together and instances far apart.
 
     python training.py                                        on data/, from scratch or from pretrained_semantic_model/
     python training.py --semantic --outdir pretrained_semantic_model && python training.py
@@ -280,7 +280,7 @@ class Chief:
         """Saves all that the run needs to resume. Raises InputError if that fails; older states are still whole."""
         self._saved_at = time.monotonic()
         step, epochs = self._sess.run([self._graph.step, self._graph.epochs])
-        # The same name has the same content, so that it does not matter in which of two writes a run is killed.
+        # The same name has the same content, so a run can be killed during either write.
         utils.save(self._states, self._sess, os.path.join(self._resume, f'state.ckpt-{step}-{epochs}'),
                    (self._curves, self._epoch_curves))
 
@@ -293,7 +293,8 @@ class Chief:
 def train(run, flags, data, replica, stop, source=None, resuming=False, architecture=None):
     """Takes the steps of a run, to the end or until a signal. -> whether it is at the end
 
-    source, resuming: of `settle`, for the chief. The others: see `build_graph`.
+    flags: of `parse_flags`. stop: threading.Event, set by a signal. source, resuming: of `settle`, for the chief. The
+    others: see `build_graph`.
     """
     with tf.Graph().as_default(), replica.placement():
         graph = build_graph(run, flags, data, replica, architecture)
@@ -347,12 +348,12 @@ def take_steps(sess, graph, step, run, flags, replica, chief, stop):
 def run_worker(flags, data, replica, architecture):
     """Takes part in the run of the chief until its end, in a new graph whenever the chief was restarted."""
     while True:
-        print(f'{replica.name}: waits for the chief', flush=True)
+        print(f'{replica.name}: waiting for the chief', flush=True)
         run = settings.from_json(replica.join(), 'the chief')
         if run.photos != data.photos:
-            raise InputError(f'{" ".join(flags.srcdir)}: holds other images or shares than the chief has')
+            raise InputError(f'{" ".join(flags.srcdir)}: has other images, shares or lanes.json than the chief')
         with contextlib.suppress(*replica.gone):
-            print(f'{replica.name}: joins', flush=True)
+            print(f'{replica.name}: joining', flush=True)
             train(run, flags, data, replica, threading.Event(), architecture=architecture)
             replica.leave()
             return

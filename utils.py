@@ -203,7 +203,7 @@ def restore(sess, checkpoint, variables, least=None):
 
 @contextlib.contextmanager
 def constant_weights(checkpoint):
-    """While active, get_variable returns the arrays of a checkpoint: a graph of constants, built in a fraction of time.
+    """While active, get_variable returns the arrays of a checkpoint: a graph of constants, built in less time.
 
     checkpoint: path prefix. Raises InputError like `restore`.
     """
@@ -249,7 +249,7 @@ def _errors_of(checkpoint):
     try:
         yield
     except CHECKPOINT_ERRORS as error:
-        raise InputError(f'{checkpoint}: is damaged or no checkpoint ({reason(error)})')
+        raise InputError(f'{checkpoint}: is damaged or not a checkpoint ({reason(error)})')
 
 
 def save(saver, sess, prefix, curves=()):
@@ -271,7 +271,7 @@ def save(saver, sess, prefix, curves=()):
 
 
 def remove_unfinished(folder):
-    """Removes what a process left that was killed while it saved; best effort."""
+    """Removes files left by a process that was killed while saving; best effort."""
     for pattern in ('*.tempstate*', 'checkpoint.tmp*', 'model.ckpt-*.data-*', 'state.ckpt-*.data-*'):
         for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
             if '.tempstate' in path or not os.path.exists(path.rpartition('.data-')[0] + '.index'):
@@ -287,7 +287,7 @@ def remove_checkpoints(folder):
 
 
 def reason(error):
-    """What went wrong, in the words of the system where they are among those of TensorFlow. -> str"""
+    """The system's error text if TensorFlow's message contains it, otherwise its first line. -> str"""
     text = getattr(error, 'message', None) or str(error)
     system = [os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EROFS, errno.ENOENT)]
     return next((words for words in system if words in text), text.strip().split('\n')[0])

@@ -26,9 +26,9 @@ IGNORED = 255   # grey value of pixels that count nowhere
 def draw_own_lane(record, size):
     """The label of tusimple.draw_label, with IGNORED where a line may be that is not labelled. -> uint8 [height, width]
 
-    Known to be background is the lane, a margin of a third of its width, and all above the horizon, where straight
-    continuations of the lines meet. Below their end, where a hood begins, this continues to the lower border. The
-    continuation of a line that ends before the other is ignored as well. Lengths are for images of 1280 x 720 px.
+    The lane, a margin of a third of its width and everything above the horizon, where straight continuations of the
+    lines meet, are known to be background; below the end of both, where a hood begins, this continues to the lower
+    border. The continuation of a line that ends before the other is ignored as well. Lengths are for 1280 x 720 px.
     record: a tusimple.Record, of which the outermost lanes count. size: (width, height) of the image in px
     Raises InputError as tusimple.draw_label does, and if no lane has two points.
     """

@@ -194,7 +194,7 @@ FILES = {
     'training': [
         ('', gone('d/labels'), 'd/labels: no such'), ('', gone('d/labels/1.png'), 'd/images/1.png: has no label'),
         ('', lambda home: shutil.copy(home / 'in/1.png', home / 'd/images/1.jpg'), 'has the same name'),
-        ('-s notes.txt', None, 'notes.txt/images: is not a folder'), ('-m empty', None, 'empty: is no folder with a'),
+        ('-s notes.txt', None, 'notes.txt/images: is not a folder'), ('-m empty', None, 'empty: holds no checkpoint'),
         ('-o model/new', text('model/new', ''), 'model/new: ')],
     'photos': [
         ('-i b.png', text('b.png', BOMB), 'b.png: has more than 67,108,864 pixels'),

@@ -140,11 +140,11 @@ def test_killed_processes_join_again_and_the_result_is_that_of_one_process(home,
     simplify(monkeypatch)
     assert training.main([*flags(data, 4, 6), '-o', 'alone', '-l', 'log_alone'], NETWORK) == 0
     assert [process.wait() for process in processes.processes.values()] == [0, 0], processes.log()
-    assert 'resumes after step' in processes.log() and processes.log().count(': joins') == 3
+    assert 'resumes after step' in processes.log() and processes.log().count(': joining') == 3
     assert 'Traceback' not in processes.log()
     assert_close(home)
     # One process resumes what the cluster has started: a state is a state.
-    with pytest.raises(InputError, match='--batch-size was 6, is 3'):
+    with pytest.raises(InputError, match='--batch-size times processes was 6, is 3'):
         training.main(flags(data, 4, 3), NETWORK)
     assert training.main(flags(data, 5, 6), NETWORK) == 0
     assert last_state(home)['global_step'] == 15

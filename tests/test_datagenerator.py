@@ -48,7 +48,7 @@ def test_find_samples_pairs_by_name(samples):
     (lambda root: os.rename(root / 'labels', root / 'truth'), 'labels: no such folder; see data/README'),
     (lambda root: [os.remove(path) for path in (root / 'images').iterdir()], 'images: holds no pictures'),
     (lambda root: os.rename(root / 'labels/0003.png', root / 'labels/0003.jpg'), '0003.jpg: a JPEG does not keep'),
-    (lambda root: (root / files.HALF_WRITTEN).touch(), 'is half-written; run the script that makes it again')],
+    (lambda root: (root / files.HALF_WRITTEN).touch(), 'is half-written; rerun the script that made it')],
     ids=['no label', 'no image', 'other name', 'twice', 'no folder', 'empty', 'JPEG', 'half-written'])
 def test_find_samples_names_what_does_not_fit(tmp_path, samples, spoil, reason):
     spoil(tmp_path)

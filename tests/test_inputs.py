@@ -117,7 +117,7 @@ def test_newest_frame_of_a_stream_is_kept_over_lost_connections(monkeypatch, cap
     monkeypatch.setattr(stream, '_connect', lambda source: (capture, next(attempts)))
     stream._receive('0', capture, frames, stop)
     assert frames.get_nowait() == 'last' and frames.empty() and next(attempts, None) is None
-    assert capsys.readouterr().err.count('camera0: the connection is lost; connecting again') == 1
+    assert capsys.readouterr().err.count('camera0: the connection is lost; reconnecting') == 1
 
 
 def test_video_of_a_stream_keeps_time_and_cuts_long_gaps(tmp_path, monkeypatch):

@@ -501,7 +501,7 @@ def test_contradictions_are_found_before_tensorflow(home, data, train, no_tensor
 
 
 def test_a_setting_that_a_record_should_not_have_is_named():
-    with pytest.raises(training.InputError, match='^m: "of_tomorrow" is no setting'):
+    with pytest.raises(training.InputError, match='^m: "of_tomorrow" is an unknown setting'):
         settings.from_json('{"version": 3, "of_tomorrow": 1}', 'm')
 
 
@@ -528,8 +528,8 @@ def touch(path):
 
 @pytest.mark.parametrize('path, args, culprit', [
     (None, ['-s', 'nowhere'], 'nowhere'), ('d/', ['-s', 'd'], 'd/images'),
-    (None, ['-m', 'nowhere'], 'nowhere: is no folder with a checkpoint; give --modeldir'),
-    ('m/', ['-m', 'm'], 'm: is no folder with a checkpoint'),
+    (None, ['-m', 'nowhere'], 'nowhere: holds no checkpoint; give --modeldir'),
+    ('m/', ['-m', 'm'], 'm: holds no checkpoint'),
     ('o/', ['-m', 'o', '-o', 'o'], 'o: is --modeldir and --outdir'), ('./o', ['-o', 'o'], 'o: cannot be made'),
     (None, ['-o', 'o[1]'], 'o[1]: TensorFlow reads no checkpoint'), ('o/m.index', ['-o', 'o'], 'o: holds a model')])
 def test_bad_folders_are_found_before_tensorflow(home, data, train, no_tensorflow, path, args, culprit):

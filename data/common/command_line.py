@@ -29,7 +29,7 @@ positive_float = functools.partial(_number, kind=float, least=1 / MAX_FLOAT, mos
 non_negative_float = functools.partial(_number, kind=float, least=0, most=MAX_FLOAT)
 share = functools.partial(_number, kind=float, least=0, most=1)
 bandwidth = functools.partial(_number, kind=float, least=1e-6, most=1e6)   # in units of the embedding
-image_side = functools.partial(_number, kind=int, least=8, most=2 ** 15)   # of a model, as the next, for memory
+image_side = functools.partial(_number, kind=int, least=8, most=2 ** 15)   # of a model; bounds memory
 feature_dim = functools.partial(_number, kind=int, least=1, most=2 ** 10)
 
 

@@ -1,4 +1,4 @@
-"""photos.csv: which photo each numbered picture in a folder of results is of."""
+"""photos.csv, which maps numbered results to their photos."""
 import csv
 import io
 import os

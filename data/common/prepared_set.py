@@ -35,8 +35,8 @@ def prepare_samples(source, outdir, prepare, items, workers, problems=(), what='
     """Prepares samples in threads, writes them, and prints problems.
 
     The output appears once all samples are complete; a run killed while it moves files leaves a folder that training
-    rejects and the next run completes. Existing files must be identical, but for those of the names `own`, which are
-    replaced, or removed without a new sample.
+    rejects and the next run completes. Existing files must be identical, except those of the names `own`, which are
+    replaced, or removed if no new sample replaces them.
     source, problems: the origin of the items and earlier problems, for messages; what: the count in the summary
     prepare: function of an item -> (name, image, label, {what: number}), image and label as the bytes of a PNG; raises
     InputError if the item is unusable. name_of: function of the names, called in order; finish: called at the end
@@ -151,6 +151,6 @@ def _stage(temporary, target, data, own):
         files.write_file(temporary, data)
         return {temporary: target}
     if files.read_file(target, pictures.MAX_FILE_BYTES) != data:
-        raise InputError(f'{target}: is there already, and differs from what would be written; move it away or give '
-                         'another folder')
+        raise InputError(f'{target}: already exists with different content; move it away or give another '
+                         'folder')
     return {}

@@ -135,9 +135,9 @@ def find_source(outdir, modeldir, fresh):
     source = modeldir or DEFAULT_MODELDIR
     is_outdir = os.path.realpath(source) == os.path.realpath(outdir)
     if modeldir and is_outdir:
-        raise InputError(f'{outdir}: is --modeldir and --outdir at once; choose another --outdir')
+        raise InputError(f'{outdir}: is both --modeldir and --outdir; choose another --outdir')
     if modeldir and not has_checkpoint(modeldir):
-        raise InputError(f'{modeldir}: is no folder with a checkpoint; give --modeldir one')
+        raise InputError(f'{modeldir}: holds no checkpoint; give --modeldir one that does')
     return source if has_checkpoint(source) and not is_outdir else None
 
 
@@ -154,7 +154,7 @@ def lock_folder(folder):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise InputError(f'{folder}: is in use by another run; wait for its end or choose another --outdir')
+        raise InputError(f'{folder}: is in use by another run; wait for it to finish or choose another --outdir')
     finally:
         if fcntl:
             os.close(descriptor)

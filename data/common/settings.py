@@ -107,7 +107,7 @@ class Settings:
         return _SPAN * self.delta_d if self.coordinates and scope == 'Instance' else 0.
 
     def check(self, source):
-        """Raises InputError, starting with `source`, where settings contradict each other or what can be computed."""
+        """Raises InputError, starting with `source`, where settings are inconsistent or not computable."""
         width, height = self.image_size
         for problem, text in (
                 (width % 8 or height % 8, f'--image-size: {width} {height} are not both multiples of 8'),
@@ -223,7 +223,7 @@ def start(chosen, model=None):
 
 
 def resume(chosen, before, outdir):
-    """The Settings of a run that resumes: as before. chosen: {name: value} of the flags that were given.
+    """The Settings of a resumed run: as before. chosen: {name: value} of the flags that were given.
 
     Raises InputError, with the way out, where a flag that was given says otherwise and is not free to.
     """
@@ -231,9 +231,10 @@ def resume(chosen, before, outdir):
     different = []
     for name, value in chosen.items():
         if value != getattr(before, name) and name not in free:
-            flags = FIELDS[name].metadata['flags'] or [f'--{name}']
-            different.append('other images or shares in --srcdir' if name == 'photos' else
-                             f'{flags[0]} was {_as_text(getattr(before, name))}, is {_as_text(value)}')
+            what = {'photos': 'other images or shares in --srcdir', 'batch_size': '--batch-size times processes'}.get(
+                name, (FIELDS[name].metadata['flags'] or [f'--{name}'])[0])
+            different.append(what if name == 'photos' else
+                             f'{what} was {_as_text(getattr(before, name))}, is {_as_text(value)}')
     if different:
         raise InputError(f'{outdir}: holds a run with other settings ({"; ".join(different)}); give the same to resume '
                          f'it, --modeldir {outdir} --outdir NEW to continue from its model with these, or --fresh to '
@@ -273,11 +274,11 @@ def from_json(text, source):
         raise InputError(f'{source}: "version" is {version!r}; this program reads {VERSION}')
     for name, value in record.items():
         if name not in FIELDS:
-            raise InputError(f'{source}: "{name}" is no setting that this version of the program has')
+            raise InputError(f'{source}: "{name}" is an unknown setting')
         try:
             record[name] = _checked(value, FIELDS[name])
         except (ValueError, argparse.ArgumentTypeError) as error:
-            raise InputError(f'{source}: "{name}" is not such a value ({error})')
+            raise InputError(f'{source}: "{name}" has an invalid value ({error})')
     settings = Settings(**record)
     settings.check(f'{source}: ')
     return settings
@@ -293,8 +294,8 @@ def _checked(value, field):
         raise ValueError(f'{value!r} is not {" or ".join(argument["choices"])}')
     if isinstance(field.default, tuple):
         if type(value) is not list or len(value) != argument.get('nargs', len(value)):
-            raise ValueError(f'{value!r} is no such list')
+            raise ValueError(f'{value!r} is not a list of that length')
         return tuple(kind(repr(each)) if kind else each for each in value)
     if not kind and type(value) is not type(field.default):
-        raise ValueError(f'{value!r} is no {type(field.default).__name__}')
+        raise ValueError(f'{value!r} is not of type {type(field.default).__name__}')
     return kind(repr(value)) if kind else value

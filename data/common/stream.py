@@ -34,8 +34,8 @@ def names(source):
 def read_clip(path):
     """Opens a video, see video.read_video, or a stream, whose frames that arrive while none is asked for are skipped.
 
-    Frames of a stream are scaled to the size of the first. If the connection is lost, a line is printed, and attempts
-    to connect again have no end. -> video.Clip. Raises InputError if no frame can be decoded.
+    Frames of a stream are scaled to the size of the first. If the connection is lost, a line is printed, and
+    reconnection is retried indefinitely. -> video.Clip. Raises InputError if no frame can be decoded.
     """
     if not is_stream(path):
         return video.read_video(path)
@@ -72,7 +72,7 @@ def _receive(source, capture, frames, stop):
     while not stop.is_set():
         found, frame = capture.read()
         if not found:
-            command_line.warn(f'{names(source)[0]}: the connection is lost; connecting again')
+            command_line.warn(f'{names(source)[0]}: the connection is lost; reconnecting')
         while not found and not stop.wait(_WAIT):
             capture, frame = _connect(source)
             found = frame is not None

@@ -54,8 +54,8 @@ def count_classes(output, label, run):
 
 
 def can_be_clustered(terms, run):
-    """Whether the means of instances are on average more than delta_d apart. Before, mean shift takes seconds, and
-    finds nothing. terms: {name: float}, of the loss"""
+    """Whether the means of instances are on average more than delta_d apart. Until then, mean shift takes seconds
+    and finds nothing. terms: {name: float}, of the loss"""
     return np.isfinite(terms['total']) and terms['dist'] <= run.dist * run.delta_d ** 2
 
 
