@@ -210,7 +210,7 @@ def _number_cells(cells):
         low = column.min()
         span = column.max() - low + 1
         number, size = number * span + (column - low), size * span
-        if size > 1 << 20:  # number the occupied ones alone
+        if size > 1 << 20:  # number only the occupied ones
             number = np.unique(number, return_inverse=True)[1]
             size = number.max() + 1
     return number.astype(np.intp)

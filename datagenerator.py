@@ -145,7 +145,7 @@ def steps_per_epoch(num_samples, batch_size):
 
 
 class BatchQueue:
-    """A tf.FIFOQueue of the default graph, filled with batches by threads, in an order that depends on the seed alone.
+    """A tf.FIFOQueue of the default graph, filled with batches by threads, in an order that depends only on the seed.
 
     Epoch e visits the samples in a permutation drawn from (seed, e), without the remainder that does not fill a batch
     (another one each epoch); a data set smaller than a batch is repeated to fill it. With groups, [(number of samples,

@@ -267,7 +267,7 @@ def dynamic_shape(x):
 # ---- Fast paths ------------------------------------------------------------------------------------------------------
 
 # Each function equals the formula in its docstring with fewer passes over memory. Where a custom getter replaces
-# variables by NumPy arrays (`utils.constant_weights`), what depends on weights alone is computed once, at build time.
+# variables by NumPy arrays (`utils.constant_weights`), what depends only on weights is computed once, at build time.
 
 _FUSED = contextvars.ContextVar('fused', default=False)
 
@@ -276,7 +276,7 @@ _FUSED = contextvars.ContextVar('fused', default=False)
 def fused_kernels():
     """While active, each function marked `fused` becomes one operation, a loop that XLA compiles when it first runs.
 
-    For inference on this machine: outside of it a graph has plain operations alone, which can be exported, and whose
+    For inference on this machine: outside of it a graph has only plain operations, which can be exported, and whose
     gradients are computed faster than by XLA.
     """
     token = _FUSED.set(True)

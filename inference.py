@@ -7,7 +7,7 @@
     python inference.py --indir 0                              a camera, or rtsp://..., http://..., until Ctrl-C
     python inference.py --indir test_tasks_0627.json --json predictions.json --no-pictures
     python inference.py --modeldir leaves_model --indir plants --outdir results --masks     (training.py --kind any)
-    python inference.py --export lanes/1                       the network alone, for TensorFlow Serving and others
+    python inference.py --export lanes/1                       only the network, for TensorFlow Serving and others
 
 Each photo becomes cluster_NNNN.png, with every instance coloured and the largest cluster (the background) unchanged.
 NNNN counts from 0000 in the order of the inputs and of their names; photos.csv lists them. Results of subfolders go to

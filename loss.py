@@ -81,7 +81,7 @@ def foreground_log_loss(log_odds, labels):
 
 
 def class_log_loss(scores, labels):
-    """`foreground_log_loss`, plus the cross entropy of the classes over the foreground alone, a small part.
+    """`foreground_log_loss`, plus the cross entropy of the classes over the foreground, a small part.
 
     scores: float32 [b, h, w, 1 + number of classes], the background's first. labels: whole numbers [b, h, w], 0 is
     background, class * 1000 + n an instance of class 1, 2, ...; negative ones are ignored.

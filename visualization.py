@@ -49,7 +49,7 @@ def instance_colour(number, classes=None):
 
 
 def colour_instances(ids):
-    """The instances alone, on black. -> uint8 [h, w, 3]"""
+    """Only the instances, on black. -> uint8 [h, w, 3]"""
     return np.array([(0, 0, 0)] + [colour(k) for k in range(ids.max(initial=0))], np.uint8)[ids]
 
 

@@ -1,4 +1,4 @@
-"""Renders road scenes with lane labels in the layout of TuSimple, from a seed alone.
+"""Renders road scenes with lane labels in the layout of TuSimple, determined by a seed.
 
     python data/synthetic_dataset.py synthetic --num 2000 --seed 1
     python data/synthetic_dataset.py drive --drive 10 --seed 1 --video

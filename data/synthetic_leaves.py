@@ -1,4 +1,4 @@
-"""Renders plants with exact leaf labels, a data set to try training on, from a seed alone.
+"""Renders plants with exact leaf labels, a data set to try training on, determined by a seed.
 
     python data/synthetic_leaves.py leaves --num 500 --seed 1
     python training.py --recipe any --srcdir leaves --outdir leaves_model --logdir leaves_log

@@ -127,7 +127,7 @@ _PHOTOMETRIC = ((0.2, blur), (0.5, colour_temperature), (0.8, tone), (0.4, satur
 
 
 def augment(image, label, rng, image_shape=None, outside=0):
-    """One random variation of a sample, a function of the state of rng alone.
+    """One random variation of a sample, which depends only on the state of rng.
 
     image, label: preferably at the camera's resolution, as they are resampled once
     image_shape: of the result, by default unchanged; outside: label beyond the border, 0 (background) or -1 (ignored)

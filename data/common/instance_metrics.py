@@ -43,7 +43,7 @@ def score_image(prediction, label):
 
 
 def score_classes(prediction, label):
-    """score_image of each class alone. prediction, label: ids class * 1000 + number, int32 -> {class: ImageScore}"""
+    """score_image of each class. prediction, label: ids class * 1000 + number, int32 -> {class: ImageScore}"""
     class_of, truth_of = prediction // classes.BASE, label // classes.BASE
     return {number: score_image(np.where(class_of == number, prediction, 0),
                                 np.where((truth_of == number) | (label < 0), label, 0))

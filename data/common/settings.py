@@ -74,7 +74,7 @@ class Settings:
     classes: tuple = _model((), 'Names of the classes 1, 2, ..., which the foreground head predicts.')
     min_confidence: float = _setting(0., 'Instances below this confidence are left out.',
                                      uses=('recorded', 'inherited'), type=command_line.share)
-    # Of the run alone:
+    # Only of the run:
     recipe: str = _run('2018', '', choices=('2018', 'fast', 'any'))
     modeldir: str = _run('', '')
     epochs: int = _run(50, 'Passes over the training images.', '--epochs', uses=('free',),

@@ -68,7 +68,7 @@ def _newest(source, capture, size):
 
 
 def _receive(source, capture, frames, stop):
-    """Keeps the newest frame of a stream, alone, in a queue, until it is stopped."""
+    """Keeps only the newest frame of a stream in a queue, until it is stopped."""
     while not stop.is_set():
         found, frame = capture.read()
         if not found:
