@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np
 
-from data.common import classes, command_line, files, pictures, preparation, prepared_set
+from data.common import classes, command_line, files, pictures, prepared_set
 from data.common.command_line import InputError
 
 IMAGE, LABEL = '_leftImg8bit.png', '_gtFine_instanceIds.png'
@@ -59,7 +59,7 @@ def prepare(sample):
 
 
 def main(argv=None):
-    parser = preparation.parser(__doc__, 'images/, labels/ and classes.txt')
+    parser = prepared_set.parser(__doc__, 'images/, labels/ and classes.txt')
     parser.add_argument('folder', metavar='DIR', help=f'Folder with *{IMAGE} and *{LABEL}, at any depth.')
     args = parser.parse_args(argv)
     (samples, alone), names = find_samples(args.folder), list(CLASSES.values())

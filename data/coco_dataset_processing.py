@@ -22,7 +22,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import cv2
 import numpy as np
 
-from data.common import command_line, files, pictures, preparation, prepared_set, segmentations
+from data.common import command_line, files, pictures, prepared_set, segmentations
 from data.common.command_line import InputError
 
 
@@ -118,7 +118,7 @@ def prepare(image):
 
 
 def main(argv=None):
-    parser = preparation.parser(__doc__)
+    parser = prepared_set.parser(__doc__)
     parser.add_argument('annotations', metavar='ANNOTATIONS', help='JSON file with "images" and "annotations".')
     parser.add_argument('images', metavar='PHOTOS', help='Folder of the images.')
     parser.add_argument('--categories', metavar='NAME', nargs='+', help='Categories to keep; all by default.')

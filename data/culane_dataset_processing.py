@@ -11,12 +11,12 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from data.common import command_line, files, preparation, prepared_set
+from data.common import command_line, files, prepared_set
 from data.lanes import culane, tusimple
 
 
 def main(argv=None):
-    parser = preparation.parser(__doc__, 'images/, labels/ and lanes.json')
+    parser = prepared_set.parser(__doc__, 'images/, labels/ and lanes.json')
     parser.add_argument('folder', metavar='DIR', help='CULane folder that contains the drive folders.')
     parser.add_argument('list', metavar='LIST', nargs='?', help='File with one image path per line.')
     args = parser.parse_args(argv)

@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np
 
-from data.common import command_line, files, pictures, preparation, prepared_set
+from data.common import command_line, files, pictures, prepared_set
 from data.common.command_line import InputError
 
 ENDS = '_rgb.png', '_label.png'  # after the name of a plant
@@ -35,7 +35,7 @@ def prepare(plant):
 
 
 def main(argv=None):
-    parser = preparation.parser(__doc__)
+    parser = prepared_set.parser(__doc__)
     parser.add_argument('folder', metavar='DIR',
                         help='Folder with plantNNN_rgb.png and plantNNN_label.png, or a parent of such folders.')
     args = parser.parse_args(argv)

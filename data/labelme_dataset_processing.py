@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np
 import PIL.Image
 
-from data.common import classes, command_line, files, pictures, preparation, prepared_set, segmentations
+from data.common import classes, command_line, files, pictures, prepared_set, segmentations
 from data.common.command_line import InputError
 from data.lanes import tusimple
 
@@ -145,7 +145,7 @@ def draw_label(record, size):
 
 
 def main(argv=None):
-    parser = preparation.parser(__doc__)
+    parser = prepared_set.parser(__doc__)
     parser.add_argument('folder', metavar='DIR', help='Folder of NAME.json files written by labelme.')
     parser.add_argument('--classes', action='store_true', help='Encode the class of each instance in the labels.')
     args = parser.parse_args(argv)

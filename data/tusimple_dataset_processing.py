@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np
 
-from data.common import command_line, files, preparation, prepared_set
+from data.common import command_line, files, prepared_set
 from data.common.command_line import InputError
 from data.lanes import tusimple
 
@@ -70,7 +70,7 @@ def _continue(line, rows):
 
 
 def main(argv=None):
-    parser = preparation.parser(__doc__, 'images/, labels/ and lanes.json')
+    parser = prepared_set.parser(__doc__, 'images/, labels/ and lanes.json')
     parser.add_argument('train_data_dir', help='Folder with label_data_*.json and the images they refer to.')
     parser.add_argument('--own-lane', action='store_true',
                         help='Only the lines of the own lane are labelled: ignore what lies beyond, for training.py '
