@@ -385,7 +385,7 @@ def validate(sess, graph, run, data, stop):
 
 
 def write_pictures(sess, graph, run, data, logdir, curves, epoch, step):
-    """TensorBoard's pictures and histograms; in logdir two validation images, the first also as a scatter plot."""
+    """TensorBoard's pictures; in logdir the instances found in two validation images, and a scatter plot."""
     images, labels = datagenerator.load_batch(*(paths[:2] for paths in data.valid), run.image_size, run.ignore)
     labels = np.maximum(labels, 0)   # ignored pixels are drawn as background
     feed = {graph.images: images, graph.labels: labels}
@@ -393,10 +393,9 @@ def write_pictures(sess, graph, run, data, logdir, curves, epoch, step):
     curves.add_summary(summary, step)
     ids = [np.int32(each[..., 1] > each[..., 0]) if run.head == 'Semantic' else
            validation.find_instances(each, label, run) for each, label in zip(output, labels)]
-    for i, sample in enumerate(zip(images, labels, output[..., :run.feature_dim],
-                                   map(visualization.colour_instances, ids))):
+    for i, (image, found) in enumerate(zip(images, ids)):
         pictures.write_image(os.path.join(logdir, f'clusters_epoch{epoch:04d}_{i}.png'),
-                             visualization.overview(*sample))
+                             visualization.draw_instances(image, found))
     if run.head != 'Semantic':
         params = f'var{run.var:g}_dist{run.dist:g}_reg{run.reg:g}_dvar{run.delta_v:g}_ddist{run.delta_d:g}'
         visualization.evaluate_scatter_plot(logdir, output[:1, ..., :run.feature_dim], labels[:1], run.feature_dim,

@@ -140,29 +140,6 @@ def draw_lanes(photo, lanes, h_samples, numbers, classes=None):
     return picture
 
 
-def embedding_as_colours(embedding):
-    """The first three dimensions of an embedding as red, green and blue, each scaled to 0..255. -> uint8 [h, w, 3]
-
-    embedding: [h, w, feature_dim]; the channel of a missing or constant dimension is 0
-    """
-    embedding = np.asarray(embedding)[..., :3].astype(np.float64)
-    low, high = embedding.min(axis=(0, 1)), embedding.max(axis=(0, 1))
-    scaled = (embedding - low) / np.where(high > low, high - low, 1)
-    return np.pad(np.rint(255 * scaled), ((0, 0), (0, 0), (0, 3 - scaled.shape[-1]))).astype(np.uint8)
-
-
-def overview(photo, label, embedding, mask):
-    """Photo and label (top), embedding and instances (bottom) in one picture. -> uint8 [2 h + 4, 2 w + 4, 3]
-
-    photo, mask (see colour_instances): uint8 [h, w, 3]; label: [h', w'], any values; embedding: [h', w', feature_dim]
-    """
-    colours = pictures.resize_image(embedding_as_colours(embedding), photo.shape[1::-1])
-    blended = np.where(mask.any(axis=-1, keepdims=True), np.rint(0.45 * photo + 0.55 * mask), photo).astype(np.uint8)
-    top, bottom = (np.concatenate([left, np.full([len(photo), 4, 3], 255, np.uint8), right], axis=1)
-                   for left, right in ((photo, draw_instances(photo, number_instances(label))), (colours, blended)))
-    return np.concatenate([top, np.full([4, *top.shape[1:]], 255, np.uint8), bottom])
-
-
 # ---- Plots -----------------------------------------------------------------------------------------------------------
 
 def scatter_plot(embedding, label, title=''):

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import tqdm
 
-from data.common import classes, command_line, evaluation_report, instance_metrics, pictures
+from data.common import classes, command_line, files, instance_metrics, pictures
 from data.common.command_line import InputError
 
 
@@ -114,7 +114,7 @@ def main(argv=None):
     pairs = match_masks(args.predicted, args.labels)
     photos = args.images and by_name(pictures.list_images(args.images))
     if args.per_image:
-        evaluation_report.check_output_file('--per-image', args.per_image, sum(pairs, ()))
+        files.check_output_file('--per-image', args.per_image, sum(pairs, ()))
     path = args.classes or os.path.join(os.path.dirname(os.path.abspath(args.labels)), classes.FILE)
     names = classes.read(path) if args.classes or os.path.exists(path) else []
     cv2.setNumThreads(1)   # the threads below are the parallelism
@@ -126,9 +126,9 @@ def main(argv=None):
         print_class_table(of_classes, names)
     if args.per_image:
         scored = sorted(zip(pairs, rows), key=lambda each: (each[1].sbd, -abs(each[1].dic), each[0][1]))
-        evaluation_report.write_csv(
-            args.per_image, ('label',) + instance_metrics.ImageScore._fields[:-1] + ('matched',),
-            [(os.path.basename(label),) + row[:-1] + row.matches[:1] for (_, label), row in scored])
+        columns = 'label', *instance_metrics.ImageScore._fields[:-1], 'matched'
+        files.write_csv(args.per_image, [columns, *((os.path.basename(label), *row[:-1], row.matches[0])
+                                                    for (_, label), row in scored)])
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""data/lanes/score.py against a slow and literal score, data/common/evaluation_report.py, and the script."""
+"""data/lanes/score.py against a slow and literal score, and the script."""
 import csv
 import json
 
@@ -7,7 +7,6 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from data import tusimple_evaluation as evaluation
-from data.common import evaluation_report
 from data.common.command_line import InputError
 from data.lanes import score, tusimple
 
@@ -145,38 +144,3 @@ def test_prints_the_benchmarks_list_and_writes_scores_worst_first(files, tmp_pat
                                        {'name': 'FN', 'value': fn, 'order': 'asc'}]
     with open(tmp_path / 'scores.csv', newline='') as file:
         assert [row['raw_file'][11] for row in csv.DictReader(file)] == ['0', '1', '2']
-
-
-def test_a_curve_by_hand():
-    # Of 4 lanes the 2 most confident are right, one more is the least confident.
-    points = evaluation_report.curve([(np.array([0.9, 0.3]), [0, 1, 1], [0, 1, 1], 2),
-                                      (np.array([0.1, 0.8]), [0, 1, 2], [0, 1, 2], 3)])
-    assert np.allclose(points, [(0.1, 3 / 4, 3 / 5, 2 / 3), (0.3, 2 / 3, 2 / 5, 0.5), (0.8, 1, 2 / 5, 4 / 7),
-                                (0.9, 1, 1 / 5, 1 / 3)])
-
-
-def test_many_confidences_make_200_steps_from_the_lowest_to_the_highest():
-    confidence = np.random.default_rng(2).random(1000)
-    points = evaluation_report.curve([(confidence, range(1001), range(1001), 2000)])
-    assert len(points) == 200 and points[0].threshold == confidence.min() and points[-1].threshold == confidence.max()
-    assert points[0][1:3] == (1, 0.5) and points[-1][1:3] == (1, 1 / 2000)
-
-
-@pytest.mark.parametrize('measure', ['tusimple', 'culane'])
-def test_writes_the_curve_and_prints_its_best_point(files, run_script, tmp_path, measure):
-    table = run_script(evaluation, *files, '--measure', measure).out
-    outcome = run_script(evaluation, *files, '--measure', measure, '--precision-recall', tmp_path / 'new/curve.csv')
-    assert outcome.status in (None, 0) and outcome.err == ''
-    threshold, precision, recall, f1 = np.loadtxt(tmp_path / 'new/curve.csv', delimiter=',', skiprows=1).T
-    labelled = 5 if measure == 'culane' else 6  # a lane without points counts for TuSimple
-    assert threshold == pytest.approx([0.3, 0.4, 0.7, 0.8, 0.9]) and precision.tolist() == [0.8, 0.75, 1, 1, 1]
-    assert recall * labelled == pytest.approx([4, 3, 3, 2, 1])
-    assert outcome.out.startswith(table + f'best F1 {max(f1):.4f} ')
-
-
-@pytest.mark.parametrize('measure', ['tusimple', 'culane'])
-def test_predictions_without_confidence_are_one_line(files, run_script, tmp_path, measure):
-    files[0].write_text(files[0].read_text().replace('confidence', 'other', 1))
-    outcome = run_script(evaluation, *files, '--measure', measure, '--precision-recall', tmp_path / 'curve.csv')
-    assert outcome.status and outcome.err.count('\n') == 1 and outcome.out == ''
-    assert 'predictions.json:1: has no "confidence"' in outcome.err and not (tmp_path / 'curve.csv').exists()

@@ -79,25 +79,6 @@ def test_instances_above_and_below_a_vehicle_belong_to_the_lane_over_both():
     assert visualization.lane_of_instance([], h_samples, ids, (640, 960)).tolist() == [-1] * 6
 
 
-def test_embedding_colours_use_the_whole_range_of_each_dimension():
-    embedding = np.zeros([1, 3, 4], np.float32)
-    embedding[0, :, 0] = [-7, -7, 3]
-    embedding[0, :, 1] = [0, 5e-4, 1e-3]
-    picture = visualization.embedding_as_colours(embedding)
-    assert picture.tolist() == [[[0, 0, 0], [0, 128, 0], [255, 255, 0]]]
-
-
-def test_overview_has_four_panels():
-    photo = np.full([16, 24, 3], 90, np.uint8)
-    label = np.where(blocks() > 0, 20 + 50 * (blocks() - 1), 0)
-    mask = visualization.colour_instances(np.flip(blocks()))
-    picture = visualization.overview(photo, label, np.zeros([16, 24, 3]), mask)
-    assert picture.shape == (36, 52, 3) and picture.dtype == np.uint8
-    np.testing.assert_array_equal(picture[:16, :24], photo)
-    np.testing.assert_array_equal(picture[:16, 28:], visualization.draw_instances(photo, blocks()))
-    np.testing.assert_array_equal(picture[20:, 28:], visualization.draw_instances(photo, np.flip(blocks())))
-
-
 @pytest.mark.parametrize('feature_dim', [2, 3, 8])
 def test_scatter_plot_shows_each_instance_in_its_colour_and_is_named_by_its_run(tmp_path, feature_dim):
     embedding = (5 * np.eye(8)[blocks()] + np.random.RandomState(0).randn(16, 24, 8))[None, ..., :feature_dim]

@@ -3,6 +3,8 @@
 Every problem with a file is an InputError of one line that names it.
 """
 import contextlib
+import csv
+import io
 import os
 import secrets
 import shutil
@@ -65,10 +67,19 @@ def write_file(path, data):
         raise InputError(f'{path}: cannot be written: {error.strerror}')
 
 
-def check_output_file(flag, path):
-    """Creates the folder of the output file of a flag. Raises InputError if it is not writable, or path is no file."""
+def write_csv(path, rows):
+    """Writes a CSV file, as write_file does. rows: tuples, first the names of the columns"""
+    text = io.StringIO(newline='')
+    csv.writer(text, lineterminator='\n').writerows(rows)
+    write_file(path, text.getvalue().encode(errors='surrogateescape'))
+
+
+def check_output_file(flag, path, inputs=()):
+    """Creates the folder of a flag's output file. Raises InputError if it is not writable, no file, or an input."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise InputError(f'{flag} {path}: is not a file; give the name of one')
+    if os.path.exists(path) and any(os.path.exists(other) and os.path.samefile(path, other) for other in inputs):
+        raise InputError(f'{flag} {path}: is an input itself; give another name')
     make_output_folder(os.path.dirname(os.path.abspath(path)))
 
 

@@ -39,9 +39,7 @@ def warn_of_others(folder, photos):
 def write(folder, photos):
     """Writes the rows of these photos into the folder's table."""
     rows = {**read(folder), **{photo.number: _row(photo) for photo in photos}}
-    text = io.StringIO(newline='')
-    csv.writer(text).writerows([_COLUMNS, *(rows[number] for number in sorted(rows))])
-    files.write_file(os.path.join(folder, _NAME), text.getvalue().encode('utf-8', 'surrogateescape'))
+    files.write_csv(os.path.join(folder, _NAME), [_COLUMNS, *(rows[number] for number in sorted(rows))])
 
 
 def _row(photo):

@@ -78,22 +78,21 @@ class Writer:
     """An MP4 file that is written frame by frame and appears, in the place of an earlier one, when it is closed.
 
     size: (width, height) of the frames in px; OpenCV's encoders cut an odd one by a pixel
-    codecs: keys of CODECS, the first of which that OpenCV can encode is used; self.codec is its name in words
+    self.codec is the name of the first of CODECS that OpenCV can encode
     live: the frames are of a stream: each is repeated, or left out, so that the video keeps time
     """
 
-    def __init__(self, path, size, fps, codecs=tuple(CODECS), live=False):
+    def __init__(self, path, size, fps, live=False):
         self.path, self._num_frames = path, 0
         self._live, self._fps, self._seconds, self._last = live, fps, 0., time.monotonic()
         self._folder = tempfile.TemporaryDirectory(prefix='.video-', dir=os.path.dirname(path) or '.')
         self._unfinished = _absolute(os.path.join(self._folder.name, 'video.mp4'))
-        for codec in codecs:
-            self.codec, fourcc = CODECS[codec], cv2.VideoWriter_fourcc(*codec)
-            self._writer = cv2.VideoWriter(self._unfinished, cv2.CAP_FFMPEG, fourcc, fps, size)
+        for code, self.codec in CODECS.items():
+            self._writer = cv2.VideoWriter(self._unfinished, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), fps, size)
             if self._writer.isOpened():
                 return
         self._folder.cleanup()
-        raise InputError(f'{path}: this OpenCV cannot encode {" or ".join(codecs)}; give --frames')
+        raise InputError(f'{path}: this OpenCV cannot encode {" or ".join(CODECS)}; give --frames')
 
     def write(self, frame):
         """frame: uint8 [h, w, 3] RGB."""

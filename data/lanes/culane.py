@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from scipy import optimize
 
-from data.common import evaluation_report, files
+from data.common import files
 from data.common.command_line import InputError
 from data.lanes import tusimple
 
@@ -81,13 +81,6 @@ def score(pairs, ious):
         lanes = count_hits(values), len(label.lanes), len(prediction.lanes)
         rows.append(PhotoScore(label.raw_file, _f_measure(*lanes)[2], *lanes))
     return _f_measure(*(sum(row[i] for row in rows) for i in (2, 3, 4))), rows
-
-
-def count_by_confidence(prediction, ious):
-    """-> the entry of an image for evaluation_report.curve. Raises InputError if the prediction has no confidence."""
-    order = evaluation_report.sort_by_confidence(prediction)
-    hits = [count_hits(ious[:, order[:k]]) for k in range(len(order) + 1)]
-    return prediction.confidence, hits, hits, len(ious)
 
 
 # ---- Files -----------------------------------------------------------------------------------------------------------

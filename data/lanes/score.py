@@ -10,7 +10,6 @@ import operator
 
 import numpy as np
 
-from data.common import evaluation_report
 from data.common.command_line import InputError
 
 _MATCH_ACCURACY = 0.85  # a label lane whose best prediction is less accurate is missed
@@ -62,17 +61,6 @@ def score_photo(pred_lanes, gt_lanes, h_samples, run_time=0):
 
 def _add(values):
     return functools.reduce(operator.add, values, 0.)   # sum() rounds differently from Python 3.12 on
-
-
-def count_by_confidence(prediction, label):
-    """-> the entry of an image for evaluation_report.curve. Raises InputError if the prediction has no confidence."""
-    order = evaluation_report.sort_by_confidence(prediction)
-    accuracies = lane_accuracies(prediction.lanes, label.lanes, label.h_samples)[:, order]
-    matches = np.pad(accuracies >= _MATCH_ACCURACY, [(0, 0), (1, 0)])   # first, without any prediction
-    right = np.cumsum(matches.any(axis=0))
-    counted = len(label.lanes) - (len(label.lanes) > _COUNTED_LANES)
-    found = np.minimum(np.logical_or.accumulate(matches, axis=1).sum(axis=0), counted)
-    return prediction.confidence, right, found, counted
 
 
 def score(predictions, labels, ignore_run_time=False):
