@@ -16,7 +16,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data.common import files, pictures, prefetch
+from data.common import files, pictures, pipeline
 from data.common.command_line import InputError
 from data.lanes import road_augmentation
 
@@ -111,12 +111,6 @@ def check_classes(label, path, num_classes):
 
 # ---- One epoch in order ----------------------------------------------------------------------------------------------
 
-def load_batch(image_paths, label_paths, image_shape, ignore=None):
-    """Samples resized, without augmentation. -> (images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w])"""
-    (images, labels), = get_batches_fn(len(image_paths), image_shape, image_paths, label_paths, ignore=ignore)
-    return images, labels
-
-
 def get_batches_fn(batch_size, image_shape, image_paths, label_paths, with_sizes=False, ignore=None, num_classes=0):
     """One epoch in the order of the paths. ignore: see `mark_ignored`; num_classes: see `check_classes`.
 
@@ -137,11 +131,6 @@ def get_batches_fn(batch_size, image_shape, image_paths, label_paths, with_sizes
 
 # One step's images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w], image paths string [b].
 Batch = collections.namedtuple('Batch', 'images labels paths')
-
-
-def steps_per_epoch(num_samples, batch_size):
-    """batch_size: samples per step, of all shards together. -> int, at least 1"""
-    return max(1, num_samples // batch_size)
 
 
 class BatchQueue:
@@ -171,7 +160,7 @@ class BatchQueue:
         self._batch_size, self._image_shape, self._workers = batch_size, tuple(image_shape), workers
         self._seed, self._augment, self._shard, self._ignore = seed, augment, shard, ignore
         self._num_classes = num_classes
-        self.steps_per_epoch = steps_per_epoch(len(self._paths), batch_size * shard[1])
+        self.steps_per_epoch = max(1, len(self._paths) // (batch_size * shard[1]))
         self._cache, cost = {}, 4 * self.OVERSAMPLING ** 2 * image_shape[0] * image_shape[1]
         self._cache_size = cache_bytes // cost   # samples
 
@@ -203,7 +192,7 @@ class BatchQueue:
 
     def _fill(self, sess, coord, start_step):
         with coord.stop_on_exception(), concurrent.futures.ThreadPoolExecutor(self._workers, 'loader') as pool:
-            samples = prefetch.in_order(pool, self._load, self._order(start_step), self._batch_size + self._workers)
+            samples = pipeline.in_order(pool, self._load, self._order(start_step), self._batch_size + self._workers)
             with contextlib.closing(samples):   # cancels what has not started
                 while not coord.should_stop():
                     images, labels, paths = zip(*(next(samples) for _ in range(self._batch_size)))

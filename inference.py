@@ -6,7 +6,6 @@
     python inference.py --indir photos more/*.jpg --recursive  several, with their subfolders
     python inference.py --indir 0                              a camera, or rtsp://..., http://..., until Ctrl-C
     python inference.py --indir test_tasks_0627.json --json predictions.json --no-pictures
-    python inference.py --modeldir leaves_model --indir plants --outdir results --masks     (training.py --kind any)
     python inference.py --export lanes/1                       only the network, for TensorFlow Serving and others
 
 Each photo becomes cluster_NNNN.png, with every instance coloured and the largest cluster (the background) unchanged.
@@ -14,15 +13,14 @@ NNNN counts from 0000 in the order of the inputs and of their names; photos.csv 
 subfolders of the same names. A photo that cannot be read is reported and skipped, and the exit status is 1.
 
 A video becomes an MP4 of the same size and frame rate, without sound, with lanes coloured and their lines drawn. A lane
-keeps its id and colour through gaps of half a second; lines that are seen for less than a fifth of a second are left
-out. An interrupted run keeps the frames that are done. Of a stream, only the newest frame is processed.
-
-With a model of --kind any, instances are outlined and coloured by size, the largest first, afresh in each frame.
+keeps its id and colour through gaps of half a second; one seen for less than a fifth of a second is left out. Of a
+stream, only the newest frame is processed. Instances of other kinds are outlined and coloured by size.
 """
 import collections
 import contextlib
 import functools
 import os
+import pathlib
 import time
 
 import numpy as np
@@ -31,8 +29,7 @@ from scipy import ndimage
 
 import clustering
 import visualization
-from data.common import (command_line, files, inputs, photo_table, pictures, pipeline, predictions, quiet,
-                         segmentations, stream, video)
+from data.common import command_line, files, inputs, pictures, pipeline, quiet, results, segmentations, stream, video
 from data.common.command_line import InputError
 from data.common.pipeline import Stage
 from data.lanes import lines, tracking, tusimple
@@ -178,7 +175,7 @@ def find_instances(photo, conventions, bandwidth=None):
 def find_lanes(photo, conventions, max_lanes=5, min_confidence=0.):
     """Sets photo.lanes from photo.ids; instances that are no lane, or left out by the limits, are not shown."""
     size = photo.image.shape[1::-1]
-    photo.h_samples = photo.h_samples or default_rows(size[1])
+    photo.h_samples = photo.h_samples or tusimple.scaled_rows(size[1])
     certainty = clustering.pixel_confidence(photo.embedding, photo.ids, conventions.delta_v, photo.foreground)
     photo.lanes, photo.confidences = lines.lanes_and_confidences(
         photo.ids, size, photo.h_samples, max_lanes, min_confidence, certainty)
@@ -189,11 +186,6 @@ def measure_instances(photo, delta_v):
     """Sets photo.confidences of instances of any kind, the means of their pixels'. delta_v: of the model"""
     certainty = clustering.pixel_confidence(photo.embedding, photo.ids, delta_v, photo.foreground)
     photo.confidences = ndimage.mean(certainty, photo.shown[photo.ids], range(1, len(photo.shown))).tolist()
-
-
-def default_rows(height):
-    """TuSimple's rows, scaled to the height of a photo. -> list of int, px"""
-    return np.unique(np.multiply(tusimple.H_SAMPLES, height) // 720).tolist()
 
 
 def track_lanes(photo, tracker):
@@ -239,13 +231,13 @@ def check_outputs(flags, jobs, masks):
         files.check_output_file('--json', flags.json)
     photos = [photo for job in jobs for photo in job.photos]
     for photo in photos if flags.culane else ():
-        predictions.culane_path(photo, flags.culane)
+        results.culane_path(photo, flags.culane)
     outputs = {os.path.realpath(path) for path in [flags.json, *(job.result for job in jobs)] if path}
     folders = {os.path.realpath(job.folder) for job in jobs if is_numbered(job, flags)}
     videos = [job.video for job in jobs if job.video]
     for path in [*flags.indir, *masks, *videos, *(photo.path for photo in photos)]:
         folder, name = os.path.split(path)
-        if os.path.realpath(path) in outputs or (photo_table.PICTURE.fullmatch(name)
+        if os.path.realpath(path) in outputs or (results.PICTURE.fullmatch(name)
                                                  and os.path.realpath(folder) in folders):
             raise InputError(f'{path}: is an input that a result would replace; give the result another name or folder')
     for job in jobs:
@@ -253,7 +245,7 @@ def check_outputs(flags, jobs, masks):
             files.make_output_folder(os.path.dirname(job.result))
         if is_numbered(job, flags):
             files.make_output_folder(job.folder)
-            photo_table.warn_of_others(job.folder, job.photos)
+            results.warn_of_others(job.folder, job.photos)
 
 
 def write_pictures(photo, flags, folder, to_video, is_road):
@@ -276,7 +268,7 @@ def write_pictures(photo, flags, folder, to_video, is_road):
     if flags.json and not is_road:
         photo.results = segmentations.results(mask, photo.confidences, photo.classes)
     if flags.culane:
-        predictions.write_culane(photo, flags.culane)
+        results.write_culane(photo, flags.culane)
     photo.image = photo.given = photo.embedding = photo.foreground = photo.ids = None
     photo.scores = photo.classes = None
 
@@ -311,7 +303,7 @@ def make_stages(job, clip, flags, masks, embed, conventions):
     stages.append(Stage('lanes', flags.workers, find_lanes, (conventions, flags.max_lanes, least)) if is_road else
                   Stage('', flags.workers, measure_instances, (conventions.delta_v,)))
     if is_road and clip:
-        tracker = tracking.LaneTracker(default_rows(clip.size[1]), clip.fps, not flags.no_smoothing)
+        tracker = tracking.LaneTracker(tusimple.scaled_rows(clip.size[1]), clip.fps, not flags.no_smoothing)
         stages.append(Stage('lanes', 1, track_lanes, (tracker,)))
     if conventions.classes:   # in one thread: the votes are of frames in their order
         votes = collections.defaultdict(collections.Counter)
@@ -326,10 +318,10 @@ def run_job(job, flags, masks, embed, conventions, done):
     photos, output = inputs.read_frames(job, clip) if clip else job.photos, None
     if clip and not flags.no_pictures and not flags.frames:
         output = video.Writer(job.result, clip.size, clip.fps, live=clip.live)
-    results = pipeline.run(photos, make_stages(job, clip, flags, masks, embed, conventions), flags.workers)
+    done_photos = pipeline.run(photos, make_stages(job, clip, flags, masks, embed, conventions), flags.workers)
     total, start, bad = clip.count if clip else len(photos), len(done), 0
     try:
-        for photo in tqdm.tqdm(results, total=total, unit='photo', disable=None, leave=False):
+        for photo in tqdm.tqdm(done_photos, total=total, unit='photo', disable=None, leave=False):
             if photo.error is not None:
                 tqdm.tqdm.write('', end='')   # clears the bar
                 command_line.warn(photo.error)
@@ -351,7 +343,7 @@ def run_job(job, flags, masks, embed, conventions, done):
         if num_frames:
             print(f'video: {job.result} ({output.codec}), {num_frames} frames')
         if is_numbered(job, flags) and len(done) > start:
-            photo_table.write(job.folder, done[start:])
+            results.write_table(job.folder, done[start:])
     if clip and total and not bad and len(done) - start < 0.95 * total - 1:   # headers may be off by a few
         command_line.warn(f'{job.video}: only {len(done) - start} of its {total} frames can be decoded')
         bad += 1
@@ -371,7 +363,7 @@ def main(argv=None, architecture=None):
     jobs, problems = inputs.find_jobs(flags.indir, flags.outdir, flags.recursive)
     masks = None
     if flags.foreground:
-        masks = {inputs.stem(path): path for path in pictures.list_images(flags.foreground)
+        masks = {pathlib.Path(path).stem: path for path in pictures.list_images(flags.foreground)
                  if not path.lower().endswith(('.jpg', '.jpeg'))}   # compression blurs their zeros
     check_outputs(flags, jobs, (masks or {}).values())
     for problem in problems:
@@ -388,12 +380,12 @@ def main(argv=None, architecture=None):
         bad = sum(run_job(job, flags, masks, embed, conventions, done) for job in jobs)
     except BaseException:   # Ctrl-C as well
         if flags.json and done:
-            predictions.write_json(flags.json + '.part', done)
+            results.write_json(flags.json + '.part', done)
             command_line.warn(f'{flags.json}.part: holds the {what} of the {len(done)} pictures that were done')
         raise
     if done:
         if flags.json:
-            predictions.write_json(flags.json, done)
+            results.write_json(flags.json, done)
         print_results(done, time.perf_counter() - start, flags, what)
         scattered = sum(photo.scattered for photo in done)
         if scattered:

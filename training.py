@@ -13,10 +13,9 @@
 --outdir receives the model of the best epoch with its conventions, and in resume/ the states: however a run was
 stopped, the same command resumes it, with the same result.
 
-With TF_CONFIG set, see the README, this is one process of a cluster. n processes with --batch-size b take the steps of
-one process with n b, but for batch norm, which sees the images of one process. The chief validates, saves and logs;
-workers only read --srcdir and take their settings from the chief. Any process can be killed and restarted; the others
-wait for it. A run can change between one process and a cluster as long as the images per step stay the same.
+With TF_CONFIG set, see the README, this is one process of a cluster. n processes with --batch-size b are equivalent to
+one with n b, except for batch norm, which sees the images of one process; a run can change between the two. The chief
+validates, saves and logs; workers only read --srcdir and take their settings from the chief.
 """
 import argparse
 import concurrent.futures
@@ -33,7 +32,7 @@ import tqdm
 
 import datagenerator
 import visualization
-from data.common import augmentation, command_line, files, pictures, prefetch, quiet, settings, survey, validation
+from data.common import augmentation, command_line, files, pictures, pipeline, quiet, settings, survey, validation
 from data.common.command_line import InputError
 from data.common.run import (DEFAULT_MODELDIR, RESUME, StopSignal, fingerprint, has_checkpoint, lane_records,
                              lock_folder, read_tf_config, settle)
@@ -367,7 +366,7 @@ def validate(sess, graph, run, data, stop):
     batches = datagenerator.get_batches_fn(1, run.image_size, *data.valid, with_sizes=True, ignore=run.ignore,
                                            num_classes=len(run.classes))
     with concurrent.futures.ThreadPoolExecutor(1) as pool:   # the network runs on the next image meanwhile
-        for (_, (label,), (size,)), ((output,), terms) in prefetch.in_order(pool, lambda batch: (
+        for (_, (label,), (size,)), ((output,), terms) in pipeline.in_order(pool, lambda batch: (
                 batch, sess.run((graph.output, graph.terms), {graph.images: batch[0], graph.labels: batch[1]})),
                 batches, 2):
             if stop.is_set():
@@ -386,7 +385,8 @@ def validate(sess, graph, run, data, stop):
 
 def write_pictures(sess, graph, run, data, logdir, curves, epoch, step):
     """TensorBoard's pictures; in logdir the instances found in two validation images, and a scatter plot."""
-    images, labels = datagenerator.load_batch(*(paths[:2] for paths in data.valid), run.image_size, run.ignore)
+    (images, labels), = datagenerator.get_batches_fn(2, run.image_size, *(paths[:2] for paths in data.valid),
+                                                     ignore=run.ignore)
     labels = np.maximum(labels, 0)   # ignored pixels are drawn as background
     feed = {graph.images: images, graph.labels: labels}
     output, summary = sess.run((graph.output, graph.pictures), feed)

@@ -53,13 +53,6 @@ def colour_instances(ids):
     return np.array([(0, 0, 0)] + [colour(k) for k in range(ids.max(initial=0))], np.uint8)[ids]
 
 
-def number_instances(label):
-    """Replaces instance values (20, 70, 120, ...) by 1, 2, ... in their order; 0 stays background. -> integers"""
-    values, inverse = np.unique(np.append(label, 0), return_inverse=True)
-    inverse = inverse - np.searchsorted(values, 0)   # values below 0 are background
-    return np.maximum(inverse[:-1], 0).reshape(np.shape(label))
-
-
 # ---- On photos -------------------------------------------------------------------------------------------------------
 
 def draw_instances(photo, ids, alpha=0.55, outlined=False, classes=None):
@@ -171,7 +164,8 @@ def scatter_plot(embedding, label, title=''):
         axes.set_xlabel(f'{name} {i + 1}')
         axes.set_ylabel(f'{name} {j + 1}')
         axes.grid(alpha=0.3)
-    for value, number in zip(np.unique(label), number_instances(np.unique(label))):
+    values = np.unique(label)
+    for value, number in zip(values, np.searchsorted(values[values > 0], values) + (values > 0)):
         own = points[label == value]
         drawn = own[np.linspace(0, len(own) - 1, min(len(own), _POINTS_PER_LABEL)).astype(int)]
         rgb = np.divide(colour(number - 1) if number else (150, 150, 150), 255)

@@ -4,9 +4,8 @@
     python training.py --srcdir prepared --ignore 255
 
 Reads *_leftImg8bit.png and *_gtFine_instanceIds.png in the folder and its subfolders, and writes images/NAME.png,
-labels/NAME.png (16 bits: class * 1000 + number, as in the original) and classes.txt, the eight classes that Cityscapes
-evaluates, counted from 1. Ids ignored in evaluation (void, caravans, trailers) and groups of instances become 255, for
---ignore 255; everything else is 0. Unusable images are reported and skipped. The complete output replaces nothing.
+labels/NAME.png (16 bits: class * 1000 + number) and classes.txt, the eight classes that Cityscapes evaluates. What its
+evaluation ignores, and groups of instances, become 255, for --ignore 255; everything else is 0.
 """
 import os
 import pathlib

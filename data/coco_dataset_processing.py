@@ -2,13 +2,12 @@
 
     python data/coco_dataset_processing.py instances.json photos --outdir cats --categories cat
 
-Writes images/NAME.png (RGB) and labels/NAME.png (8 or 16 bits: background 0, one value per instance) for each image in
-the JSON file. Folders in "file_name" become part of NAME; a path that does not exist in PHOTOS, as in Label Studio
-exports, is matched by its file name if that is unique. Segmentations are polygons, which contain the pixels whose
-centres lie inside, or run lengths, compressed or not. Smaller instances are drawn over larger ones.
+Writes images/NAME.png and labels/NAME.png (8 or 16 bits) for each image in the JSON file. Folders in "file_name" become
+part of NAME; a path that does not exist in PHOTOS, as in Label Studio exports, is matched by its file name if that is
+unique. Segmentations are polygons or run lengths, compressed or not; smaller instances are drawn over larger ones.
 
-Unusable entries are counted and skipped, images with the reason. So are crowd regions: "iscrowd", unless it is a
-connected run-length mask, as CVAT marks every brush mask. The output appears once it is complete, and replaces nothing.
+Unusable entries are counted and skipped. So are crowd regions: "iscrowd", unless it is a connected run-length mask, as
+CVAT marks every brush mask. The output appears once it is complete, and replaces nothing.
 """
 import collections
 import json

@@ -3,8 +3,7 @@
     python data/culane_dataset_processing.py CULANE CULANE/list/train.txt --outdir prepared
 
 Reads NAME.lines.txt next to each NAME.jpg in the list, one path per line relative to the folder, or, without a list,
-all in the folder and its subfolders. The output is that of tusimple_dataset_processing.py. Unusable images are reported
-and skipped.
+all in the folder and its subfolders. The output is that of tusimple_dataset_processing.py.
 """
 import os
 import sys

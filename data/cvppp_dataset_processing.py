@@ -3,9 +3,8 @@
     python data/cvppp_dataset_processing.py CVPPP/A1 --outdir leaves
     python data/cvppp_dataset_processing.py CVPPP --outdir leaves           # A1, A2, ... in it
 
-Reads plantNNN_rgb.png and plantNNN_label.png, and writes images/A1_plantNNN.png (RGB) and labels/A1_plantNNN.png (8 or
-16 bits: background 0, one value per leaf, as in the original), prefixed with the folder's name. Unusable plants are
-reported and skipped. The output appears once it is complete, and replaces nothing.
+Reads plantNNN_rgb.png and plantNNN_label.png, and writes images/A1_plantNNN.png and labels/A1_plantNNN.png, prefixed
+with the folder's name. Unusable plants are skipped. The output appears once it is complete, and replaces nothing.
 """
 import os
 import sys

@@ -3,9 +3,8 @@
     python data/instance_evaluation.py results prepared/labels
     python data/instance_evaluation.py results labels --per-image scores.csv --images images
 
-Both folders hold id masks: 8 or 16-bit grey values, palette indices or one colour per instance; 0, or black, is the
-background. Predictions match labels by file name, and must match one to one. If PREDICTED holds mask_NNNN.png, as
-written by inference.py --masks, and LABELS does not, only those are read, and match the sorted labels by order.
+Both folders hold id masks, as training reads labels. They match one to one, by file name; mask_NNNN.png, as written by
+inference.py --masks, match the sorted labels by order.
 """
 import concurrent.futures
 import os

@@ -3,12 +3,10 @@
     python data/labelme_dataset_processing.py annotated --outdir prepared
     python data/labelme_dataset_processing.py annotated --outdir prepared --classes
 
-Reads each NAME.json in the folder; its image is embedded or next to it. Polygons, rectangles, circles and masks become
-images/NAME.png and labels/NAME.png (16 bits: background 0, one value per instance), smaller ones over larger ones. If
-the folder has only lines (line, linestrip), they become images/NNNN.png, labels/NNNN.png, with lines 7 px wide, and
-lanes.json in TuSimple's rows. Shapes with the same label and group_id are one instance. With --classes, values are
-class * 1000 + number, and classes.txt lists the labels in alphabetical order, class 1 first. Unusable files and shapes
-are counted and skipped, files with the reason.
+Reads each NAME.json; its image is embedded or next to it. Polygons, rectangles, circles and masks become instances in
+images/NAME.png and labels/NAME.png (16 bits), smaller ones over larger ones; a folder with only lines (line, linestrip)
+becomes lanes, as by tusimple_dataset_processing.py. Shapes with the same label and group_id are one instance. With
+--classes, classes.txt lists the labels in alphabetical order. Unusable files and shapes are counted and skipped.
 """
 import base64
 import collections
@@ -125,7 +123,7 @@ def prepare(path, class_of):
 def to_record(path, class_of):
     """-> tusimple.Record of the lines of a file, with the label's values as ids. Raises InputError."""
     height, width = read_image(path).shape[:2]
-    rows = np.unique(np.multiply(tusimple.H_SAMPLES, height) // 720)
+    rows = np.array(tusimple.scaled_rows(height))
     groups, _ = grouped([shape for shape in read_file(path)[0] if shape['shape_type'] in LINES], points_of)
     lanes = []
     for points in groups.values():

@@ -8,12 +8,9 @@ Writes DIR/clips/synthetic/NNNNNN/20.jpg (1280x720) and, last, DIR/label_data_sy
 folder is incomplete. Replaces the output of an earlier run. The same seed yields the same bytes for any --workers, and
 scene i is the same for any --num.
 
---drive renders the video of a moving car: clips/synthetic_drive/NNNNNN.jpg at 20 frames per second, whose labels have
-"ids", one number per lane and constant over all frames. --video also writes drive.mp4.
-
---classes writes a folder that training reads directly: images/NNNNNN.jpg, labels/NNNNNN.png (16 bits: 1000 c + n for
-lane n of class c, from left to right), classes.txt (solid, dashed, dots) and lanes.json. It rejects a folder that is
-already complete, or has other pictures.
+--drive renders the drive of a car: clips/synthetic_drive/NNNNNN.jpg at 20 frames per second, whose labels have "ids",
+one number per lane and constant over all frames. --video also writes drive.mp4. --classes writes a folder that training
+reads directly: images/, labels/ (16 bits: class * 1000 + n), classes.txt (solid, dashed, dots) and lanes.json.
 """
 import concurrent.futures
 import functools
@@ -111,13 +108,6 @@ def start_worker():
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the main process, which stops the workers
 
 
-def write_video(folder, records):
-    writer = video.Writer(os.path.join(folder, VIDEO_FILE), (WIDTH, HEIGHT), FRAME_RATE)
-    for record in tqdm.tqdm(records, unit='frame', desc=VIDEO_FILE, disable=None):
-        writer.write(pictures.read_image(os.path.join(folder, record.raw_file)))
-    writer.close()
-
-
 def parse_flags(argv):
     parser = command_line.Parser(description=__doc__)
     parser.add_argument('folder', metavar='DIR', help='Output folder, created if absent.')
@@ -160,7 +150,10 @@ def main(argv=None):
     write = functools.partial(write_scene, make, flags.folder, flags.classes)
     records = in_processes(write, num, flags.workers, unit)
     if flags.video:
-        write_video(flags.folder, records)
+        writer = video.Writer(os.path.join(flags.folder, VIDEO_FILE), (WIDTH, HEIGHT), FRAME_RATE)
+        for record in tqdm.tqdm(records, unit='frame', desc=VIDEO_FILE, disable=None):
+            writer.write(pictures.read_image(os.path.join(flags.folder, record.raw_file)))
+        writer.close()
     label_file = tusimple.PREPARED_LABELS if flags.classes else LABEL_FILE
     tusimple.write_records(os.path.join(flags.folder, label_file), records)
     if flags.classes:

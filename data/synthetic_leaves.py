@@ -4,8 +4,7 @@
     python training.py --recipe any --srcdir leaves --outdir leaves_model --logdir leaves_log
 
 Writes DIR/images/NNNN.png (RGB, 384x384) and DIR/labels/NNNN.png (8 bits: background 0, leaves 1, 2, ...): rosettes of
-up to 20 overlapping leaves, on soil or in pots, in varying light. The same seed yields the same bytes, and plant i is
-the same for any --num. Nothing is replaced: a folder with other pictures is rejected.
+up to 20 overlapping leaves, on soil or in pots, in varying light. Plant i is the same for any --num.
 """
 import os
 import sys

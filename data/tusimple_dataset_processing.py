@@ -3,10 +3,9 @@
     python data/tusimple_dataset_processing.py TUSIMPLE/train_set
     python data/tusimple_dataset_processing.py TUSIMPLE/train_set --outdir prepared
 
-Reads every label_data_*.json and writes images/NNNN.png, labels/NNNN.png (8 bits: background 0, lane i a line 7 px
-wide of grey value 20 + 50 i) and lanes.json, the lanes of these images in TuSimple's format. Unusable lines are
-reported as `file:line: reason` and skipped. The output appears once it is complete, and replaces that of an earlier
-run.
+Reads every label_data_*.json and writes images/NNNN.png, labels/NNNN.png (background 0, lane i a line 7 px wide of grey
+value 20 + 50 i) and lanes.json, the lanes in TuSimple's format. Unusable lines are reported and skipped. The output
+appears once it is complete, and replaces that of an earlier run.
 """
 import fnmatch
 import os

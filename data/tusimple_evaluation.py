@@ -4,8 +4,7 @@
     python data/tusimple_evaluation.py predictions.json labels.json --measure culane --per-image scores.csv
 
 Both files hold one JSON object per line; a prediction has raw_file, lanes at the h_samples of its label and, for
-TuSimple's metric, run_time in ms. For CULane's, either may be a folder of NAME.lines.txt. Prints the benchmark's JSON
-list of Accuracy, FP and FN, or CULane's precision, recall and F1; see data/lanes/score.py and data/lanes/culane.py.
+TuSimple's metric, run_time in ms. For CULane's, either may be a folder of NAME.lines.txt.
 """
 import json
 import os
@@ -39,7 +38,9 @@ def score_culane(args, predictions, labels):
     pairs = [[each if isinstance(each, culane.Lanes) else
               culane.from_record(each, each.h_samples or getattr(pair[1], 'h_samples', ())) for each in pair]
              for pair in score.match_photos(predictions, labels)]
-    size = args.photo_size or size_of_photo(args.labels, labels[0])
+    folder = args.labels if os.path.isdir(args.labels) else os.path.dirname(args.labels)
+    photo = tusimple.photo_path(folder, labels[0])
+    size = args.photo_size or (pictures.read_image(photo).shape[1::-1] if os.path.exists(photo) else (1280, 720))
     culane.check_labels([label for _, label in pairs], size)
     ious = [culane.lane_ious(prediction.lanes, label.lanes, size)
             for prediction, label in tqdm.tqdm(pairs, unit='image', disable=None)]
@@ -48,12 +49,6 @@ def score_culane(args, predictions, labels):
           f'{sum(row.predicted_lanes for row in rows)} predicted lanes')
     print(*map('{:<10}{:.4f}'.format, ('precision', 'recall', 'F1'), means), sep='\n')
     return sorted(rows, key=lambda row: (row.f1, row.hits - row.label_lanes, row.hits - row.predicted_lanes))
-
-
-def size_of_photo(path, label):
-    """-> (width, height) of the image of a label read from path, or TuSimple's size without the image"""
-    photo = tusimple.photo_path(path if os.path.isdir(path) else os.path.dirname(path), label)
-    return pictures.read_image(photo).shape[1::-1] if os.path.exists(photo) else (1280, 720)
 
 
 def main(argv=None):

@@ -91,7 +91,7 @@ def test_photos_and_labels_are_written(run):
     assert (label('one') == np.where(small, 2, large)).all()   # the smaller one above, though listed first
     assert cv2.imread('out/images/sub_two.png').tolist() == np.full((*SHAPE, 3), 60).tolist()
     images, labels = datagenerator.find_samples('out')
-    assert datagenerator.load_batch(images, labels, (16, 8))[1].shape == (2, 8, 16)
+    assert next(datagenerator.get_batches_fn(9, (16, 8), images, labels))[1].shape == (2, 8, 16)
 
 
 @pytest.mark.parametrize('file_name', [

@@ -41,7 +41,7 @@ def test_all_folders_are_read_and_prefix_the_names(plants, tmp_path, run_script)
         assert photo.shape[2] == 3 and (photo == original_photo[..., :3]).all() and (label == original_label).all()
     assert sorted(os.listdir(tmp_path / 'out')) == ['images', 'labels']
     images, labels = datagenerator.find_samples(str(tmp_path / 'out'))
-    assert datagenerator.load_batch(images, labels, (32, 32))[1].shape == (3, 32, 32)
+    assert next(datagenerator.get_batches_fn(9, (32, 32), images, labels))[1].shape == (3, 32, 32)
 
 
 @pytest.mark.parametrize('folder', ['A1', '.'])

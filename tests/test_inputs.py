@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.common import inputs, photo_table, pipeline, stream, video
+from data.common import inputs, pipeline, results, stream, video
 from data.common.command_line import InputError
 
 
@@ -186,12 +186,12 @@ def photos(*paths):
 
 def test_results_of_other_photos_are_replaced_with_a_warning_and_their_rows_kept_elsewhere(tmp_path, capsys):
     first, other = photos('in/0.png', 'in/1.png', 'in/2.png'), photos('other/0.png')
-    photo_table.write(tmp_path, first)
-    photo_table.warn_of_others(tmp_path, first)
+    results.write_table(tmp_path, first)
+    results.warn_of_others(tmp_path, first)
     assert capsys.readouterr().err == ''
-    photo_table.warn_of_others(tmp_path, other)
+    results.warn_of_others(tmp_path, other)
     assert 'replaces the results of other photos (in/0.png, 1 in all)' in capsys.readouterr().err
-    photo_table.write(tmp_path, other)
+    results.write_table(tmp_path, other)
     with open(tmp_path / 'photos.csv', newline='') as file:
         rows = list(csv.DictReader(file))
     assert [row['file'] for row in rows] == ['other/0.png', 'in/1.png', 'in/2.png']
@@ -202,4 +202,4 @@ def test_results_of_other_photos_are_replaced_with_a_warning_and_their_rows_kept
 def test_table_of_something_else_is_not_replaced(tmp_path, text):
     (tmp_path / 'photos.csv').write_text(text)
     with pytest.raises(InputError, match='is not a table of results'):
-        photo_table.warn_of_others(tmp_path, photos('a.png'))
+        results.warn_of_others(tmp_path, photos('a.png'))

@@ -22,12 +22,6 @@ def test_first_16_colours_are_easily_distinguished():
     assert distances.min() > 25   # 2.3 is just noticeable
 
 
-def test_instance_values_are_numbered_in_order_and_zero_stays_background():
-    label = np.array([[170, 0, 20], [20, 70, 170]], np.uint8)
-    np.testing.assert_array_equal(visualization.number_instances(label), [[3, 0, 1], [1, 2, 3]])
-    np.testing.assert_array_equal(visualization.number_instances(label[:, :1]), [[2], [1]])
-
-
 def test_background_and_input_photo_are_unchanged():
     photo = np.random.RandomState(0).randint(0, 256, [16, 24, 3]).astype(np.uint8)
     before = photo.copy()

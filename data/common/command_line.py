@@ -80,17 +80,13 @@ def run(main):
         status, message = 1, f'error: {str(error) or "out of memory"}'
     except KeyboardInterrupt as error:
         status, message = 130, str(error) or 'interrupted'
-    _report(message)
+    warn(message, '')
     sys.exit(status)
 
 
-def _report(message):
-    print(f'{os.path.basename(sys.argv[0])}: {one_line(message)}', file=sys.stderr, flush=True)
-
-
-def warn(message):
+def warn(message, kind='warning: '):
     """Prints the line `script.py: warning: ...` on stderr."""
-    _report(f'warning: {message}')
+    print(f'{os.path.basename(sys.argv[0])}: {kind}{one_line(message)}', file=sys.stderr, flush=True)
 
 
 def one_line(message):

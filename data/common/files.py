@@ -2,7 +2,6 @@
 
 Every problem with a file is an InputError of one line that names it.
 """
-import contextlib
 import csv
 import io
 import os
@@ -17,9 +16,8 @@ HALF_WRITTEN = '.unfinished'   # marks a folder whose images/ and labels/ may no
 UNFINISHED = '.unfinished-'    # prefix of files and folders until they are complete
 
 
-@contextlib.contextmanager
-def open_file(path, limit):
-    """While active, a regular file of at most `limit` bytes is open for reading. Raises InputError otherwise."""
+def read_file(path, limit):
+    """-> the bytes of a regular file of at most `limit` bytes. Raises InputError otherwise."""
     try:
         with open(path, 'rb', opener=lambda name, mode: os.open(name, mode | getattr(os, 'O_NONBLOCK', 0))) as file:
             status = os.fstat(file.fileno())
@@ -27,16 +25,10 @@ def open_file(path, limit):
                 raise InputError(f'{path}: is not a file')
             if status.st_size > limit:
                 raise InputError(f'{path}: is too large ({status.st_size:,} bytes; the limit is {limit:,})')
-            yield file
+            return file.read()
     except OSError as error:
         problems = {FileNotFoundError: 'no such file', IsADirectoryError: 'is a folder, not a file'}
         raise InputError(f'{path}: {problems.get(type(error), f"cannot be read: {error.strerror}")}')
-
-
-def read_file(path, limit):
-    """-> the bytes of a regular file of at most `limit` bytes. Raises InputError as open_file does."""
-    with open_file(path, limit) as file:
-        return file.read()
 
 
 def list_folder(folder, advice=''):

@@ -2,6 +2,7 @@
 import collections
 import dataclasses
 import os
+import pathlib
 import typing
 
 import numpy as np
@@ -71,7 +72,7 @@ def find_jobs(paths, outdir, recursive):
             name = file if len(paths) > 1 else os.path.normpath(os.path.join(subfolder, os.path.basename(file)))
             name = name.replace(os.sep, '/')
             if file.lower().endswith(video.EXTENSIONS):
-                result = os.path.join(folder, stem(file) + '.mp4')
+                result = os.path.join(folder, pathlib.Path(file).stem + '.mp4')
                 if result in videos:
                     raise InputError(f'{file} and {videos[result].video} would both become {result}')
                 videos[result] = Job(folder, [frame(name, file, 0)], file, result)
@@ -133,11 +134,6 @@ def _read_task(json_path, photos):
     return problems
 
 
-def stem(path):
-    """-> the name of a file without folder and extension"""
-    return os.path.splitext(os.path.basename(path))[0]
-
-
 # ---- Reading ---------------------------------------------------------------------------------------------------------
 
 def frame(name, path, number, **kwargs):
@@ -162,9 +158,9 @@ def read_photo(photo, masks=None):
         if photo.image is None:   # frames have theirs
             photo.image = pictures.read_image(photo.path)
         if masks is not None:
-            if stem(photo.path) not in masks:
+            if pathlib.Path(photo.path).stem not in masks:
                 raise InputError(f'{photo.path}: --foreground has no mask of that name')
-            label = pictures.read_label(masks[stem(photo.path)])
+            label = pictures.read_label(masks[pathlib.Path(photo.path).stem])
             photo.given = pictures.resize_label((label > 0).astype(np.uint8), photo.image.shape[1::-1])
     except InputError as error:
         photo.error = error

@@ -1,11 +1,34 @@
-"""Photos through stages, each in threads of its own, in order and a few at a time."""
+"""Work in threads, in order and a few items at a time: one function, or photos through several stages."""
+import collections
 import concurrent.futures
 import contextlib
 import functools
 import time
 import typing
 
-from data.common import prefetch
+from data.common.command_line import InputError
+
+
+def in_order(pool, function, items, ahead):
+    """Computes function(item) for each item, up to `ahead` items in advance. -> iterator of results
+
+    pool: concurrent.futures.Executor; items: iterable, consumed lazily. Exceptions of `function` are raised in order.
+    Closing the iterator cancels pending items. Raises InputError if the pool cannot start its threads.
+    """
+    pending = collections.deque()
+    try:
+        for item in items:
+            try:
+                pending.append(pool.submit(function, item))
+            except (RuntimeError, MemoryError) as error:
+                raise InputError(f'--workers: {error or "out of memory"}; give fewer') from None
+            if len(pending) >= ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
 
 
 class Stage(typing.NamedTuple):
@@ -29,7 +52,7 @@ def run(photos, stages, num_workers):
                 photos = map(work, photos)
             else:
                 pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(stage.num_threads))
-                photos = prefetch.in_order(pool, work, photos, stage.num_threads + 1)
+                photos = in_order(pool, work, photos, stage.num_threads + 1)
         yield from photos
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import tqdm
 
-from data.common import command_line, files, pictures, prefetch
+from data.common import command_line, files, pictures, pipeline
 from data.common.command_line import InputError
 from data.lanes import tusimple
 
@@ -56,7 +56,7 @@ def prepare_samples(source, outdir, prepare, items, workers, problems=(), what='
     cv2.setNumThreads(1)   # the workers are the parallelism
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         samples = usable(prepare, tqdm.tqdm(items, unit='image', disable=None), problems,
-                         functools.partial(prefetch.in_order, pool, ahead=2 * workers))
+                         functools.partial(pipeline.in_order, pool, ahead=2 * workers))
         names = _write_samples(outdir, samples, sums, name_of, own, finish)
     if not names:
         raise InputError(f'{source}: none of {num_entries} photos can be used'

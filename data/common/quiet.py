@@ -1,4 +1,6 @@
 """Imports TensorFlow fast and without its start-up messages."""
+import contextlib
+import ctypes
 import importlib
 import logging
 import os
@@ -9,12 +11,13 @@ from data.common.command_line import InputError
 
 
 def import_tensorflow():
-    """Imports TensorFlow silently and without Keras.
+    """Imports TensorFlow silently, without Keras and with a malloc that keeps its memory.
 
     Scripts call it once their flags and inputs are checked. TF_CPP_MIN_LOG_LEVEL=0, 1 or 2 brings the messages back.
     """
     if 'tensorflow' in sys.modules:
         return
+    _keep_freed_memory()
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')   # without AVX-512 off by default: slower convolutions, of
     logging.getLogger('tensorflow').setLevel(logging.ERROR)   # which the dilated ones have no gradient
     silent = os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') == '3'
@@ -31,6 +34,13 @@ def import_tensorflow():
             os.close(stderr)
             if sys.modules['keras'] is None:
                 del sys.modules['keras']
+
+
+def _keep_freed_memory():
+    """Stops glibc from returning freed memory to the kernel, which would clear every page again at the next step."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):   # no glibc
+        for option, value in ((-4, 0), (-1, -1), (-2, 2 ** 26), (-8, 1)):   # of malloc.h: mmap_max, trim_threshold, ...
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 def check_checkpoint_folder(path):

@@ -5,8 +5,7 @@ accumulator on the chief; the chief takes one from each, updates with the mean, 
 wait for. All that changes a variable is one session.run of the chief, so nothing changes while it saves or validates.
 
 A worker that was killed takes its step again, with the same images and dropout: handed in twice, its gradient is the
-mean of two equal ones; handed in after the step was taken, it is stale and dropped. When the chief is restarted, the
-workers join it anew.
+mean of two equal ones; handed in late, it is stale and dropped. When the chief is restarted, the workers join it anew.
 """
 import contextlib
 import threading

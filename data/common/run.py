@@ -43,17 +43,13 @@ def read_tf_config(text):
     return [*chiefs, *workers], index + (job == 'worker')
 
 
-def has_lanes(folder):
-    return os.path.exists(os.path.join(folder, tusimple.PREPARED_LABELS))
-
-
 def lane_records(folder, image_paths):
     """The lanes of images from folder/lanes.json. -> list of tusimple.Record, or None if it does not have them all
 
     Their raw_file is the path of the image, which no other folder has.
     """
     path = os.path.join(folder, tusimple.PREPARED_LABELS)
-    if not has_lanes(folder):
+    if not os.path.exists(path):
         return None
     records, problems = tusimple.read_records(path)
     if problems:
@@ -108,7 +104,8 @@ def settle(flags, folders, photos, replicas):
         return run, states, True
     source = find_source(flags.outdir, chosen.get('modeldir'), flags.fresh)
     recipe = settings.RECIPES[chosen.setdefault('recipe', '2018')]
-    chosen.setdefault('kind', recipe.get('kind', 'road' if all(map(has_lanes, folders)) else 'any'))
+    with_lanes = all(os.path.exists(os.path.join(folder, tusimple.PREPARED_LABELS)) for folder in folders)
+    chosen.setdefault('kind', recipe.get('kind', 'road' if with_lanes else 'any'))
     run, inherited = settings.start(chosen, source and (settings.read(source) or settings.OF_2018))
     if 'batch_size' not in chosen:
         run = dataclasses.replace(run, batch_size=run.batch_size * replicas)

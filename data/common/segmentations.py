@@ -1,4 +1,5 @@
 """Masks of polygons, and to and from COCO's run lengths."""
+import cv2
 import numpy as np
 
 _MAX_COORDINATE = 1e6   # px, of a polygon
@@ -45,8 +46,7 @@ def results(ids, scores, classes=None):
     for k, score in enumerate(scores, 1):
         mask = ids == k
         if mask.any():
-            columns, rows = (np.flatnonzero(mask.any(axis=axis)).tolist() for axis in (0, 1))
-            box = [columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]]
+            box = list(cv2.boundingRect(mask.astype(np.uint8)))
             category = 1 if classes is None else int(classes[k])
             found.append({'category_id': category, 'segmentation': encode(mask), 'bbox': box, 'score': round(score, 4)})
     return found

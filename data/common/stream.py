@@ -12,8 +12,7 @@ from data.common.command_line import InputError
 
 _TIMEOUT = 10_000   # ms without a frame after which a connection counts as lost
 _WAIT = 1   # seconds between attempts to connect again
-# A stream cannot refer to files of this computer.
-_OPTIONS = 'rtsp_transport;tcp|protocol_whitelist;http,https,httpproxy,tcp,tls,crypto,udp,rtp,srtp,rtsp'
+_OPTIONS = 'rtsp_transport;tcp|protocol_whitelist;http,https,httpproxy,tcp,tls,crypto,udp,rtp,srtp,rtsp'   # no files
 
 
 def is_stream(path):

@@ -3,9 +3,8 @@
     tracker = LaneTracker(h_samples, frame_rate)
     ids, lines = tracker.update(lanes)   # once per frame; lanes as from lines.lanes; 0: no id yet
 
-Lanes move in the image mostly because the camera moves, and then all together, with its lateral position, yaw and pitch
-and the curvature of the road. This common motion, which averages the noise of all lanes, is followed quickly; what
-remains of a single lane is mostly noise and is smoothed strongly. Lanes missed briefly move with the others.
+Lanes move in the image mostly because the camera moves, and then all together. This common motion, which averages the
+noise of all lanes, is followed quickly; what remains of a single lane is mostly noise and is smoothed strongly.
 
     predict   all lanes move with the velocity of the common motion
     match     lanes to tracks by the distance of the lines, gated; new tracks get an id after a few matches

@@ -1,8 +1,6 @@
 """The TuSimple layout (github.com/TuSimple/tusimple-benchmark): reads and writes its JSON, and draws its labels.
 
-A folder holds `label_data_*.json` and the images that its lines name, one JSON object per line, see `Record`:
-
-    {"lanes": [[x, x, ...], ...], "h_samples": [y, y, ...], "raw_file": "clips/.../20.jpg"}
+A folder holds `label_data_*.json`, one JSON object per line, see `Record`, and the images that the lines name.
 """
 import dataclasses
 import json
@@ -110,6 +108,11 @@ def photo_path(folder, record):
         raise InputError(f'{record.source}: raw_file {ascii(record.raw_file)[:80]} leaves its folder; '
                          'it must be relative and without ".."')
     return os.path.join(folder, *parts.parts)
+
+
+def scaled_rows(height):
+    """H_SAMPLES, scaled to the height of a photo. -> list of int, px"""
+    return np.unique(np.multiply(H_SAMPLES, height) // 720).tolist()
 
 
 def lane_points(lane, h_samples):

@@ -1,7 +1,4 @@
-"""Samples scenes. The distributions are tuned to the 3,626 training label lines of TuSimple.
-
-tests/test_synthetic_dataset.py checks their quantiles.
-"""
+"""Samples scenes. The distributions are tuned to the 3,626 training label lines of TuSimple."""
 import functools
 
 import numpy as np

@@ -1,8 +1,7 @@
 """A drive: one road and its traffic filmed from a moving car, the ground truth for lane tracking.
 
-Positions depend only on the time and the place, m along the road from the start: the road is a table over the place,
-and things on and next to it keep their place. A frame is a Scene whose Road and Progress hold the position of the car.
-Offsets are m to the right of the path of a car that never leaves the middle of its lane.
+Positions depend only on the time and the place, m along the road from the start. A frame is a Scene whose Road and
+Progress hold the position of the car. Offsets are m to the right of a car that never leaves the middle of its lane.
 """
 import collections
 import functools

@@ -33,9 +33,7 @@ def labelled_lanes(scene):
     """The lines of our lane and one or two more on each side.
 
     Lines continue behind occlusions, from the bottom, the hood or _EDGE before the side of the image to _GAP below the
-    horizon. Annotators vary by a row or two; that noise is omitted, as it is unpredictable. Double lines are labelled
-    along the nearer line.
-
+    horizon. Double lines are labelled along the nearer line.
     -> list of (Line, its columns in the rows tusimple.H_SAMPLES), from left to right, at most tusimple.MAX_LANES
     """
     view = canvas.View(scene.camera, scene.road)

@@ -1,0 +1,92 @@
+"""Files of results: photos.csv, which maps numbers to photos; lanes as in TuSimple and CULane; instances as in COCO."""
+import csv
+import io
+import json
+import os
+import pathlib
+import re
+
+import numpy as np
+
+from data.common import command_line, files
+from data.common.command_line import InputError
+from data.lanes import culane, tusimple
+
+PICTURE = re.compile(r'(?:cluster|mask)_\d{4,}\.png')
+_NAME = 'photos.csv'
+_TIMES = 'network', 'clustering', 'lanes'
+_COLUMNS = ['number', 'file', 'instances', 'confidences', 'classes', *(f'{name} ms' for name in _TIMES), 'total ms']
+_MAX_BYTES = 2 ** 30
+
+
+def _read_table(folder):
+    """-> {number: row} of a folder's table, list of str. Raises InputError if there is another file of that name."""
+    path = os.path.join(folder, _NAME)
+    if not os.path.lexists(path):
+        return {}
+    text = files.read_file(path, _MAX_BYTES).decode('utf-8', 'surrogateescape')
+    columns, *rows = list(csv.reader(io.StringIO(text, newline=''))) or [[]]
+    if columns != _COLUMNS or not all(len(row) == len(_COLUMNS) and row[0].isdecimal() for row in rows):
+        raise InputError(f'{path}: is not a table of results, which would replace it; give another --outdir')
+    return {int(row[0]): row for row in rows}
+
+
+def warn_of_others(folder, photos):
+    """Warns if the table has other photos under the numbers of these. Raises as _read_table does."""
+    rows = _read_table(folder)
+    others = [rows[photo.number][1] for photo in photos if photo.number in rows
+              and os.path.realpath(rows[photo.number][1]) != os.path.realpath(photo.path)]
+    if others:
+        command_line.warn(f'{folder}: replaces the results of other photos ({others[0]}, {len(others)} in all); stop '
+                          'now and give another --outdir to keep them')
+
+
+def write_table(folder, photos):
+    """Writes the rows of these photos into the folder's table."""
+    rows = {**_read_table(folder), **{photo.number: _row(photo) for photo in photos}}
+    files.write_csv(os.path.join(folder, _NAME), [_COLUMNS, *(rows[number] for number in sorted(rows))])
+
+
+def _row(photo):
+    times = [f'{photo.times[name]:.1f}' for name in _TIMES]
+    confidences = ' '.join(f'{value:.2f}' for value in photo.confidences)
+    return [f'{photo.number:04d}', photo.path, len(photo.confidences), confidences,
+            ' '.join(photo.found_classes or ()), *times, f'{sum(photo.times.values()):.1f}']
+
+
+def write_json(path, photos):
+    """Writes the lanes of inputs.Photos, x to a hundredth of a pixel, or their instances as results of COCO."""
+    if photos[0].results is not None:
+        results = [{'image_id': image_id, 'file_name': photo.raw_file, **result}
+                   for image_id, photo in zip(_image_ids(photos), photos) for result in photo.results]
+        files.write_file(path, json.dumps(results).encode())
+        return
+    tusimple.write_records(path, [
+        tusimple.Record(photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
+                        run_time=round(sum(photo.times.values()), 3), ids=photo.track_ids,
+                        confidence=np.round(photo.confidences, 4).tolist(), classes=photo.found_classes)
+        for photo in photos])
+
+
+def _image_ids(photos):
+    """The ids of images for COCO: the numbers that all names are, else NNNN, else 0, 1, ... -> list of int"""
+    names = [pathlib.Path(photo.raw_file).stem for photo in photos]
+    for ids in [int(name) for name in names if name.isdecimal()], [photo.number for photo in photos]:
+        if len(set(ids)) == len(photos):
+            return ids
+    return list(range(len(photos)))
+
+
+def culane_path(photo, folder):
+    """-> path of a photo's lanes in a folder of CULane's layout. Raises InputError if that is no place for results."""
+    path = tusimple.photo_path(folder, tusimple.Record(photo.raw_file, [], [], '--culane'))
+    if os.path.realpath(os.path.dirname(path)) == os.path.realpath(os.path.dirname(photo.path)):
+        raise InputError(f'--culane {folder}: holds the photos, whose labels the results would replace')
+    return os.path.splitext(path)[0] + culane.LINES
+
+
+def write_culane(photo, folder):
+    """Writes the lanes of a photo in CULane's format."""
+    path = culane_path(photo, folder)
+    files.make_output_folder(os.path.dirname(path))
+    culane.write_lines(path, photo.lanes, photo.h_samples)
