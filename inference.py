@@ -312,8 +312,11 @@ def make_stages(job, clip, flags, masks, embed, conventions):
     return [*stages, Stage('', flags.workers, write_pictures, (flags, job.folder, to_video, is_road))]
 
 
-def run_job(job, flags, masks, embed, conventions, done):
-    """Takes the photos of a job through the stages and appends them to done. -> number of unreadable photos"""
+def run_job(job, flags, masks, embed, conventions, json_file, done):
+    """Takes the photos of a job through the stages into json_file, if not None, and done. -> number of unreadable ones
+
+    json_file: results.JsonFile. done: list to which the photos are appended, without their arrays
+    """
     clip = stream.read_clip(job.video) if job.video else None
     photos, output = inputs.read_frames(job, clip) if clip else job.photos, None
     if clip and not flags.no_pictures and not flags.frames:
@@ -329,9 +332,9 @@ def run_job(job, flags, masks, embed, conventions, done):
                 continue
             if output:
                 output.write(photo.picture)
-            photo.picture = photo.shown = None
-            if not flags.json:   # a long video has a million of them
-                photo.lanes = photo.h_samples = None
+            if json_file:
+                json_file.add(photo)
+            photo.picture = photo.shown = photo.lanes = photo.h_samples = photo.results = None   # of a million frames
             done.append(photo)
     except KeyboardInterrupt:
         if not (clip and clip.live):   # a stream has no other end
@@ -376,16 +379,17 @@ def main(argv=None, architecture=None):
     embed(np.zeros([1, height, width, 3], np.uint8))   # the first call plans the graph; the next are timed
 
     start, done, what = time.perf_counter(), [], 'lanes' if conventions.kind == 'road' else 'instances'
+    json_file = results.JsonFile(flags.json, jobs) if flags.json else None
     try:
-        bad = sum(run_job(job, flags, masks, embed, conventions, done) for job in jobs)
+        bad = sum(run_job(job, flags, masks, embed, conventions, json_file, done) for job in jobs)
     except BaseException:   # Ctrl-C as well
-        if flags.json and done:
-            results.write_json(flags.json + '.part', done)
+        if json_file and done:
+            json_file.close(flags.json + '.part')
             command_line.warn(f'{flags.json}.part: holds the {what} of the {len(done)} pictures that were done')
         raise
     if done:
-        if flags.json:
-            results.write_json(flags.json, done)
+        if json_file:
+            json_file.close(flags.json)
         print_results(done, time.perf_counter() - start, flags, what)
         scattered = sum(photo.scattered for photo in done)
         if scattered:

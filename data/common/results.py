@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import tempfile
 
 import numpy as np
 
@@ -54,27 +55,37 @@ def _row(photo):
             ' '.join(photo.found_classes or ()), *times, f'{sum(photo.times.values()):.1f}']
 
 
-def write_json(path, photos):
-    """Writes the lanes of inputs.Photos, x to a hundredth of a pixel, or their instances as results of COCO."""
-    if photos[0].results is not None:
-        results = [{'image_id': image_id, 'file_name': photo.raw_file, **result}
-                   for image_id, photo in zip(_image_ids(photos), photos) for result in photo.results]
-        files.write_file(path, json.dumps(results).encode())
-        return
-    tusimple.write_records(path, [
-        tusimple.Record(photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
-                        run_time=round(sum(photo.times.values()), 3), ids=photo.track_ids,
-                        confidence=np.round(photo.confidences, 4).tolist(), classes=photo.found_classes)
-        for photo in photos])
+class JsonFile:
+    """The file of --json: the lanes of inputs.Photos, x to a hundredth of a pixel, or instances as results of COCO.
 
+    It grows on disk, unnamed until it is closed. The ids of COCO's images are their names if all are different
+    numbers, else 0, 1, ... jobs: list of inputs.Job
+    """
 
-def _image_ids(photos):
-    """The ids of images for COCO: the numbers that all names are, else NNNN, else 0, 1, ... -> list of int"""
-    names = [pathlib.Path(photo.raw_file).stem for photo in photos]
-    for ids in [int(name) for name in names if name.isdecimal()], [photo.number for photo in photos]:
-        if len(set(ids)) == len(photos):
-            return ids
-    return list(range(len(photos)))
+    def __init__(self, path, jobs):
+        self._file, self._count = tempfile.TemporaryFile(dir=os.path.dirname(path) or '.'), 0
+        names = ['' if job.video else pathlib.Path(photo.raw_file).stem for job in jobs for photo in job.photos]
+        self._by_name = len({int(name) for name in names if name.isdecimal()}) == len(names)
+
+    def add(self, photo):
+        if photo.results is None:
+            self._file.write(tusimple.to_line(tusimple.Record(
+                photo.raw_file, np.round(photo.lanes, 2).tolist(), photo.h_samples,
+                run_time=round(sum(photo.times.values()), 3), ids=photo.track_ids,
+                confidence=np.round(photo.confidences, 4).tolist(), classes=photo.found_classes)).encode())
+        else:
+            image_id = int(pathlib.Path(photo.raw_file).stem) if self._by_name else self._count
+            for result in photo.results:
+                line = json.dumps({'image_id': image_id, 'file_name': photo.raw_file, **result})
+                self._file.write(line.encode() + b'\n')
+        self._is_coco, self._count = photo.results is not None, self._count + 1
+
+    def close(self, path):
+        """Writes the file under its name, whole or not at all. Raises InputError."""
+        with self._file:
+            self._file.seek(0)
+            data = self._file.read()
+        files.write_file(path, b'[%s]' % data.rstrip().replace(b'\n', b', ') if self._is_coco else data)
 
 
 def culane_path(photo, folder):

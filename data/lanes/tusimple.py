@@ -120,15 +120,17 @@ def lane_points(lane, h_samples):
     return np.array([(x, y) for x, y in zip(lane, h_samples) if x >= 0], np.float64).reshape(-1, 2)
 
 
+def to_line(record):
+    """-> a record as one line of JSON, with its line break. Its lanes may be NumPy arrays."""
+    values = {'lanes': list(record.lanes), 'h_samples': list(record.h_samples), 'raw_file': record.raw_file}
+    values.update({name: getattr(record, name) for name in ('ids', 'confidence', 'classes', 'run_time')
+                   if getattr(record, name) is not None})
+    return json.dumps(values, default=lambda array: array.tolist(), allow_nan=False) + '\n'
+
+
 def write_records(path, records):
-    """Writes records, one JSON object per line, as `files.write_file` does. Lanes may be NumPy arrays."""
-    lines = []
-    for record in records:
-        values = {'lanes': list(record.lanes), 'h_samples': list(record.h_samples), 'raw_file': record.raw_file}
-        values.update({name: getattr(record, name) for name in ('ids', 'confidence', 'classes', 'run_time')
-                       if getattr(record, name) is not None})
-        lines.append(json.dumps(values, default=lambda array: array.tolist(), allow_nan=False) + '\n')
-    files.write_file(path, ''.join(lines).encode())
+    """Writes records, one JSON object per line, as `files.write_file` does."""
+    files.write_file(path, ''.join(map(to_line, records)).encode())
 
 
 def draw_label(record, size):
