@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 from sklearn.model_selection import train_test_split
 
-from data.common import augmentation, files, pictures, quiet
+from data.common import augmentation, files, pictures, quiet, survey
 from data.common.command_line import InputError
 from data.lanes import road_augmentation
 
@@ -220,6 +220,16 @@ def test_each_epoch_shows_samples_once_and_leaves_another_remainder(samples):
         numbers = np.array([samples[0].index(path) for path in names(batch)])
         assert batch.labels.dtype == np.int32 and (batch.labels == numbers[:, None, None] + 1).all()
         assert (batch.images == (10 * numbers + 5)[:, None, None, None]).all()
+
+
+@pytest.mark.parametrize('workers', [1, 3])
+def test_an_epoch_reads_the_images_that_are_counted(tmp_path, samples, workers):
+    (tmp_path / 'images' / '.hidden.png').touch()
+    (tmp_path / 'images' / 'notes.txt').touch()
+    source, = dg.find_sources([str(tmp_path)])
+    assert survey.survey(source.train[1], None)[0].startswith(f'{len(source.train[0])} images to train on')
+    read = [name for batch in take(source.train, len(source.train[0]), 1, workers=workers) for name in names(batch)]
+    assert sorted(read) == sorted(source.train[0]) and sorted(read + source.valid[0]) == samples[0]
 
 
 def test_data_set_smaller_than_a_batch_is_repeated(samples):
