@@ -5,6 +5,7 @@ instance k has colour(k - 1) in every picture.
 """
 import functools
 import itertools
+import math
 import os
 
 import cv2
@@ -65,17 +66,24 @@ def draw_instances(photo, ids, alpha=0.55, outlined=False, classes=None):
     """
     picture, levels = photo.copy(), np.arange(256)[:, None]
     thickness = max(round(max(photo.shape) / 640), 1)
-    for number in np.unique(ids[ids > 0]):
-        mask = np.where(ids == number, 255, 0).astype(np.uint8)
-        mask = cv2.threshold(pictures.resize_image(mask, photo.shape[1::-1]), 127, 1, cv2.THRESH_BINARY)[1]
-        x, y, width, height = cv2.boundingRect(mask)
-        box = np.s_[y:y + height, x:x + width]
+    for number, box in enumerate(ndimage.find_objects(ids), 1):
+        if box is None:
+            continue
+        (rows, y), (columns, x) = map(_scaled_slices, box, ids.shape, photo.shape)
+        mask, part = np.where(ids[rows, columns] == number, 255, 0).astype(np.uint8), picture[y, x]
+        mask = cv2.threshold(pictures.resize_image(mask, part.shape[1::-1]), 127, 1, cv2.THRESH_BINARY)[1]
         tint = np.rint(levels * (1 - alpha) + np.multiply(instance_colour(number, classes), alpha)).astype(np.uint8)
-        cv2.copyTo(cv2.LUT(picture[box], tint[None]), mask[box], picture[box])
+        cv2.copyTo(cv2.LUT(part, tint[None]), mask, part)
         if outlined:
-            inner = cv2.erode(mask, np.ones((3, 3), np.uint8), iterations=thickness)
-            picture[box][mask[box] > inner[box]] = 20
+            part[mask > cv2.erode(mask, np.ones((3, 3), np.uint8), iterations=thickness)] = 20
     return picture
+
+
+def _scaled_slices(part, small, large):
+    """Grows a slice of an axis by a pixel, then until resizing it alone equals resizing all. -> (slice, its place)"""
+    step = small // math.gcd(small, large)   # pixels after which the grids of both sizes coincide
+    start, stop = max(part.start - 1, 0) // step * step, min(-(-(part.stop + 1) // step) * step, small)
+    return slice(start, stop), slice(start * large // small, stop * large // small)
 
 
 def fit_to_foreground(ids, foreground):
