@@ -41,7 +41,7 @@ def _veil(photo, canvas):
     light, glare = canvas.light, canvas.scene.lens.glare
     small = cv2.resize(photo, (WIDTH // 8, HEIGHT // 8), interpolation=cv2.INTER_AREA).astype(np.float32)
     veil = cv2.GaussianBlur(np.maximum(small - 190, 0), (0, 0), 5) * (0.1 + 0.25 * glare)
-    if light.shadow > 0.2 and abs(light.azimuth) < 1.0 and light.elevation < 0.6:  # the sun is close to the picture
+    if light.shadow > 0.2 and abs(light.azimuth) < 1.0 and light.elevation < 0.6:  # the sun is close to the image
         x, y = canvas.sun()
         far = np.hypot(np.arange(WIDTH // 8)[None] - (x - MARGIN) / 8,
                        np.arange(HEIGHT // 8)[:, None] - (y - MARGIN) / 8)
@@ -51,7 +51,7 @@ def _veil(photo, canvas):
 
 
 def _sensor(photo, lens, rng):
-    """Darker corners, then the noise of each pixel and, half as strong, of its colour. -> uint8, like photo"""
+    """Darkens the corners, then adds noise to brightness and, half as strong, to colour. -> uint8, like photo"""
     rows, columns = np.ogrid[-1:1:HEIGHT * 1j, -1:1:WIDTH * 1j]
     dark = 1 - np.float32(lens.vignette) * ((columns ** 2 + rows ** 2) / 2).astype(np.float32)
     (y, x), (v, u) = rng.integers(0, 512, [2, 2])

@@ -1,4 +1,4 @@
-"""Projection into the picture, painting primitives and textures of the renderer.
+"""The projection, painting primitives and textures of the renderer.
 
 Lengths are in m, angles in rad, positions in the picture in px (x to the right, y down), colours RGB 0..255.
 """
@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 
 WIDTH, HEIGHT = 1280, 720
-MARGIN = 30  # px around the photo that the camera's roll may bring into view
+MARGIN = 30  # px around the image that the camera's roll may bring into view
 NEAREST, FARTHEST = 2.0, 1500.0  # m along the road
 
 
 class View:
-    """The camera over the road: projects the world into the picture, in px, without roll.
+    """Projects the world into the picture, in px, as the camera sees it without roll.
 
     camera: scene.Camera; road: scene.Road
     z [n]: distances m; skyline [n]: the row px of the road's surface, or of the crest that hides it; seen: bool [n]
@@ -28,7 +28,7 @@ class View:
         self.seen = row <= self.skyline
         self.vanishing = self.skyline[-1]
 
-    def row(self, z, height=0.0):  # px, of a point `height` m over the road at distance z m
+    def row(self, z, height=0.0):  # px, of a point `height` m above the road at distance z m
         return self.camera.horizon + self.camera.focal * (self.camera.height - self.road.rise(z) - height) / z
 
     def column(self, z, offset):  # px, of a point `offset` m to the right of the camera's path at distance z m
@@ -56,10 +56,10 @@ class View:
 
 
 class Canvas:
-    """The picture being painted: pixels, uint8 [height, width, 3], with MARGIN around the photo.
+    """The picture being painted: pixels, uint8 [height, width, 3], with MARGIN around the image.
 
     view: View of the scene's camera, moved by MARGIN
-    panned: px by which distant things have moved to the left since the start of a drive
+    panned: px by which distant objects have moved to the left since the start of a drive
     """
 
     def __init__(self, scene):
@@ -76,7 +76,7 @@ class Canvas:
         return np.asarray(colour) * self.light.ambient * seen + self.light.horizon * (1 - seen)
 
     def facing(self, azimuth):
-        """Brightness 0..1 of an upright face whose normal points to azimuth rad (0: away from us, pi: to us)."""
+        """Brightness 0..1 of an upright face whose normal points to azimuth rad (0: away from us, pi: towards us)."""
         lit = max(0.0, np.cos(azimuth - self.light.azimuth)) * np.cos(self.light.elevation)
         return 1.0 - self.light.shadow * (1 - lit) * 0.85
 
@@ -131,12 +131,12 @@ def shade_changes(pixels, before, gain):
 
 
 def mixture(rng, *parts, p=None):
-    """A value of one of several parts, each a number or the (low, high) of a uniform distribution; p: their shares."""
+    """Samples one of several parts, each a number or the (low, high) of a uniform distribution; p: their shares."""
     return rng.choice([rng.uniform(*part) if isinstance(part, tuple) else part for part in parts], p=p)
 
 
 def wandering(rng, length, scale):
-    """A random smooth line, features about `scale` entries long and finer ones. -> float64 [length], deviation 1"""
+    """A random smooth curve, features about `scale` entries long and finer ones. -> float64 [length], deviation 1"""
     total = np.zeros(length)
     for k in range(4):
         knots = max(2, int(length / scale * 2 ** k) + 2)
@@ -146,9 +146,9 @@ def wandering(rng, length, scale):
 
 @functools.lru_cache(maxsize=None)
 def noise_tile(number, smooth=0.7):
-    """Noise that repeats seamlessly after 512 entries, the same in every process; smooth: sigma of its blur, entries.
+    """Noise that repeats seamlessly after 512 entries, the same in every process. smooth: sigma of its blur, entries
 
-    -> float32 [513, 513], mean 0, deviation 1; the first row and column again at the end, for interpolation
+    -> float32 [513, 513], mean 0, deviation 1; the first row and column are repeated at the end, for interpolation
     """
     noise = np.random.default_rng([77, number]).standard_normal([512, 512]).astype(np.float32)
     if smooth:

@@ -18,7 +18,7 @@ def sample_scene(rng):
 
 
 def _sample_camera(rng):
-    if rng.random() < 0.88:  # much like TuSimple's
+    if rng.random() < 0.88:  # similar to TuSimple's
         return Camera(focal=rng.uniform(1200, 2300), height=rng.normal(1.66, 0.03), centre=rng.normal(650, 12),
                       horizon=np.clip(rng.normal(237, 8), 200, 275), roll=np.deg2rad(rng.normal(0, 0.35)))
     return Camera(focal=rng.uniform(850, 1900), height=rng.uniform(1.35, 2.1), centre=rng.uniform(580, 710),
@@ -28,14 +28,14 @@ def _sample_camera(rng):
 def _sample_road(rng, camera):
     """A freeway, or sometimes a two-way road: its lanes, bends, slope and surface. -> Road"""
     lane_width = rng.normal(3.66, 0.07)
-    lanes_left = rng.choice(5, p=[0.16, 0.34, 0.28, 0.15, 0.07])  # of ours
+    lanes_left = rng.choice(5, p=[0.16, 0.34, 0.28, 0.15, 0.07])  # of the camera's lane
     lanes_right = rng.choice(5, p=[0.13, 0.37, 0.28, 0.15, 0.07])
     bend = rng.random()
     straight = bend < 0.58
     curvature = rng.choice([-1, 1]) * rng.uniform(*(0.0014, 0.0024) if bend > 0.98 else (0.0002, 0.0012))
     if straight:
         curvature = rng.normal(0, 0.00002)
-    # A driver keeps to the lane and now and then changes it.
+    # A driver keeps to the lane, but changes it from time to time.
     aside = rng.uniform(-1.6, 1.6) if rng.random() < 0.03 else rng.normal(0.1, 0.24)
     steep = 1e-5 if rng.random() < 0.6 else 6e-5
     two_way = lanes_left == 1 and rng.random() < 0.12
@@ -60,7 +60,7 @@ def _sample_road(rng, camera):
 
 
 def _clothoid(heading, curvature, rate, z):
-    """Road.centre of a road whose curvature 1/m grows by a rate 1/m^2 up to 250 m ahead."""
+    """Road.centre of a road whose curvature, 1/m, grows at a rate, 1/m^2, up to 250 m ahead."""
     near = np.minimum(z, 250.0)
     beyond = z - near
     slope = heading + curvature * near + rate * near ** 2 / 2
@@ -69,7 +69,7 @@ def _clothoid(heading, curvature, rate, z):
 
 
 def _crest(grade, z):
-    """Road.rise of a road whose slope grows by grade 1/m up to 300 m ahead."""
+    """Road.rise of a road whose slope grows at a rate, grade 1/m, up to 300 m ahead."""
     near = np.minimum(z, 300.0)
     return grade * near * (near / 2 + (z - near))
 
@@ -78,7 +78,7 @@ _PATTERNS = [  # (parts, period) m, share: broken lines of several countries; pa
     ([(0, 3.66)], 14.63, .34), ([(0, 3.05)], 12.19, .1), ([(0, 3.0)], 9.0, .12), ([(0, 6.0)], 18.0, .12),
     ([(0, 4.0)], 12.0, .1), ([(0, 2.0)], 6.0, .08), ([(0, 6.0)], 15.0, .08), ([(0, 1.0)], 3.0, .06),
 ]
-_DOTS = [  # the same of raised markers, 0.1 m long: groups of four, single ones, close rows
+_DOTS = [  # the same for raised markers, 0.1 m long: groups of four, single ones, close rows
     ([(0, .10), (1.22, .10), (2.44, .10), (3.66, .10)], 14.63, .5),
     ([(0, .10), (0.92, .10), (1.83, .10), (2.75, .10)], 14.63, .3), ([(0, .10)], 7.3, .1), ([(0, .10)], 2.4, .1),
 ]
@@ -111,7 +111,7 @@ def _sample_lines(rng, road):
         broken = not edge and not (centre and rng.random() < 0.7) and rng.random() > 0.04
         if broken:
             line = line._replace(pattern=pattern, period=period, dots=raised)
-        if broken and not raised and rng.random() < 0.04:  # a lane that merges has shorter, thicker marks
+        if broken and not raised and rng.random() < 0.04:  # a merging lane has shorter, thicker marks
             line = line._replace(pattern=[(0, 1.0)], period=rng.choice([3.0, 4.5]), width=line.width * 1.5)
         line = line._replace(offset=offset + rng.normal(0, 0.03))
         lines.append(line)
@@ -138,7 +138,7 @@ def _double_line(rng, line, two_way):
 
 
 def _choose(rng, table):
-    """One of the rows (.., share) of a table. -> the row without its share"""
+    """Samples a row (.., share) of a table. -> the row without its share"""
     return table[rng.choice(len(table), p=[share for *_, share in table])][:-1]
 
 
@@ -147,7 +147,7 @@ _TRUCKS = ('box', 'trailer')
 
 
 def sample_vehicle(rng, offset, distance, oncoming, trucks):
-    """Draws a vehicle of a lane. offset: of the lane's middle m; trucks: times their usual share -> Vehicle"""
+    """Samples a vehicle in a lane. offset: of the lane's middle m; trucks: factor on their share -> Vehicle"""
     shares = np.array([share * (trucks if kind in _TRUCKS else 1) for kind, share in _KIND_SHARES.items()])
     kind = list(_KIND_SHARES)[rng.choice(len(shares), p=shares / shares.sum())]
     paint = np.array(_choose(rng, PAINTS)[0]) * rng.uniform(0.75, 1.1)
@@ -172,7 +172,7 @@ def _sample_vehicles(rng, road):
     return sorted(vehicles, key=lambda vehicle: -vehicle.distance)
 
 
-_WEATHER = {'clear': .46, 'overcast': .2, 'low': .14, 'haze': .1, 'dusk': .1}  # shares; low: the sun
+_WEATHER = {'clear': .46, 'overcast': .2, 'low': .14, 'haze': .1, 'dusk': .1}  # shares; low: a low sun
 
 
 def _sample_light(rng):

@@ -1,4 +1,4 @@
-"""A drive: one road and its traffic filmed from a moving car, the ground truth for lane tracking.
+"""A drive: one road and its traffic filmed from a moving car, as ground truth for lane tracking.
 
 Positions depend only on the time and the place, m along the road from the start. A frame is a Scene whose Road and
 Progress hold the position of the car. Offsets are m to the right of a car that never leaves the middle of its lane.
@@ -27,7 +27,7 @@ def frames_of(seconds):
 
 
 def _sample_course(rng, length):
-    """A road. -> its direction (slope), lateral position m, climb (slope) and height m, functions of the place m"""
+    """Samples a road. -> direction (slope), lateral position m, climb (slope) and height m, functions of the place m"""
     grid = np.arange(-50.0, length + FARTHEST + 100)
     places, curvatures, end = [-50.0], [0.0], rng.uniform(10, 150)
     while end < grid[-1]:
@@ -63,23 +63,23 @@ class _Traveller(collections.namedtuple('_Traveller', 'vehicle place speed chang
 
 
 class _Track(collections.namedtuple('_Track', 'places offsets length behind before')):
-    """Places of the rear of a vehicle at the times [n] of a drive, and the room kept free around it, m."""
+    """Places of the rear of a vehicle at the times [n] of a drive, and the space kept free around it, m."""
 
     def touches(self, other):
-        """Whether this vehicle enters the room of another."""
+        """Whether this vehicle enters the space of another."""
         beside = np.abs(self.offsets - other.offsets) < 2.6
         apart = self.places - other.places
         return (beside & (apart < other.length + other.before) & (apart > -(self.length + other.behind))).any()
 
 
 class Drive:
-    """A drive of some seconds. The same seed and seconds are the same drive in every process."""
+    """A drive of this many seconds; the same seed and seconds yield the same drive in every process."""
 
     def __init__(self, seed, seconds):
-        rng = np.random.default_rng([seed, 0])  # so that the road is that of scene 0
+        rng = np.random.default_rng([seed, 0])  # as in scene 0, for the same road
         self.seconds = seconds
         scene = sample_scene(rng)
-        self.scene = scene._replace(lens=scene.lens._replace(hood=0.0))  # its colour is sampled for each image
+        self.scene = scene._replace(lens=scene.lens._replace(hood=0.0))  # the hood's colour is sampled for each image
         self.road = scene.road
         self.speed = rng.uniform(*(14, 25) if self.road.two_way else (22, 33))
         self.speed_period = rng.uniform(10, 25)
@@ -103,7 +103,7 @@ class Drive:
         return _changed(self.changes, t) + sway
 
     def _own_changes(self, rng):
-        first = 1 if self.road.two_way else 0  # the lane left of it is for oncoming traffic
+        first = 1 if self.road.two_way else 0  # the leftmost lane is for oncoming traffic
         changes, lane, t = [], int(np.argmin(np.abs(self.road.middles))), rng.uniform(1, 6)
         while t < self.seconds:
             ways = [way for way in (-1, 1) if first <= lane + way < self.road.lanes]
@@ -123,7 +123,7 @@ class Drive:
         lanes = [(offset, self.road.two_way and lane == 0, (self.road.lanes - 1 - lane) * 0.8)
                  for lane, offset in enumerate(self.road.middles)]
         lanes += [(offset, True, 0.0) for offset in self.road.oncoming_middles]
-        for offset, oncoming, faster in lanes:  # faster: m/s, than in the rightmost lane
+        for offset, oncoming, faster in lanes:  # faster: m/s, relative to the rightmost lane
             speed = (self.speed + faster + rng.normal(0, 1.5)) * (-1 if oncoming else 1)
             for traveller, length in self._lane_traffic(rng, density, offset, oncoming, speed):
                 track = _Track(*traveller.at(t), length, 8.0, 8.0)
@@ -134,7 +134,7 @@ class Drive:
 
     def _lane_traffic(self, rng, density, offset, oncoming, speed):
         """Yields (_Traveller, length m) of a lane, from -30 to 600 m ahead of us at some time of the drive."""
-        gained = (speed - self.speed) * self.seconds  # m on us during the drive
+        gained = (speed - self.speed) * self.seconds  # m gained on us during the drive
         place = -30 - max(gained, 0.0) + rng.exponential(_GAP / density)
         while place < 600 - min(gained, 0.0):
             vehicle = sample_vehicle(rng, offset, 0.0, oncoming, 1.0)

@@ -1,7 +1,7 @@
-"""Everything flat: the surfaces of road and verge, their seams, cracks and patches, the lines, the shadows.
+"""Everything flat: the surfaces of road and verge with seams, cracks and patches, the lines, the shadows.
 
 Without the camera's roll, which is applied later, each row of the picture is at one distance, and every pattern on the
-road is a product of an across and an along part, both with exact pixel coverage.
+road is the product of a part across and a part along it, both with exact pixel coverage.
 """
 import itertools
 
@@ -12,7 +12,7 @@ from data.synthetic.canvas import FARTHEST, cloud_tile, fill, look_up, mixture, 
 from data.synthetic.vehicles import VEHICLES
 
 _VERGES = [[92, 104, 60], [128, 118, 82], [148, 138, 120], [70, 88, 48], [110, 112, 104]]
-_OCTAVES = (  # of the grain: noise_tile, m across and along per entry, strength, strength from which it is painted
+_OCTAVES = (  # of the grain: noise_tile, m across and along per entry, strength, least strength that is painted
     (0, 0.006, 0.012, 0.055, 0.006), (1, 0.03, 0.05, 0.035, 0.004), (2, 0.12, 0.9, 0.016, 0.002))
 
 
@@ -86,7 +86,7 @@ class _Ground:
         return np.clip(flakes * (1 - blend) + worn * blend, 0, 1) * (0.35 + 0.65 * min(1, worn * 1.6))
 
     def along(self, pattern, period, phase, raised=0.0):
-        """Share [rows] of each row's stretch of road in the parts (start, length) of a repeating pattern.
+        """Share [rows] of each row's stretch of road that the parts (start, length) of a repeating pattern cover.
 
         raised: height m; raised marks hide some of the road behind them
         """
@@ -103,7 +103,7 @@ class _Ground:
         return np.clip((np.minimum(self.far, end) - np.maximum(self.near, start)) / self.long, 0, 1)
 
     def wander(self, rng, step, count, scale):
-        """A random smooth function of the place, given every step m, with features scale steps long. -> [rows]
+        """A random smooth function of the place, sampled every step m, with features scale steps long. -> [rows]
 
         During a drive it repeats after count steps.
         """
@@ -148,7 +148,7 @@ def _surface_colours(road, across, rng):
 
 
 def _grain(ground, rng):
-    """Brightness of the texture, around 1; each octave fades where pixels become larger. -> float32 [rows, columns]"""
+    """Brightness of the texture, around 1; octaves fade where pixels cover more ground. -> float32 [rows, columns]"""
     road = ground.road
     rough = rng.uniform(0.5, 1.3) * (0.8 if road.concrete else 1.1)
     total = 1 + ground.texture(cloud_tile(), 0.06, 0.25, rng.uniform(0, 512, 2)) * np.float32(rng.uniform(0.005, 0.035))
@@ -204,9 +204,9 @@ def _paint_joints(ground, rng):
         slab, phase, strength = rng.uniform(3.6, 6.5), rng.uniform(0, 6), rng.uniform(0.1, 0.8)
         ground.span(road.left - 0.5, road.right + 0.5, rng.uniform(0.55, 0.85),
                     strength * ground.along([(0, 0.03)], slab, phase))
-    for z in ground.progress.places(rng, 0.4, 12, 120):  # of a bridge, or of two surfaces
+    for z in ground.progress.places(rng, 0.4, 12, 120):  # joints of bridges or between surfaces
         ground.span(road.left - 3, road.right + 3, rng.uniform(0.5, 1.4), ground.between(z, z + rng.uniform(0.2, 0.9)))
-    if rng.random() < 0.12:  # a newer surface from there on
+    if rng.random() < 0.12:  # from there on, the surface is newer
         z = ground.progress.somewhere(rng, 15, 80)
         ground.span(-60, 60, rng.uniform(0.75, 1.2), ground.between(z, FARTHEST + ground.progress.length))
 
@@ -241,10 +241,10 @@ def _paint_patches(ground, rng):
             ground.span(path - 0.1, path + 0.1, rng.uniform(0.75, 0.9), ground.between(z, z + rng.uniform(5, 30)))
 
 
-# ---- Light on it -----------------------------------------------------------------------------------------------------
+# ---- Light -----------------------------------------------------------------------------------------------------------
 
 def _sheen(ground):
-    """Against the sun the road shines. -> gain, float32 [rows, columns] or 1"""
+    """The road shines against the sun. -> gain, float32 [rows, columns] or 1"""
     light = ground.light
     if light.shadow < 0.1 or abs(light.azimuth) > 1.2:
         return np.float32(1)
@@ -312,7 +312,7 @@ def _outline(vehicle, narrower=0.0, nearer=0.0):
 
 
 def _dapples(ground, rng):
-    """The shadows of trees at one side over part of the road. -> uint8 [rows, columns]"""
+    """The shadows of trees on one side over part of the road. -> uint8 [rows, columns]"""
     starts = [(start, end + ground.progress.length) for start, end in ((2, 40), (20, 90))]
     start, length = mixture(rng, *starts), rng.exponential(25) + 3
     noise = ground.texture(cloud_tile(), rng.uniform(0.03, 0.09), rng.uniform(0.03, 0.12), rng.uniform(0, 512, 2))

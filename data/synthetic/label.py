@@ -5,13 +5,13 @@ from data.lanes import tusimple
 from data.synthetic import canvas
 
 _GAP = 20  # px below the vanishing row where labels begin; the median of TuSimple's
-_EDGE = 5  # px before the sides of the image where labels end, as for half of TuSimple's
+_EDGE = 5  # px from the sides of the image at which labels end, as for half of TuSimple's
 _MIN_POINTS = 4  # a line with fewer is omitted
 CLASSES = ('solid', 'dashed', 'dots')
 
 
 def lane_labels(scene, raw_file='', with_ids=False):
-    """The label of a scene as in TuSimple. with_ids: number each lane as its line of the road -> tusimple.Record"""
+    """The label of a scene as in TuSimple. with_ids: give each lane the number of its line -> tusimple.Record"""
     lanes = labelled_lanes(scene)
     return tusimple.Record(raw_file, [columns for _, columns in lanes], list(tusimple.H_SAMPLES),
                            ids=[line.number for line, _ in lanes] if with_ids else None)
@@ -32,8 +32,8 @@ def class_label(scene):
 def labelled_lanes(scene):
     """The lines of our lane and one or two more on each side.
 
-    Lines continue behind occlusions, from the bottom, the hood or _EDGE before the side of the image to _GAP below the
-    horizon. Double lines are labelled along the nearer line.
+    Lines continue behind occlusions. They start at the bottom of the image, at the hood or _EDGE px from the side, and
+    end _GAP px below the horizon. Double lines are labelled along the nearer line.
     -> list of (Line, its columns in the rows tusimple.H_SAMPLES), from left to right, at most tusimple.MAX_LANES
     """
     view = canvas.View(scene.camera, scene.road)

@@ -16,7 +16,7 @@ class Road(collections.namedtuple('Road', 'heading centre rise left right lane_w
     """Offsets are m to the right of the camera's path, along the road's own bend.
 
     heading: slope dx/dz at the camera; centre, rise: functions of the distance m that return the lateral position of
-    the camera's path and the height of the surface over the plane under the car, in m
+    the camera's path and the height of the surface above the plane under the car, in m
     left, right: offsets of the outermost lines; lane_width, shoulders m
     concrete: slabs with joints, otherwise asphalt; shade: brightness of the surface; tint [3]
     joint_offset: m from a lane line to the joint next to it
@@ -75,25 +75,25 @@ class Lens(collections.namedtuple('Lens', 'exposure balance contrast saturation 
 
 class Progress(collections.namedtuple('Progress', 'travelled length turned turns',
                                       defaults=[0.0, 0.0, 0.0, (0.0, 0.0)])):
-    """Position within a drive; a single photo is a drive of length 0.
+    """Position within a drive; a single image is a drive of length 0.
 
     travelled, length: m along the road from the start of the drive to here and to its end
     turned, turns: rad to the right of the direction at the start, here and (least, most) of the whole drive
     """
 
     def somewhere(self, rng, start, end):
-        """A random place, for a single photo from start to end m ahead. -> m from the start of the drive"""
+        """A random place; for a single image, from start to end m ahead. -> m from the start of the drive"""
         return rng.uniform(start, end + self.length)
 
     def places(self, rng, mean, start, end):
-        """Yields random places as in somewhere(), on average `mean` for a single photo."""
+        """Yields random places as in somewhere(), on average `mean` for a single image."""
         for _ in range(rng.poisson(mean * self.times(start, end))):
             yield self.somewhere(rng, start, end)
 
     def times(self, start, end):
-        """Ratio of the number of such places in a drive to that of a single photo."""
+        """Ratio of the number of such places in a drive to that in a single image."""
         return 1 + self.length / (end - start)
 
 
 class Scene(collections.namedtuple('Scene', 'camera road lines vehicles light lens progress', defaults=[Progress()])):
-    """Of the classes above; lines and vehicles are lists, vehicles sorted from far to near except in a drive."""
+    """All of the above; lines and vehicles are lists, vehicles sorted from far to near except in a drive."""

@@ -1,6 +1,6 @@
-"""What surrounds the road: sky, horizon, banks; barriers, trees, poles, signs, bridges.
+"""The surroundings of the road: sky, horizon, banks; barriers, trees, poles, signs, bridges.
 
-The latter are things, (distance m, painter(canvas, rng)), painted from far to near.
+Those from barriers on are things, (distance m, painter(canvas, rng)), painted from far to near.
 """
 import collections
 import functools
@@ -21,7 +21,7 @@ _SIGN_KINDS = [(0.75, 0.9, 2.1, (225, 225, 225)), (3.5, 2.2, 2.2, (20, 95, 70)),
 
 
 def paint_sky(canvas, rng):
-    """Paints the whole canvas: the sky, and the colour of the horizon where the ground follows."""
+    """Paints the whole canvas: the sky and, below it, the colour of the horizon."""
     light, view = canvas.light, canvas.view
     end = int(np.clip(view.vanishing + 4, 8, canvas.height))
     y, x = np.meshgrid(np.arange(0, end, 4.0), np.arange(0, canvas.width, 4.0), indexing='ij')
@@ -67,7 +67,7 @@ def paint_horizon(canvas, rng):
 
 
 def roadside(canvas, banks, rng):
-    """Everything next to and above the road but vehicles. banks: from paint_banks
+    """Everything next to and above the road except vehicles. banks: from paint_banks
 
     -> list of things: trees first, which keep their indices during a drive, pieces of barriers last
     """
@@ -90,12 +90,12 @@ def _beam(z, offset, height, tone, width, canvas, rng):
 
 
 def _board(z, left, right, low, high, colour, canvas, rng):
-    """Paints an upright rectangle from offset left to right and from low to high m over the road, z m away."""
+    """Paints an upright rectangle from offset left to right and from low to high m above the road, z m away."""
     canvas.polygon(canvas.view.project([left, right, right, left], [low, low, high, high], z), canvas.air(colour, z))
 
 
 def _things(z, painter, *arguments):
-    """-> a thing z m away for each of the arguments, tuples, of _beam or _board"""
+    """-> a thing z m away for each tuple of arguments to _beam or _board"""
     return [(z, functools.partial(painter, z, *each)) for each in arguments]
 
 
@@ -192,7 +192,7 @@ def _trees(rng, bank, progress):
 
 
 def _paint_tree(offset, height, z, colour, base, canvas, rng):
-    """Paints a tree that stands `base` m over the road."""
+    """Paints a tree that stands `base` m above the road."""
     x, y = canvas.view.project(offset, base, z)
     tall = canvas.view.camera.focal * height / z
     if not 3 <= tall <= 1100:
@@ -282,7 +282,7 @@ def _lamps(rng, canvas, left, right, progress):
 
 
 def _wires(rng, canvas, left, right, progress):
-    """Posts with wires at one side."""
+    """Posts with wires on one side."""
     if rng.random() >= 0.3:
         return []
     offset, height = rng.choice([left - 15, right + rng.uniform(4, 20)]), rng.uniform(9, 14)

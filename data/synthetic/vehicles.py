@@ -14,7 +14,7 @@ class _Shape(collections.namedtuple('_Shape', 'length width height body cabin wh
                                     'box', defaults=[0.33, False])):
     """A vehicle seen from its side: convex outlines [(m from the rear, m up)], clockwise from the lower rear.
 
-    body over the full width, cabin narrower at the top; wheels: m from the rear; box: without glass
+    body: over the full width; cabin: narrower at the top; wheels: m from the rear; box: without glass
     """
 
 
@@ -191,7 +191,7 @@ def _paint_near(body, rng, tall):
             body.prism(*part)
     _paint_wheels(body)
     _paint_end(body, colour)
-    if body.canvas.light.shadow > 0.3 and rng.random() < 0.35 and not shape.box:  # the sun in the glass: a star
+    if body.canvas.light.shadow > 0.3 and rng.random() < 0.35 and not shape.box:  # the sun glints in the glass
         place = rng.uniform(-half, half) * 0.7, shape.height * rng.uniform(0.75, 0.98), body.near + inward * 0.8
         radius, t = np.clip(tall * 0.03, 1.0, 5), np.linspace(0, 2 * np.pi, 8, endpoint=False)
         for reach in (1.0, 2.2):
