@@ -4,8 +4,8 @@
     python training.py --srcdir prepared --ignore 255
 
 Reads *_leftImg8bit.png and *_gtFine_instanceIds.png in the folder and its subfolders, and writes images/NAME.png,
-labels/NAME.png (16 bits: class * 1000 + number) and classes.txt, the eight classes that Cityscapes evaluates. What its
-evaluation ignores, and groups of instances, become 255, for --ignore 255; everything else is 0.
+labels/NAME.png (16 bits: class * 1000 + number) and classes.txt, the eight classes that Cityscapes evaluates. Ids that
+its evaluation ignores and groups of instances become 255, for --ignore 255; everything else is 0.
 """
 import os
 import pathlib
@@ -32,7 +32,7 @@ def find_samples(folder):
                       for end in (IMAGE, LABEL))
     names = sorted(images.keys() & labels.keys())
     if not names:
-        raise InputError(f'{folder}: holds no *{IMAGE} with *{LABEL}')
+        raise InputError(f'{folder}: holds no *{IMAGE} with its *{LABEL}')
     return [(f'{name}.png', images[name], labels[name]) for name in names], len(images.keys() ^ labels.keys())
 
 
@@ -44,7 +44,7 @@ def convert(ids):
     label = np.zeros(ids.shape, np.uint16)
     for number, each in enumerate(CLASSES, 1):
         of_class = class_id == each
-        label[of_class] = np.where(is_instance, number * classes.BASE + ids % 1000, IGNORED)[of_class]   # or a group
+        label[of_class] = np.where(is_instance, number * classes.BASE + ids % 1000, IGNORED)[of_class]   # a group
     label[np.isin(class_id, IGNORED_IDS)] = IGNORED
     return label
 
@@ -66,7 +66,7 @@ def main(argv=None):
     classes.check(args.outdir, names)
     _, summary = prepared_set.prepare_samples(args.folder, args.outdir, prepare, samples, args.workers)
     classes.write(args.outdir, names)
-    print(f'{summary}, and {alone} images or labels without the other.')
+    print(f'{summary}, and {alone} unpaired images or labels.')
 
 
 if __name__ == '__main__':

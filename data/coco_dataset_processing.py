@@ -3,11 +3,11 @@
     python data/coco_dataset_processing.py instances.json photos --outdir cats --categories cat
 
 Writes images/NAME.png and labels/NAME.png (8 or 16 bits) for each image in the JSON file. Folders in "file_name" become
-part of NAME; a path that does not exist in PHOTOS, as in Label Studio exports, is matched by its file name if that is
+part of NAME; a path that does not exist in IMAGES, as in Label Studio exports, is matched by its file name if that is
 unique. Segmentations are polygons or run lengths, compressed or not; smaller instances are drawn over larger ones.
 
-Unusable entries are counted and skipped. So are crowd regions: "iscrowd", unless it is a connected run-length mask, as
-CVAT marks every brush mask. The output appears once it is complete, and replaces nothing.
+Unusable entries are counted and skipped, and so are "iscrowd" regions, except connected run-length masks, because CVAT
+marks all brush masks as crowds. The output appears once it is complete, and replaces nothing.
 """
 import collections
 import json
@@ -26,13 +26,13 @@ from data.common.command_line import InputError
 
 
 def read_annotations(path, folder, categories=None):
-    """Reads a JSON file of the images in a folder, with the annotations of these categories (names; None: all).
+    """Reads the JSON file for a folder of images, keeping the annotations of these categories (names; None: all).
 
     -> ([(name of the output, path of the image, (height, width) as annotated, annotations)] sorted, reasons why images
     were skipped, number of annotations without an image). Raises InputError if the file is not in COCO format.
     """
     try:
-        values = json.loads(files.read_file(path, 2 ** 31 - 1))   # the largest file of COCO has 470 MB
+        values = json.loads(files.read_file(path, 2 ** 31 - 1))   # COCO's largest file has 470 MB
     except (ValueError, RecursionError):   # not JSON, not UTF-8, nested too deeply
         raise InputError(f'{path}: is not JSON') from None
     annotations, of_image = entries(path, values, 'annotations'), collections.defaultdict(list)
@@ -51,7 +51,7 @@ def read_annotations(path, folder, categories=None):
         key = id_of(entry, 'id')
         name = found and '_'.join(found.with_suffix('.png').parts)
         if not name or key == 'None' or key in ids or name in images:
-            reason = 'has no id of its own, or another image its name' if name else f'is not in {folder}'
+            reason = 'has no unique id or file name' if name else f'is not in {folder}'
             problems.append(f'{path}: image {file_name!a} {reason}')
             continue
         ids.add(key)
@@ -60,7 +60,7 @@ def read_annotations(path, folder, categories=None):
 
 
 def entries(path, values, key):
-    """-> list of dicts values[key], other entries replaced by {}. Raises InputError if it is not a list."""
+    """-> the list values[key], with {} for entries that are not dicts. Raises InputError if it is not a list."""
     found = values.get(key) if isinstance(values, dict) else None
     if not isinstance(found, list):
         raise InputError(f'{path}: has no list "{key}"')
@@ -72,7 +72,7 @@ def id_of(entry, key):
 
 
 def find_photos(file_names, folder):
-    """-> for each name, path or URL: path relative to the folder, or None if its last part is not there or ambiguous"""
+    """-> for each name, path or URL: path relative to the folder, or None if its file name is absent or ambiguous"""
     on_disk = collections.defaultdict(list)
     for path in pathlib.Path(folder).rglob('*'):
         on_disk[path.name].append(path.relative_to(folder))
@@ -112,14 +112,14 @@ def prepare(image):
     counts['instances'] = np.unique(label[label > 0]).size
     counts['hidden'] = len(instances) - counts['instances']
     if not counts['instances']:
-        raise InputError(f'{path}: none of its {len(annotations)} annotations is an instance with a pixel{reason}')
+        raise InputError(f'{path}: none of its {len(annotations)} annotations is an instance with pixels{reason}')
     return name, pictures.encode(photo), pictures.encode(label), counts
 
 
 def main(argv=None):
     parser = prepared_set.parser(__doc__)
     parser.add_argument('annotations', metavar='ANNOTATIONS', help='JSON file with "images" and "annotations".')
-    parser.add_argument('images', metavar='PHOTOS', help='Folder of the images.')
+    parser.add_argument('images', metavar='IMAGES', help='Folder of the images.')
     parser.add_argument('--categories', metavar='NAME', nargs='+', help='Categories to keep; all by default.')
     args = parser.parse_args(argv)
     images, problems, orphans = read_annotations(args.annotations, args.images, args.categories)
@@ -130,9 +130,9 @@ def main(argv=None):
     prepared_set.refuse_others(args.outdir, {name for name, *_ in annotated})
     sums, summary = prepared_set.prepare_samples(args.annotations, args.outdir, prepare, annotated, args.workers,
                                                  problems)
-    print(f'Left out {sums["crowds"]} crowd regions, {sums["hidden"]} instances without a pixel of their own, '
-          f'{sums["unusable"] + orphans} annotations that cannot be used and {len(images) - len(annotated)} images '
-          f'without an instance.\n{summary}.')
+    print(f'Skipped {sums["crowds"]} crowd regions, {sums["hidden"]} instances without visible pixels, '
+          f'{sums["unusable"] + orphans} unusable annotations and {len(images) - len(annotated)} images '
+          f'without instances.\n{summary}.')
 
 
 if __name__ == '__main__':

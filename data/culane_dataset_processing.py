@@ -1,9 +1,9 @@
-"""Prepares CULane for training: images and label pictures of the same names, and lanes.json.
+"""Prepares CULane for training: images, labels of the same names, and lanes.json.
 
     python data/culane_dataset_processing.py CULANE CULANE/list/train.txt --outdir prepared
 
-Reads NAME.lines.txt next to each NAME.jpg in the list, one path per line relative to the folder, or, without a list,
-all in the folder and its subfolders. The output is that of tusimple_dataset_processing.py.
+Reads NAME.lines.txt next to each NAME.jpg in LIST (one path per line, relative to DIR) or, without LIST, everywhere in
+DIR and its subfolders. The output has the same layout as that of tusimple_dataset_processing.py.
 """
 import os
 import sys

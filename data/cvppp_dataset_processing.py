@@ -1,7 +1,7 @@
 """Prepares the leaf segmentation data set of the CVPPP challenge for training.
 
     python data/cvppp_dataset_processing.py CVPPP/A1 --outdir leaves
-    python data/cvppp_dataset_processing.py CVPPP --outdir leaves           # A1, A2, ... in it
+    python data/cvppp_dataset_processing.py CVPPP --outdir leaves           # all of A1, A2, ...
 
 Reads plantNNN_rgb.png and plantNNN_label.png, and writes images/A1_plantNNN.png and labels/A1_plantNNN.png, prefixed
 with the folder's name. Unusable plants are skipped. The output appears once it is complete, and replaces nothing.
@@ -16,7 +16,7 @@ import numpy as np
 from data.common import command_line, files, pictures, prepared_set
 from data.common.command_line import InputError
 
-ENDS = '_rgb.png', '_label.png'  # after the name of a plant
+ENDS = '_rgb.png', '_label.png'  # of file names, after a plant's name
 
 
 def find_plants(folder):
@@ -41,7 +41,7 @@ def main(argv=None):
     inner = {os.path.realpath(os.path.join(args.folder, name)) for name in files.list_folder(args.folder)}
     plants = find_plants(args.folder) or sum(map(find_plants, sorted(filter(os.path.isdir, inner))), [])
     if not plants:
-        raise InputError(f'{args.folder}: holds no plantNNN{ENDS[0]} with plantNNN{ENDS[1]}, nor do the folders in it')
+        raise InputError(f'{args.folder}: holds no plantNNN{ENDS[0]} with plantNNN{ENDS[1]}, nor do its subfolders')
     prepared_set.refuse_others(args.outdir, {name for name, *_ in plants})
     _, summary = prepared_set.prepare_samples(args.folder, args.outdir, prepare, plants, args.workers, what='leaves')
     print(f'{summary} plants.')

@@ -3,8 +3,8 @@
     python data/instance_evaluation.py results prepared/labels
     python data/instance_evaluation.py results labels --per-image scores.csv --images images
 
-Both folders hold id masks, as training reads labels. They match one to one, by file name; mask_NNNN.png, as written by
-inference.py --masks, match the sorted labels by order.
+Both folders hold id masks, in the formats of training labels. They match one to one, by file name; mask_NNNN.png, as
+written by inference.py --masks, match the sorted labels in order.
 """
 import concurrent.futures
 import os
@@ -46,19 +46,19 @@ def by_name(paths):
     """-> {file name without extension: path}. Raises InputError if two have the same name."""
     found = {pathlib.Path(path).stem: path for path in paths}
     if others := set(paths) - set(found.values()):
-        raise InputError(f'{min(others)}: is ambiguous, as another picture has the same name')
+        raise InputError(f'{min(others)}: is ambiguous, as another mask has the same name')
     return found
 
 
 def score_pair(pair, photos, ignore, has_classes):
-    """Scores a prediction by its label, turned by the EXIF orientation of its image. photos: {name: path}, or None
+    """Scores a prediction against its label, turned by its image's EXIF orientation. photos: {name: path} or None
 
-    -> (ImageScore, score_classes, {} without classes). Raises InputError if a file cannot be read or sizes differ.
+    -> (ImageScore, {class: ImageScore} or {}). Raises InputError if a file cannot be read or sizes differ.
     """
     predicted, labelled = pair
     photo = photos and photos.get(pathlib.Path(labelled).stem)
     if photos and not photo:
-        raise InputError(f'{labelled}: has no image of its name in --images')
+        raise InputError(f'{labelled}: has no image of that name in --images')
     prediction = pictures.read_label(predicted).astype(np.int32)
     label = (pictures.read_pair(photo, labelled)[1] if photo else pictures.read_label(labelled)).astype(np.int32)
     if prediction.shape != label.shape:
@@ -108,7 +108,7 @@ def main(argv=None):
                              'next to LABELS, if any).')
     parser.add_argument('--per-image', metavar='FILE', help='CSV file for the scores of each image, worst SBD first.')
     parser.add_argument('--images', metavar='DIR',
-                        help='Folder of the images, named as the labels, whose EXIF orientation turns the labels.')
+                        help='Folder of images named like the labels; their EXIF orientation applies to the labels.')
     args = parser.parse_args(argv)
     pairs = match_masks(args.predicted, args.labels)
     photos = args.images and by_name(pictures.list_images(args.images))
@@ -116,7 +116,7 @@ def main(argv=None):
         files.check_output_file('--per-image', args.per_image, sum(pairs, ()))
     path = args.classes or os.path.join(os.path.dirname(os.path.abspath(args.labels)), classes.FILE)
     names = classes.read(path) if args.classes or os.path.exists(path) else []
-    cv2.setNumThreads(1)   # the threads below are the parallelism
+    cv2.setNumThreads(1)   # the threads below already run in parallel
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         scores = pool.map(lambda pair: score_pair(pair, photos, args.ignore, bool(names)), pairs)
         rows, of_classes = zip(*tqdm.tqdm(scores, total=len(pairs), unit='image', disable=None))

@@ -5,7 +5,7 @@
 
 Reads each NAME.json; its image is embedded or next to it. Polygons, rectangles, circles and masks become instances in
 images/NAME.png and labels/NAME.png (16 bits), smaller ones over larger ones; a folder with only lines (line, linestrip)
-becomes lanes, as by tusimple_dataset_processing.py. Shapes with the same label and group_id are one instance. With
+becomes lanes, as in tusimple_dataset_processing.py. Shapes with the same label and group_id are one instance. With
 --classes, classes.txt lists the labels in alphabetical order. Unusable files and shapes are counted and skipped.
 """
 import base64
@@ -35,7 +35,7 @@ def read_file(path):
         values = json.loads(files.read_file(path, pictures.MAX_FILE_BYTES))
         # Old files have no types.
         shapes = [{**shape, 'shape_type': shape.get('shape_type') or 'polygon'} for shape in values['shapes']]
-        name = pathlib.PureWindowsPath(str(values.get('imagePath'))).name   # paths are of the annotator's machine
+        name = pathlib.PureWindowsPath(str(values.get('imagePath'))).name   # the path is on the annotator's machine
         return shapes, values.get('imageData'), os.path.join(os.path.dirname(path), name)
     except ERRORS:
         raise InputError(f'{path}: is not a labelme file, a JSON object with a list "shapes"') from None
@@ -47,7 +47,7 @@ def read_image(path):
     try:
         return decode(data, 'RGB') if data else pictures.read_image(name)
     except (InputError, *ERRORS) as error:
-        reason = error if isinstance(error, InputError) else 'its imageData is not a picture'
+        reason = error if isinstance(error, InputError) else 'its imageData is not an image'
         raise InputError(f'{path}: {reason}') from None
 
 
@@ -65,7 +65,7 @@ def points_of(shape):
 
 
 def grouped(shapes, draw):
-    """Collects the arrays draw(shape) of each instance. -> ({(text, instance): array}, number of unusable shapes)"""
+    """Joins the arrays draw(shape) of each instance. -> ({(text, instance): array}, number of unusable shapes)"""
     groups, unusable = collections.defaultdict(list), 0
     for number, shape in enumerate(shapes):
         try:
@@ -79,17 +79,17 @@ def grouped(shapes, draw):
 
 
 def values_of(texts, class_of):
-    """-> list of int, the label value of each instance. texts: its label text; class_of: {text: class} or {}"""
+    """-> list of int, the label value of each instance. texts: their label texts; class_of: {text: class} or {}"""
     kinds = [class_of.get(text, 0) for text in texts]
     if class_of and max(map(kinds.count, kinds), default=0) >= classes.BASE:
-        raise InputError(f'an image has {classes.BASE} instances of a class or more, too many for --classes')
+        raise InputError(f'an image has {classes.BASE} or more instances of a class, too many for --classes')
     return [kind * classes.BASE + kinds[:i].count(kind) + 1 for i, kind in enumerate(kinds)]
 
 
 def region(shape, size):
     """-> the pixels of a shape in an image of size [h, w], as flat indices. Raises one of ERRORS."""
     kind, points, mask = shape['shape_type'], points_of(shape), np.zeros(size, bool)
-    if kind == 'mask':   # in the box of the points
+    if kind == 'mask':   # a bitmap in the box of the points
         x, y = np.maximum(points[0], 0).astype(int)
         target = mask[y:, x:]
         patch = decode(shape['mask'], 'L')[:target.shape[0], :target.shape[1]]
@@ -121,7 +121,7 @@ def prepare(path, class_of):
 
 
 def to_record(path, class_of):
-    """-> tusimple.Record of the lines of a file, with the label's values as ids. Raises InputError."""
+    """-> tusimple.Record of the lines of a file, with label values as ids. Raises InputError."""
     height, width = read_image(path).shape[:2]
     rows = np.array(tusimple.scaled_rows(height))
     groups, _ = grouped([shape for shape in read_file(path)[0] if shape['shape_type'] in LINES], points_of)
@@ -136,7 +136,7 @@ def to_record(path, class_of):
 
 
 def draw_label(record, size):
-    """tusimple.draw_label, but with the ids of a record of to_record as values"""
+    """Like tusimple.draw_label, but with the ids of a record from to_record as values."""
     table = np.zeros(2 ** 16, np.uint16)
     table[20 + 50 * np.arange(len(record.ids))] = record.ids
     return table[tusimple.draw_label(record, size)]

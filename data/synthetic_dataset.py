@@ -9,8 +9,8 @@ folder is incomplete. Replaces the output of an earlier run. The same seed yield
 scene i is the same for any --num.
 
 --drive renders the drive of a car: clips/synthetic_drive/NNNNNN.jpg at 20 frames per second, whose labels have "ids",
-one number per lane and constant over all frames. --video also writes drive.mp4. --classes writes a folder that training
-reads directly: images/, labels/ (16 bits: class * 1000 + n), classes.txt (solid, dashed, dots) and lanes.json.
+one per lane, constant over all frames. --video also writes drive.mp4. --classes writes a folder that training reads
+directly: images/, labels/ (16 bits: class * 1000 + n), classes.txt (solid, dashed, dots) and lanes.json.
 """
 import concurrent.futures
 import functools
@@ -37,7 +37,7 @@ from data.synthetic.surroundings import paint_banks, paint_horizon, paint_sky, r
 from data.synthetic.vehicles import vehicle_painters
 
 LABEL_FILE, VIDEO_FILE = 'label_data_synthetic.json', 'drive.mp4'
-SKY, HORIZON, GROUND, BANKS, ROADSIDE, THING, CAMERA = range(7)  # parts of the picture that need random values
+SKY, HORIZON, GROUND, BANKS, ROADSIDE, THING, CAMERA = range(7)  # parts of the image that need random values
 
 
 def make_scene(seed, index):
@@ -114,7 +114,7 @@ def parse_flags(argv):
     length = parser.add_mutually_exclusive_group()
     length.add_argument('--num', type=command_line.number_of_pictures, default=1000, help='Number of scenes.')
     length.add_argument('--drive', metavar='SECONDS', type=command_line.positive_float,
-                        help=f'Render a drive of this length in s instead, {FRAME_RATE} frames per second.')
+                        help=f'Instead of scenes, render a drive of this length in s, {FRAME_RATE} frames per second.')
     parser.add_argument('--video', action='store_true', help=f'Also write the frames of a drive as {VIDEO_FILE}.')
     parser.add_argument('--classes', action='store_true',
                         help='Write a prepared data set whose labels have the class of each lane.')
@@ -128,7 +128,7 @@ def parse_flags(argv):
 
 
 def prepare_folder(folder, num, with_classes):
-    """Makes the folder look incomplete until the new labels are written. Raises InputError if it cannot be used."""
+    """Marks the folder as incomplete until the new labels are written. Raises InputError if it cannot be used."""
     files.make_output_folder(folder)
     if with_classes:
         prepared_set.refuse_others(folder, {f'{index:06d}{end}' for index in range(num) for end in ('.jpg', '.png')})

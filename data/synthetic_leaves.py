@@ -1,4 +1,4 @@
-"""Renders plants with exact leaf labels, a data set to try training on, determined by a seed.
+"""Renders plants with exact leaf labels, a data set to try out training, determined by a seed.
 
     python data/synthetic_leaves.py leaves --num 500 --seed 1
     python training.py --recipe any --srcdir leaves --outdir leaves_model --logdir leaves_log
@@ -17,7 +17,7 @@ from data.common import command_line, pictures, prepared_set
 
 SIZE = 384          # px, width and height
 MIN_VISIBLE = 60    # px of a leaf; smaller ones are omitted
-GOLDEN_ANGLE = np.pi * (3 - 5 ** 0.5)   # between a leaf and the next, as in real rosettes
+GOLDEN_ANGLE = np.pi * (3 - 5 ** 0.5)   # between successive leaves, as in real rosettes
 
 
 def rgb(hue, saturation, value):
@@ -26,7 +26,7 @@ def rgb(hue, saturation, value):
 
 
 def clouds(rng, *cells):
-    """Sum of smooth noises, with that many cells along a side. -> float64 [SIZE, SIZE], of mean 0 and deviation 1"""
+    """Sum of smooth noise with these numbers of cells along a side. -> float64 [SIZE, SIZE], mean 0, deviation 1"""
     noise = sum(cv2.resize(rng.normal(size=(n, n)), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) for n in cells)
     return (noise - noise.mean()) / noise.std()
 
@@ -42,7 +42,7 @@ def soil(rng):
         cv2.ellipse(picture, rng.integers(0, SIZE, 2).tolist(), axes, rng.uniform(0, 180), 0, 360, colour.tolist(), -1)
     if rng.random() < 0.5:
         y, x = np.mgrid[:SIZE, :SIZE] - (SIZE / 2 + rng.normal(0, 8, 2))[:, None, None]
-        beyond = np.hypot(x, y) - SIZE * rng.uniform(0.42, 0.55)   # px outside the pot
+        beyond = np.hypot(x, y) - SIZE * rng.uniform(0.42, 0.55)   # px beyond the rim of the pot
         tray = rgb(rng.choice([15, 215, 0]), rng.uniform(0, 0.7), rng.uniform(0.15, 0.7))
         tray = tray * (1 + 0.04 * clouds(rng, 3, 8))[..., None] * (1 - 0.5 * np.exp(-np.abs(beyond) / 9))[..., None]
         picture = np.where(beyond[..., None] > 0, tray, picture)
@@ -51,7 +51,7 @@ def soil(rng):
 
 
 def grow(rng):
-    """The leaves of a plant, the lowest first. -> list of (slices of the picture, px from its edge, brightness)"""
+    """The leaves of a plant, the lowest first. -> list of (slices of the image, px inside the leaf, brightness)"""
     count = rng.integers(4, 21)
     size, centre = SIZE * rng.uniform(0.25, 0.48), SIZE / 2 + rng.normal(0, SIZE / 25, 2)
     broad, stalk, teeth, start = rng.uniform(0.14, 0.3), rng.uniform(0.15, 0.5), rng.integers(0, 9), rng.uniform(0, 7)
@@ -79,7 +79,7 @@ def grow(rng):
 
 
 def make_plant(seed, index):
-    """Plant number index of a seed. -> (photo uint8 [SIZE, SIZE, 3] RGB, label uint8 [SIZE, SIZE])"""
+    """Plant number index of a seed. -> (image uint8 [SIZE, SIZE, 3] RGB, label uint8 [SIZE, SIZE])"""
     rng = np.random.default_rng([seed, index])
     leaves, hue, vivid = grow(rng), rng.uniform(70, 125), rng.uniform(0.4, 0.75)
     label = np.zeros((SIZE, SIZE), np.uint8)
@@ -92,7 +92,7 @@ def make_plant(seed, index):
     shift, depth = rng.integers(-4, 5, 2), rng.uniform(0.25, 0.6)   # of the shadows
     for number, i in enumerate(seen, start=1):
         box, inside, brightness = leaves[i]
-        part, cover = picture[box], np.clip(inside + 0.5, 0, 1)[..., None]   # of each pixel by the leaf
+        part, cover = picture[box], np.clip(inside + 0.5, 0, 1)[..., None]   # cover: the leaf's share of each pixel
         part *= 1 - depth * cv2.GaussianBlur(np.roll(cover, shift, (0, 1)), (0, 0), 4)[..., None]
         old = rng.random() < 0.08
         colour = rgb(hue * (0.6 if old else 1) + rng.normal(0, 5), vivid, rng.uniform(0.4, 0.75))
@@ -111,7 +111,7 @@ def make_plant(seed, index):
 def main(argv=None):
     parser = command_line.Parser(description=__doc__)
     parser.add_argument('folder', metavar='DIR', help='Output folder, created if absent.')
-    parser.add_argument('--num', type=command_line.number_of_pictures, default=500, help='Number of pictures.')
+    parser.add_argument('--num', type=command_line.number_of_pictures, default=500, help='Number of images.')
     parser.add_argument('--seed', type=command_line.non_negative_int, default=0, help='Seed of all random values.')
     flags = parser.parse_args(argv)
     prepared_set.refuse_others(flags.folder, {f'{index:04d}.png' for index in range(flags.num)})
@@ -120,7 +120,7 @@ def main(argv=None):
         image, label = make_plant(flags.seed, index)
         return f'{index:04d}.png', pictures.encode(image), pictures.encode(label), {}
     prepared_set.prepare_samples(flags.folder, flags.folder, make, range(flags.num), os.cpu_count())
-    print(f'Wrote {flags.num} photos and their labels to {flags.folder}')
+    print(f'Wrote {flags.num} images and their labels to {flags.folder}')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Prepares a TuSimple folder for training: images and label pictures of the same names.
+"""Prepares a TuSimple folder for training: images and labels of the same names.
 
     python data/tusimple_dataset_processing.py TUSIMPLE/train_set
     python data/tusimple_dataset_processing.py TUSIMPLE/train_set --outdir prepared
@@ -19,24 +19,24 @@ from data.common import command_line, files, prepared_set
 from data.common.command_line import InputError
 from data.lanes import tusimple
 
-IGNORED = 255   # grey value of pixels that count nowhere
+IGNORED = 255   # grey value of ignored pixels
 
 
 def draw_own_lane(record, size):
-    """The label of tusimple.draw_label, with IGNORED where a line may be that is not labelled. -> uint8 [height, width]
+    """The label of tusimple.draw_label, with IGNORED where there may be unlabelled lines. -> uint8 [height, width]
 
     The lane, a margin of a third of its width and everything above the horizon, where straight continuations of the
-    lines meet, are known to be background; below the end of both, where a hood begins, this continues to the lower
-    border. The continuation of a line that ends before the other is ignored as well. Lengths are for 1280 x 720 px.
-    record: a tusimple.Record, of which the outermost lanes count. size: (width, height) of the image in px
-    Raises InputError as tusimple.draw_label does, and if no lane has two points.
+    lines meet, are known to be background. Below the ends of both lines, where a hood begins, lane and margin extend to
+    the lower border. The continuation of a line that ends before the other is ignored, too. Lengths are for 1280 x 720.
+    record: a tusimple.Record, whose outermost lanes are used. size: (width, height) of the image in px
+    Raises InputError like tusimple.draw_label, and if no lane has two points.
     """
     width, height = size
     label = tusimple.draw_label(record, size)
     lines = [np.array([(y, x) for x, y in zip(lane, record.h_samples) if x >= 0]) for lane in record.lanes]
     lines = sorted((line for line in lines if len(line) > 1), key=lambda line: line[:, 1].mean())
     if not lines:
-        raise InputError(f'{record.source}: has no line, so nothing is known of the photo')
+        raise InputError(f'{record.source}: has no line, so nothing is known about the image')
     rows, column, scale = np.arange(height), np.arange(width), height / 720
     first, last = min(line[0, 0] for line in lines), max(line[-1, 0] for line in lines)
     left, right = (_continue(line, rows) for line in (lines[0], lines[-1]))
@@ -72,7 +72,7 @@ def main(argv=None):
     parser = prepared_set.parser(__doc__, 'images/, labels/ and lanes.json')
     parser.add_argument('train_data_dir', help='Folder with label_data_*.json and the images they refer to.')
     parser.add_argument('--own-lane', action='store_true',
-                        help='Only the lines of the own lane are labelled: ignore what lies beyond, for training.py '
+                        help='Only the lines of the ego lane are labelled: ignore everything beyond, for training.py '
                              f'--ignore {IGNORED}.')
     args = parser.parse_args(argv)
     names = fnmatch.filter(files.list_folder(args.train_data_dir), 'label_data_*.json')
@@ -81,7 +81,7 @@ def main(argv=None):
     found = [tusimple.read_records(os.path.join(args.train_data_dir, name)) for name in names]
     records, problems = (sum(lists, []) for lists in zip(*found))
     if repeated := len(records) - len({record.raw_file for record in records}):
-        command_line.warn(f'{repeated} label lines repeat an image; it may be in both training and validation')
+        command_line.warn(f'{repeated} label lines repeat an image; it may be used in both training and validation')
     prepared_set.write_lanes(records, args.train_data_dir, args.outdir, args.workers, problems,
                              draw=draw_own_lane if args.own_lane else tusimple.draw_label)
 

@@ -26,7 +26,7 @@ def read(args, path, **kwargs):
 
 
 def score_tusimple(args, predictions, labels):
-    """Prints the benchmark's list. -> PhotoScores, worst first"""
+    """Prints the scores in the benchmark's format. -> PhotoScores, worst first"""
     means, rows = score.score(predictions, labels, args.ignore_run_time)
     print(json.dumps([{'name': name, 'value': value, 'order': order} for name, value, order in
                       zip(('Accuracy', 'FP', 'FN'), means, ('desc', 'asc', 'asc'))]))
@@ -34,7 +34,7 @@ def score_tusimple(args, predictions, labels):
 
 
 def score_culane(args, predictions, labels):
-    """Prints precision, recall and F1. -> as score_tusimple"""
+    """Prints precision, recall and F1. -> culane.PhotoScores, worst first"""
     pairs = [[each if isinstance(each, culane.Lanes) else
               culane.from_record(each, each.h_samples or getattr(pair[1], 'h_samples', ())) for each in pair]
              for pair in score.match_photos(predictions, labels)]
@@ -45,7 +45,7 @@ def score_culane(args, predictions, labels):
     ious = [culane.lane_ious(prediction.lanes, label.lanes, size)
             for prediction, label in tqdm.tqdm(pairs, unit='image', disable=None)]
     means, rows = culane.score(pairs, ious)
-    print(f'{len(rows)} photos of {size[0]}x{size[1]}, {sum(row.label_lanes for row in rows)} labelled and '
+    print(f'{len(rows)} images of {size[0]}x{size[1]}, {sum(row.label_lanes for row in rows)} labelled and '
           f'{sum(row.predicted_lanes for row in rows)} predicted lanes')
     print(*map('{:<10}{:.4f}'.format, ('precision', 'recall', 'F1'), means), sep='\n')
     return sorted(rows, key=lambda row: (row.f1, row.hits - row.label_lanes, row.hits - row.predicted_lanes))
@@ -61,7 +61,7 @@ def main(argv=None):
     parser.add_argument('--measure', choices=['tusimple', 'culane'], default='tusimple',
                         help="TuSimple's accuracy, FP and FN, or CULane's precision, recall and F1.")
     parser.add_argument('--photo-size', nargs=2, metavar=('W', 'H'), type=command_line.positive_int,
-                        help="Image size in px for --measure culane (default: the first label image's, else 1280 720).")
+                        help='Image size in px for --measure culane (default: that of the first label, else 1280 720).')
     args = parser.parse_args(argv)
     labels, predictions = read(args, args.labels), read(args, args.predictions, need_h_samples=False)
     if args.per_image:

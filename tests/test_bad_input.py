@@ -155,9 +155,9 @@ FLAGS = {
 
 FILES = {
     'inference': [   # the first ones are found before TensorFlow is imported
-        ('-i absent', None, 'absent: no such'), ('-i empty', None, 'empty: holds no p'),
+        ('-i absent', None, 'absent: no such'), ('-i empty', None, 'empty: holds no images'),
         ('-i v.mp4', text('v.mp4', 'no video'), 'v.mp4: is not a video'),
-        ('-i t.json', text('t.json', ''), 't.json: lists no photos'),
+        ('-i t.json', text('t.json', ''), 't.json: lists no images'),
         (LISTED, labels(only(raw_file='../in/0.png')), "label_data_0.json:1: raw_file '../in/0.png' leaves"),
         ('-o notes.txt/out', None, 'notes.txt/out: '), ('--json empty', None, '--json empty: is not a file'),
         ('--json in/1.png', None, 'in/1.png: is an input'), ('-i out/cluster_0000.png', None, '0000.png: is an input'),
@@ -199,7 +199,7 @@ FILES = {
     'photos': [
         ('-i b.png', text('b.png', BOMB), 'b.png: has more than 67,108,864 pixels'),
         ('-i in/0.png', cut('in/0.png'), 'in/0.png: is damaged or cut off'),
-        ('-i in/0.png', text('in/0.png', 'text'), 'in/0.png: is not a picture'),
+        ('-i in/0.png', text('in/0.png', 'text'), 'in/0.png: is not an image'),
         (LISTED, all_of(labels(only()), pipe('set/clips/0.png')), 'set/clips/0.png: is not a file')],
 }
 

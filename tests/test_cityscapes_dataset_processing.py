@@ -27,8 +27,7 @@ def home(tmp_path, monkeypatch):
 def test_ids_become_classes_and_ignored_pixels(home, run_script):
     outcome = run_script(processing, 'city', '-o', 'out')
     assert outcome.status in (None, 0) and outcome.err == ''
-    assert outcome.out == ('Wrote 2 photos and 3 instances to out; skipped 0, and 0 images or labels without the '
-                           'other.\n')
+    assert outcome.out == 'Wrote 2 images and 3 instances to out; skipped 0, and 0 unpaired images or labels.\n'
     label = cv2.imread('out/labels/aachen_000000_000019.png', cv2.IMREAD_UNCHANGED)
     assert label.dtype == np.uint16 and (label == np.repeat(LABEL, 4)).all()
     assert not cv2.imread('out/labels/aachen_000001_000019.png', cv2.IMREAD_UNCHANGED).any()
@@ -60,17 +59,17 @@ def test_scores_of_each_class_and_their_mean(home, run_script):
     assert '\none ' in outcome.out and '\nclass 3 ' in outcome.out
     (home / 'names').write_text('\n')
     outcome = run_script(instance_evaluation, 'pred', 'out/labels', '--classes', 'names')
-    assert outcome.status == 1 and 'names: has 0 names of classes' in outcome.err
+    assert outcome.status == 1 and 'names: has 0 unique names' in outcome.err
 
 
 def test_unusable_files_are_reported_or_counted(home, run_script):
     first, second = sorted(home.glob('city/**/*_leftImg8bit.png'))
     second.unlink()
     outcome = run_script(processing, 'city', '-o', 'out')
-    assert 'Wrote 1 photos' in outcome.out and '1 images or labels without the other' in outcome.out
+    assert 'Wrote 1 images' in outcome.out and '1 unpaired images or labels' in outcome.out
     assert cv2.imwrite(str(first), np.zeros((9, 9, 3), np.uint8))
     outcome = run_script(processing, 'city', '-o', 'new')
-    assert outcome.status == 1 and 'is 40 x 8, but its photo' in outcome.err and not (home / 'new').exists()
+    assert outcome.status == 1 and 'is 40 x 8, but its image' in outcome.err and not (home / 'new').exists()
     first.unlink()
     outcome = run_script(processing, 'city', '-o', 'new')
     assert outcome.status == 1 and 'city: holds no *_leftImg8bit.png' in outcome.err

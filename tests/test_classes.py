@@ -86,7 +86,7 @@ def test_a_model_records_its_classes_and_hands_them_on(home, run_script, monkeyp
 
 
 @pytest.mark.parametrize('text, problem', [
-    ('car', 'labels/'), ('a\n\nb', 'has 2 names of classes in 3 lines'), ('a\na', 'has 1 names'),
+    ('car', 'labels/'), ('a\n\nb', 'has 2 unique names in 3 lines'), ('a\na', 'has 1 unique names'),
     ('\n'.join(map(str, range(65))), 'at most 64')])
 def test_a_class_file_that_does_not_fit_is_one_line(text, problem, tmp_path, run_script, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -73,7 +73,7 @@ def files(tusimple_folder):
 def test_prints_the_measure_at_the_size_of_the_first_photo_and_writes_scores_worst_first(files, run_script, tmp_path):
     outcome = run_script(evaluation, *files, '--measure', 'culane', '--per-image', tmp_path / 'scores.csv')
     assert outcome.status in (None, 0) and outcome.err == ''
-    assert outcome.out == ('3 photos of 128x72, 5 labelled and 6 predicted lanes\n'
+    assert outcome.out == ('3 images of 128x72, 5 labelled and 6 predicted lanes\n'
                            f'precision {4 / 6:.4f}\nrecall    {4 / 5:.4f}\nF1        {8 / 11:.4f}\n')
     with open(tmp_path / 'scores.csv', newline='') as file:
         rows = list(csv.DictReader(file))
@@ -84,7 +84,7 @@ def test_prints_the_measure_at_the_size_of_the_first_photo_and_writes_scores_wor
 def test_size_can_be_given_and_defaults_to_tusimples_without_images(files, run_script, tmp_path):
     lonely = tmp_path / 'labels.json'
     lonely.write_bytes(files[1].read_bytes())
-    for args, words in (([], '3 photos of 1280x720, '), (['--photo-size', 200, 100], '3 photos of 200x100, '),
+    for args, words in (([], '3 images of 1280x720, '), (['--photo-size', 200, 100], '3 images of 200x100, '),
                         (['--photo-size', 64, 72], 'labels.json:1: has lanes outside an image of 64x72 px')):
         outcome = run_script(evaluation, files[0], lonely, '--measure', 'culane', *args)
         assert words in outcome.out + outcome.err
@@ -128,12 +128,12 @@ def test_malformed_lines_are_reported(drive, run_script, text):
 
 def test_culane_is_prepared_with_and_without_a_list(drive, files, run_script):
     outcome = run_script(culane_processing, 'truth', '-o', 'out')
-    assert outcome.status in (None, 0) and outcome.out == 'Wrote 3 photos and 5 lanes to out; skipped 0.\n'
+    assert outcome.status in (None, 0) and outcome.out == 'Wrote 3 images and 5 lanes to out; skipped 0.\n'
     first, label = tusimple.read_all('out/lanes.json')[0], tusimple.read_all(files[1])[0]
     assert (first.lanes, first.h_samples) == (label.lanes, label.h_samples)
     assert (cv2.imread('out/labels/0000.png', -1) == tusimple.draw_label(label, (128, 72))).all()
     (drive / 'list.txt').write_text('/clips/0000/2/20.jpg /seg.png 1 0 0 0\n/clips/no.jpg\n')
     outcome = run_script(culane_processing, 'truth', 'list.txt', '-o', 'listed')
-    assert 'Wrote 1 photos and 1 lanes to listed; skipped 1.' in outcome.out
+    assert 'Wrote 1 images and 1 lanes to listed; skipped 1.' in outcome.out
     assert 'no.lines.txt: no such file' in outcome.out
     assert 'out: holds no *.lines.txt' in run_script(culane_processing, 'out', '-o', 'new').err

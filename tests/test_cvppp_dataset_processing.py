@@ -32,7 +32,7 @@ def plants(tmp_path):
 def test_all_folders_are_read_and_prefix_the_names(plants, tmp_path, run_script):
     outcome = run_script(processing, plants, '-o', tmp_path / 'out')
     assert outcome.status in (None, 0) and outcome.err == ''
-    assert outcome.out == f'Wrote 3 photos and 11 leaves to {tmp_path / "out"}; skipped 0 plants.\n'
+    assert outcome.out == f'Wrote 3 images and 11 leaves to {tmp_path / "out"}; skipped 0 plants.\n'
     for name in ('A1_plant001', 'A1_plant002', 'A2_plant001'):
         original = plants / name.replace('_', '/')
         photo, label, original_photo, original_label = (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in (
@@ -55,13 +55,13 @@ def test_single_folder(plants, tmp_path, run_script, monkeypatch, folder):
     (lambda folder: (folder / 'plant002_label.png').unlink(), 'plant002_label.png: no such file'),
     (lambda folder: (folder / 'plant002_rgb.png').unlink(), 'plant002_rgb.png: no such file'),
     (lambda folder: cv2.imwrite(str(folder / 'plant002_label.png'), np.ones((9, 8), np.uint8)),
-     'plant002_label.png: is 8 x 9, but its photo ')])
+     'plant002_label.png: is 8 x 9, but its image ')])
 def test_unusable_plant_is_reported_and_skipped(plants, tmp_path, run_script, spoil, reason):
     spoil(plants / 'A1')
     outcome = run_script(processing, plants, '-o', tmp_path / 'out')
     assert outcome.status in (None, 0) and outcome.err == ''
     problem, summary = outcome.out.splitlines()
-    assert reason in problem and 'Wrote 2 photos and 8 leaves' in summary and 'skipped 1 plants' in summary
+    assert reason in problem and 'Wrote 2 images and 8 leaves' in summary and 'skipped 1 plants' in summary
     assert sorted(os.listdir(tmp_path / 'out/labels')) == ['A1_plant001.png', 'A2_plant001.png']
 
 
@@ -72,7 +72,7 @@ def failure(outcome, words):
 
 @pytest.mark.parametrize('folder, words', [
     ('absent', 'absent: no such folder'), ('empty', 'empty: holds no plantNNN_rgb.png'),
-    ('bad', 'bad: none of 1 photos can be used; the first problem: ')])
+    ('bad', 'bad: none of 1 images can be used; the first problem: ')])
 def test_no_usable_plant_is_an_error_and_writes_nothing(tmp_path, run_script, folder, words):
     (tmp_path / 'empty').mkdir()
     write_plant(tmp_path / 'bad', 'plant001')
@@ -82,7 +82,7 @@ def test_no_usable_plant_is_an_error_and_writes_nothing(tmp_path, run_script, fo
 
 
 @pytest.mark.parametrize('name, words', [
-    ('labels/mine.BMP', 'is not of this data set'), ('labels/A1_plant002.png', 'already exists with')])
+    ('labels/mine.BMP', 'is not part of this data set'), ('labels/A1_plant002.png', 'already exists with')])
 def test_foreign_pictures_are_rejected_and_nothing_is_changed(plants, tmp_path, run_script, name, words):
     (tmp_path / 'out' / name).parent.mkdir(parents=True)
     (tmp_path / 'out' / name).write_text('mine')

@@ -46,7 +46,7 @@ def test_find_samples_pairs_by_name(samples):
     (lambda root: os.rename(root / 'labels/0003.png', root / 'labels/x.png'), '0003.png: has no label'),
     (lambda root: (root / 'images' / '0003.jpg').touch(), '0003.png: has the same name as'),
     (lambda root: os.rename(root / 'labels', root / 'truth'), 'labels: no such folder; see data/README'),
-    (lambda root: [os.remove(path) for path in (root / 'images').iterdir()], 'images: holds no pictures'),
+    (lambda root: [os.remove(path) for path in (root / 'images').iterdir()], 'images: holds no images'),
     (lambda root: os.rename(root / 'labels/0003.png', root / 'labels/0003.jpg'), '0003.jpg: a JPEG does not keep'),
     (lambda root: (root / files.HALF_WRITTEN).touch(), 'is half-written; rerun the script that made it')],
     ids=['no label', 'no image', 'other name', 'twice', 'no folder', 'empty', 'JPEG', 'half-written'])
@@ -102,7 +102,7 @@ def test_get_batches_fn_is_one_epoch_in_order(samples):
 
 def test_label_of_another_size_is_named(samples):
     pictures.write_image(samples[1][2], np.zeros((36, 60), np.uint8))
-    with pytest.raises(InputError, match='labels/0002.png: is 60 x 36, but its photo .*0002.png is 64 x 36'):
+    with pytest.raises(InputError, match='labels/0002.png: is 60 x 36, but its image .*0002.png is 64 x 36'):
         next(dg.get_batches_fn(9, SHAPE, *samples))
 
 

@@ -202,7 +202,7 @@ def test_culane_lines_of_a_tree_of_photos_are_scored(colour_network, run_script,
     assert run_script(inference, *flags, tmp_path / 'found').status == 0
     outcome = run_script(tusimple_evaluation, tmp_path / 'found', tmp_path / 'labels', '--measure', 'culane',
                          '--photo-size', 128, 72)
-    assert '2 photos of 128x72, 4 labelled and 4 predicted' in outcome.out and 'F1        1.0000' in outcome.out
+    assert '2 images of 128x72, 4 labelled and 4 predicted' in outcome.out and 'F1        1.0000' in outcome.out
     assert 'whose labels the results would replace' in one_line(run_script(inference, *flags, tmp_path / 'in').err)
 
 

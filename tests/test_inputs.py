@@ -52,11 +52,11 @@ def test_folder_names_and_counts_what_it_skips(tmp_path, capsys):
         write(tmp_path / name)
     (job,), _ = inputs.find_jobs([str(tmp_path / 'in')], 'out', recursive=False)
     assert len(job.photos) == 1
-    assert 'skipped 3 files and folders, neither photos nor videos (b.raw, notes.txt, sub/)' in capsys.readouterr().err
+    assert 'skipped 3 files and folders, neither images nor videos (b.raw, notes.txt, sub/)' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('names, message', [
-    (['drive.avi', 'drive.mp4'], 'would both become'), (['none'], 'no such file'), (['empty'], 'holds no photos'),
+    (['drive.avi', 'drive.mp4'], 'would both become'), (['none'], 'no such file'), (['empty'], 'holds no images'),
     (['cut.mp4'], 'is not a video')])
 def test_what_cannot_be_used_is_refused(tmp_path, names, message):
     for name in ('drive.avi', 'drive.mp4'):
@@ -190,7 +190,7 @@ def test_results_of_other_photos_are_replaced_with_a_warning_and_their_rows_kept
     results.warn_of_others(tmp_path, first)
     assert capsys.readouterr().err == ''
     results.warn_of_others(tmp_path, other)
-    assert 'replaces the results of other photos (in/0.png, 1 in all)' in capsys.readouterr().err
+    assert 'replaces the results of other images (in/0.png, 1 in all)' in capsys.readouterr().err
     results.write_table(tmp_path, other)
     with open(tmp_path / 'photos.csv', newline='') as file:
         rows = list(csv.DictReader(file))

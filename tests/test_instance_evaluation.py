@@ -100,7 +100,7 @@ def numbered(home):
     ('pred lab', picture('pred/a.bmp', np.zeros((60, 80))), 'pred/a.bmp: is ambiguous'),
     ('pred lab', picture('pred/b.png', np.zeros((60, 80))), 'pred/b.png: is 80 x 60, but its label lab/b.png is 81 x'),
     ('pred lab --images images', lambda home: (home / 'images/b.jpg').write_text(''), 'images/b.jpg'),
-    ('pred lab --images images', gone('images/b.jpg'), 'lab/b.png: has no image of its name'),
+    ('pred lab --images images', gone('images/b.jpg'), 'lab/b.png: has no image of that name'),
     ('pred lab --per-image lab/a.png', lambda home: None, '--per-image lab/a.png: is an input itself')])
 def test_bad_input_is_one_line_and_changes_nothing(line, spoil, words, home, run_script):
     spoil(home)

@@ -72,7 +72,7 @@ def test_truncated_pictures_are_rejected(tmp_path, suffix, options):
     data = (tmp_path / save(tmp_path / f'a{suffix}', photo(96, 128), **options)).read_bytes()
     for left in (0.02, 0.3, 0.5, 0.9, 0.99):
         path = write(tmp_path / f'cut{suffix}', data[:int(len(data) * left)])
-        with pytest.raises(InputError, match=f'cut{suffix}: is (damaged or cut off|not a picture)'):
+        with pytest.raises(InputError, match=f'cut{suffix}: is (damaged or cut off|not an image)'):
             pictures.read_image(path)
         with pytest.raises(InputError):
             pictures.read_label(path)
@@ -84,7 +84,7 @@ def chunk(kind, data):
 
 @pytest.mark.parametrize('read', [pictures.read_image, pictures.read_label])
 @pytest.mark.parametrize('data, reason', [
-    (b'', 'is empty'), (b'%!PS-Adobe-3.0 EPSF', 'is not a picture'), (b'\xff\xd8\xff', 'is '),
+    (b'', 'is empty'), (b'%!PS-Adobe-3.0 EPSF', 'is not an image'), (b'\xff\xd8\xff', 'is '),
     (PNG + chunk(b'IEND', b''), 'is '), (b'BM' + bytes(60), 'is ')])
 def test_other_files_are_rejected_in_one_line(tmp_path, read, data, reason):
     path = write(tmp_path / 'a.jpg', data)
@@ -162,7 +162,7 @@ def test_label_that_is_upright_or_has_its_own_orientation_is_not_turned_with_its
 @pytest.mark.parametrize('orientation, words', [(None, '6 x 4$'), (6, '4 x 6, turned by its EXIF orientation 6$')])
 def test_label_of_another_size_is_rejected(tmp_path, orientation, words):
     paths = save(tmp_path / 'a.png', corner()[0], orientation), save(tmp_path / 'l.png', np.zeros((5, 6), np.uint8))
-    with pytest.raises(InputError, match=f'l.png: is 6 x 5, but its photo .*a.png is {words}'):
+    with pytest.raises(InputError, match=f'l.png: is 6 x 5, but its image .*a.png is {words}'):
         pictures.read_pair(*paths)
 
 
@@ -182,7 +182,7 @@ def test_pictures_of_a_folder_are_listed(tmp_path):
     (tmp_path / 'g.png').mkdir()
     names = [os.path.basename(path) for path in pictures.list_images(str(tmp_path))]
     assert names == ['a.png', 'b.JPG', 'c.WebP', 'd.tiff']
-    for path, reason in (('g.png', 'holds no pictures'), ('no', 'no such folder'), ('f.txt', 'is not a folder')):
+    for path, reason in (('g.png', 'holds no images'), ('no', 'no such folder'), ('f.txt', 'is not a folder')):
         with pytest.raises(InputError, match=f'{path}: {reason}'):
             pictures.list_images(str(tmp_path / path))
 

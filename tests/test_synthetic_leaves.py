@@ -13,7 +13,7 @@ def files_of(folder):
 def test_plants_do_not_depend_on_their_number_and_are_never_replaced(tmp_path, run_script):
     for num in 2, 3:
         outcome = run_script(synthetic_leaves, tmp_path, '--num', num, '--seed', 5)
-        assert not outcome.status and f'Wrote {num} photos' in outcome.out
+        assert not outcome.status and f'Wrote {num} images' in outcome.out
     before = files_of(tmp_path)
     assert sorted(before) == [f'{folder}/000{i}.png' for folder in ('images', 'labels') for i in range(3)]
     assert len(set(before.values())) == 6

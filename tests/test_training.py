@@ -530,8 +530,8 @@ def touch(path):
     (None, ['-s', 'nowhere'], 'nowhere'), ('d/', ['-s', 'd'], 'd/images'),
     (None, ['-m', 'nowhere'], 'nowhere: holds no checkpoint; give --modeldir'),
     ('m/', ['-m', 'm'], 'm: holds no checkpoint'),
-    ('o/', ['-m', 'o', '-o', 'o'], 'o: is both --modeldir and --outdir'), ('./o', ['-o', 'o'], 'o: cannot be made'),
-    (None, ['-o', 'o[1]'], 'o[1]: TensorFlow reads no checkpoint'), ('o/m.index', ['-o', 'o'], 'o: holds a model')])
+    ('o/', ['-m', 'o', '-o', 'o'], 'o: is both --modeldir and --outdir'), ('./o', ['-o', 'o'], 'o: cannot be created'),
+    (None, ['-o', 'o[1]'], 'o[1]: TensorFlow cannot read checkpoints'), ('o/m.index', ['-o', 'o'], 'o: holds a model')])
 def test_bad_folders_are_found_before_tensorflow(home, data, train, no_tensorflow, path, args, culprit):
     if path:
         touch(path)

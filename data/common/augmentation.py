@@ -1,8 +1,8 @@
-"""Random variations of an image and its label, for images without an up direction: plants, cells, aerial views.
+"""Random variations of an image and its label, for images of any orientation: plants, cells, aerial views.
 
 Images are uint8 RGB [h, w, 3], labels [h, w] of any integer type that OpenCV resamples (uint8, uint16, int32);
 image_shape is (width, height). A photometric step is a pure function of an image and a np.random.Generator. Unless
-called uniform, its ranges are triangular with the mode at no change, so most images stay realistic.
+stated as uniform, its parameters are triangular with the mode at no change, so most images stay realistic.
 """
 import cv2
 import numpy as np
@@ -12,14 +12,14 @@ from data.common.pictures import resize_image
 
 
 def placement(size, rng):
-    """Flips, any rotation, scale x0.7 to x1.4, and shift by a tenth beyond what keeps the image or the frame filled.
+    """Flips, rotation by any angle, scale x0.7 to x1.4, and a shift that leaves at most a tenth cut off or empty.
 
     size: (width, height) in px -> float64 [3, 3] from source to destination
     """
     width, height = size
     scale, angle = np.exp(rng.uniform(*np.log((0.7, 1.4)))), rng.uniform(0, 2 * np.pi)
     flips = np.where(rng.random(2) < 0.5, -1, 1)
-    room = np.abs(scale - 1) / 2 + 0.1   # an enlarged image is a crop from anywhere within it
+    room = np.abs(scale - 1) / 2 + 0.1   # an enlarged image is cropped at any position
     shift = rng.uniform(-room, room, 2) * size
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     to_centre = np.array([[1, 0, -width / 2], [0, 1, -height / 2], [0, 0, 1]])
@@ -30,7 +30,7 @@ def placement(size, rng):
 
 def bend(image_shape, rng):
     """A smooth random displacement. -> float32 [height, width, 2] (x, y), relative to the shorter side"""
-    cells = rng.integers(3, 9)   # few bend the whole image, many bend each instance
+    cells = rng.integers(3, 9)   # few cells bend the whole image, many bend each instance
     coarse = rng.normal(0, 0.015, (cells, cells, 2)).astype(np.float32)
     return cv2.resize(coarse, tuple(image_shape), interpolation=cv2.INTER_CUBIC)
 
@@ -43,7 +43,7 @@ def warp(image, label, matrix, displacement, image_shape, outside=0):
     """
     height, width = label.shape
     to_source = np.linalg.inv(matrix) @ np.diag([width / image_shape[0], height / image_shape[1], 1])
-    x, y = (np.arange(count, dtype=np.float32) + 0.5 for count in image_shape)   # centres of pixels
+    x, y = (np.arange(count, dtype=np.float32) + 0.5 for count in image_shape)   # pixel centres
     maps = [np.float32(row[0]) * x + (np.float32(row[1]) * y + np.float32(row[2] - 0.5))[:, None]
             for row in to_source[:2]]
     if displacement is not None:
@@ -62,7 +62,7 @@ def ratio(rng, low, high):
 
 
 def blur(image, rng):
-    """Defocus (sigma 0.3 to 1.4 px), motion blur (3 to 9 px) or low resolution (x0.5 to x0.85), uniform."""
+    """Defocus (sigma 0.3 to 1.4 px), motion blur (3 to 9 px) or low resolution (x0.5 to x0.85), all uniform."""
     kind = rng.integers(3)
     if kind == 0:
         return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.4))
@@ -79,7 +79,7 @@ def blur(image, rng):
 
 
 def colour_temperature(image, rng):
-    """White balance: blue against red up to x1.35, green against both up to x1.1."""
+    """White balance: red x1/1.35 to x1.35, blue by the inverse, green x1/1.1 to x1.1."""
     warm, tint = ratio(rng, 1 / 1.35, 1.35), ratio(rng, 1 / 1.1, 1.1)
     curve = np.arange(256)[:, None] * np.array([warm, tint, 1 / warm])
     return cv2.LUT(image, np.minimum(curve, 255).astype(np.uint8)[None])
@@ -100,7 +100,7 @@ def saturation(image, rng):
 
 
 def noise(image, rng):
-    """Gaussian sensor noise with a standard deviation of uniform 1 to 12 grey levels."""
+    """Gaussian sensor noise; its standard deviation is uniform from 1 to 12 grey levels."""
     # Looking random bytes up in a table is ten times as fast as drawing normal floats.
     quantiles = special.ndtri((np.arange(256) + 0.5) / 256)
     table = np.rint(quantiles * rng.uniform(1, 12)).astype(np.int16)
@@ -109,7 +109,7 @@ def noise(image, rng):
 
 
 def jpeg(image, rng):
-    """Compression at quality 20 to 90."""
+    """JPEG compression at a uniform quality from 20 to 90."""
     _, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 91))])
     return cv2.imdecode(data, cv2.IMREAD_COLOR)
 
@@ -122,14 +122,14 @@ def apply_steps(steps, image, rng):
     return image
 
 
-# In physical order: light, lens, sensor, file. None hides part of the image: labels show visible pixels.
+# In physical order: light, lens, sensor, file. No step hides anything: labels show visible pixels.
 _PHOTOMETRIC = ((0.2, blur), (0.5, colour_temperature), (0.8, tone), (0.4, saturation), (0.4, noise), (0.1, jpeg))
 
 
 def augment(image, label, rng, image_shape=None, outside=0):
-    """One random variation of a sample, which depends only on the state of rng.
+    """A random variation of a sample that depends only on the state of rng.
 
-    image, label: preferably at the camera's resolution, as they are resampled once
+    image, label: preferably at the camera's resolution, since they are resampled only once
     image_shape: of the result, by default unchanged; outside: label beyond the border, 0 (background) or -1 (ignored)
     -> (image, label), dtypes unchanged, [height, width] of image_shape
     """

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-MAX_INT, MAX_FLOAT = 2 ** 31 - 1, 1e18    # of flags: the largest int32, and a float whose square float32 can hold
+MAX_INT, MAX_FLOAT = 2 ** 31 - 1, 1e18    # of flags: the largest int32, and a float whose square fits in float32
 MAX_WORKERS = 4 * (os.cpu_count() or 1)   # threads
 
 
@@ -16,7 +16,7 @@ class InputError(Exception):
 
 def _number(text, kind, least, most):
     with contextlib.suppress(ValueError):
-        if least <= kind(text) <= most:   # NaN is not
+        if least <= kind(text) <= most:   # false for NaN
             return kind(text)
     name = 'a whole number' if kind is int else 'a number'
     raise argparse.ArgumentTypeError(f'{text!r} is not {name} from {least:.10g} to {most:.10g}')
@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main):
-    """Calls main() and exits with the status that it returns: the last line of every script.
+    """Calls main() and exits with the status that it returns; every script ends with this call.
 
     InputError, OSError and MemoryError are reported in one line on stderr, with status 1; Ctrl-C likewise (with the
     text of the KeyboardInterrupt, if any), with status 130. SIGTERM raises SystemExit(143), so `finally` blocks run.

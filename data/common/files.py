@@ -1,6 +1,6 @@
 """Files and folders: reads up to a size limit, atomic writes.
 
-Every problem with a file is an InputError of one line that names it.
+Every problem with a file raises an InputError, whose one line names the file.
 """
 import csv
 import io
@@ -41,7 +41,7 @@ def list_folder(folder, advice=''):
 
 
 def write_file(path, data):
-    """Writes bytes under a random name and renames the file, so that path is always complete.
+    """Writes bytes under a random name, then renames the file: path is never incomplete.
 
     A link or pipe at path is replaced. Raises InputError.
     """
@@ -67,9 +67,9 @@ def write_csv(path, rows):
 
 
 def check_output_file(flag, path, inputs=()):
-    """Creates the folder of a flag's output file. Raises InputError if it is not writable, no file, or an input."""
+    """Creates the folder of a flag's output file. Raises InputError if it is unwritable, not a file, or an input."""
     if os.path.exists(path) and not os.path.isfile(path):
-        raise InputError(f'{flag} {path}: is not a file; give the name of one')
+        raise InputError(f'{flag} {path}: is not a file; give a file name')
     if os.path.exists(path) and any(os.path.exists(other) and os.path.samefile(path, other) for other in inputs):
         raise InputError(f'{flag} {path}: is an input itself; give another name')
     make_output_folder(os.path.dirname(os.path.abspath(path)))
@@ -82,7 +82,7 @@ def make_output_folder(path):
         with tempfile.TemporaryFile(dir=path) as file:
             file.write(b'probe')
     except (FileExistsError, NotADirectoryError):
-        raise InputError(f'{path}: cannot be made a folder: a file of that name is in the way')
+        raise InputError(f'{path}: cannot be created: a file of that name is in the way')
     except OSError as error:
         raise InputError(f'{path}: cannot be written: {error.strerror}')
 

@@ -1,4 +1,4 @@
-"""The photos that paths stand for: folders, photos, videos, streams and TuSimple JSONs, by where their results go."""
+"""From --indir to images: folders, images, videos, streams and TuSimple JSONs, grouped by the folder of the results."""
 import collections
 import dataclasses
 import os
@@ -14,28 +14,28 @@ from data.lanes import tusimple
 
 @dataclasses.dataclass
 class Photo:
-    """A photo on its way from file to pictures."""
+    """An input image, from its file to its results."""
     number: int                    # NNNN of its outputs
     raw_file: str                  # its name in the JSON
     path: str
-    h_samples: list = None         # y of lane points, px; None: TuSimple's rows, scaled to the photo's height
+    h_samples: list = None         # y of lane points, px; None: TuSimple's rows, scaled to the image's height
     image: np.ndarray = None       # uint8 [h, w, 3] RGB
-    given: np.ndarray = None       # uint8 [h, w], 1 in the foreground of --foreground
-    embedding: np.ndarray = None   # float32 [h', w', feature_dim], at the size of the network
+    given: np.ndarray = None       # uint8 [h, w], 1 where --foreground marks foreground
+    embedding: np.ndarray = None   # float32 [h', w', feature_dim], at the network's size
     foreground: np.ndarray = None  # float32 [h', w'], foreground probability, from models with a foreground head
     scores: np.ndarray = None      # float32 [h', w', 1 + classes], see utils.build_model, from models with classes
     ids: np.ndarray = None         # int [h', w'], the clusters: 0 background, instances 1, 2, ...
-    # int [number of instances + 1]: the id under which each is shown, from left to right, by size or by track; 0: not
+    # int [number of instances + 1]: the id under which each is shown, by position, size or track; 0: not shown
     shown: np.ndarray = None
-    classes: np.ndarray = None     # int [ids shown + 1], the class under each shown id, from models with classes
+    classes: np.ndarray = None     # int [ids shown + 1], the class of each shown id, from models with classes
     lanes: list = None             # [num_lanes][len(h_samples)] x in px, negative where absent
-    confidences: list = None       # 0 to 1, of each lane or other instance that was found
-    found_classes: list = None     # their classes, str
-    track_ids: list = None         # theirs, int from 1, in a video of lanes
-    results: list = None           # of dict, instances as results of COCO, see segmentations.results
+    confidences: list = None       # 0 to 1, one per lane or instance found
+    found_classes: list = None     # str, their classes
+    track_ids: list = None         # int from 1, their track ids, in videos of lanes
+    results: list = None           # of dict, instances in COCO's results format, see segmentations.results
     scattered: bool = False        # see clustering.is_scattered
     picture: np.ndarray = None     # uint8 [h, w, 3] RGB, the frame of the output video
-    error: InputError = None       # why the photo could not be read; the fields above then keep their defaults
+    error: InputError = None       # why the image could not be read; the fields above then keep their defaults
     times: dict = dataclasses.field(default_factory=collections.Counter)   # {'network', 'clustering', 'lanes': ms}
 
     @property
@@ -45,25 +45,25 @@ class Photo:
 
 
 class Job(typing.NamedTuple):
-    """Photos, or the frames of a video, whose results are numbered in one folder."""
+    """Images, or the frames of a video, whose results are numbered in one folder."""
     folder: str
-    photos: list           # of Photo; of a video its first frame
+    photos: list           # of Photo; for a video, its first frame
     video: str = None      # path of the video, or a stream
-    result: str = None     # path of the MP4 that it becomes
+    result: str = None     # path of the output MP4
 
 
 # ---- Finding ---------------------------------------------------------------------------------------------------------
 
 def find_jobs(paths, outdir, recursive):
-    """What --indir stands for. -> (list of Job, lines about what cannot be used)
+    """Finds the inputs of --indir. -> (list of Job, lines about unusable ones)
 
     Results go to outdir, those of subfolders to its subfolders of the same names. Raises InputError if there is no
-    photo, if two videos would have the same result, or if a stream is not alone.
+    image, if two videos would have the same result, or if a stream is not the only input.
     """
     for source in filter(stream.is_stream, paths):
         name, file_name = stream.names(source)
         if len(paths) > 1:
-            raise InputError(f'{name}: a stream has no end; give it alone')
+            raise InputError(f'{name}: a stream has no end; give no other input')
         return [Job(outdir, [frame(name, name, 0)], source, os.path.join(outdir, file_name + '.mp4'))], []
     groups, videos, problems = collections.defaultdict(list), {}, []
     for path in paths:
@@ -88,21 +88,21 @@ def find_jobs(paths, outdir, recursive):
             del videos[result]
     jobs = [Job(folder, photos) for folder, photos in groups.items() if photos]
     if not jobs and not videos:
-        raise InputError(problems[0] if problems else f'{paths[0]}: lists no photos')
-    if jobs or len(videos) > 1:   # the numbers of frames are those of their video
+        raise InputError(problems[0] if problems else f'{paths[0]}: lists no images')
+    if jobs or len(videos) > 1:   # every video numbers its own frames
         videos = {result: job._replace(folder=result[:-len('.mp4')]) for result, job in videos.items()}
     return jobs + list(videos.values()), problems
 
 
 def _walk(path, outdir, recursive):
-    """Yields (path of a photo or video, folder relative to `path`). Raises InputError if a folder has none."""
+    """Yields (path of an image or video, folder relative to `path`). Raises InputError if a folder has none."""
     if not os.path.isdir(path):
         if not os.path.lexists(path):
             raise InputError(f'{path}: no such file or folder')
         yield path, ''
         return
     found, skipped = False, []
-    os.listdir(path)   # os.walk ignores errors
+    os.listdir(path)   # fails where os.walk ignores errors
     for folder, subfolders, names in os.walk(path):
         for name in sorted(names):
             if name.lower().endswith((*pictures.IMAGE_EXTENSIONS, *video.EXTENSIONS)):
@@ -116,14 +116,14 @@ def _walk(path, outdir, recursive):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith('.') and
                                os.path.realpath(os.path.join(folder, name)) != os.path.realpath(outdir))
     if not found:
-        raise InputError(f'{path}: holds no photos or videos')
+        raise InputError(f'{path}: holds no images or videos')
     if skipped:
-        command_line.warn(f'{path}: skipped {len(skipped)} files and folders, neither photos nor videos '
+        command_line.warn(f'{path}: skipped {len(skipped)} files and folders, neither images nor videos '
                           f'({", ".join(skipped[:3])}{", ..." * (len(skipped) > 3)})')
 
 
 def _read_task(json_path, photos):
-    """Appends the photos that a TuSimple JSON lists. -> lines about unusable entries"""
+    """Appends the images that a TuSimple JSON lists. -> lines about unusable entries"""
     records, problems = tusimple.read_records(json_path, need_lanes=False)
     for record in records:
         try:
@@ -137,7 +137,7 @@ def _read_task(json_path, photos):
 # ---- Reading ---------------------------------------------------------------------------------------------------------
 
 def frame(name, path, number, **kwargs):
-    """-> Photo of a frame of a video. name: of the video in the JSON"""
+    """-> Photo of a video frame. name: of the video, in the JSON"""
     return Photo(number, f'{name}/{number:04d}', f'{path}/{number:04d}', **kwargs)
 
 
@@ -153,9 +153,9 @@ def read_frames(job, clip):
 
 
 def read_photo(photo, masks=None):
-    """Sets photo.image and photo.given; or photo.error if they cannot be read. masks: {name without extension: path}"""
+    """Sets photo.image and photo.given, or photo.error if they cannot be read. masks: {name without extension: path}"""
     try:
-        if photo.image is None:   # frames have theirs
+        if photo.image is None:   # frames are decoded already
             photo.image = pictures.read_image(photo.path)
         if masks is not None:
             if pathlib.Path(photo.path).stem not in masks:

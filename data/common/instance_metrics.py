@@ -1,13 +1,13 @@
-"""Scores of instance ids: the measures of the leaf segmentation challenge, and AP.
+"""Scores of instance masks: the measures of the leaf segmentation challenge, and AP.
 
-Per image, as Scharr et al. 2016 (Leaf segmentation in plant phenotyping: a collation study) define them:
+Per image, as in Scharr et al. 2016 (Leaf segmentation in plant phenotyping: a collation study):
   BD(a, b)         mean over the instances of a of the best Dice, 2 |A and B| / (|A| + |B|), with an instance of b
   SBD              symmetric best Dice, min(BD(prediction, label), BD(label, prediction))
   DiC              difference in count, predicted minus labelled instances; |DiC| its absolute value
   foreground Dice  Dice of the foreground
 averaged over images. AP is that of Cityscapes, over all images together: instances match if their IoU is above a
 threshold, 0.5 for AP50; AP is the mean over 0.5, 0.55, ..., 0.95. Masks have no confidence, so the curve of Cityscapes'
-program has two points, (recall 0, precision 1) and (recall r, precision p), and the average precision is r (1 + p) / 2.
+program has two points, (recall 0, precision 1) and (recall r, precision p), with an average precision of r (1 + p) / 2.
 Instances of any size count. Without labelled instances, SBD, foreground Dice and AP are 1 if nothing is predicted, and
 0 otherwise.
 """
@@ -43,7 +43,7 @@ def score_image(prediction, label):
 
 
 def score_classes(prediction, label):
-    """score_image of each class. prediction, label: ids class * 1000 + number, int32 -> {class: ImageScore}"""
+    """Applies score_image to each class. prediction, label: ids class * 1000 + number, int32 -> {class: ImageScore}"""
     class_of, truth_of = prediction // classes.BASE, label // classes.BASE
     return {number: score_image(np.where(class_of == number, prediction, 0),
                                 np.where((truth_of == number) | (label < 0), label, 0))

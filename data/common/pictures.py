@@ -1,7 +1,7 @@
-"""Pictures: read by Pillow, resized by OpenCV, written atomically.
+"""Image files: read by Pillow, resized by OpenCV, written atomically.
 
 Images are uint8 RGB [h, w, 3], labels uint8 or uint16 [h, w]; image_shape is (width, height), as in OpenCV. Every
-problem with a file is an InputError of one line that names it.
+problem with a file raises an InputError, whose one line names the file.
 """
 import io
 import os
@@ -15,8 +15,8 @@ from data.common.command_line import InputError
 from data.common.files import list_folder, read_file, write_file
 
 IMAGE_EXTENSIONS = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
-MAX_PIXELS = 2 ** 26       # 8192 x 8192; larger pictures are rejected by their header, before decoding
-MAX_FILE_BYTES = 2 ** 29   # more than any picture of MAX_PIXELS
+MAX_PIXELS = 2 ** 26       # 8192 x 8192; larger images are rejected by their header, before decoding
+MAX_FILE_BYTES = 2 ** 29   # more than any image of MAX_PIXELS
 MAX_LABEL_COLOURS = 1000   # a label with more is a photo or has smoothed edges
 _FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'TIFF', 'WEBP')
 _ORIENTATION = 0x112       # the EXIF tag
@@ -24,7 +24,7 @@ _ORIENTATION = 0x112       # the EXIF tag
 PNG_PARAMETERS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
                   cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
 
-warnings.filterwarnings('ignore', module=r'PIL\.')   # of odd metadata
+warnings.filterwarnings('ignore', module=r'PIL\.')   # about odd metadata
 
 
 # ---- Reading ---------------------------------------------------------------------------------------------------------
@@ -32,7 +32,7 @@ warnings.filterwarnings('ignore', module=r'PIL\.')   # of odd metadata
 def read_image(path):
     """Reads an image: first page or frame, 16 bits reduced to 8, without alpha. -> uint8 [h, w, 3] RGB, EXIF upright
 
-    Raises InputError if it is damaged, truncated, of another format than _FORMATS or of more than MAX_PIXELS.
+    Raises InputError if it is damaged or truncated, not in one of _FORMATS, or has more than MAX_PIXELS.
     """
     return _read(path, is_label=False)[0]
 
@@ -40,14 +40,14 @@ def read_image(path):
 def read_label(path):
     """Reads a label. -> uint8 or uint16 [h, w], a number per instance, 0 for the background, EXIF upright
 
-    Grey values and the indices of a palette are kept; in a coloured picture, each colour but black is an instance.
-    Raises InputError as read_image does, and for more than MAX_LABEL_COLOURS colours.
+    Grey values and the indices of a palette are kept; in a colour image, each colour except black is an instance.
+    Raises InputError like read_image, and for more than MAX_LABEL_COLOURS colours.
     """
     return _read(path, is_label=True)[0]
 
 
 def read_pair(image_path, label_path):
-    """Reads an image and its label. -> (image as of read_image, label as of read_label), of equal size
+    """Reads an image and its label. -> (image as from read_image, label as from read_label), of equal size
 
     A label without an EXIF orientation that has the stored size of its image is turned with the image, even if it
     would fit either way (a square, or 180 degrees). Raises InputError if the sizes differ.
@@ -60,7 +60,7 @@ def read_pair(image_path, label_path):
     if label.shape != shape:
         turned = f', turned by its EXIF orientation {orientation}' if orientation > 1 else ''
         raise InputError(f'{label_path}: is {label.shape[1]} x {label.shape[0]}, '
-                         f'but its photo {image_path} is {shape[1]} x {shape[0]}{turned}')
+                         f'but its image {image_path} is {shape[1]} x {shape[0]}{turned}')
     return image, label
 
 
@@ -73,9 +73,9 @@ def _read(path, is_label):
                 raise PIL.Image.DecompressionBombError
             orientation = image.getexif().get(_ORIENTATION)
             array = _pixels(image, is_label)
-            array = _turn(array, image.getexif().get(_ORIENTATION))   # again: Pillow turns a TIFF as it loads it
+            array = _turn(array, image.getexif().get(_ORIENTATION))   # again: Pillow turns a TIFF when loading it
     except PIL.UnidentifiedImageError:
-        raise InputError(f'{path}: {"is not a picture" if data else "is empty"}')
+        raise InputError(f'{path}: {"is not an image" if data else "is empty"}')
     except PIL.Image.DecompressionBombError:
         raise InputError(f'{path}: has more than {MAX_PIXELS:,} pixels by its header')
     except InputError as error:
@@ -88,7 +88,7 @@ def _read(path, is_label):
 
 
 def _turn(array, orientation):
-    """-> the array [h, w, ...] of a picture stored with this EXIF orientation, upright"""
+    """-> the array [h, w, ...] of an image stored with this EXIF orientation, upright"""
     if orientation in (5, 6, 7, 8):
         array = array.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -126,10 +126,10 @@ def _number_colours(label):
 
 
 def list_images(folder, advice=''):
-    """-> sorted paths of the pictures in a folder, without hidden files. Raises InputError if there are none."""
+    """-> sorted paths of the images in a folder, without hidden files. Raises InputError if there are none."""
     paths = [os.path.join(folder, name) for name in list_folder(folder, advice) if is_picture(folder, name)]
     if not paths:
-        raise InputError(f'{folder}: holds no pictures ({", ".join(IMAGE_EXTENSIONS)})')
+        raise InputError(f'{folder}: holds no images ({", ".join(IMAGE_EXTENSIONS)})')
     return paths
 
 
@@ -141,17 +141,17 @@ def is_picture(folder, name):
 # ---- Resizing and writing --------------------------------------------------------------------------------------------
 
 def resize_image(image, image_shape):
-    """Bilinear. -> uint8 [height, width, 3] of image_shape"""
+    """Resizes bilinearly. -> uint8 [height, width, 3] of image_shape"""
     return cv2.resize(image, tuple(image_shape), interpolation=cv2.INTER_LINEAR)
 
 
 def resize_label(label, image_shape):
-    """Nearest neighbour, pixel centres as in resize_image. -> [height, width] of image_shape, of the label's dtype"""
+    """Resizes by nearest neighbour, pixel centres as in resize_image. -> [height, width] of image_shape, same dtype"""
     return cv2.resize(label, tuple(image_shape), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def encode(image, extension='.png'):
-    """-> bytes of a picture file. image: as in write_image"""
+    """-> bytes of an image file. image: as in write_image"""
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(extension, image, PNG_PARAMETERS)[1].tobytes()

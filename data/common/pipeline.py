@@ -1,4 +1,4 @@
-"""Work in threads, in order and a few items at a time: one function, or photos through several stages."""
+"""Ordered work in threads, a few items at a time: one function, or several stages that images pass through."""
 import collections
 import concurrent.futures
 import contextlib
@@ -32,7 +32,7 @@ def in_order(pool, function, items, ahead):
 
 
 class Stage(typing.NamedTuple):
-    """function(photo, *args) in num_threads threads; its ms are added to photo.times[name], if there is a name."""
+    """Runs function(photo, *args) in num_threads threads; adds its ms to photo.times[name], unless name is empty."""
     name: str
     num_threads: int
     function: typing.Callable
@@ -40,7 +40,7 @@ class Stage(typing.NamedTuple):
 
 
 def run(photos, stages, num_workers):
-    """Takes each photo through the stages. -> iterator of the photos, in order, or those with an error as they are
+    """Passes each Photo without an error through the stages. -> iterator of all photos, in order
 
     A stage works a few photos ahead of the next; with one thread it sees them in order. An exception is raised in place
     of the photo. With num_workers 0, everything runs in the calling thread, one photo after the other.

@@ -1,4 +1,4 @@
-"""Writes a data set as training reads it, images/NAME.png, labels/NAME.png and lanes.json: complete or absent."""
+"""Writes a data set in training's layout, images/NAME.png, labels/NAME.png and lanes.json, completely or not at all."""
 import collections
 import concurrent.futures
 import functools
@@ -24,20 +24,20 @@ def parser(description, outputs='images/ and labels/'):
     parser = command_line.Parser(description=description)
     parser.add_argument('-o', '--outdir', default=_DATA, help=f'Folder for {outputs}.')
     parser.add_argument('--workers', type=command_line.workers, default=os.cpu_count(),
-                        help='Number of threads that decode and encode pictures, at most 4 per core.')
+                        help='Number of threads that decode and encode images, at most 4 per core.')
     return parser
 
 
 def refuse_others(outdir, names):
-    """Raises InputError if training would also read other files in outdir: pictures not in `names`, or lanes."""
+    """Raises InputError if outdir has other files that training would read: images not in `names`, or lanes."""
     lanes = os.path.join(outdir, tusimple.PREPARED_LABELS)
     if os.path.lexists(lanes):
         raise InputError(f'{lanes}: holds the lanes of other images; move it away or give another folder')
     for folder in filter(os.path.isdir, (os.path.join(outdir, folder) for folder in _FOLDERS)):
         for name in files.list_folder(folder):
             if pictures.is_picture(folder, name) and name not in names:
-                raise InputError(f'{os.path.join(folder, name)}: is not of this data set; move it away or give another '
-                                 'folder')
+                raise InputError(f'{os.path.join(folder, name)}: is not part of this data set; move it away or give '
+                                 'another folder')
 
 
 def prepare_samples(source, outdir, prepare, items, workers, problems=(), what='instances', name_of=str,
@@ -45,7 +45,7 @@ def prepare_samples(source, outdir, prepare, items, workers, problems=(), what='
     """Prepares samples in threads, writes them, and prints problems.
 
     The output appears once all samples are complete; a run killed while it moves files leaves a folder that training
-    rejects and the next run completes. Existing files must be identical, except those of the names `own`, which are
+    rejects and the next run completes. Existing files must be identical, except those named in `own`, which are
     replaced, or removed if no new sample replaces them.
     source, problems: the origin of the items and earlier problems, for messages; what: the count in the summary
     prepare: function of an item -> (name, image, label, {what: number}), image and label as the bytes of a PNG; raises
@@ -53,25 +53,25 @@ def prepare_samples(source, outdir, prepare, items, workers, problems=(), what='
     -> ({what: sum}, summary without its full stop). Raises InputError if no item is usable or an existing file differs.
     """
     sums, problems, num_entries = collections.Counter(), list(problems), len(items) + len(problems)
-    cv2.setNumThreads(1)   # the workers are the parallelism
+    cv2.setNumThreads(1)   # the workers already run in parallel
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         samples = usable(prepare, tqdm.tqdm(items, unit='image', disable=None), problems,
                          functools.partial(pipeline.in_order, pool, ahead=2 * workers))
         names = _write_samples(outdir, samples, sums, name_of, own, finish)
     if not names:
-        raise InputError(f'{source}: none of {num_entries} photos can be used'
+        raise InputError(f'{source}: none of {num_entries} images can be used'
                          + (f'; the first problem: {problems[0]}' if problems else ''))
     for problem in problems:
         print(command_line.printable(problem))
-    return sums, f'Wrote {len(names)} photos and {sums[what]} {what} to {outdir}; skipped {len(problems)}'
+    return sums, f'Wrote {len(names)} images and {sums[what]} {what} to {outdir}; skipped {len(problems)}'
 
 
 def write_lanes(records, folder, outdir, workers, problems=(), read=None, draw=tusimple.draw_label):
     """Prepares the images of tusimple.Records, relative to folder, and prints a summary.
 
-    The names become NNNN.png, and lanes.json has the lanes. Files that it lists from an earlier run are replaced.
+    Images are named NNNN.png, and lanes.json holds the lanes. Files of an earlier run that it lists are replaced.
     read: function of a record that returns its image, by default from its file; draw: as tusimple.draw_label
-    Raises InputError if no record is usable, if outdir holds other pictures, or if an image is in its images/.
+    Raises InputError if no record is usable, if outdir holds other images, or if an input lies in its images/.
     """
     images, written = os.path.realpath(os.path.join(outdir, 'images')), []
     for record in records:
@@ -133,7 +133,7 @@ def _write_samples(outdir, samples, sums, name_of, own, finish):
     moves, unfinished, names = {}, [], set()
     try:
         for key, *encoded, counts in samples:
-            if not names:   # not earlier: without samples, nothing changes
+            if not names:   # only now: without samples, nothing changes
                 unfinished += [files.make_unfinished_folder(os.path.join(outdir, folder)) for folder in _FOLDERS]
             name = name_of(key)
             names.add(name)
@@ -156,7 +156,7 @@ def _write_samples(outdir, samples, sums, name_of, own, finish):
 
 
 def _stage(temporary, target, data, own):
-    """Writes a file to be moved. -> {temporary: target}, {} if target is there. Raises InputError if that differs."""
+    """Writes a file to move. -> {temporary: target}, {} if target exists. Raises InputError if its content differs."""
     if os.path.basename(target) in own or not os.path.lexists(target):
         files.write_file(temporary, data)
         return {temporary: target}

@@ -1,4 +1,4 @@
-"""Imports TensorFlow fast and without its start-up messages."""
+"""Imports TensorFlow quickly and without start-up messages."""
 import contextlib
 import ctypes
 import importlib
@@ -18,13 +18,13 @@ def import_tensorflow():
     if 'tensorflow' in sys.modules:
         return
     _keep_freed_memory()
-    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')   # without AVX-512 off by default: slower convolutions, of
-    logging.getLogger('tensorflow').setLevel(logging.ERROR)   # which the dilated ones have no gradient
+    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')   # off by default without AVX-512: convolutions are
+    logging.getLogger('tensorflow').setLevel(logging.ERROR)   # slower, and dilated ones have no gradient
     silent = os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') == '3'
-    # Keras takes a third of the import (27 s against 17 on a busy machine) and 120 MB; tf.keras loads it on use.
+    # Keras takes a third of the import (27 s against 17 on a busy machine) and 120 MB; tf.keras loads it on demand.
     sys.modules.setdefault('keras', None)
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as messages:   # TensorFlow writes some before it reads the level
+    with tempfile.TemporaryFile() as messages:   # some are written before the level is read
         try:
             if silent:
                 os.dup2(messages.fileno(), 2)
@@ -44,7 +44,7 @@ def _keep_freed_memory():
 
 
 def check_checkpoint_folder(path):
-    """Raises InputError for a folder in which TensorFlow saves checkpoints that it then does not find."""
+    """Raises InputError for a folder in which TensorFlow cannot find the checkpoints that it saves."""
     path = os.fspath(path)
     if '[' in path or '\\' in path and os.sep == '/':
-        raise InputError(f'{path}: TensorFlow reads no checkpoint from a path with [ or \\ in it; rename the folder')
+        raise InputError(f'{path}: TensorFlow cannot read checkpoints from a path with [ or \\; rename the folder')

@@ -1,11 +1,11 @@
-"""The processes of a run: one alone, or a cluster of a chief and workers.
+"""The processes of a run: a single one, or a cluster of a chief and workers.
 
-The chief holds the variables. In each step a worker computes the gradient of its own images and hands it in to its own
-accumulator on the chief; the chief takes one from each, updates with the mean, and counts the step, which the workers
-wait for. All that changes a variable is one session.run of the chief, so nothing changes while it saves or validates.
+The chief holds the variables. In each step, every worker computes the gradient for its images and submits it to its own
+accumulator on the chief; the chief takes one gradient from each, applies the mean and increments the global step, for
+which the workers wait. Variables change only in a session.run of the chief, never while it saves or validates.
 
-A worker that was killed takes its step again, with the same images and dropout: handed in twice, its gradient is the
-mean of two equal ones; handed in late, it is stale and dropped. When the chief is restarted, the workers join it anew.
+A restarted worker repeats its step with the same images and dropout: submitted twice, its gradient counts as the mean
+of two equal ones; submitted late, it is stale and dropped. When the chief is restarted, the workers rejoin it.
 """
 import contextlib
 import threading
@@ -18,20 +18,20 @@ from data.common.command_line import InputError
 CHIEF = '/job:chief/task:0'
 GONE = (tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
         tf.errors.FailedPreconditionError, tf.errors.NotFoundError, tf.errors.UnavailableError)
-POLL = 0.005      # seconds between two looks of a worker at whether a step was taken,
-RETRY = 0.5       # and at whether the chief is there
-TIMEOUT = 5000    # milliseconds for an answer of a chief that may not be there
-LINGER = 30.      # seconds that the chief waits at most, at the end, for workers to notice it
+POLL = 0.005      # seconds between a worker's checks for the end of a step,
+RETRY = 0.5       # and for the chief
+TIMEOUT = 5000    # ms to wait for an answer of a chief that may be down
+LINGER = 30.      # seconds that the chief waits for its workers at the end, at most
 
 
 class Replica:
     """This process of a run: the only one, or the chief or a worker of a cluster.
 
     addresses: 'host:port' of the chief and the workers, of which this process is number `index`; empty without a
-    cluster. Raises InputError if it cannot listen at its address.
+    cluster. Raises InputError if it cannot listen on its address.
     """
 
-    gone = GONE   # what a session raises when the chief has ended
+    gone = GONE   # raised by a session when the chief has ended
 
     def __init__(self, addresses=(), index=0):
         self.index, self.count = index, max(1, len(addresses))
@@ -43,12 +43,12 @@ class Replica:
             try:
                 self._server = tf.train.Server({'chief': addresses[:1], 'worker': addresses[1:]}, job, task)
             except tf.errors.OpError:
-                raise InputError(f'TF_CONFIG: {self.name} cannot listen at {addresses[index]}; is that a free address '
+                raise InputError(f'TF_CONFIG: {self.name} cannot listen on {addresses[index]}; is that a free address '
                                  f'of this machine?')
 
     @contextlib.contextmanager
     def session(self, timeout_ms=0):
-        """While active, a tf.Session of the default graph, which depends on no process but this and the chief."""
+        """While active, a tf.Session of the default graph that depends only on this process and the chief."""
         if not self._server:
             with tf.Session() as sess:
                 yield sess
@@ -62,18 +62,18 @@ class Replica:
         finally:
             closing = threading.Thread(target=sess.close, daemon=True)
             closing.start()
-            closing.join(1.)   # it would wait half a minute for a chief that has gone
+            closing.join(1.)   # otherwise it waits half a minute for a chief that is gone
 
     def placement(self):
-        """-> a context for building the graph: variables on the chief, all else here"""
+        """-> a context for building the graph: variables on the chief, everything else here"""
         if not self._server:
             return contextlib.nullcontext()
         return tf.device(tf.train.replica_device_setter(1, '/job:chief', self._device))
 
     def mean(self, tensors, step):
-        """The means of float32 tensors over all processes, of known shapes. step: the global step.
+        """The means of float32 tensors of known shapes over all processes. step: the global step.
 
-        -> list of tensors on the chief; on a worker [] once its own are handed in, see `take_step`
+        -> list of tensors on the chief; [] on a worker, whose own tensors `take_step` submits
         """
         if self.count == 1:
             return tensors
@@ -101,7 +101,7 @@ class Replica:
         return values
 
     def announce(self, text):
-        """The chief calls it once the variables have their values; text: for the workers, see `join`."""
+        """Called by the chief once the variables have their values. text: for the workers, see `join`"""
         if self.count > 1:
             with tf.Graph().as_default(), self.session() as sess:
                 sess.run(tf.assign(_on_chief('announcement', tf.string), text))
@@ -116,7 +116,7 @@ class Replica:
             time.sleep(RETRY)
 
     def leave(self):
-        """At the end, a worker tells the chief that it has seen it; the chief waits for that, but not for ever."""
+        """At the end, each worker reports to the chief, which waits for these reports, but at most LINGER seconds."""
         if self.count > 1:
             with contextlib.suppress(*GONE), tf.Graph().as_default(), self.session() as sess:
                 with tf.device(CHIEF + '/cpu:0'):
@@ -130,6 +130,6 @@ class Replica:
 
 
 def _on_chief(name, dtype):
-    """-> a scalar variable on the chief that belongs to no checkpoint"""
+    """-> a scalar variable on the chief that is not in checkpoints"""
     with tf.device(CHIEF + '/cpu:0'):
         return tf.get_variable(name, [], dtype, trainable=False, use_resource=False, collections=['cluster'])

@@ -1,4 +1,4 @@
-"""Files of results: photos.csv, which maps numbers to photos; lanes as in TuSimple and CULane; instances as in COCO."""
+"""Result files: photos.csv, which maps numbers to images; lanes as in TuSimple and CULane; instances as in COCO."""
 import csv
 import io
 import json
@@ -28,22 +28,22 @@ def _read_table(folder):
     text = files.read_file(path, _MAX_BYTES).decode('utf-8', 'surrogateescape')
     columns, *rows = list(csv.reader(io.StringIO(text, newline=''))) or [[]]
     if columns != _COLUMNS or not all(len(row) == len(_COLUMNS) and row[0].isdecimal() for row in rows):
-        raise InputError(f'{path}: is not a table of results, which would replace it; give another --outdir')
+        raise InputError(f'{path}: is not a table of results and would be replaced; give another --outdir')
     return {int(row[0]): row for row in rows}
 
 
 def warn_of_others(folder, photos):
-    """Warns if the table has other photos under the numbers of these. Raises as _read_table does."""
+    """Warns if the table lists other images under these numbers. Raises InputError like _read_table."""
     rows = _read_table(folder)
     others = [rows[photo.number][1] for photo in photos if photo.number in rows
               and os.path.realpath(rows[photo.number][1]) != os.path.realpath(photo.path)]
     if others:
-        command_line.warn(f'{folder}: replaces the results of other photos ({others[0]}, {len(others)} in all); stop '
+        command_line.warn(f'{folder}: replaces the results of other images ({others[0]}, {len(others)} in all); stop '
                           'now and give another --outdir to keep them')
 
 
 def write_table(folder, photos):
-    """Writes the rows of these photos into the folder's table."""
+    """Writes the rows of these images into the folder's table."""
     rows = {**_read_table(folder), **{photo.number: _row(photo) for photo in photos}}
     files.write_csv(os.path.join(folder, _NAME), [_COLUMNS, *(rows[number] for number in sorted(rows))])
 
@@ -56,9 +56,9 @@ def _row(photo):
 
 
 class JsonFile:
-    """The file of --json: the lanes of inputs.Photos, x to a hundredth of a pixel, or instances as results of COCO.
+    """The file of --json: the lanes of inputs.Photos, x to a hundredth of a pixel, or instances as COCO results.
 
-    It grows on disk, unnamed until it is closed. The ids of COCO's images are their names if all are different
+    It grows on disk, unnamed until it is closed. COCO's image ids are the file names if these are different
     numbers, else 0, 1, ... jobs: list of inputs.Job
     """
 
@@ -89,15 +89,15 @@ class JsonFile:
 
 
 def culane_path(photo, folder):
-    """-> path of a photo's lanes in a folder of CULane's layout. Raises InputError if that is no place for results."""
+    """-> path of an image's lanes in a folder of CULane's layout. Raises InputError if it would replace labels."""
     path = tusimple.photo_path(folder, tusimple.Record(photo.raw_file, [], [], '--culane'))
     if os.path.realpath(os.path.dirname(path)) == os.path.realpath(os.path.dirname(photo.path)):
-        raise InputError(f'--culane {folder}: holds the photos, whose labels the results would replace')
+        raise InputError(f'--culane {folder}: holds the images, whose labels the results would replace')
     return os.path.splitext(path)[0] + culane.LINES
 
 
 def write_culane(photo, folder):
-    """Writes the lanes of a photo in CULane's format."""
+    """Writes the lanes of an image in CULane's format."""
     path = culane_path(photo, folder)
     files.make_output_folder(os.path.dirname(path))
     culane.write_lines(path, photo.lanes, photo.h_samples)

@@ -1,4 +1,4 @@
-"""What a training run starts from: its processes, its images, its settings and its folders. Imports no TensorFlow."""
+"""What a training run starts from: its processes, its images, its settings, its folders. Does not import TensorFlow."""
 import contextlib
 import dataclasses
 import glob
@@ -18,13 +18,13 @@ except ImportError:   # Windows, where nothing guards an --outdir against a seco
     fcntl = None
 
 DEFAULT_MODELDIR = 'pretrained_semantic_model'
-RESUME = 'resume'   # folder of states within --outdir
+RESUME = 'resume'   # folder of training states in --outdir
 
 
 def read_tf_config(text):
-    """-> (['host:port'] of chief and workers, number of this process in it), ([], 0) without a cluster
+    """-> (['host:port'] of chief and workers, index of this process in it), or ([], 0) without a cluster
 
-    text: of the environment variable TF_CONFIG. Raises InputError.
+    text: value of the environment variable TF_CONFIG. Raises InputError.
     """
     if not text:
         return [], 0
@@ -38,15 +38,15 @@ def read_tf_config(text):
         sound = False
     if not sound:
         raise InputError('TF_CONFIG: is not {"cluster": {"chief": ["host:port"], "worker": ["host:port", ...]}, '
-                         '"task": {"type": "chief" or "worker", "index": ...}}; there is no ps, the chief holds the '
+                         '"task": {"type": "chief" or "worker", "index": ...}}; there is no ps: the chief holds the '
                          'variables')
     return [*chiefs, *workers], index + (job == 'worker')
 
 
 def lane_records(folder, image_paths):
-    """The lanes of images from folder/lanes.json. -> list of tusimple.Record, or None if it does not have them all
+    """The lanes of images from folder/lanes.json. -> list of tusimple.Record, or None if any is missing
 
-    Their raw_file is the path of the image, which no other folder has.
+    Their raw_file is the path of the image, which is unique across folders.
     """
     path = os.path.join(folder, tusimple.PREPARED_LABELS)
     if not os.path.exists(path):
@@ -63,10 +63,10 @@ def lane_records(folder, image_paths):
 
 
 def fingerprint(sources, has_records):
-    """Identifies the images of a run, in whatever folders. sources: list of datagenerator.Source.
+    """Identifies the images of a run, wherever their folders are. sources: list of datagenerator.Source.
 
-    -> (numbers of images to train on and to validate on, a checksum of their names and sizes and of the shares, whether
-    there is an official score)
+    -> (number of training images, number of validation images, checksum of their names and sizes and of the shares,
+    whether there is an official score)
     """
     paths = [path for source in sources for path in [*source.train[0], *source.valid[0]]]
     lines = [f'{os.path.basename(path)} {os.path.getsize(path)}' for path in paths]
@@ -77,12 +77,12 @@ def fingerprint(sources, has_records):
 
 
 def settle(flags, folders, photos, replicas):
-    """The Settings of the run that the flags ask for: a new one, or that of --outdir.
+    """The Settings of the run that the flags request: a new run, or the one in --outdir.
 
-    folders: with the images. photos: of `fingerprint`.
+    folders: of the images. photos: from `fingerprint`.
 
-    -> (Settings, whose batch size is that of all `replicas` processes together; folder of the checkpoint to start from
-    or None; whether that is a state to resume). Raises InputError.
+    -> (Settings, with the batch size of all `replicas` processes together; folder of the checkpoint to start from, or
+    None; whether to resume from it). Raises InputError.
     """
     chosen = {**settings.given(flags), 'photos': photos}
     if 'batch_size' in chosen:
@@ -90,7 +90,7 @@ def settle(flags, folders, photos, replicas):
     if chosen.get('head') != 'Semantic':
         chosen.update(find_classes(flags.classes_file, folders))
     elif flags.classes_file:
-        raise InputError('--classes: is about instances, and --semantic trains none')
+        raise InputError('--classes: cannot be combined with --semantic, which trains no instances')
     states = os.path.join(flags.outdir, RESUME)
     if has_checkpoint(states) and not flags.fresh:
         before = settings.read(states)
@@ -115,17 +115,17 @@ def settle(flags, folders, photos, replicas):
 
 
 def find_classes(class_file, folders):
-    """-> {'classes': the names in class_file or else in classes.FILE of folders} or {}. Raises InputError."""
+    """-> {'classes': the names in class_file, by default in the folders' classes.FILE} or {}. Raises InputError."""
     paths = [os.path.join(folder, classes.FILE) for folder in folders]
     paths = [class_file] if class_file else list(filter(os.path.exists, paths))
     names = {classes.read(path) for path in paths}
     if len(names) > 1:
-        raise InputError(f'{paths[0]}: has other classes than {", ".join(paths[1:])}; give --classes')
+        raise InputError(f'{paths[0]}: differs from {", ".join(paths[1:])}; give --classes')
     return {'classes': names.pop()} if names else {}
 
 
 def find_source(outdir, modeldir, fresh):
-    """-> the folder of the checkpoint that a new run starts from, None to start from scratch. Raises InputError."""
+    """-> folder of the checkpoint that a new run starts from, or None to start from scratch. Raises InputError."""
     if has_checkpoint(outdir) and not fresh:
         raise InputError(f'{outdir}: holds a model but no run to resume; choose another --outdir, or --fresh to '
                          f'replace it')
@@ -144,7 +144,7 @@ def has_checkpoint(folder):
 
 @contextlib.contextmanager
 def lock_folder(folder):
-    """While active, no other run uses the folder; the system unlocks it when the process ends. Raises InputError."""
+    """While active, no other run can use the folder; the system unlocks it when the process ends. Raises InputError."""
     descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
     try:
         if fcntl:

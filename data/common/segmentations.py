@@ -1,4 +1,4 @@
-"""Masks of polygons, and to and from COCO's run lengths."""
+"""Masks from polygons, and from and to COCO's run lengths."""
 import cv2
 import numpy as np
 
@@ -8,7 +8,7 @@ _MAX_COORDINATE = 1e6   # px, of a polygon
 def draw(segmentation, shape):
     """Draws COCO's list of polygons [x, y, x, y, ...] in px, or dict of run lengths. -> bool [h, w] of this shape
 
-    Raises ValueError, with the reason, if it is not one.
+    Raises ValueError with the reason if it is neither.
     """
     if isinstance(segmentation, dict):
         counts = segmentation.get('counts')
@@ -29,8 +29,8 @@ def draw(segmentation, shape):
 
 
 def fill(mask, polygon):
-    """Adds the pixels whose centre is inside, by the even-odd rule. mask: bool [h, w]; polygon: (x, y) [n, 2] in px"""
-    from matplotlib.path import Path   # here: inference.py, which draws no polygons, starts faster without it
+    """Adds pixels whose centres are inside, by the even-odd rule. mask: bool [h, w]; polygon: (x, y) [n, 2] in px"""
+    from matplotlib.path import Path   # here, as inference.py starts faster without it
     low, high = np.clip([polygon.min(axis=0), np.ceil(polygon.max(axis=0))], 0, mask.shape[::-1]).astype(int)
     y, x = np.mgrid[low[1]:high[1], low[0]:high[0]]
     inside = Path(polygon).contains_points(np.stack([x.ravel(), y.ravel()], axis=1) + 0.5)
@@ -38,7 +38,7 @@ def fill(mask, polygon):
 
 
 def results(ids, scores, classes=None):
-    """-> instances with pixels in the format of COCO's results, but for the ids of the images, list of dict
+    """-> non-empty instances in COCO's results format without image ids, list of dict
 
     ids: int [h, w], 0 background; scores: float [num_instances]; classes: int [num_instances + 1]
     """
@@ -61,7 +61,7 @@ def encode(mask):
 
 
 def _compress(counts):
-    """The reverse of _uncompress. -> str"""
+    """The inverse of _uncompress. -> str"""
     text = []
     for i, value in enumerate(counts):
         value -= counts[i - 2] if i > 2 else 0
@@ -75,8 +75,8 @@ def _compress(counts):
 def _uncompress(text):
     """COCO's compressed run lengths. -> list of int. Raises ValueError if they are damaged.
 
-    A character has 5 bits of a number, lowest first, and one that says whether more follow. From the fourth number on,
-    they are differences to the last but one.
+    A character holds 5 bits of a number, lowest first, and a bit that is set if more follow. From the fourth on,
+    numbers are differences from the last but one.
     """
     counts, value, shift = [], 0, 0
     for character in text:

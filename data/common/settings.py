@@ -1,8 +1,8 @@
-"""The settings of a training run and of the model that it makes: one record from which all else is read off.
+"""The settings of a training run and of its model: one record from which everything else is derived.
 
-A field of `Settings` has a default, a sentence and its uses: its flag, if it has one; whether it is `recorded` in the
-conventions.json next to a checkpoint, for readers of the weights; whether it is `inherited` from the model of
---modeldir; and whether it is `free` to differ when a run resumes. Imports no TensorFlow.
+A field of `Settings` has a default, a help sentence, possibly a flag, and its uses: whether it is `recorded` in the
+conventions.json next to a checkpoint, for readers of the weights; whether it is `inherited` from the model in
+--modeldir; and whether it is `free` to change when a run resumes. Does not import TensorFlow.
 """
 import argparse
 import dataclasses
@@ -14,14 +14,14 @@ from data.common.command_line import InputError
 
 CONVENTIONS_FILE = 'conventions.json'
 VERSION = 3                 # of the record
-_MAX_BYTES = 2 ** 20        # of a record, which has 1 kB
-_MAX_PIXELS = 2 ** 24       # of an image, for memory
-_SPAN = 8.   # of an image's longer side in the embedding where the coordinates' weights start, in units of 2 delta_d
+_MAX_BYTES = 2 ** 20        # of a record, which takes 1 kB
+_MAX_PIXELS = 2 ** 24       # of an image; bounds memory
+_SPAN = 8.   # initial length of an image's longer side in the embedding, in units of 2 delta_d
 _NUMBER, _POSITIVE = command_line.non_negative_float, command_line.positive_float
 
 
 def _setting(default, sentence, *flags, group=None, uses=('recorded',), **argument):
-    """A field. argument: of argparse's add_argument; its `type` and `choices` hold for the record as well."""
+    """A field. argument: for argparse's add_argument; its `type` and `choices` also apply to the record."""
     metadata = {'help': sentence, 'flags': flags, 'group': group, 'uses': uses, 'argument': argument}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -40,15 +40,15 @@ class Settings:
     image_size: tuple = _setting((512, 512), 'Width and height that images are resized to, in px, multiples of 8.',
                                  '--image-size', group='network', uses=('recorded', 'inherited'), nargs=2,
                                  metavar=('W', 'H'), type=command_line.image_side)
-    normalisation: str = _setting('signed', 'Of RGB 0..255: none, or signed, to -1..1.', choices=('none', 'signed'))
+    normalisation: str = _setting('signed', 'Of RGB 0..255: none, or signed for -1..1.', choices=('none', 'signed'))
     head: str = _setting('Instance', 'Train the first stage of 2018 instead: lane or background, by cross entropy.',
                          '--semantic', group='loss', action='store_const', const='Semantic',
                          choices=('Instance', 'Semantic'))
     feature_dim: int = _model(3, 'Dimensions of the embedding.', '--feature-dim', group='network',
                               type=command_line.feature_dim)
-    head_activation: str = _setting('none', 'After the head: none or relu.', choices=('none', 'relu'))
-    batch_statistics: bool = _setting(False, 'At inference: where the moving averages were never updated.')
-    dropout_at_inference: bool = _setting(False, 'As in the graph of 2018, by mistake.')
+    head_activation: str = _setting('none', 'Activation of the head: none or relu.', choices=('none', 'relu'))
+    batch_statistics: bool = _setting(False, 'At inference, as the moving averages were never updated.')
+    dropout_at_inference: bool = _setting(False, 'A mistake in the graph of 2018.')
     kind: str = _setting('road', 'Kind of images, which selects augmentation and score: road (lanes) or any.', '--kind',
                          group='network', choices=('road', 'any'))
     coordinates: bool = _model(False, 'Add pixel coordinates to the embedding, which separates instances that look '
@@ -62,44 +62,44 @@ class Settings:
                             type=_POSITIVE)
     delta_d: float = _model(1.5, 'Margin of the distance term, in units of the embedding.', '--ddist', type=_POSITIVE)
     background_weight: float = _model(1., 'Weight of the background in the variance term, where each lane has 1; at 0 '
-                                      'the background is no instance, as in the paper.', '--background-weight',
+                                      'the background is not an instance, as in the paper.', '--background-weight',
                                       type=_NUMBER)
     foreground_weight: float = _model(0., 'Weight of the cross entropy of a head that separates foreground from '
                                       'background, or the classes; at 0 there is no such head.', '--foreground-weight',
                                       type=_NUMBER)
-    foreground_threshold: float = _model(0.5, 'Probability from which a pixel is foreground.',
+    foreground_threshold: float = _model(0.5, 'Threshold of the foreground probability.',
                                          '--foreground-threshold', type=command_line.share)
     bandwidth: float = _model(0.7, 'Bandwidth of mean shift in validation and inference, in units of the embedding.',
                               '--bandwidth', type=command_line.bandwidth)
     classes: tuple = _model((), 'Names of the classes 1, 2, ..., which the foreground head predicts.')
-    min_confidence: float = _setting(0., 'Instances below this confidence are left out.',
+    min_confidence: float = _setting(0., 'Minimum confidence of an instance.',
                                      uses=('recorded', 'inherited'), type=command_line.share)
-    # Only of the run:
+    # Only for the run:
     recipe: str = _run('2018', '', choices=('2018', 'fast', 'any'))
     modeldir: str = _run('', '')
     epochs: int = _run(50, 'Passes over the training images.', '--epochs', uses=('free',),
                        type=command_line.positive_int)
-    batch_size: int = _run(1, 'Images per step, of each process.', '--batch-size', type=command_line.positive_int)
-    learning_rate: float = _run(1e-4, 'Highest learning rate of Adam.', '--learning-rate', type=_POSITIVE)
+    batch_size: int = _run(1, 'Images per step and process.', '--batch-size', type=command_line.positive_int)
+    learning_rate: float = _run(1e-4, 'Peak learning rate of Adam.', '--learning-rate', type=_POSITIVE)
     schedule: str = _run('2018', 'Learning-rate schedule: 2018, times 0.96 every 5,000 steps; or cosine, to 0 after a '
                          'warm-up of a twentieth of all steps.', '--schedule', choices=('2018', 'cosine'))
-    augment: bool = _run(True, 'Warp and recolour images at random.', '--augment',
+    augment: bool = _run(True, 'Randomly warp and recolour images.', '--augment',
                          action=argparse.BooleanOptionalAction)
-    ignore: int = _run(None, 'Value of ignored pixels in the labels, e.g. 255; they count in no loss and no score.',
+    ignore: int = _run(None, 'Label value of ignored pixels, e.g. 255; they are excluded from all losses and scores.',
                        '--ignore', type=command_line.non_negative_int)
     seed: int = _run(42, 'Seed of the initial weights, the order of images, augmentation and dropout.', '--seed',
                      type=command_line.non_negative_int)
-    photos: tuple = _run((), '')   # numbers of images, a checksum of their names and sizes
+    photos: tuple = _run((), '')   # see run.fingerprint
 
     @property
     def heads(self):
-        """The scopes of the heads -> {scope: channels}."""
+        """-> {scope of a head: number of channels}"""
         depth = 1 + max(1, len(self.classes))
         return {self.head: self.feature_dim, **({'Semantic': depth} if self.foreground_weight else {})}
 
     @property
     def clusters_foreground(self):
-        """Whether the foreground head selects the pixels to cluster: with classes only if the embedding cannot."""
+        """Whether the foreground head selects the pixels to cluster; with classes, only if the embedding cannot."""
         return bool(self.foreground_weight and not (self.classes and self.background_weight))
 
     def reach(self, scope):
@@ -107,14 +107,14 @@ class Settings:
         return _SPAN * self.delta_d if self.coordinates and scope == 'Instance' else 0.
 
     def check(self, source):
-        """Raises InputError, starting with `source`, where settings are inconsistent or not computable."""
+        """Raises InputError, starting with `source`, if settings are inconsistent or too large."""
         width, height = self.image_size
         for problem, text in (
                 (width % 8 or height % 8, f'--image-size: {width} {height} are not both multiples of 8'),
                 (width * height > _MAX_PIXELS, f'--image-size: {width} {height} is too large'),
                 (self.delta_v >= self.delta_d, f'--dvar: {self.delta_v:g} is not below --ddist, {self.delta_d:g}'),
                 (self.head == 'Semantic' and (self.foreground_weight or self.coordinates),
-                 '--semantic: has neither --foreground-weight nor --coordinates'),
+                 '--semantic: cannot be combined with --foreground-weight or --coordinates'),
                 (not (self.var or self.dist or self.reg or self.foreground_weight),
                  '--var: with all weights 0 there is nothing to learn'),
                 (self.coordinates and self.background_weight,
@@ -131,7 +131,7 @@ class Settings:
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 OF_2018 = Settings(normalisation='none', head_activation='relu', batch_statistics=True, dropout_at_inference=True,
                    bandwidth=1.)
-RECIPES = {   # defaults in the place of those above
+RECIPES = {   # override the defaults above
     '2018': {},
     'fast': {'batch_size': 4, 'image_size': (512, 256), 'schedule': 'cosine', 'learning_rate': 3e-3, 'reg': 0.001,
              'background_weight': 6., 'bandwidth': 0.75},
@@ -149,7 +149,7 @@ def names_of(use):
 # ---- Flags -----------------------------------------------------------------------------------------------------------
 
 def add_flags(parser):
-    """Adds the flags of the settings, in their groups. What is not given is absent from the parsed flags."""
+    """Adds the flags of the settings, in their groups. Flags that are not given are absent from the parsed ones."""
     groups = {}
     for name, field in FIELDS.items():
         title, argument, sentence = (field.metadata[key] for key in ('group', 'argument', 'help'))
@@ -167,13 +167,13 @@ def add_flags(parser):
 
 
 def given(flags):
-    """-> {name: value} of the settings that a command line gives"""
+    """-> {name: value} of the settings given on a command line"""
     values = {name: getattr(flags, name) for name in FIELDS if hasattr(flags, name)}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def as_flags(values):
-    """{name: value} as on a command line. -> str"""
+    """Formats {name: value} as flags. -> str"""
     texts = []
     for name, value in values.items():
         for flag in FIELDS[name].metadata['flags'] if value is not None else ():
@@ -197,21 +197,21 @@ def _as_text(value):
 # ---- A new run, or one that resumes ----------------------------------------------------------------------------------
 
 def start(chosen, model=None):
-    """The Settings of a new run. chosen: {name: value} of the flags that were given. model: Settings of --modeldir.
+    """The Settings of a new run. chosen: {name: value} of the given flags. model: Settings of --modeldir.
 
-    Defaults are replaced by the recipe's, those by the model's where it is of the same kind, those by `chosen`.
-    -> (Settings, {name: value} of what came from the model). Raises InputError where they contradict each other.
+    The recipe overrides the defaults, a model of the same kind overrides the recipe, and `chosen` overrides both.
+    -> (Settings, {name: value} inherited from the model). Raises InputError if they contradict each other.
     """
     values = {**RECIPES[chosen['recipe']], **chosen}
     semantic, about_embedding = values.get('head') == 'Semantic', names_of('embedding')
     if semantic:
         for name in chosen.keys() & about_embedding:
-            raise InputError(f'{FIELDS[name].metadata["flags"][0]}: is about an embedding, and --semantic trains none')
+            raise InputError(f'{FIELDS[name].metadata["flags"][0]}: cannot be combined with --semantic')
         values = {name: value for name, value in values.items() if name not in about_embedding}
         values['feature_dim'] = 2
     inherited = {}
     if model:
-        values['normalisation'] = model.normalisation   # weights need images as in their own training
+        values['normalisation'] = model.normalisation   # weights need the images that they were trained on
         if model != dataclasses.replace(OF_2018, head=model.head) and model.kind == values['kind']:
             names = ['image_size'] if semantic or model.head == 'Semantic' else names_of('inherited')
             inherited = {name: getattr(model, name) for name in names if name not in chosen}
@@ -223,11 +223,11 @@ def start(chosen, model=None):
 
 
 def resume(chosen, before, outdir):
-    """The Settings of a resumed run: as before. chosen: {name: value} of the flags that were given.
+    """The Settings of a resumed run: as before, except for free ones. chosen: {name: value} of the given flags.
 
-    Raises InputError, with the way out, where a flag that was given says otherwise and is not free to.
+    Raises InputError, which lists the alternatives, if a given flag differs and is not free.
     """
-    free = [name for name in names_of('free') if before.schedule != 'cosine']   # rates depend on the number of steps
+    free = [name for name in names_of('free') if before.schedule != 'cosine']   # rates depend on all steps
     different = []
     for name, value in chosen.items():
         if value != getattr(before, name) and name not in free:
@@ -253,23 +253,23 @@ def to_json(settings, everything=False):
 
 
 def write(folder, settings, everything=False):
-    """Writes the record into a folder, whole or not at all."""
+    """Writes the record into a folder atomically."""
     files.write_file(os.path.join(folder, CONVENTIONS_FILE), to_json(settings, everything).encode())
 
 
 def read(folder):
-    """-> the Settings in the record of a folder, None if it has none. Raises InputError for a damaged one."""
+    """-> the Settings recorded in a folder, or None without a record. Raises InputError if it is damaged."""
     path = os.path.join(folder, CONVENTIONS_FILE)
     return from_json(files.read_file(path, _MAX_BYTES), path) if os.path.exists(path) else None
 
 
 def from_json(text, source):
-    """-> Settings; a field that is absent has its default. Raises InputError, naming the source and the field."""
+    """-> Settings, with the defaults of absent fields. Raises InputError, naming the source and the field."""
     try:
         record = json.loads(text)
         version = record.pop('version')
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        raise InputError(f'{source}: is not a record of conventions; take the file that training wrote')
+        raise InputError(f'{source}: is not a record of conventions; use the file that training wrote')
     if type(version) is not int or version != VERSION:
         raise InputError(f'{source}: "version" is {version!r}; this program reads {VERSION}')
     for name, value in record.items():
@@ -285,7 +285,7 @@ def from_json(text, source):
 
 
 def _checked(value, field):
-    """-> a value of JSON as that of a field. Raises what argparse's types raise."""
+    """-> a JSON value, converted to the type of a field. Raises ValueError or argparse.ArgumentTypeError."""
     argument = field.metadata['argument']
     kind = argument.get('type')
     if value is None and field.default is None:

@@ -1,4 +1,4 @@
-"""Live video, from a camera or an address: the newest frame counts."""
+"""Live video from a camera or a URL: only the newest frame is kept."""
 import contextlib
 import os
 import queue
@@ -11,18 +11,18 @@ from data.common import command_line, video
 from data.common.command_line import InputError
 
 _TIMEOUT = 10_000   # ms without a frame after which a connection counts as lost
-_WAIT = 1   # seconds between attempts to connect again
+_WAIT = 1   # seconds between attempts to reconnect
 _OPTIONS = 'rtsp_transport;tcp|protocol_whitelist;http,https,httpproxy,tcp,tls,crypto,udp,rtp,srtp,rtsp'   # no files
 
 
 def is_stream(path):
-    """-> whether a path is an address or, unless there is a file of that name, the number of a camera"""
+    """-> whether a path is a URL or, unless there is a file of that name, a camera number"""
     is_camera = path.isdecimal() and len(path) <= 2 and not os.path.lexists(path)
     return is_camera or path.lower().startswith(('rtsp://', 'http://', 'https://'))
 
 
 def names(source):
-    """-> (a stream's name: its address without user, password and query; the same as a file name, no extension)"""
+    """-> (a stream's name: its URL without user, password and query; the same as a file name without extension)"""
     if source.isdecimal():
         return 2 * (f'camera{source}',)
     scheme, _, rest = source.partition('://')
@@ -31,10 +31,10 @@ def names(source):
 
 
 def read_clip(path):
-    """Opens a video, see video.read_video, or a stream, whose frames that arrive while none is asked for are skipped.
+    """Opens a video, see video.read_video, or a stream, of which only the newest frame is kept.
 
-    Frames of a stream are scaled to the size of the first. If the connection is lost, a line is printed, and
-    reconnection is retried indefinitely. -> video.Clip. Raises InputError if no frame can be decoded.
+    Frames of a stream are scaled to the size of the first. If the connection is lost, a warning is printed
+    and reconnecting is retried indefinitely. -> video.Clip. Raises InputError if no frame can be decoded.
     """
     if not is_stream(path):
         return video.read_video(path)
@@ -54,7 +54,7 @@ def _connect(source):
 
 
 def _newest(source, capture, size):
-    """Yields the newest frame, uint8 [h, w, 3] RGB, as soon as there is another, without end."""
+    """Yields the newest frame, uint8 [h, w, 3] RGB, as soon as there is a new one, indefinitely."""
     frames, stop = queue.Queue(), threading.Event()
     thread = threading.Thread(target=_receive, args=(source, capture, frames, stop), daemon=True)
     thread.start()
@@ -63,11 +63,11 @@ def _newest(source, capture, size):
             yield cv2.cvtColor(cv2.resize(frames.get(), size), cv2.COLOR_BGR2RGB)
     finally:
         stop.set()
-        thread.join(1)   # longer if no frame arrives
+        thread.join(1)   # it needs longer if no frame arrives
 
 
 def _receive(source, capture, frames, stop):
-    """Keeps only the newest frame of a stream in a queue, until it is stopped."""
+    """Keeps only the newest frame of a stream in a queue, until stopped."""
     while not stop.is_set():
         found, frame = capture.read()
         if not found:

@@ -1,4 +1,4 @@
-"""What the labels of a data set hold, found before the first training step."""
+"""Checks the labels of a data set before the first training step."""
 from typing import NamedTuple
 
 import cv2
@@ -6,14 +6,14 @@ import numpy as np
 
 from data.common import pictures
 
-_MOST = 100           # labels that are read
+_MOST = 100           # labels to read
 _SPECK = 20           # px: a smaller instance teaches little, and is often the rim of a smoothed or resized label
-_CLASS_PARTS = 3      # separate parts per value, in the mean: more are several things of one class
-_CLASS_VALUES = 0.8   # share of labels in which a typical value occurs: instances are rarely numbered so
+_CLASS_PARTS = 3      # mean number of separate parts per value from which values are probably classes
+_CLASS_VALUES = 0.8   # share of labels with a typical value from which values are probably classes
 
 
 class _Look(NamedTuple):
-    """What one label holds. areas: of its instances, in px; values, parts: of the largest 20 of them."""
+    """Statistics of one label. areas: of its instances, in px; values, parts: of the 20 largest"""
     background: int
     areas: np.ndarray
     values: np.ndarray
@@ -21,7 +21,7 @@ class _Look(NamedTuple):
 
 
 def survey(label_paths, ignore=None):
-    """Reads some labels, evenly spaced. ignore: value of ignored pixels, or None. Raises InputError for a damaged one.
+    """Reads some labels, evenly spaced. ignore: value of ignored pixels, or None. Raises InputError if one is damaged.
 
     -> (a line about the data set, list of warnings), str
     """
@@ -44,7 +44,7 @@ def _look(label, ignore):
 
 def _count_parts(mask):
     """-> number of connected parts of more than _SPECK pixels"""
-    stride = max(1, max(mask.shape) // 400)   # a line 7 px wide in 1280 x 720 stays in one part
+    stride = max(1, max(mask.shape) // 400)   # keeps a line 7 px wide in 1280 x 720 connected
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask[::stride, ::stride].astype(np.uint8))
     return int((stats[1:, cv2.CC_STAT_AREA] > _SPECK / stride ** 2).sum())
 
@@ -56,7 +56,7 @@ def _warnings(looks, areas):
     if not any(look.background for look in looks):
         yield 'no label has a pixel of 0, the background; is another value the background?'
     if all(len(look.areas) < 2 for look in looks):
-        yield 'no label has two instances, so there is nothing to tell apart; are these masks of a class?'
+        yield 'no label has two instances, so there is nothing to separate; are these masks of a class?'
     if np.mean(areas < _SPECK) > 0.5:
         yield f'most instances have fewer than {_SPECK} pixels; were the labels smoothed or resized?'
     values, labels = np.unique(np.concatenate([look.values for look in looks]), return_counts=True)

@@ -1,4 +1,4 @@
-"""Scores of a network's output on validation images. Imports no TensorFlow."""
+"""Scores of a network's output on validation images. Does not import TensorFlow."""
 import numpy as np
 
 import clustering
@@ -8,7 +8,7 @@ from data.lanes.score import score as score_lanes
 
 
 def score_image(output, terms, label, size, run, record):
-    """What `summarise` needs of one validation image, None if it has no score.
+    """The score of one validation image, for `summarise`, or None if it has none.
 
     output: of the network, float32 [h, w, channels]. terms: its loss terms. label: int32 [h, w]. size: (width, height)
     of the image before it was resized. run: Settings. record: tusimple.Record with its lanes, or None.
@@ -27,8 +27,8 @@ def score_image(output, terms, label, size, run, record):
 
 
 def summarise(found, run, records):
-    """found: of `score_image`, for each image. records: tusimple.Records or None. -> {name: score}, with 'score' for
-    the one that selects the best epoch, if there is one: not while most images cannot be clustered yet."""
+    """found: from `score_image`, for each image. records: tusimple.Records or None. -> {name: score}; 'score' selects
+    the best epoch and is absent while most images cannot be clustered."""
     if run.head == 'Semantic':
         common, union = np.sum(found, axis=0)
         return {'iou': common / max(union, 1), 'score': common / max(union, 1)}
@@ -46,8 +46,8 @@ def summarise(found, run, records):
 
 
 def count_classes(output, label, run):
-    """The instances of a label whose class the network finds, by the vote of their labelled pixels. The arguments: of
-    `score_image` -> (number of them, number of instances)"""
+    """Counts the labelled instances whose class the network predicts, by the vote of their pixels. Arguments: as in
+    `score_image` -> (number of these, number of all instances)"""
     classes = clustering.instance_classes(output[..., run.feature_dim:], np.maximum(label, 0))
     instances = np.unique(label[label > 0])
     return np.count_nonzero(classes[instances] == instances // 1000), len(instances)
@@ -61,7 +61,7 @@ def can_be_clustered(terms, run):
 
 def find_instances(output, label, run):
     """The instances of one image as inference finds them. output: float32 [h, w, channels]; label: int32 [h, w], whose
-    foreground is used where nothing in the output predicts it. -> int32 [h, w]"""
+    foreground is used if the network does not predict one. -> int32 [h, w]"""
     embedding, probability = clustering.split_output(output, run.feature_dim)
     if run.clusters_foreground:
         foreground = probability >= run.foreground_threshold

@@ -1,4 +1,4 @@
-"""CULane's measure of lanes: drawn 30 px wide, a prediction is a hit if its IoU with a label lane is above 0.5.
+"""CULane's lane metric: lanes are drawn 30 px wide; a prediction is a hit if its IoU with a label lane is above 0.5.
 
 As in the official program (github.com/XingangPan/SCNN, tools/lane_evaluation), the image is scaled to a width of
 1640 px, label lanes and predictions are assigned one to one with the highest total IoU, and precision, recall and F1
@@ -18,16 +18,16 @@ from data.common import files
 from data.common.command_line import InputError
 from data.lanes import tusimple
 
-LINES = '.lines.txt'  # the end of a file name
+LINES = '.lines.txt'  # ending of a file name
 _CANVAS_WIDTH = 1640  # px, of CULane's images
 
 PhotoScore = collections.namedtuple('PhotoScore', 'raw_file f1 hits label_lanes predicted_lanes')
 Lanes = collections.namedtuple('Lanes', 'raw_file lanes source confidence')
-Lanes.__doc__ = """The lanes of an image, each as points (x, y) in px, float64 [points, 2]; the rest as in tusimple."""
+Lanes.__doc__ = """The lanes of an image, each as points (x, y) in px, float64 [points, 2]; the rest as in Record."""
 
 
 def from_record(record, h_samples):
-    """-> the Lanes of a tusimple.Record in rows h_samples. Raises InputError if a lane has another number of rows."""
+    """-> the Lanes of a tusimple.Record in rows h_samples. Raises InputError if a lane differs in length."""
     if any(len(lane) != len(h_samples) for lane in record.lanes):
         raise InputError(f'{record.source}: a lane does not have the {len(h_samples)} points of its h_samples')
     lanes = [tusimple.lane_points(lane, h_samples) for lane in record.lanes]
@@ -48,7 +48,7 @@ def _draw_lane(lane, photo_size):
     width, height = photo_size
     mask = np.zeros([max(round(_CANVAS_WIDTH * height / width), 1), _CANVAS_WIDTH], np.uint8)
     if len(lane) > 1:
-        # Within OpenCV's 32-bit coordinates; points this far outside look the same.
+        # Clipped to OpenCV's 32-bit coordinates; points this far outside look the same.
         points = np.clip(np.rint(_CANVAS_WIDTH / width * lane), -2 ** 20, 2 ** 20).astype(np.int32)
         cv2.polylines(mask, [points], False, 1, 30, cv2.LINE_8)
     return mask
@@ -117,7 +117,7 @@ def write_lines(path, lanes, h_samples):
 
 
 def to_record(lanes):
-    """Lanes -> tusimple.Record in the rows of their points. Points outside at the left or the top are dropped."""
+    """Lanes -> tusimple.Record in the rows of their points. Points beyond the left or upper border are dropped."""
     rows = sorted({y for lane in lanes.lanes for y in lane[:, 1].tolist() if y >= 0}) or [0]
     columns = [dict(zip(lane[:, 1].tolist(), lane[:, 0].tolist())) for lane in lanes.lanes]
     lanes_in_rows = [[max(x_of.get(y, tusimple.ABSENT), tusimple.ABSENT) for y in rows] for x_of in columns]

@@ -8,7 +8,7 @@
     join       instances that continue each other, above and below a vehicle, become one lane, which is fitted again
     select     the most confident lanes that consist of a line rather than a blob
     ends       from the first certain row to the last, or to the border of the image or the car's own hood if a lane
-               stops shortly before
+               stops shortly before it
 """
 import typing
 
@@ -17,47 +17,47 @@ from scipy import ndimage
 
 # All lengths are in pixels of a 1280x720 image, as in TuSimple, to which lanes are scaled.
 _PHOTO = 1280, 720
-_KNOT_SPACING = 10  # rows, as between the rows of the labels
+_KNOT_SPACING = 10  # rows, as in the labels
 _KNOTS = np.arange(0, _PHOTO[1] + 1, _KNOT_SPACING)
 _LINE_WIDTH = 7  # of the lines in the labels
 # Runs
 _MAX_BREAK = 12  # rows without pixels within one piece of a lane: a ragged edge, a dash
 _MIN_PIECE = 24  # rows; smaller specks would bend the line
-_MAX_INSTANCES = 20  # the tallest ones; untrained noise has hundreds
+_MAX_INSTANCES = 20  # the tallest ones; an untrained network finds hundreds
 # Fit
-_STIFF, _LOOSE, _DECAY = 0.1, 6.0, 25.0  # bend, px per knot: near; more at the far end; its decay in rows
-_SKY = 0.02  # share of the runs above the far end: specks
-# From the line: runs farther away get weights below 1; are not part of the lane, where the metric's tolerance is 20.
+_STIFF, _LOOSE, _DECAY = 0.1, 6.0, 25.0  # allowed bend, px per knot; extra at the far end; its decay in rows
+_SKY = 0.02  # share of the runs above the far end, which are specks
+# Distances from the line beyond which runs get weights below 1; do not belong to the lane (the metric tolerates 20).
 _HUBER, _OUTLIER = 4.0, 24.0
-_BROAD = 5  # times _LINE_WIDTH: broader runs are, say, a car next to the line
+_BROAD = 5  # times _LINE_WIDTH; broader runs may be a car next to the line
 _ITERATIONS = 6  # of the reweighted fit
 # Join
 _JOIN_GAP = 250  # rows that a vehicle may hide
-_JOIN_OFFSET, _JOIN_DRIFT = 10.0, 0.1  # px between two lines that continue each other, and px more per row of the gap
+_JOIN_OFFSET, _JOIN_DRIFT = 10.0, 0.1  # px between two lines that continue each other, plus px per row of the gap
 _JOIN_OVERLAP = 5  # rows that two parts of one lane may share: a ragged end
 _JOIN_HEIGHT = 20  # rows; the direction of a shorter line is meaningless
 # Select
 _MIN_HEIGHT = 50  # rows; of 13,795 lanes in the labels 0.2 % are shorter
-_MIN_COVER = 0.3  # share of the lane's rows with pixels of it
+_MIN_COVER = 0.3  # share of a lane's rows in which it has pixels
 _MIN_PURE = 0.4  # share of an instance's runs that are part of its line; less is a blob
-_LONG = 150.0  # rows with pixels at which the confidence of a lane is at two thirds
+_LONG = 150.0  # rows with pixels at which a lane has two thirds of its confidence
 # Ends
-_ABOVE, _BELOW = 1, 4  # rows beyond a lane's outermost pixels that still belong to it: rounding to a coarser grid
-# Lanes begin at similar rows below the horizon: each moves by this share towards the median, if within so many rows.
+_ABOVE, _BELOW = 1, 4  # rows beyond a lane's outermost pixels that still belong to it, as ids are coarser
+# Lanes begin at similar rows below the horizon: each moves by this share towards the median, if within this many rows.
 _ALIGN_SHARE, _ALIGN_WITHIN = 0.8, 80
-_EDGE = 8  # from the sides of the photo to where lanes end; labels end at 5 or so
-_MIN_EXTENSION, _MAX_EXTENSION = 30, 200  # rows to the border of the photo over which a lane is extended
-_HOOD = 15  # rows between the ends of two lanes that end at our own car's hood
+_EDGE = 8  # from the sides of the image to the ends of lanes; labels end at about 5
+_MIN_EXTENSION, _MAX_EXTENSION = 30, 200  # rows to the border of the image over which a lane is extended
+_HOOD = 15  # rows between the ends of two lanes that end at the car's own hood
 _SURE = 0.6  # certainty of the run at which a lane begins; far ahead, predictions extend beyond what is visible
 
 
 def lanes(ids, image_shape, h_samples, max_lanes=5):
-    """lanes_and_confidences without the confidences."""
+    """Like lanes_and_confidences, but without the confidences."""
     return lanes_and_confidences(ids, image_shape, h_samples, max_lanes)[0]
 
 
 def lanes_and_confidences(ids, image_shape, h_samples, max_lanes=5, min_confidence=0., certainty=None):
-    """Lane lines of the instances of one photo.
+    """Lane lines of the instances of one image.
 
     ids: int [h, w] of any size, 0 the background, see clustering.instance_ids
     image_shape: (width, height) of the image; h_samples: rows of the image, px
@@ -96,7 +96,7 @@ def lanes_and_confidences(ids, image_shape, h_samples, max_lanes=5, min_confiden
 # ---- Runs ------------------------------------------------------------------------------------------------------------
 
 class _Runs(typing.NamedTuple):
-    """Neighbouring pixels of one instance within a row. All are [runs], in pixels of _PHOTO."""
+    """Adjacent pixels of one instance in a row. All fields are [runs], positions in pixels of _PHOTO."""
     lane: np.ndarray  # number of the instance
     x: np.ndarray  # middle
     y: np.ndarray
@@ -140,14 +140,14 @@ def _drop_specks(runs, row_height):
 
 
 def _extent(runs, part):
-    """First and last row of each lane's runs that are in part, a mask [runs]. -> (float64 [K], float64 [K])"""
+    """First and last row of each lane's runs in `part`, a mask [runs]. -> (float64 [K], float64 [K])"""
     lanes_of_runs = runs.lane, np.arange(runs.lane.max() + 1)
     return (ndimage.minimum(np.where(part, runs.y, np.inf), *lanes_of_runs),
             ndimage.maximum(np.where(part, runs.y, -np.inf), *lanes_of_runs))
 
 
 def _certainty(runs, part):
-    """Mean certainty of each lane's runs that are in part, a mask [runs]. -> float64 [K]"""
+    """Mean certainty of each lane's runs in `part`, a mask [runs]. -> float64 [K]"""
     return np.bincount(runs.lane, part * runs.certainty) / np.maximum(np.bincount(runs.lane, part), 1)
 
 
@@ -156,8 +156,8 @@ def _certainty(runs, part):
 def _fit(runs):
     """Fits a smoothing spline to each lane, all at once, by iteratively reweighted least squares.
 
-    A line is its x at _KNOTS, linear between them. It minimises the weighted squares of its distances from the runs and
-    of its second differences over the allowed bends. -> (curves float64 [K, knots], weight [runs], 0: not on its line)
+    A line is its x at _KNOTS, linear between them. It minimises the weighted squares of its distances from the runs
+    and of its second differences relative to `bend`. -> (curves float64 [K, knots], weight [runs], 0: not on its line)
     """
     lane, x, y, width, _ = runs
     num, size = lane.max() + 1, len(_KNOTS)

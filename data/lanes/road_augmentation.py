@@ -1,6 +1,6 @@
 """Random variations of a road image and its label: camera, worn markings, light and sensor.
 
-data/common/augmentation.py has the steps not specific to roads, and the types of images and labels.
+data/common/augmentation.py has the steps that are not specific to roads, and describes images and labels.
 """
 import cv2
 import numpy as np
@@ -9,10 +9,10 @@ from data.common.augmentation import apply_steps, blur, colour_temperature, jpeg
 
 
 def camera_change(size, rng):
-    """Another camera: roll and pitch up to 3, yaw up to 5 degrees, zoom x0.8 to x1.45, stretch up to x1.12, mirrored.
+    """Another camera: roll and pitch up to 3, yaw up to 5 degrees, zoom x0.8 to x1.45, stretch up to x1.12, flip.
 
     It moves sideways by up to 0.3 of its height above the road, which shears a flat road about the horizon.
-    size: (width, height) of the image in px -> float64 [3, 3], from points of the image to the other camera's
+    size: (width, height) of the image in px -> float64 [3, 3], from points of the image to those of the other camera
     """
     width, height = size
     focal, horizon = width, 0.38 * height   # of a typical road camera
@@ -31,7 +31,7 @@ def camera_change(size, rng):
 def warp(image, label, matrix, image_shape, outside=0):
     """Applies camera_change's matrix and resizes to image_shape in one resampling: image bilinear, label nearest.
 
-    The identity equals resize_image and resize_label. Outside the source, the image has its mean colour and the label
+    The identity matches resize_image and resize_label. Outside the source, the image has its mean colour and the label
     is `outside`. -> (image, label), dtypes unchanged
     """
     height, width = label.shape
@@ -58,7 +58,7 @@ def wear(image, label, rng):
     mask = cv2.dilate(mask.astype(np.uint8), np.ones((1, 5), np.uint8)) > 0
     paint, road = image[mask], cv2.blur(image, (max(3, label.shape[1] // 12), 1))[mask]
     worn = image.copy()
-    # np.minimum: road at the edge of a marking is not brightened.
+    # np.minimum keeps road at the edge of a marking from being brightened.
     worn[mask] = paint - (paint - np.minimum(paint, road)) * rng.uniform(0.3, 0.95)
     return worn
 
@@ -80,7 +80,7 @@ def _cut_out(image, rng):
 
 
 def _hard_shadows(image, rng):
-    """1 to 3 shadows on the lower part, which leave uniform 25 to 70 % of the light, bluish; a quarter are inverted."""
+    """1 to 3 bluish shadows on the lower part, which leave 25 to 70 % of the light, uniform; a quarter are inverted."""
     height, width = image.shape[:2]
     top = int(height * rng.uniform(0.3, 0.55))
     shade = np.zeros((height, width), np.uint8)
@@ -128,7 +128,7 @@ def _shadow_of_leaves(shade, top, rng):
 
 
 def _haze(image, rng):
-    """Fog or dust of uniform 15 to 75 % at the horizon, thinner towards the camera."""
+    """Fog or dust: 15 to 75 % at the horizon, uniform, and thinner towards the camera."""
     nearness = np.maximum(np.linspace(0, 1, len(image)) - rng.uniform(0.25, 0.45), 0)
     density = rng.uniform(0.15, 0.75) * np.exp(-nearness / rng.uniform(0.1, 0.6))[:, None, None]
     colour = rng.uniform(140, 240) + rng.uniform(-12, 12, 3)
@@ -137,7 +137,7 @@ def _haze(image, rng):
 
 
 def _sun_glare(image, rng):
-    """A low sun: a glow of uniform 60 to 250 grey levels, in half of the cases with a streak on the road below it."""
+    """A low sun: a glow of 60 to 250 grey levels, uniform, and half of the time a streak on the road below it."""
     height, width = image.shape[:2]
     x, y = rng.uniform(0, width), rng.uniform(-0.1, 0.45) * height
     size = rng.uniform(0.05, 0.35)

@@ -1,8 +1,8 @@
-"""TuSimple's official score of lanes.
+"""TuSimple's official lane score.
 
 Bit-identical to the official program (github.com/TuSimple/tusimple-benchmark, evaluate/lane.py), including its corner
 cases: a label lane without points counts, and one prediction may match two lanes, so FP can be negative. With more than
-five label lanes, which the benchmark does not have, all but the worst count.
+five label lanes, which do not occur in the benchmark, all but the worst count.
 """
 import collections
 import functools
@@ -19,7 +19,7 @@ PhotoScore = collections.namedtuple('PhotoScore', 'raw_file accuracy fp fn label
 
 
 def lane_threshold(lane, h_samples):
-    """The distance in x below which a prediction is right: 20 px / cos(angle of the label lane to the vertical). -> px
+    """The distance in x below which predictions are right: 20 px / cos(angle of the label lane to the vertical). -> px
 
     lane: x in px at h_samples, negative where it is absent. The angle is that of its least-squares line x = k y + b.
     """
@@ -27,7 +27,7 @@ def lane_threshold(lane, h_samples):
     x, y = lane[lane >= 0], h_samples[lane >= 0]
     k = 0.
     if len(x) > 1:
-        # The steps of scikit-learn's LinearRegression, which the benchmark uses, so that the last bits agree.
+        # The steps of scikit-learn's LinearRegression, which the benchmark uses: even the last bits agree.
         x, y = x.astype(np.float64), y[:, None].astype(np.float64)
         k = np.linalg.lstsq(y - np.average(y, axis=0), x - np.average(x), rcond=None)[0][0]
     return 20 / np.cos(np.arctan(k))
@@ -69,7 +69,7 @@ def score(predictions, labels, ignore_run_time=False):
     predictions, labels: lists of tusimple.Record, matched by raw_file; a prediction's h_samples may be empty
     ignore_run_time: no time limit, and run_time may be missing
     -> ((accuracy, fp, fn), rows): means over the images, and a PhotoScore per image in the order of the predictions
-    Raises InputError if a prediction does not fit the labels or an image has none.
+    Raises InputError if a prediction does not fit its label or an image has none.
     """
     rows = []
     for prediction, label in match_photos(predictions, labels):
@@ -77,7 +77,7 @@ def score(predictions, labels, ignore_run_time=False):
             raise InputError(f'{prediction.source}: has no "run_time" (ms); --ignore-run-time scores without it')
         own = list(prediction.h_samples)
         if own and own != list(label.h_samples) or any(len(lane) != len(label.h_samples) for lane in prediction.lanes):
-            raise InputError(f'{prediction.source}: its lanes are not in the h_samples of its label ({label.source})')
+            raise InputError(f'{prediction.source}: its lanes do not have the h_samples of its label ({label.source})')
         run_time = 0 if ignore_run_time else prediction.run_time
         values = score_photo(prediction.lanes, label.lanes, label.h_samples, run_time)
         rows.append(PhotoScore(label.raw_file, *values, len(label.lanes), len(prediction.lanes), prediction.run_time))
@@ -102,4 +102,4 @@ def match_photos(predictions, labels):
 
 
 def _key(record):
-    return record.raw_file.replace('\\', '/')   # Windows writes either
+    return record.raw_file.replace('\\', '/')   # Windows uses both

@@ -3,8 +3,8 @@
     tracker = LaneTracker(h_samples, frame_rate)
     ids, lines = tracker.update(lanes)   # once per frame; lanes as from lines.lanes; 0: no id yet
 
-Lanes move in the image mostly because the camera moves, and then all together. This common motion, which averages the
-noise of all lanes, is followed quickly; what remains of a single lane is mostly noise and is smoothed strongly.
+Lanes move in the image mostly because the camera moves, and then all together. This common motion, in which noise
+averages out, is followed quickly; the remaining motion of each lane is mostly noise and is smoothed strongly.
 
     predict   all lanes move with the velocity of the common motion
     match     lanes to tracks by the distance of the lines, gated; new tracks get an id after a few matches
@@ -15,15 +15,15 @@ import numpy as np
 from scipy import optimize
 
 # Match
-_GATE = 0.4  # mean distance of a lane from its prediction, px per row below the horizon; neighbours are 2 apart
+_GATE = 0.4  # mean distance of a lane from its prediction, px per row below the horizon; adjacent lanes are 2 apart
 _HORIZON = 25  # rows between the horizon and the first row of the lanes
-_UNSHARED = 30.0  # px: cost of all rows in which only one of two lines exists, as a share of the rows of both
+_UNSHARED = 30.0  # px: cost if no row has both lines; in proportion to the share of rows with only one
 _MIN_SHARED = 2  # rows
-_YOUNG, _YOUNG_TIME = 60.0, 0.5  # px added to the distance of a new track, of two on one line; time constant, s
+_YOUNG, _YOUNG_TIME = 60.0, 0.5  # px added to the cost of a new track, to prefer old ones; time constant, s
 
 # Correct
 _COMMON_TIME, _LANE_TIME = 0.04, 0.35  # time constants, s
-_RIDGE = 10.0, 1.0, 10.0, 3.0  # per motion of _motions, regularises those that the lanes do not determine
+_RIDGE = 10.0, 1.0, 10.0, 3.0  # ridge weight of each of _motions, for those that the lanes do not determine
 _OUTLIER = 4.0  # px from the common motion: rows that deviate more get weights below 1
 _REWEIGHTINGS = 4  # of the fit
 
@@ -39,12 +39,12 @@ class LaneTracker:
         """
         self.rows, self.frame_rate, self.smoothing = np.asarray(h_samples, np.float64), frame_rate, smoothing
         self.max_unseen, self.min_seen = round(max_gap * frame_rate), round(min_time * frame_rate)
-        self.frames = 0  # before this one
+        self.frames = 0  # number of earlier frames
         self.common_gain, self.lane_gain = (1 - np.exp(-1 / (seconds * frame_rate))
                                             for seconds in (_COMMON_TIME, _LANE_TIME))
         self.last_id = 0
         self.velocity = np.zeros(len(_RIDGE))  # of the common motion, per frame
-        self.ids = np.zeros(0, int)  # of the tracks, 0 as long as they have none
+        self.ids = np.zeros(0, int)  # of the tracks, 0 while they have none
         self.age = np.zeros(0, int)  # frames since a track's first detection
         self.seen = np.zeros(0, int)  # frames in which a track was detected
         self.x = np.zeros([0, len(self.rows)])  # px
@@ -54,10 +54,10 @@ class LaneTracker:
         """lanes: of the next frame, list of float [len(h_samples)], x in px, negative where a lane is absent
 
         -> (ids int [len(lanes)], lines float64 [len(lanes), len(h_samples)]), in the order of the lanes. Ids count from
-        1 and are not reused, 0 is a line without one, see min_time. Lines are -2 where the lanes are absent.
+        1 and are not reused; 0: no id yet, see min_time. Lines are -2 where the lanes are absent.
         """
         lanes = np.asarray(lanes, np.float64).reshape(len(lanes), len(self.rows))
-        present, recent = lanes >= 0, self.unseen <= self.max_unseen   # rows in which a lane, a track has a point
+        present, recent = lanes >= 0, self.unseen <= self.max_unseen   # rows with points of a lane, of a track
         if not len(self.ids):
             self.velocity[:] = 0
         horizon = self.rows[np.concatenate([present, recent]).any(0).argmax()] - _HORIZON
@@ -92,30 +92,30 @@ class LaneTracker:
         return ids, lines
 
     def _correct(self, tracks, lanes, present, recent, motions):
-        """Moves all tracks by the common motion, and tracks, int [M], towards their lanes, [M, rows]."""
+        """Moves all tracks by the common motion, and those in `tracks`, int [M], towards their lanes, [M, rows]."""
         shared = recent & present
         deviation = lanes - self.x[tracks]
-        # Only lanes of the last frame: one that returns from a gap may have drifted.
+        # Only lanes seen in the last frame: one that returns after a gap may have drifted.
         motion = _fit_motion(motions[tracks], deviation, shared & (self.unseen[tracks] == 0))
         self.x += self.common_gain * motion @ motions
         self.velocity += self.common_gain ** 2 / (2 - self.common_gain) * motion
         deviation -= motion @ motions[tracks]
-        # The longer a lane was missing, and the younger its track, the more its detection counts, in all rows alike.
+        # The longer a lane was missing, and the younger its track, the more its detection counts, equally in all rows.
         waited = self.unseen[tracks].min(1, keepdims=True) + 1
         gain = np.maximum(1 - (1 - self.lane_gain) ** waited, 1 / (self.age[tracks, None] + 1))
         for track, lane, has_row, in_both, step in zip(tracks, lanes, present, shared, gain * deviation):
             self.x[track, in_both] += step[in_both]
-            # New rows start with the offset of the nearest old one: no step in the line.
+            # New rows start with the offset of the nearest old one, to avoid a step in the line.
             new = has_row & ~in_both
             offset = (self.x[track] - lane)[in_both]
             self.x[track, new] = lane[new] + np.interp(self.rows[new], self.rows[in_both], offset)
 
 
 def _match(x, recent, lanes, present, below_horizon, young):
-    """Assigns lanes, [L, rows], to the tracks with lines x, [K, rows], at least total cost.
+    """Assigns lanes, [L, rows], to the tracks with lines x, [K, rows], at the least total cost.
 
     recent, present: bool [K, rows] and [L, rows], the rows in which the tracks and the lanes have points
-    The cost is the mean |distance in x| over shared rows, plus that of the rows in which only one of them exists (where
+    The cost is the mean |distance in x| over shared rows, plus a cost for rows in which only one of them exists (where
     a lane forks, its id stays with the longer branch), plus young, [K], px. -> (tracks int [M], lanes int [M])
     """
     shared, either = recent[:, None] & present, recent[:, None] | present

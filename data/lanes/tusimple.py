@@ -1,6 +1,6 @@
 """The TuSimple layout (github.com/TuSimple/tusimple-benchmark): reads and writes its JSON, and draws its labels.
 
-A folder holds `label_data_*.json`, one JSON object per line, see `Record`, and the images that the lines name.
+A folder holds `label_data_*.json`, one JSON object per line, see `Record`, and the images that the lines refer to.
 """
 import dataclasses
 import json
@@ -15,10 +15,10 @@ from data.common import files
 from data.common.command_line import InputError
 
 H_SAMPLES = range(160, 720, 10)  # the rows of the test set; part of the training set starts at 240
-ABSENT = -2  # the x of a lane in a row where it is absent; readers treat every negative x so
+ABSENT = -2  # the x of a lane in a row where it is absent; readers treat all negative x alike
 MAX_LANES = 5  # of an 8-bit label: a sixth grey value, 20 + 50 * 5, does not fit in a byte
 PREPARED_LABELS = 'lanes.json'  # in a prepared folder: the lanes of its images/, for the official score
-MAX_FILE_BYTES = 2 ** 30   # the labels of all of TuSimple have 20 MB
+MAX_FILE_BYTES = 2 ** 30   # all of TuSimple's labels take 20 MB
 
 _LARGEST = 1e9  # px; a larger coordinate is a mistake and could overflow integer arithmetic
 
@@ -31,9 +31,9 @@ class Record:
     h_samples: list           # y in px
     source: str = ''          # 'file:line' where it was read, for messages
     run_time: float = None    # ms that a prediction took; None in labels
-    ids: list = None          # [lanes] int, of video frames: the number of a lane in all frames
+    ids: list = None          # [lanes] int, in video frames: the same id for a lane in all frames
     confidence: list = None   # [lanes] float from 0 to 1, of a prediction; None if unknown
-    classes: list = None      # [lanes] str, of a prediction; only written
+    classes: list = None      # [lanes] str, of a prediction; written, not read
 
 
 def read_records(json_path, need_lanes=True, need_h_samples=True):
@@ -54,7 +54,7 @@ def read_records(json_path, need_lanes=True, need_h_samples=True):
 
 
 def read_all(path, **kwargs):
-    """-> records of a file, see read_records. Raises InputError if a line cannot be used or there is none."""
+    """-> records of a file, see read_records. Raises InputError if a line is unusable or there are none."""
     records, problems = read_records(path, **kwargs)
     if problems or not records:
         raise InputError((problems or [f'{path}: holds no lines'])[0])
@@ -71,7 +71,7 @@ def _parse(line, source, need_lanes, need_h_samples):
     raw_file, lanes, h_samples, run_time, ids, confidence = map(
         values.get, ('raw_file', 'lanes', 'h_samples', 'run_time', 'ids', 'confidence'))
     if (not isinstance(raw_file, str) or not raw_file or '\0' in raw_file
-            or raw_file.encode(errors='ignore').decode() != raw_file):   # half a character, "\ud800"
+            or raw_file.encode(errors='ignore').decode() != raw_file):   # a lone surrogate, "\ud800"
         raise InputError(f'raw_file {ascii(raw_file)[:80]} is not a path')
     if h_samples is not None or need_h_samples:
         _check_numbers(h_samples, 'h_samples', least=0)
@@ -91,7 +91,7 @@ def _parse(line, source, need_lanes, need_h_samples):
 
 
 def _check_numbers(values, name, length=None, least=-_LARGEST, most=_LARGEST):
-    """Raises InputError unless values is a list of numbers, of a length if one is given, from least to most."""
+    """Raises InputError unless values is a list of numbers from least to most, of this length if one is given."""
     if not isinstance(values, list) or not values and length is None:
         raise InputError(f'{name} is not a list of numbers')
     if length is not None and len(values) != length:
@@ -111,7 +111,7 @@ def photo_path(folder, record):
 
 
 def scaled_rows(height):
-    """H_SAMPLES, scaled to the height of a photo. -> list of int, px"""
+    """H_SAMPLES, scaled to the height of an image. -> list of int, px"""
     return np.unique(np.multiply(H_SAMPLES, height) // 720).tolist()
 
 
@@ -129,16 +129,16 @@ def to_line(record):
 
 
 def write_records(path, records):
-    """Writes records, one JSON object per line, as `files.write_file` does."""
+    """Writes records, one JSON object per line, by `files.write_file`."""
     files.write_file(path, ''.join(map(to_line, records)).encode())
 
 
 def draw_label(record, size):
-    """Draws the label of an image: lane i a polyline 7 px thick of grey 20 + 50 i, background 0.
+    """Draws the label of an image: lane i is a polyline 7 px thick of grey value 20 + 50 i, the background 0.
 
     A lane is straight from point to point, also across rows where it is absent; one of a single point is not drawn.
     size: (width, height) of the image in px -> [height, width], uint8 or, if a sixth lane is drawn, uint16
-    Raises InputError if a lane lies so far outside that the label must be of an image of another size.
+    Raises InputError if a lane lies so far outside that the label must be for an image of another size.
     """
     width, height = size
     label = np.zeros([height, width], np.uint16)
