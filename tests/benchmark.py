@@ -1,13 +1,13 @@
-"""Measures speed against the plain way of doing the same.
+"""Compares our speed with that of plain implementations.
 
     python tests/benchmark.py                       all rows, half an hour on two cores
     python tests/benchmark.py --quick               fewer runs of each, two minutes
     python tests/benchmark.py --only network frame  some sections
 
-The plain ways are those of tests/reference.py: ENet layer by layer with `max_pool_with_argmax` and `scatter_nd`,
+The plain implementations are in tests/reference.py: ENet layer by layer with `max_pool_with_argmax` and `scatter_nd`,
 scikit-learn's MeanShift, one image after the other. Both run in turn (A B A B ...). A row has the median of each, their
 ratio (above 1: ours is better) and, for the network and its training step, a floor: the convolutions alone. Other
-runtimes run in processes of their own, as two of them in one process interfere. Results: tests/README.md.
+runtimes run in separate processes, as two of them in one process interfere. Results: tests/README.md.
 """
 import functools
 import glob
@@ -43,7 +43,7 @@ from benchmark_clustering import in_turn
 from data.common.replica import Replica
 
 MODEL = os.path.join(ROOT, 'trained_model')
-SIDE, BATCH = 512, 4   # of the images and batches in the rows that name no others
+SIDE, BATCH = 512, 4   # of images and batches, unless a row says otherwise
 RUN = settings.Settings(image_size=(SIDE, SIDE))
 IMAGES = np.random.default_rng(0).integers(0, 256, [BATCH, SIDE, SIDE, 3], np.uint8)
 LABELS = np.zeros([BATCH, SIDE, SIDE], np.int32)   # five lanes that fan out from the top centre
@@ -65,7 +65,7 @@ def run_script(*arguments):
 
 
 def read_weights():
-    """-> {name: float32 array}, those of ENet in trained_model"""
+    """-> {name: float32 array}, the variables of ENet in trained_model"""
     reader = tf.train.load_checkpoint(MODEL)
     return {name: reader.get_tensor(name) for name in reference.checkpoint_variables()}
 
@@ -90,12 +90,12 @@ def make_network(build):
 def bare_convolutions(graph, feed):
     """-> a function that runs the convolutions of a graph and of their gradients one by one, on inputs of their sizes.
 
-    feed: what the graph reads, for the sizes.
+    feed: inputs of the graph, which determine the sizes.
     """
     operations = [op for op in graph.get_operations() if op.type.startswith('Conv2D')]
     with graph.as_default(), tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
-        # Sizes that a gradient takes as an input are values already.
+        # Sizes that are inputs of a gradient have been evaluated already.
         inputs = sess.run([[tf.shape(x) if x.dtype == tf.float32 else x for x in op.inputs] for op in operations], feed)
 
     def tensor(like, size):
@@ -112,7 +112,7 @@ def bare_convolutions(graph, feed):
             with tf.control_dependencies([last]):
                 last = bare.create_op(op.type, arguments, [tf.float32], attrs=dict(op.node_def.attr))
         config = tf.ConfigProto()
-        config.graph_options.rewrite_options.disable_meta_optimizer = True   # it removes what nobody reads
+        config.graph_options.rewrite_options.disable_meta_optimizer = True   # it removes unused operations
         sess = tf.Session(config=config)
         sess.run(tf.global_variables_initializer())
     return sess.make_callable(last)
@@ -160,7 +160,7 @@ def our_step(images, labels):
 def plain_step(images, labels):
     """A step of Adam on the plain graph, with the same loss. -> what to run"""
     images = utils.normalise(images, RUN.normalisation)
-    enet.ENet(images, utils.NUM_CLASSES)   # makes the variables
+    enet.ENet(images, utils.NUM_CLASSES)   # creates the variables
     noise = enet.noise_of_step(tf.random_uniform([2], maxval=2 ** 31 - 1, dtype=tf.int32))
     embedding = utils.build_head(reference.plain_enet(images, True, noise)[0], RUN.feature_dim)
     total, trained = train_script.loss_terms(RUN, embedding, labels)['total'], utils.to_train()
@@ -229,7 +229,7 @@ def time_inference(many, few, runs, others=()):
         ways = [functools.partial(run_script, 'inference.py', '--indir', *paths, '--outdir',
                                   os.path.join(outdir, str(count)))
                 for paths, count in (many, few)]
-        ways[1]()   # the first start reads its libraries from the disk
+        ways[1]()   # the first start loads its libraries from disk
         long, short, *others = in_turn([*ways, *others], runs, warm_up=0)
     each = (long - short) / (many[1] - few[1])
     return 1000 / each, short - few[1] * each, *others

@@ -1,4 +1,4 @@
-"""Times mean shift against scikit-learn's, over sizes, instances, dimensions and kinds of embedding.
+"""Compares the speed of mean shift with scikit-learn's, over sizes, instances, dimensions and kinds of embedding.
 
     python tests/benchmark_clustering.py [--quick]
 """
@@ -25,7 +25,7 @@ def photo_like(side, instances=4, feature_dim=3, spread=0.12):
         cv2.line(label, (side // 2, side // 4), (i * side // instances, side), i + 1, max(2, side // 90))
     centers = np.zeros([instances + 1, feature_dim], np.float32)
     centers[:, :3] = list(itertools.product((0, 3.5, -3.5), repeat=3))[:instances + 1]
-    embedding = cv2.GaussianBlur(centers[label], (0, 0), 0.7)   # mixed at the edges of lanes
+    embedding = cv2.GaussianBlur(centers[label], (0, 0), 0.7)   # blended at the edges of lanes
     return embedding + noise(side, feature_dim, (side / 12, 1.5), spread / 2 * np.sqrt(3 / feature_dim))
 
 

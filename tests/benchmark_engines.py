@@ -83,7 +83,7 @@ def torch_loss(embedding, labels):
     return l_var + torch.relu(3 - apart).square().mean() + means.norm(dim=1).mean()
 
 
-# The modules that each needs, and a function of the inputs and the path of the model to what is timed.
+# The modules that each needs, and a function of the inputs and the path of the model that returns the timed one.
 ENGINES = {'PyTorch': (('torch',), torch_network), 'OpenVINO': (('openvino',), openvino_network),
            'ONNX Runtime': (('onnxruntime', 'tf2onnx'), onnx_network), 'PyTorch, a step': (('torch',), torch_step)}
 

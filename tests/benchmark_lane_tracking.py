@@ -19,14 +19,14 @@ GAP = 0.4  # seconds
 def drive(seed=0, seconds=40, frame_rate=30, num_lanes=4, bends=True, changes=True, noise=2.0):
     """Yields per frame (lanes, truth): dicts, number of a lane on the road -> x [ROWS], px, -2 where absent.
 
-    bends: curvature and yaw vary within 6 to 17 s; changes: of lane, within 3 s, every 9 s; noise: px, of lanes alone.
+    bends: curvature and yaw vary within 6 to 17 s; changes: of lane, within 3 s, every 9 s; noise: px, in lanes only.
     The camera pitches at 1.3 Hz, and one lane is missing for GAP every 3 s.
     """
     rng = np.random.default_rng(seed)
     phases = rng.uniform(0, 2 * np.pi, 4)
     for frame in range(round(seconds * frame_rate)):
         t = frame / frame_rate
-        steps = np.clip((t - 5 - 9 * np.arange(20)) / 3, 0, 1)   # without a jump of velocity or acceleration
+        steps = np.clip((t - 5 - 9 * np.arange(20)) / 3, 0, 1)   # without jumps in velocity or acceleration
         position = changes * np.tile([1, 1, -1, -1], 5) @ (steps ** 3 * (steps * (6 * steps - 15) + 10))
         bend = 900 * bends * sum(np.sin(2 * np.pi * t / period + phase) for period, phase in zip((6, 11, 17), phases))
         yaw = 15 * bends * np.sin(2 * np.pi * t / 7 + phases[3])
@@ -44,7 +44,7 @@ def drive(seed=0, seconds=40, frame_rate=30, num_lanes=4, bends=True, changes=Tr
         in_gap = t >= 3 and t % 3 < GAP
         lanes = {}
         for k, (number, x) in enumerate(truth.items()):
-            jitter = rng.normal(size=(len(ROWS), 1))   # then correlated over rows, as of a spline
+            jitter = rng.normal(size=(len(ROWS), 1))   # then correlated over rows, as in a spline
             jitter = cv2.GaussianBlur(jitter, (1, 31), 0, sigmaY=5, borderType=cv2.BORDER_REFLECT) * 4.2
             if not (in_gap and k == missing):
                 lanes[number] = np.where(x >= 0, np.maximum(x + noise * jitter[:, 0], 0), -2)

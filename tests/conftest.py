@@ -1,4 +1,4 @@
-"""What the tests share: the repository on the path, a tiny TuSimple folder, scripts run in this process."""
+"""Shared by the tests: the repository on the path, a tiny TuSimple folder, scripts run in this process."""
 
 import collections
 import functools
@@ -22,20 +22,20 @@ Outcome = collections.namedtuple('Outcome', 'status out err')
 
 @pytest.fixture(autouse=True, scope='session')
 def rare_garbage_collections():
-    """TensorFlow's modules are a million objects, and going through them again and again a tenth of the tests' time."""
+    """TensorFlow's modules hold a million objects; scanning them repeatedly takes a tenth of the tests' time."""
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.fixture(autouse=True, scope='session')
 def ctrl_c_is_heeded():
-    """In the background of a shell it is ignored, here and by all scripts that the tests start."""
+    """In the background of a shell, the tests and all scripts that they start would ignore it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
 def tusimple_folder(tmp_path):
-    """A folder in the TuSimple layout: three drawn photos of 128x72 with 2, 3 (one empty) and 1 lanes."""
+    """A folder in the TuSimple layout: three drawn images of 128x72 with 2, 3 (one empty) and 1 lanes."""
     folder = tmp_path / 'train_set'
     h_samples = list(range(20, 72, 10))
     lanes = [[[60, 52, 44, 36, 28, 20], [70, 78, 86, 94, 102, 110]],

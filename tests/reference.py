@@ -1,4 +1,4 @@
-"""Plain implementations that ours are measured and tested against, each as short and readable as can be."""
+"""Plain implementations to compare ours with, each as short and readable as possible."""
 import functools
 import os
 import types
@@ -12,15 +12,15 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 def plain_cluster(prediction, bandwidth):
     """clustering.cluster by scikit-learn: (num_clusters, labels, cluster_centers)."""
-    with warnings.catch_warnings():  # a bin a point: the points themselves are its seeds
+    with warnings.catch_warnings():  # one bin per point: the points themselves are its seeds
         warnings.simplefilter('ignore', UserWarning)
         mean_shift = MeanShift(bandwidth=bandwidth, bin_seeding=True, cluster_all=True).fit(prediction)
     return len(mean_shift.cluster_centers_), mean_shift.labels_, mean_shift.cluster_centers_
 
 
 def equal_labels(ours, plain):
-    """The share of the points that two results of cluster put into the same cluster; 0 if they have other clusters."""
-    # Both number clusters by how many points they hold; ties aside, the numbers themselves agree.
+    """The share of the points that two results of cluster put into the same cluster; 0 if the clusters differ."""
+    # Both number clusters by decreasing size: ties aside, the numbers agree.
     match = np.linalg.norm(ours[2][:, None].astype(float) - plain[2], axis=2).argmin(1)
     return np.mean(match[ours[1]] == plain[1]) if sorted(match) == list(range(plain[0])) else 0.
 
@@ -61,7 +61,7 @@ def _kernels(kind):
 # ---- ENet ------------------------------------------------------------------------------------------------------------
 
 def small_enet():
-    """The enet.Architecture with as few bottlenecks as possible, which is built fast."""
+    """The enet.Architecture with the fewest bottlenecks possible, which is built quickly."""
     import enet
     return enet.PAPER._replace(stage1_repeat=0, stage2_kinds=(), stage4_repeat=0)
 
@@ -73,7 +73,7 @@ def plain_enet(images, batch_statistics=False, noise=None, architecture=None):
     default the paper's.
     -> (last_prelu [b, h/2, w/2, 16], logits [b, h, w, num_classes]), both float32.
     """
-    import tensorflow.compat.v1 as tf  # here: plain_cluster must not wait for it
+    import tensorflow.compat.v1 as tf  # here: plain_cluster does not need it
 
     def var(name):
         return tf.get_variable(name)
@@ -113,7 +113,7 @@ def plain_enet(images, batch_statistics=False, noise=None, architecture=None):
 
 
 def torch_enet(weights):
-    """plain_enet at inference in PyTorch, for its speed: a function of photos, uint8 [b, h, w, 3], to last_prelu.
+    """plain_enet at inference in PyTorch, for its speed: a function of images, uint8 [b, h, w, 3], to last_prelu.
 
     weights: {name: float32 array}, as checkpoint_variables names them
     """
@@ -125,7 +125,7 @@ def torch_enet(weights):
     operations = torch_operations(tensors)
 
     @torch.inference_mode()
-    def run(photos):   # channels last is the photo's own order in memory, and the faster one
+    def run(photos):   # channels last is the images' order in memory, and is faster
         images = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 127.5 - 1
         return layers(images, operations).permute(0, 2, 3, 1).numpy()
     return run
@@ -138,7 +138,7 @@ def torch_operations(tensors):
 
     def conv(x, name, stride=1, rate=1):
         w, b = tensors[name + '/weights'], tensors[name + '/biases']
-        if stride == 2:   # as TensorFlow pads: what is uneven below and to the right
+        if stride == 2:   # as TensorFlow pads: odd pixels go below and to the right
             return functional.conv2d(functional.pad(x, [0, w.shape[3] - 2, 0, w.shape[2] - 2]), w, b, 2)
         return functional.conv2d(x, w, b, 1, [rate * (w.shape[2] // 2), rate * (w.shape[3] // 2)], rate)
 
@@ -222,7 +222,7 @@ def plain_unpool(x, argmax):
 
 
 def checkpoint_variables():
-    """{name: shape} of all below `ENet/` in the shipped model, as in the public checkpoints of 2018."""
+    """{name: shape} of everything below `ENet/` in the shipped model, as in the public checkpoints of 2018."""
     import tensorflow.compat.v1 as tf
     shapes = tf.train.load_checkpoint(os.path.join(ROOT, 'trained_model')).get_variable_to_shape_map()
     return {name: tuple(shape) for name, shape in shapes.items() if name.startswith('ENet/')}

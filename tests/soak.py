@@ -1,10 +1,10 @@
-"""Kills runs at random instants and compares what comes out with a run that was never killed.
+"""Kills runs at random moments and compares the results with a run that was never killed.
 
     python tests/soak.py --kills 50
-    python tests/soak.py --kills 20 --cluster worker         of a chief and a worker; or chief, or both
+    python tests/soak.py --kills 20 --cluster worker         a chief and a worker; or chief, or both
 
-Real processes of training.py, which save after every step, are stopped with SIGKILL and restarted until they are done,
-over and over. The weights, the optimizer's state and the TensorBoard curves of each finished run have to be those of
+Real processes of training.py, which save after every step, are killed by SIGKILL and restarted until they are done,
+over and over. The weights, the optimizer's state and the TensorBoard curves of each finished run must equal those of
 the undisturbed one, bit for bit; the exit status is 1 if any is not. Data and network are the small ones of the tests.
 """
 import argparse
@@ -24,7 +24,7 @@ from test_cluster import Processes
 from test_training import curves, draw, last_state, utils, weights
 
 FLAGS = ['--epochs', '10', '--image-size', '64', '32', '--learning-rate', '0.003', '--workers', '1']   # of 4 steps
-START = 12.   # seconds at most in which a restarted process is killed while it starts, once in five times
+START = 12.   # maximum seconds until a restarted process is killed while it starts, which happens one time in five
 
 
 class Run(Processes):
@@ -44,14 +44,14 @@ class Run(Processes):
             return False
         try:
             statuses += [process.wait(60) for process in self.processes.values()]
-        except subprocess.TimeoutExpired:   # a worker that was restarted when the chief had ended waits for ever
+        except subprocess.TimeoutExpired:   # a worker that restarts after the chief has ended waits for ever
             self.kill('worker')
         if any(statuses):
             sys.exit(f'failed: {self.log()}')
         return True
 
     def wait_for_a_step(self):
-        """Until a step later than the newest state, or the end."""
+        """Waits for a step later than the newest state, or for the end."""
         before = self._newest_state()
         while self._newest_state() == before and not self.is_done(0.02):
             pass
@@ -62,7 +62,7 @@ class Run(Processes):
 
 
 def differences(folder, reference):
-    """What differs between two finished runs. -> list of str"""
+    """The differences between two finished runs. -> list of str"""
     problems, largest = [], 0.
     for got, expected in ((last_state(folder), last_state(reference)),
                           [weights(utils.find_checkpoint(str(one / 'saved_model'))) for one in (folder, reference)]):
@@ -84,7 +84,7 @@ def main():
     chance, began, kills, rounds, failed = random.Random(flags.seed), time.monotonic(), 0, 0, False
     with tempfile.TemporaryDirectory() as home:
         home = pathlib.Path(home)
-        data = draw(home / 'data', 20)   # of which 18 are trained on
+        data = draw(home / 'data', 20)   # 18 of them for training
         reference = Run(home / 'reference', data, bool(flags.cluster))
         reference.wait_for_a_step()
         first_step = time.monotonic()

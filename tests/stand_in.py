@@ -1,4 +1,4 @@
-"""A stand-in for the network of inference.py, photos for it, and its results."""
+"""A stand-in for the network of inference.py, images for it, and its results."""
 import json
 import os
 import types
@@ -16,7 +16,7 @@ LINES = {'red': ((10, 71), (50, 10), (255, 0, 0)), 'blue': ((110, 71), (70, 10),
 
 @pytest.fixture
 def colour_network(monkeypatch):
-    """The stand-in for the network: the embedding is the photo's colour, 0 to 8."""
+    """The stand-in for the network: the embedding is the image's colour, 0 to 8."""
     def network(batch):
         assert batch.dtype == np.uint8 and batch.shape[1:] == (*SHAPE[::-1], 3)
         return batch.astype(np.float32) / 32
@@ -30,7 +30,7 @@ def colour_network(monkeypatch):
 
 
 def road(*names, size=(128, 72)):
-    """A black photo with lines of pure colour, 1 px wide at 128x72: 10 in TuSimple's size."""
+    """A black image with lines of pure colour, 1 px wide at 128x72: 10 in TuSimple's size."""
     photo = np.zeros([72, 128, 3], np.uint8)
     for name in names:
         start, end, rgb = LINES[name]
@@ -78,7 +78,7 @@ def contents(folder):
 
 
 def pictures_in(folder):
-    """-> the sorted names of the results in a folder but its photos.csv"""
+    """-> the sorted names of the results in a folder except photos.csv"""
     return sorted(set(os.listdir(folder)) - {'photos.csv'})
 
 

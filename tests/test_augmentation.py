@@ -12,7 +12,7 @@ COLOURS = {300: (250, 30, 20), 2: (20, 240, 30), 7: (30, 20, 250), 65535: (240, 
 
 @pytest.fixture
 def discs():
-    """Discs, each of its own colour, of which two overlap and one is cut by the border, and their label of 16 bits."""
+    """Discs, each of its own colour, of which two overlap and one is cut by the border, and their 16-bit label."""
     image, label = np.full((120, 200, 3), BACKGROUND, np.uint8), np.zeros((120, 200), np.uint16)
     for (value, colour), centre in zip(COLOURS.items(), ((50, 60), (75, 65), (150, 40), (195, 110))):
         cv2.circle(image, centre, 22, colour, -1)
@@ -25,7 +25,7 @@ def test_warp_by_the_identity_is_a_resize(discs):
     same, same_label = augmentation.warp(image, label, np.eye(3), None, (200, 120))
     assert (same == image).all() and (same_label == label).all()
     small, small_label = augmentation.warp(image, label, np.eye(3), np.zeros((48, 80, 2), np.float32), (80, 48))
-    assert np.abs(small.astype(int) - pictures.resize_image(image, (80, 48))).max() <= 4   # remap counts in 1 / 32 px
+    assert np.abs(small.astype(int) - pictures.resize_image(image, (80, 48))).max() <= 4   # remap rounds to 1 / 32 px
     assert (small_label == pictures.resize_label(label, (80, 48))).all()
 
 

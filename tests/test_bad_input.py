@@ -1,6 +1,6 @@
-"""All scripts, each with input that it cannot use: one line that names the culprit, and nothing lost or half-written.
+"""All scripts, each with unusable input: one line names the culprit, and nothing is lost or half-written.
 
-A row: the command line, what spoils the folder that it runs in or None, words of the message. The folder is that of
+A row: the command line, a function that spoils its working folder or None, words of the message. The folder is that of
 `home`, with sound files of every kind. A wrong flag ends with status 2, anything else with 1.
 """
 import functools
@@ -31,7 +31,7 @@ import utils
 
 SIZE, SMALL = (64, 32), reference.small_enet()
 DATA_SCRIPTS = sorted(os.path.basename(path)[:-3] for path in glob.glob(os.path.join(ROOT, 'data/[!_]*.py')))
-SCRIPTS = {'training': training, 'inference': inference, 'photos': inference,   # photos: without the network
+SCRIPTS = {'training': training, 'inference': inference, 'photos': inference,   # photos: no network
            **{name: importlib.import_module(f'data.{name}') for name in DATA_SCRIPTS}}
 
 
@@ -39,9 +39,9 @@ SCRIPTS = {'training': training, 'inference': inference, 'photos': inference,   
 
 @pytest.fixture(scope='module')
 def sound(tmp_path_factory):
-    """The folder in which every command line would do, were it not for what a row changes.
+    """A folder in which every command line would work, except for the change that a row makes.
 
-    in/ three photos; set/ the same in TuSimple's layout, predictions.json for it; d/ prepared for training; model/
+    in/ three images; set/ the same in TuSimple's layout, predictions.json for it; d/ prepared for training; model/
     a checkpoint; out/ and p.json, made by earlier runs.
     """
     home = tmp_path_factory.mktemp('sound')
@@ -102,12 +102,12 @@ def gone(path):
 
 
 def pipe(path):
-    """A pipe without a writer in the place of the file: to open it would block for ever."""
+    """A pipe without a writer replaces the file: opening it would block for ever."""
     return all_of(gone(path), lambda home: os.mkfifo(home / path))
 
 
 def lines(path, change):
-    """The lines of the file are what `change` returns for the list of their values; a text stays as it is."""
+    """The lines of the file are what `change` returns for the list of their values; text is left as it is."""
     def spoil(home):
         values = [json.loads(line) for line in (home / path).read_text().splitlines()]
         (home / path).write_text('\n'.join(value if isinstance(value, str) else json.dumps(value)
@@ -120,7 +120,7 @@ predictions = functools.partial(lines, 'predictions.json')
 
 
 def only(**changes):
-    """One line is left, with these values."""
+    """Only one line is left, with these values."""
     return lambda values: [{**values[0], **changes}]
 
 
@@ -129,7 +129,7 @@ def conventions(**changes):
         json.dumps({**json.loads((home / 'model/conventions.json').read_text()), **changes}))
 
 
-# A few bytes, and gigabytes if it were decoded.
+# A few bytes that decode to gigabytes.
 BOMB = cv2.imencode('.bmp', np.zeros((1, 1, 3), np.uint8))[1].tobytes()
 BOMB = BOMB[:18] + struct.pack('<ii', 60000, 60000) + BOMB[26:]
 NESTED = '[' * 100_000

@@ -1,4 +1,4 @@
-"""data/cityscapes_dataset_processing.py on pictures drawn in Cityscapes' naming, and AP per class of what it writes."""
+"""data/cityscapes_dataset_processing.py on images drawn and named as in Cityscapes, and AP per class of its output."""
 import cv2
 import numpy as np
 import pytest

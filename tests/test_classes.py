@@ -67,7 +67,7 @@ def test_an_instance_takes_the_class_with_most_weight():
     assert clustering.instance_classes(scores, ids).tolist() == [0, 1, 0, 2]
     output = np.concatenate([ids[..., None], scores], axis=-1)
     np.testing.assert_allclose(clustering.split_output(output, 1)[1], 1 - share[..., 0], atol=1e-6)
-    label = np.array([[1000, 1000, 1001], [0, -1, 0]])   # the last one is of class 2 by its only pixel
+    label = np.array([[1000, 1000, 1001], [0, -1, 0]])   # the last one has class 2 from its only pixel
     assert validation.count_classes(output, label, settings.Settings(feature_dim=1)) == (1, 2)
 
 
@@ -96,7 +96,7 @@ def test_a_class_file_that_does_not_fit_is_one_line(text, problem, tmp_path, run
     assert result.status == 1 and len(result.err.splitlines()) == 1 and problem in result.err
 
 
-def test_results_carry_the_classes(home, run_script, tmp_path, monkeypatch):
+def test_results_have_the_classes(home, run_script, tmp_path, monkeypatch):
     ids = np.zeros([32, 64], int)
     ids[8:, 10:16], ids[8:, 40:46] = 1, 2
     monkeypatch.setattr(clustering, 'instance_ids', lambda *args: ids)

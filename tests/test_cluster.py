@@ -46,9 +46,9 @@ def run_simplified(argv):
 
 
 class Processes:
-    """The processes of a run in a folder: a chief and a worker, or the chief alone, as the names say.
+    """The processes of a run in a folder: a chief and a worker, or the chief alone, according to the names.
 
-    function: of this module, that they call with the arguments. What they print is in NAME.log.
+    function: of this module, which they call with the arguments. Their output is in NAME.log.
     """
 
     def __init__(self, folder, function, args, names=('chief', 'worker')):
@@ -70,7 +70,7 @@ class Processes:
         return ''.join((self.folder / f'{name}.log').read_text() for name in self.names)
 
     def until(self, text):
-        """Waits until one has printed that. Fails if the chief ends before."""
+        """Waits until one has printed that. Fails if the chief ends first."""
         while text not in self.log():
             try:
                 pytest.fail(f'{self.processes["chief"].wait(0.05)}: {self.log()}')
@@ -98,8 +98,8 @@ def cluster(home):
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """Twenty labels and twenty times the same image. So the statistics of any batch are those of any other, and batch
-    norm does not see whether a batch is whole or in two halves."""
+    """Twenty labels and twenty copies of one image: all batches have the same statistics, and batch norm gives the same
+    results for a batch as for its two halves."""
     folder = draw(tmp_path_factory.mktemp('data') / 'drawn', 20)
     photos = sorted(glob.glob(str(folder / 'images/*')))
     for path in photos[1:]:
@@ -115,7 +115,7 @@ def flags(data, epochs, batch):
 def assert_close(home):
     """The run of a cluster and that of one process have the same curves and variables.
 
-    Adam magnifies rounding: the sign of a gradient of almost 0 decides on a whole step.
+    Adam magnifies rounding: the sign of a gradient of almost 0 determines a whole step.
     """
     got, expected = curves(home / 'log'), curves(home / 'log_alone')
     assert [point[:2] for point in got] == [point[:2] for point in expected]
@@ -130,7 +130,7 @@ def assert_close(home):
 
 
 def test_killed_processes_join_again_and_the_result_is_that_of_one_process(home, cluster, data, monkeypatch):
-    """Of one with the images of both per step."""
+    """One process takes the images of both in each step."""
     processes = cluster(*flags(data, 4, 3))
     processes.start()
     for text, name in (('epoch 1 of', 'worker'), ('epoch 2 of', 'chief')):
@@ -143,15 +143,15 @@ def test_killed_processes_join_again_and_the_result_is_that_of_one_process(home,
     assert 'resumes after step' in processes.log() and processes.log().count(': joining') == 3
     assert 'Traceback' not in processes.log()
     assert_close(home)
-    # One process resumes what the cluster has started: a state is a state.
+    # One process can resume the run of a cluster.
     with pytest.raises(InputError, match='--batch-size times processes was 6, is 3'):
         training.main(flags(data, 4, 3), NETWORK)
     assert training.main(flags(data, 5, 6), NETWORK) == 0
     assert last_state(home)['global_step'] == 15
 
 
-def test_a_gradient_that_is_handed_in_twice_or_late_does_not_count_twice():
-    """As of a worker that was killed and restarted: the mean is that of each replica's gradient of this step."""
+def test_a_gradient_that_is_submitted_twice_or_late_does_not_count_twice():
+    """As by a restarted worker: the mean is that of each replica's gradient of this step."""
     with tf.Graph().as_default():
         step = tf.train.create_global_step()
         chief, worker = (object.__new__(Replica) for _ in range(2))

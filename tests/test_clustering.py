@@ -130,7 +130,7 @@ def test_prediction_must_be_rows_of_features(shape):
         clustering.cluster(np.zeros(shape, np.float32), 1.0)
 
 
-def test_clustering_needs_numpy_alone():
+def test_clustering_needs_only_numpy():
     code = 'import sys, clustering; print({"tensorflow", "sklearn", "scipy", "cv2", "data"} & set(sys.modules))'
     command = [sys.executable, '-c', code]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
@@ -177,7 +177,7 @@ def test_lane_that_leaves_at_the_side_comes_after_one_that_leaves_at_the_bottom(
     expected = np.zeros([100, 200], np.uint8)
     cv2.line(expected, (110, 20), (180, 99), 1, 3)
     cv2.line(expected, (115, 20), (199, 50), 2, 3)  # further left on the whole
-    cv2.line(expected, (90, 20), (80, 30), 3, 3)    # a short one is where it points to
+    cv2.line(expected, (90, 20), (80, 30), 3, 3)    # a short one counts where it points to
     embedding = np.float32([[0, 0], [0, 9], [9, 0], [9, 9]])[expected]
     np.testing.assert_array_equal(clustering.instance_ids(embedding, 1.0), np.int32([0, 2, 3, 1])[expected])
 

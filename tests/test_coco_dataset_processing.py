@@ -25,7 +25,7 @@ def run_lengths(mask):
 
 
 def compress(counts):
-    """As the comment of rleToString in COCO's maskApi.c describes it."""
+    """As described in the comment of rleToString in COCO's maskApi.c."""
     text = ''
     for i, count in enumerate(counts):
         rest, more = count - (counts[i - 2] if i > 2 else 0), True
@@ -38,7 +38,7 @@ def compress(counts):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """a.json of three photos in p/: two instances, one and a crowd region, and none; the working folder."""
+    """a.json of three images in p/: two instances, one and a crowd region, and none; the working folder."""
     (tmp_path / 'p/sub').mkdir(parents=True)
     names = 'one.jpg', 'sub/two.png', 'three.png'
     for i, name in enumerate(names):
@@ -79,7 +79,7 @@ def label(name):
     return cv2.imread(f'out/labels/{name}.png', cv2.IMREAD_UNCHANGED)
 
 
-def test_photos_and_labels_are_written(run):
+def test_images_and_labels_are_written(run):
     outcome = run()
     assert outcome.status in (None, 0) and outcome.err == ''
     assert outcome.out == ('Skipped 1 crowd regions, 0 instances without visible pixels, 0 unusable annotations '
@@ -88,7 +88,7 @@ def test_photos_and_labels_are_written(run):
     assert sorted(os.listdir('out/images')) == sorted(os.listdir('out/labels')) == ['one.png', 'sub_two.png']
     small, large = np.zeros((2, *SHAPE), bool)
     small[2:5, 5:8] = large[1:10, 2:11] = True
-    assert (label('one') == np.where(small, 2, large)).all()   # the smaller one above, though listed first
+    assert (label('one') == np.where(small, 2, large)).all()   # the smaller one is on top, though listed first
     assert cv2.imread('out/images/sub_two.png').tolist() == np.full((*SHAPE, 3), 60).tolist()
     images, labels = datagenerator.find_samples('out')
     assert next(datagenerator.get_batches_fn(9, (16, 8), images, labels))[1].shape == (2, 8, 16)

@@ -40,7 +40,7 @@ def test_optimal_assignment_has_hits_above_half():
     assert [culane.count_hits(np.array([[iou]])) for iou in (0.5, 0.5001)] == [0, 1]
 
 
-def test_lanes_of_all_photos_count_together():
+def test_lanes_of_all_images_count_together():
     records = [tusimple.Record(name, [upright(100 * i) for i in range(1, num + 1)], ROWS)
                for name, num in (('a', 4), ('b', 1), ('c', 0))]
     found = [tusimple.Record('a', [upright(x) for x in (102, 203, 900)], ROWS),
@@ -60,7 +60,7 @@ def test_single_point_counts_but_is_no_hit_and_absent_lane_does_not_count():
 
 @pytest.fixture
 def files(tusimple_folder):
-    """Paths of labels and of predictions: of 5 lanes, 4 are hits, and the second photo has one more."""
+    """Paths of labels and of predictions: of 5 lanes, 4 are hits, and the second image has one more."""
     labels = tusimple_folder / 'label_data_0000.json'
     records, _ = tusimple.read_records(labels)
     records[0].lanes[1] = [x - 40 if x > 40 else 0 for x in records[0].lanes[1]]
@@ -70,7 +70,7 @@ def files(tusimple_folder):
     return predictions, labels
 
 
-def test_prints_the_measure_at_the_size_of_the_first_photo_and_writes_scores_worst_first(files, run_script, tmp_path):
+def test_prints_the_measure_at_the_size_of_the_first_image_and_writes_scores_worst_first(files, run_script, tmp_path):
     outcome = run_script(evaluation, *files, '--measure', 'culane', '--per-image', tmp_path / 'scores.csv')
     assert outcome.status in (None, 0) and outcome.err == ''
     assert outcome.out == ('3 images of 128x72, 5 labelled and 6 predicted lanes\n'

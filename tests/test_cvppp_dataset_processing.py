@@ -83,7 +83,7 @@ def test_no_usable_plant_is_an_error_and_writes_nothing(tmp_path, run_script, fo
 
 @pytest.mark.parametrize('name, words', [
     ('labels/mine.BMP', 'is not part of this data set'), ('labels/A1_plant002.png', 'already exists with')])
-def test_foreign_pictures_are_rejected_and_nothing_is_changed(plants, tmp_path, run_script, name, words):
+def test_foreign_images_are_rejected_and_nothing_is_changed(plants, tmp_path, run_script, name, words):
     (tmp_path / 'out' / name).parent.mkdir(parents=True)
     (tmp_path / 'out' / name).write_text('mine')
     failure(run_script(processing, plants, '-o', tmp_path / 'out'), f'{name}: {words}')

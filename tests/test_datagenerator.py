@@ -23,7 +23,7 @@ SHAPE = (32, 16)
 
 @pytest.fixture
 def samples(tmp_path):
-    """Seven images in which every pixel says which image it is of, with labels that do so too."""
+    """Seven images and labels in which every pixel identifies its sample."""
     for name in ('images', 'labels'):
         (tmp_path / name).mkdir()
     for i in range(7):
@@ -50,7 +50,7 @@ def test_find_samples_pairs_by_name(samples):
     (lambda root: os.rename(root / 'labels/0003.png', root / 'labels/0003.jpg'), '0003.jpg: a JPEG does not keep'),
     (lambda root: (root / files.HALF_WRITTEN).touch(), 'is half-written; rerun the script that made it')],
     ids=['no label', 'no image', 'other name', 'twice', 'no folder', 'empty', 'JPEG', 'half-written'])
-def test_find_samples_names_what_does_not_fit(tmp_path, samples, spoil, reason):
+def test_find_samples_names_the_file_that_does_not_fit(tmp_path, samples, spoil, reason):
     spoil(tmp_path)
     with pytest.raises(InputError, match=reason):
         dg.find_samples(str(tmp_path))
@@ -126,7 +126,7 @@ def test_images_turned_by_exif_train_upright_with_their_labels(tmp_path, is_squa
 
 
 def test_ignored_pixels_are_negative_in_every_batch(samples):
-    """Through resizing, cache and augmentation; in the graph's labels as in those to validate on."""
+    """Through resizing, cache and augmentation; in the graph's labels and in those for validation."""
     label = np.full((36, 64), 200, np.uint8)
     label[:, :32] = 255
     for path in samples[1]:
@@ -144,7 +144,7 @@ def test_ignored_pixels_are_negative_in_every_batch(samples):
 
 @contextlib.contextmanager
 def running(samples, batch_size=2, start_step=0, coord=None, **kwargs):
-    """A running queue in a session of its own. -> function that runs dequeue() and returns a Batch of arrays"""
+    """A running queue in its own session. -> function that runs dequeue() and returns a Batch of arrays"""
     coord = coord or tf.train.Coordinator()
     with tf.Graph().as_default(), tf.Session() as sess:
         queue = dg.BatchQueue(*samples, batch_size, SHAPE, **kwargs)
@@ -179,7 +179,7 @@ def assert_same(batches, others):
 
 
 def test_step_depends_on_seed_and_number_alone(samples):
-    """Not on the number of workers, the cache or the step at which the queue starts, also in mid-epoch."""
+    """Not on the number of workers, the cache or the step at which the queue starts, even in mid-epoch."""
     whole = take(samples, 9, seed=3, workers=1)
     for start_step in (0, 4, 6):
         parts = take(samples, 9 - start_step, seed=3, workers=4, start_step=start_step, cache_bytes=0)
@@ -242,7 +242,7 @@ def test_groups_are_drawn_by_their_shares_and_used_up_in_turn(samples):
     whole = take(samples, 60, 5, groups=[(2, 3), (5, 1)])
     numbers = np.array([[samples[0].index(path) for path in names(batch)] for batch in whole])
     assert 0.68 < (numbers < 2).mean() < 0.82
-    counts = np.bincount(numbers.ravel())   # epochs are of one step: 3 or 4 of 5 places for 2 samples
+    counts = np.bincount(numbers.ravel())   # an epoch is one step: 3 or 4 of 5 places for 2 samples
     assert len(counts) == 7 and counts[:2].min() > 3 * counts[2:].max()
     for row in numbers:
         own, others = np.bincount(row[row < 2], minlength=2), row[row >= 2]

@@ -82,7 +82,7 @@ def network():
 
 
 def photos(seed, *shape):
-    """Noise, each photo with a black quarter: there every value of a pooling window ties."""
+    """Noise, a quarter of each image black: all values of a pooling window tie there."""
     images = np.random.default_rng(seed).uniform(0, 255, [*shape, 3]).astype(np.float32)
     images[:, :shape[1] // 2, :shape[2] // 2] = 0
     return images
@@ -116,7 +116,7 @@ def test_gradients_equal_those_of_the_plain_graph(network):
     ours, plain = network.run([used, {name: network.plain_gradients[name] for name in used}], images, [7, 8])
     errors = {name: np.linalg.norm(ours[name] - plain[name]) / (np.linalg.norm(plain[name]) + 1e-6)
               for name in used}
-    # Rounding puts a value or two on the other side of a kink.
+    # Rounding moves a value or two across a kink.
     assert max(errors.values()) < 0.05, max(errors, key=errors.get)
     assert np.median(list(errors.values())) < 1e-3
 
@@ -150,7 +150,7 @@ def test_architecture_decides_how_many_channels_there_are(graph):
     assert features.shape == [1, 8, 12, 8] and shapes['ENet/fullconv/weights'] == [2, 2, 2, 8]
 
 
-def test_training_drops_otherwise_each_time_where_no_noise_is_given(graph):
+def test_training_drops_other_channels_each_time_if_no_noise_is_given(graph):
     logits, _ = enet.ENet(tf.constant(photos(9, 1, 32, 32)), 2, is_training=True, architecture=SMALL)
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
@@ -183,7 +183,7 @@ def test_noise_of_2018_is_the_first_draw_of_dropout_with_seed_0(graph):
 
 # ---- Layers ----------------------------------------------------------------------------------------------------------
 
-def test_moving_averages_come_to_the_statistics_of_the_batch(graph):
+def test_moving_averages_converge_to_the_statistics_of_the_batch(graph):
     x = tf.constant(np.random.default_rng(1).normal(2, 3, [4, 16, 16, 6]).astype(np.float32))
     enet.conv_norm(x, 5, [3, 3], WITHOUT_NOISE, 'conv', 'norm', stride=2)
     variables = {v.op.name: v for v in tf.global_variables()}
@@ -241,7 +241,7 @@ def test_composed_slopes_equal_two_prelus_with_dropout_between(graph):
     ours = kept * enet.prelu_of_slope(x, enet.compose_slopes(first, second))
     plain = enet.prelu_of_slope(kept * enet.prelu_of_slope(x, first), second)
     dy = tf.random.stateless_normal([2, 5, 5, 36], [1, 2])
-    keep = tf.not_equal(first, 0.)  # there the second slope's gradient at its kink is a matter of taste
+    keep = tf.not_equal(first, 0.)  # else the second slope's gradient, at its kink, is arbitrary
     (ours, *our_gradients), (plain, *plain_gradients) = evaluate(
         [[y] + [tf.boolean_mask(g, keep, axis=a)
                 for g, a in zip(tf.gradients(y, [x, first, second], dy), (3, 0, 0))] for y in (ours, plain)])
@@ -253,7 +253,7 @@ def test_composed_slopes_equal_two_prelus_with_dropout_between(graph):
 # ---- Fused kernels ---------------------------------------------------------------------------------------------------
 
 def test_fused_kernels_change_no_result_and_leave_no_arithmetic_between_convolutions(graph):
-    """Constant weights, slopes below 0 and above 1 among them, as inference has them; each batch size anew."""
+    """Constant weights, with slopes below 0 and above 1, as in inference; two batch sizes."""
     image = tf.placeholder(tf.float32, [None, 32, 48, 3])
     random = np.random.default_rng(6)
     weights = {}
@@ -271,7 +271,7 @@ def test_fused_kernels_change_no_result_and_leave_no_arithmetic_between_convolut
         return logits, collections.Counter(op.type for op in graph.get_operations()[before:])
 
     plain, types = build()
-    assert not any('Call' in kind for kind in types)   # of such an operation converters know nothing
+    assert not any('Call' in kind for kind in types)   # converters do not know such operations
     with enet.fused_kernels():
         ours, types = build()
     assert not types.keys() & {'Maximum', 'SelectV2', 'AddV2', 'Mul', 'SpaceToDepth', 'Greater'}

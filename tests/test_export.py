@@ -15,7 +15,7 @@ import reference
 import utils
 
 SIZES = ((1, 64, 96), (3, 40, 128))   # b, h, w
-# With a bottleneck of each kind.
+# With one bottleneck of each kind.
 ARCHITECTURE = reference.small_enet()._replace(stage2_kinds=(1, 2, 'asymmetric'), stage4_repeat=1)
 
 
@@ -43,7 +43,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def light_graph(monkeypatch):
-    """Most of the time goes into the network, which some tests do not need."""
+    """Saves most of the time in tests that do not need the network."""
     monkeypatch.setattr(inference, 'rebuild_graph',
                         lambda sess, model, input_image, *args, **kwargs: tf.tile(input_image, [1, 1, 1, 2]))
 
@@ -53,7 +53,7 @@ def test_tensorflow_lite_gives_the_embedding_of_inference_at_any_size(model, tmp
     outcome = export(model)
     assert outcome.status == 0 and outcome.err == '' and 'drops channels' not in outcome.out
     assert 'embedding  float32 [?, ?, ?, 4]' in outcome.out and 'foreground float32 [?, ?, ?]' in outcome.out
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / 'out'))   # to its built-in operations alone
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / 'out'))   # to built-in operations only
     interpreter = tf.lite.Interpreter(model_content=converter.convert())
     image = interpreter.get_input_details()[0]['index']
     outputs = sorted(interpreter.get_output_details(), key=lambda output: -len(output['shape']))   # embedding first
@@ -73,7 +73,7 @@ def test_tensorflow_lite_gives_the_embedding_of_inference_at_any_size(model, tmp
 
 
 def test_no_prelu_looks_like_a_leaky_relu(model):
-    """tf2onnx takes max(x, constant * x) for a leaky ReLU, and stops at one whose slopes are many."""
+    """tf2onnx mistakes max(x, constant * x) for a leaky ReLU, and fails if it has several slopes."""
     with tf.Graph().as_default() as graph, tf.Session() as sess:
         image = tf.placeholder(tf.uint8, [None, None, None, 3])
         inference.rebuild_graph(sess, str(model), image, 4, ARCHITECTURE)

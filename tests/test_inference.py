@@ -1,6 +1,6 @@
-"""inference.py from the command line: its outputs, its messages, and what it refuses.
+"""inference.py from the command line: its outputs, its messages, and rejected input.
 
-Most tests replace the network by one that returns the colours of a photo: areas of one colour are instances.
+Most tests replace the network by one that returns the colours of an image: areas of one colour are instances.
 """
 import collections
 import csv
@@ -43,7 +43,7 @@ def test_instances_are_coloured_from_left_to_right_and_background_is_unchanged(c
         np.testing.assert_allclose(picture[y, x], expected, atol=1)
 
 
-def test_photos_are_numbered_by_their_names_and_listed_and_a_bad_one_is_skipped(colour_network, run_script, tmp_path):
+def test_images_are_numbered_by_their_names_and_listed_and_a_bad_one_is_skipped(colour_network, run_script, tmp_path):
     sizes = {'a.Png': (64, 80), 'b.JPG': (100, 50), 'd.bmp': (130, 70)}
     for name, size in sizes.items():
         write(tmp_path / 'in' / name, road('red', 'blue', size=size))
@@ -76,7 +76,7 @@ def test_video_becomes_a_video_of_the_same_size_and_frame_rate(colour_network, r
     assert pictures_in(tmp_path / 'out') == ['drive.mp4'] and f"video: {tmp_path / 'out/drive.mp4'} (" in outcome.out
     frames, fps = read_video(tmp_path / 'out/drive.mp4')
     assert frames.shape == (7, 144, 256, 3) and fps == pytest.approx(29.97, abs=0.01)
-    colour = visualization.colour(0)   # of the lane line, which hides the photo
+    colour = visualization.colour(0)   # of the lane line, which hides the image
     found = [(np.abs(frame.astype(int) - colour).max(axis=2) < 60).sum() for frame in frames]
     assert min(found[:2]) > 15 and max(found[2:]) == 0
 
@@ -144,7 +144,7 @@ def test_stream_becomes_a_video_and_a_json_until_ctrl_c(colour_network, run_scri
     assert read_video(tmp_path / 'out' / name)[0][0].shape == (144, 256, 3)
 
 
-def test_tusimple_json_decides_photos_names_and_rows(colour_network, run_script, tmp_path):
+def test_tusimple_json_selects_images_names_and_rows(colour_network, run_script, tmp_path):
     write(tmp_path / 'set/clips/1/20.jpg', road('red', 'blue', size=(1280, 720)))
     lines = [{'raw_file': './clips//1/20.jpg', 'h_samples': [240, 300, 400, 700], 'lanes': []},
              {'raw_file': 'clips/1/20.jpg', 'h_samples': [500, 600]}]
@@ -163,7 +163,7 @@ def test_tusimple_json_decides_photos_names_and_rows(colour_network, run_script,
     np.testing.assert_allclose(right[2], 1100 - 400 * (710 - 400) / 610, atol=15)
 
 
-def test_photos_may_have_any_names(colour_network, tmp_path):
+def test_images_may_have_any_names(colour_network, tmp_path):
     names = [b'$_{$ 100%, \x1b[31m\n.png', b'\xff\xfe.png']
     for name in names:
         path = write(tmp_path / 'in/a.png', road('red', size=SHAPE))
@@ -191,7 +191,7 @@ def test_lanes_beyond_the_limits_are_left_out(colour_network, run_script, tmp_pa
     assert [changed[:64].any(), changed[64:].any()].count(True) == expected
 
 
-def test_culane_lines_of_a_tree_of_photos_are_scored(colour_network, run_script, tmp_path):
+def test_culane_lines_of_a_tree_of_images_are_scored(colour_network, run_script, tmp_path):
     rows = range(20, 72, 5)
     for name in ('a/0', 'b/c/0'):
         write(tmp_path / f'in/{name}.png', road('red', 'blue'))
@@ -210,11 +210,11 @@ def test_draw_lanes_draws_lines_over_the_instances(colour_network, run_script, t
     write(tmp_path / 'in/a.png', road('red', size=(640, 360)))
     run_script(inference, '-i', tmp_path / 'in', '-o', tmp_path / 'out', '--draw-lanes')
     picture = read(tmp_path / 'out/cluster_0000.png')
-    # A line hides the photo, an instance's colour does not.
+    # A line hides the image, an instance's colour does not.
     assert (picture == visualization.colour(0)).all(axis=2).sum() > 100
 
 
-def test_scattered_embedding_is_warned_of(colour_network, run_script, tmp_path):
+def test_scattered_embedding_causes_a_warning(colour_network, run_script, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, [*SHAPE[::-1], 3]).astype(np.uint8)
     write(tmp_path / 'in/a.png', noise)
     write(tmp_path / 'in/b.png', road('red'))
@@ -227,7 +227,7 @@ def test_scattered_embedding_is_warned_of(colour_network, run_script, tmp_path):
 
 @pytest.fixture
 def stop_after(monkeypatch):
-    """stop_after(n, exception): the clustering of photo n raises it."""
+    """stop_after(n, exception): the clustering of image n raises it."""
     def stop(count, exception):
         whole, calls = clustering.instance_ids, []
 
@@ -246,7 +246,7 @@ def test_stopped_run_writes_the_lanes_so_far(colour_network, run_script, tmp_pat
     for name in 'abcd':
         write(tmp_path / f'in/{name}.png', road('red'))
     (tmp_path / 'p.json').write_text('earlier predictions')
-    (tmp_path / 'p.json.part').symlink_to('p.json')   # it is no name that the user gave
+    (tmp_path / 'p.json.part').symlink_to('p.json')   # not a name that the user gave
     outcome = run_script(inference, '-i', tmp_path / 'in', '--no-pictures', '--workers', '0',
                          '--json', tmp_path / 'p.json')
     assert outcome.status == 130 and ('p.json.part: holds the lanes of the 2 pictures' in outcome.err) == (count == 2)
@@ -265,7 +265,7 @@ def test_stopped_run_leaves_a_playable_video(colour_network, run_script, tmp_pat
 
 # ---- Bad input -------------------------------------------------------------------------------------------------------
 
-def test_earlier_predictions_are_kept_if_no_photo_can_be_read(colour_network, run_script, tmp_path):
+def test_earlier_predictions_are_kept_if_no_image_can_be_read(colour_network, run_script, tmp_path):
     good = write(tmp_path / 'good.png', road('red')).read_bytes()
     (tmp_path / 'cut.png').write_bytes(good[:len(good) // 2])
     (tmp_path / 'p.json').write_text('earlier predictions')
@@ -313,7 +313,7 @@ IMAGES = np.random.RandomState(0).randint(0, 256, [1, *SHAPE[::-1], 3]).astype(n
 
 @pytest.fixture(scope='module')
 def tiny_model(tmp_path_factory):
-    """A model folder with random weights, for pictures of SHAPE, and the output of its graph of variables for them."""
+    """A model folder with random weights, for images of SHAPE, and the output of its graph of variables for them."""
     quiet.import_tensorflow()
     import tensorflow.compat.v1 as tf
 
@@ -350,7 +350,7 @@ def test_load_network_and_rebuild_graph_return_the_output_of_the_graph_of_variab
 
 # ---- From the shell --------------------------------------------------------------------------------------------------
 def test_run_from_another_folder_prints_only_its_results(tmp_path):
-    """Nor has it imported what is slow before its inputs are checked; a grey picture has no lane."""
+    """Nor does it import slow modules before its inputs are checked; a grey image has no lane."""
     code = ('import sys; sys.path.insert(0, sys.argv.pop(1)); import inference\n'
             'heavy = {"tensorflow", "keras", "matplotlib.pyplot", "sklearn"} & set(sys.modules)\n'
             'sys.exit(f"imported: {heavy}" if heavy else inference.main())')

@@ -1,4 +1,4 @@
-"""inference.py with models of --kind any, and with a foreground that is given."""
+"""inference.py with models of --kind any, and with a given foreground."""
 
 import json
 
@@ -13,11 +13,11 @@ from stand_in import (SHAPE, colour_network, contents, one_line, pictures_in, re
                       road, write, write_video)
 
 
-# ---- Other kinds of picture ------------------------------------------------------------------------------------------
+# ---- Other kinds of image --------------------------------------------------------------------------------------------
 
 @pytest.fixture
 def any_network(colour_network):
-    """Its conventions are those of a model of any kind of picture."""
+    """Its conventions are those of a model for any kind of image."""
     colour_network.kind = 'any'
     return colour_network
 
@@ -61,7 +61,7 @@ def test_json_of_any_kind_has_cocos_results(any_network, run_script, tmp_path):
         assert found[y:y + height, x:x + width].sum() == found.sum() and each['category_id'] == each['score'] == 1
         assert found[[y, y + height - 1]].any(axis=1).all() and found[:, [x, x + width - 1]].any(axis=0).all()
     assert '1.00 1.00 1.00' in (tmp_path / 'out/photos.csv').read_text()
-    (tmp_path / 'in/7.png').rename(tmp_path / 'in/seven.png')   # with names that are no numbers, images are counted
+    (tmp_path / 'in/7.png').rename(tmp_path / 'in/seven.png')   # if the names are not numbers, images are counted
     run_script(inference, '-i', tmp_path / 'in', tmp_path / 'discs.avi', '--no-pictures', '--json', tmp_path / 'p.json')
     assert {each['image_id'] for each in json.loads((tmp_path / 'p.json').read_text())} == {0, 1, 2}
 
@@ -108,7 +108,7 @@ def test_given_foreground_is_divided_into_instances_and_nothing_else(any_network
     assert not changed[~foreground].any()
 
 
-def test_photos_without_a_mask_are_named_and_the_others_done(any_network, run_script, tmp_path):
+def test_images_without_a_mask_are_named_and_the_others_done(any_network, run_script, tmp_path):
     for name in 'abcd':
         write(tmp_path / f'in/{name}.png', discs())
         write(tmp_path / f'fg/{name}.png', np.ones([9, 16], np.uint8))

@@ -1,4 +1,4 @@
-"""What --indir stands for, the pipeline that photos go through, and the table of results."""
+"""The inputs that --indir finds, the pipeline that images pass through, and the table of results."""
 import csv
 import json
 import queue
@@ -16,7 +16,7 @@ from data.common.command_line import InputError
 
 
 def write(path, data=b''):
-    """A file, or a grey photo."""
+    """A file, or a grey image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data or cv2.imencode('.png', np.full([9, 16, 3], 90, np.uint8))[1].tobytes())
     return path
@@ -31,7 +31,7 @@ def write_video(path):
 
 # ---- Inputs ----------------------------------------------------------------------------------------------------------
 
-def test_photos_of_several_inputs_are_numbered_on_and_their_results_keep_the_tree(tmp_path, monkeypatch):
+def test_images_of_several_inputs_are_numbered_consecutively_and_their_results_keep_the_tree(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ('a/1.png', 'a/2.JPG', 'a/sub/2.png', 'a/out/old.png', 'a/.git/x.png', 'b/1.png', 'c.png'):
         write(tmp_path / name)
@@ -58,7 +58,7 @@ def test_folder_names_and_counts_what_it_skips(tmp_path, capsys):
 @pytest.mark.parametrize('names, message', [
     (['drive.avi', 'drive.mp4'], 'would both become'), (['none'], 'no such file'), (['empty'], 'holds no images'),
     (['cut.mp4'], 'is not a video')])
-def test_what_cannot_be_used_is_refused(tmp_path, names, message):
+def test_unusable_inputs_are_refused(tmp_path, names, message):
     for name in ('drive.avi', 'drive.mp4'):
         write_video(tmp_path / name)
     (tmp_path / 'empty').mkdir()
@@ -139,7 +139,7 @@ def numbered(count):
     return (inputs.Photo(number, '', '') for number in range(count))
 
 
-def test_pipeline_keeps_the_order_and_bounds_the_photos_in_memory():
+def test_pipeline_keeps_the_order_and_bounds_the_images_in_memory():
     under_way, most, release = set(), [], threading.Event()
 
     def read(photo):
@@ -171,7 +171,7 @@ def test_exception_in_a_stage_is_raised_and_ends_all_threads(num_workers):
     assert not any('ThreadPool' in thread.name for thread in threading.enumerate())
 
 
-def test_stages_are_timed_and_leave_out_photos_that_could_not_be_read():
+def test_stages_are_timed_and_leave_out_images_that_could_not_be_read():
     bad, good = inputs.Photo(0, '', '', error=InputError('bad')), inputs.Photo(1, '', '')
     calls = []
     list(pipeline.run([bad, good], [stage(calls.append, 'network'), stage(calls.append)], 0))
@@ -184,7 +184,7 @@ def photos(*paths):
     return [inputs.Photo(number, path, path, confidences=[0.5, 0.25]) for number, path in enumerate(paths)]
 
 
-def test_results_of_other_photos_are_replaced_with_a_warning_and_their_rows_kept_elsewhere(tmp_path, capsys):
+def test_results_of_other_images_are_replaced_with_a_warning_and_their_rows_kept_elsewhere(tmp_path, capsys):
     first, other = photos('in/0.png', 'in/1.png', 'in/2.png'), photos('other/0.png')
     results.write_table(tmp_path, first)
     results.warn_of_others(tmp_path, first)

@@ -1,4 +1,4 @@
-"""data/instance_evaluation.py, and data/common/instance_metrics.py against measures written from their definitions."""
+"""data/instance_evaluation.py, and data/common/instance_metrics.py against their definitions."""
 import cv2
 import numpy as np
 import PIL.Image
@@ -15,7 +15,7 @@ def write(path, array):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """pred/ and lab/ of three pictures a, b, c, the second of which is half right; images/; the working folder."""
+    """pred/ and lab/ of three images a, b, c, the second of which is half right; images/; the working folder."""
     for i, name in enumerate('abc'):
         label = np.zeros((60, 80 + i), np.uint16)
         label[10:30, 10:30], label[30:50, 40:60] = 300, 2
@@ -125,7 +125,7 @@ def plain_best_dice(a, b):
 
 
 def plain_average_precision(pairs, threshold):
-    """The area in steps, as Cityscapes' program, between (recall 0, precision 1) and the point of all predictions."""
+    """The area in steps as in Cityscapes' program between (recall 0, precision 1) and the point of all predictions."""
     hits = missed = predictions = 0
     for prediction, label in pairs:
         predicted = plain_masks(prediction)
@@ -200,7 +200,7 @@ def test_pixels_with_a_negative_label_are_ignored():
     ignored = np.where([[0, 0, 1, 0, 0, 1]], -1, label.astype(np.int32))
     kept = label[:, [0, 1, 3, 4]]
     assert metrics.score_image(prediction, ignored) == metrics.score_image(kept, kept)
-    row = metrics.score_image(strip(3, 0), np.full((1, 2), -1))   # an instance of ignored pixels alone is none
+    row = metrics.score_image(strip(3, 0), np.full((1, 2), -1))   # an instance of only ignored pixels does not count
     assert (row.predicted_instances, row.label_instances, row.sbd, row.foreground_dice) == (0, 0, 1, 1)
 
 

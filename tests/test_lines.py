@@ -10,7 +10,7 @@ H_SAMPLES = list(range(160, 720, 10))
 
 
 def road(bend=0.0):
-    """Four lanes: float [4, h_samples], px, -2 outside the photo and above row 270."""
+    """Four lanes: float [4, h_samples], px, -2 outside the image and above row 270."""
     y = np.array(H_SAMPLES, float)
     depth = 1 / np.maximum(y - 240, 1)
     x = 640 + np.array([-2.4, -0.9, 0.8, 2.3])[:, None] * (y - 240) + bend * 3000 * depth
@@ -26,7 +26,7 @@ def draw(lines, size=(512, 256)):
 
 
 def assert_lanes(found, expected, tolerance=12, ends=0):
-    """Equally many lanes, x within tolerance px, present in the same rows but for at most `ends`."""
+    """As many lanes, x within tolerance px, present in the same rows except for at most `ends`."""
     assert len(found) == len(expected)
     for line, target in zip(found, expected):
         assert np.count_nonzero((line >= 0) != (target >= 0)) <= ends
@@ -42,7 +42,7 @@ def test_lanes_of_clean_instances_are_the_lines_they_were_drawn_from(bend, size)
     assert_lanes(lines.lanes(draw(expected, size), PHOTO, H_SAMPLES), expected, ends=1)
 
 
-def test_ragged_edges_specks_and_a_vehicle_before_or_beside_it_bend_no_lane():
+def test_ragged_edges_specks_and_a_vehicle_before_or_next_to_it_bend_no_lane():
     rng = np.random.default_rng(0)
     ids = draw(road())
     ids[140:200, 120:280] = 0
@@ -54,7 +54,7 @@ def test_ragged_edges_specks_and_a_vehicle_before_or_beside_it_bend_no_lane():
 
 
 @pytest.mark.parametrize('photo', [PHOTO, (640, 360)])
-def test_lanes_end_a_few_px_before_the_side_of_the_photo_as_labels_do(photo):
+def test_lanes_end_a_few_px_before_the_side_of_the_image_as_labels_do(photo):
     ids = np.zeros([360, 640], np.uint8)
     cv2.line(ids, (320, 125), (639, 300), 1, 3)
     rows = np.arange(photo[1])
@@ -64,7 +64,7 @@ def test_lanes_end_a_few_px_before_the_side_of_the_photo_as_labels_do(photo):
 
 
 def points(*ends):
-    """The straight lane between two points (x, y) of the photo: float [h_samples]."""
+    """The straight lane between two points (x, y) of the image: float [h_samples]."""
     (x0, y0), (x1, y1) = ends
     y = np.array(H_SAMPLES, float)
     return np.where((y >= min(y0, y1)) & (y <= max(y0, y1)), x0 + (x1 - x0) * (y - y0) / (y1 - y0), -2)
@@ -87,7 +87,7 @@ def test_lanes_end_at_our_own_cars_hood_but_are_extended_behind_different_object
 
 def test_lanes_begin_where_their_pixels_are_certain():
     ids = draw(road())
-    certainty = np.where(np.arange(256)[:, None] < 128, 0.3, 1.0) * np.ones(ids.shape)   # row 360 of the photo
+    certainty = np.where(np.arange(256)[:, None] < 128, 0.3, 1.0) * np.ones(ids.shape)   # row 360 of the image
     found, _ = lines.lanes_and_confidences(ids, PHOTO, H_SAMPLES, certainty=certainty)
     assert [min(y for x, y in zip(line, H_SAMPLES) if x >= 0) for line in found] == [360] * 4
 

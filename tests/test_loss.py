@@ -20,13 +20,13 @@ H, W, D = 4, 6, 3
 
 @pytest.fixture(autouse=True)
 def eager():
-    """Also after a test of training, which switches it off for its process."""
+    """Even after a test of training, which switches it off in this process."""
     with context.eager_mode():
         yield
 
 
 def formula(prediction, labels, ignore_background=False, background_weight=1.):
-    """Equations 1 to 4 as they are printed, in float64, image by image: (loss, l_var, l_dist, l_reg)."""
+    """Equations 1 to 4 as printed, in float64, image by image: (loss, l_var, l_dist, l_reg)."""
     terms = np.zeros([len(labels), 3])
     for image, (x, label) in enumerate(zip(np.float64(prediction), labels)):
         values = [value for value in np.unique(label) if value > 0 or value == 0 and not ignore_background]
@@ -51,7 +51,7 @@ def terms_and_gradient(x, labels, *settings):
 
 
 def evaluate(prediction, labels, *settings):
-    """`terms_and_gradient` of arrays as arrays, which are finite."""
+    """`terms_and_gradient` of arrays, as finite arrays."""
     terms, gradient = terms_and_gradient(tf.constant(prediction, tf.float32), labels, *settings)
     assert np.isfinite(terms).all() and np.isfinite(gradient).all()
     return np.array(terms), gradient.numpy()

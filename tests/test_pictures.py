@@ -1,4 +1,4 @@
-"""data/common/pictures.py and video.py: what is read and how, what is rejected."""
+"""data/common/pictures.py and video.py: formats, orientations, labels, videos and rejected files."""
 import os
 import struct
 import zlib
@@ -16,7 +16,7 @@ PNG = b'\x89PNG\r\n\x1a\n'
 
 
 def photo(height=36, width=64):
-    """A smooth picture, so that JPEG changes it little."""
+    """A smooth image, which JPEG changes little."""
     coarse = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
@@ -35,7 +35,7 @@ def write(path, data):
     return str(path)
 
 
-# ---- Photos ----------------------------------------------------------------------------------------------------------
+# ---- Images ----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('suffix, tolerance', list(zip(SUFFIXES, (0, 12, 4, 0, 0, 8))))
 def test_every_format_is_read_as_rgb(tmp_path, suffix, tolerance):
@@ -54,8 +54,8 @@ def test_unusual_pixels_become_rgb(tmp_path, stored):
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png', '.tif', '.webp'])
-def test_photos_are_turned_upright(tmp_path, suffix):
-    """Compared with Pillow's exif_transpose. 0 and 9 are no orientations."""
+def test_images_are_turned_upright(tmp_path, suffix):
+    """Compared with Pillow's exif_transpose. 0 and 9 are not orientations."""
     for orientation in range(10):
         path = save(tmp_path / f'a{suffix}', photo(), orientation)
         with PIL.Image.open(path) as image:
@@ -68,7 +68,7 @@ def test_photos_are_turned_upright(tmp_path, suffix):
 # ---- What is rejected ------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('suffix, options', [*((suffix, {}) for suffix in SUFFIXES), ('.jpg', {'progressive': True})])
-def test_truncated_pictures_are_rejected(tmp_path, suffix, options):
+def test_truncated_images_are_rejected(tmp_path, suffix, options):
     data = (tmp_path / save(tmp_path / f'a{suffix}', photo(96, 128), **options)).read_bytes()
     for left in (0.02, 0.3, 0.5, 0.9, 0.99):
         path = write(tmp_path / f'cut{suffix}', data[:int(len(data) * left)])
@@ -113,7 +113,7 @@ def test_values_beyond_16_bits_are_rejected(tmp_path, value):
 
 @pytest.mark.parametrize('suffix, bits', [('.png', 1), ('.png', 4), ('.png', 8), ('.bmp', 8), ('.gif', 8)])
 def test_palette_indices_of_a_label_are_kept(tmp_path, suffix, bits):
-    """Also where two of them have the same colour."""
+    """Even if two of them have the same colour."""
     label = np.random.default_rng(0).integers(0, 2 ** bits, (9, 13), np.uint8)
     picture = PIL.Image.fromarray(label)
     picture.putpalette(([0, 0, 0, 255, 0, 0, 255, 0, 0] * 256)[:3 * 2 ** bits])
@@ -137,7 +137,7 @@ def test_photo_as_label_is_rejected(tmp_path):
 
 
 def corner(height=4, width=6):
-    """A picture and its label in which no turn or reflection goes unnoticed."""
+    """An image and its label in which no turn or reflection goes unnoticed."""
     label = np.zeros((height, width), np.uint8)
     label[0, :2] = 9
     return np.stack([label * 20] * 3, -1), label
@@ -169,14 +169,14 @@ def test_label_of_another_size_is_rejected(tmp_path, orientation, words):
 # ---- Resizing, writing, listing --------------------------------------------------------------------------------------
 
 def test_resized_label_stays_on_its_line():
-    """Lines two pixels wide at the small size: photo and label must agree within half a pixel."""
+    """Lines two pixels wide at the small size: image and label must agree within half a pixel."""
     image, label = np.zeros((90, 160, 3), np.uint8), np.zeros((90, 160), np.uint8)
     image[:, 61:71], label[:, 61:71] = 255, 9
     small, small_label = pictures.resize_image(image, (32, 16)), pictures.resize_label(label, (32, 16))
     assert small.shape == (16, 32, 3) and ((small[..., 0] > 127) == (small_label == 9)).all()
 
 
-def test_pictures_of_a_folder_are_listed(tmp_path):
+def test_images_of_a_folder_are_listed(tmp_path):
     for name in ('b.JPG', 'a.png', 'c.WebP', 'd.tiff', '.e.png', 'f.txt', 'z.mp4'):
         write(tmp_path / name, b'x')
     (tmp_path / 'g.png').mkdir()

@@ -1,4 +1,4 @@
-"""What the README files name exists: files that they link to, scripts of their commands, and the flags of those."""
+"""What the README files mention exists: linked files, the scripts of commands, and their flags."""
 import ast
 import importlib
 import os
@@ -41,7 +41,7 @@ def test_commands_have_scripts_and_flags_that_exist(run_script):
     assert unknown == []
 
 
-def test_packages_that_are_imported_are_declared():
+def test_imported_packages_are_declared():
     names = {'cv2': 'opencv-python-headless', 'PIL': 'pillow', 'sklearn': 'scikit-learn'}
     declared = re.findall(r'^[\w-]+', read('requirements.txt').lower(), re.MULTILINE)
     paths = [*pathlib.Path(ROOT).glob('*.py'), *pathlib.Path(ROOT, 'data').rglob('*.py')]

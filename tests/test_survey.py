@@ -1,4 +1,4 @@
-"""data/common/survey.py: what the labels of a data set hold, and the warnings of those that teach nothing."""
+"""data/common/survey.py: statistics of labels, and warnings about unsuitable ones."""
 import numpy as np
 import pytest
 

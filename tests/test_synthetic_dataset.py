@@ -14,7 +14,7 @@ from data.synthetic.scene import Camera, Line, Vehicle
 from data.synthetic.vehicles import VEHICLES
 
 # Quantiles 0.1, 0.25, 0.5, 0.75, 0.9 over the 3,626 training label lines of TuSimple, as `statistics` measures them,
-# and how far, in px, those of a sample of ours may be from them.
+# and the tolerance, in px, for a sample of ours.
 REAL_QUANTILES = {
     'column of the vanishing point': ((592, 618, 652, 668, 694), 22),
     'row of the vanishing point': ((224, 231, 238, 243, 248), 8),
@@ -235,7 +235,7 @@ def test_a_line_of_a_drive_keeps_its_id_and_moves_smoothly(drive):
             assert np.abs(lanes[number] - before[number])[both].max(initial=0) < 35, (frame, number)
         before = lanes
         seen.add(tuple(record.ids))
-    assert len(seen) > 1  # the lane change shows another line
+    assert len(seen) > 1  # the lane change reveals another line
 
 
 def test_vehicles_never_touch(drive):

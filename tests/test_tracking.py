@@ -7,7 +7,7 @@ from data.lanes.tracking import LaneTracker
 
 
 def road(*offsets, shift=0.0, bend=0.0):
-    """Lanes at these offsets from the camera, in lane widths: list of float [rows], -2 outside the photo."""
+    """Lanes at these offsets from the camera, in lane widths: list of float [rows], -2 outside the image."""
     below = ROWS - HORIZON
     lines = [640 + 1.7 * (offset + shift) * below + bend / np.maximum(below, 5) for offset in offsets]
     return [np.where((ROWS >= FAR) & (x >= 0) & (x <= 1279), x, -2) for x in lines]

@@ -1,6 +1,6 @@
-"""training.py: what a run leaves behind, how it resumes after any end, and what it refuses.
+"""training.py: the files of a run, how it resumes after any end, and rejected input.
 
-The runs are real but small: 64x32, a dozen drawn images, an ENet that of its bottlenecks has only the last, and
+The runs are real but small: 64x32, a dozen drawn images, an ENet of which only the last bottleneck is left, and
 sessions that do not optimise their graphs; both save many seconds per run.
 """
 import dataclasses
@@ -39,13 +39,13 @@ THREE = ['--epochs', '3', '--learning-rate', '0.01', *SMALL]   # what `finished`
 
 
 def quicken(patch):
-    """Makes the start of a session quick, and a run save and log each step."""
+    """Sessions start quickly, and runs save and log each step."""
     options = tf.ConfigProto()
     options.graph_options.rewrite_options.disable_meta_optimizer = True
     patch.setattr(tf, 'Session', functools.partial(tf.Session, config=options))
     patch.setattr(training, 'SUMMARY_STEPS', 1)
     patch.setattr(training, 'SAVE_SECONDS', 0.)
-    # A fifth of such a run, by matplotlib; test_lanes_are_separated has it drawn.
+    # matplotlib takes a fifth of such a run; test_lanes_are_separated draws the plot.
     patch.setattr(visualization, 'evaluate_scatter_plot', lambda *args: None)
 
 
@@ -111,13 +111,13 @@ def train_in(folder, *args):
 
 @pytest.fixture(scope='module')
 def finished(data, tmp_path_factory):
-    """A run of 3 epochs of 2 steps that nothing disturbed: its folder, with saved_model/ and log/."""
+    """An undisturbed run of 3 epochs of 2 steps: its folder, with saved_model/ and log/."""
     return train_in(tmp_path_factory.mktemp('finished'), '-s', data, *THREE)
 
 
 @pytest.fixture(scope='module')
 def with_foreground(data, tmp_path_factory):
-    """A run with both heads and coordinates, whose background is no instance of the embedding: its folder."""
+    """A run with both heads and coordinates, whose background is not an instance: its folder."""
     return train_in(tmp_path_factory.mktemp('with_foreground'), '-s', data, '--epochs', 2, '--learning-rate', 0.02,
                     '--background-weight', 0, '--foreground-weight', 5, '--foreground-threshold', 0.25,
                     '--coordinates', *SMALL)
@@ -129,8 +129,8 @@ LINKED = ['saved_model/conventions.json', 'saved_model/checkpoint', 'saved_model
 
 @pytest.fixture(scope='module')
 def separated(data, tmp_path_factory):
-    """A run of 30 epochs of 2 steps, long enough to separate the lanes, where links had the places of files LINKED: its
-    folder. What they point to is in victim."""
+    """A run of 30 epochs of 2 steps, long enough to separate the lanes, with links in place of the files LINKED: its
+    folder. Their targets are in victim."""
     folder = tmp_path_factory.mktemp('separated')
     (folder / 'victim').write_text('mine')
     for name in LINKED:
@@ -159,7 +159,7 @@ def assert_same(got, expected):
 
 
 def curves(logdir):
-    """[(tag, step, value)] as TensorBoard shows them: a START makes it forget all of its folder from its step on."""
+    """[(tag, step, value)] as TensorBoard shows them: a START makes it discard all of the folder from its step on."""
     found = []
     for folder in (logdir, logdir / 'validation'):
         points = []
@@ -174,7 +174,7 @@ def curves(logdir):
 
 
 def read_events(path):
-    """The tf.Events of a file, as TensorBoard reads it: up to the one that a kill cut in two."""
+    """The tf.Events of a file, as TensorBoard reads it: up to one that was truncated by a kill."""
     try:
         yield from tf.train.summary_iterator(path)
     except tf.errors.DataLossError:
@@ -191,7 +191,7 @@ def one_line(outcome, *texts, status=1):
 
 
 def at_step(patch, number, act):
-    """Has act() called before the step of that number, counted from 0, in this process."""
+    """Calls act() before the step of that number, counted from 0, in this process."""
     def step(*args):
         if args[2] == number:
             act()
@@ -200,11 +200,11 @@ def at_step(patch, number, act):
     patch.setattr(Replica, 'take_step', step)
 
 
-# ---- What a run leaves behind ----------------------------------------------------------------------------------------
+# ---- The files of a run ----------------------------------------------------------------------------------------------
 
 def test_lanes_are_separated(separated):
     values = {(tag, step): value for tag, step, value in curves(separated / 'log')}
-    # Pixels to their means, and means apart: what is left is the regularisation, which is no goal.
+    # Pixels are at their means, and means are apart: only the regularisation, which is no goal, is left.
     pull_and_push = [values['loss/var', step] + values['loss/dist', step] for step in (2, 60)]
     assert pull_and_push[1] < pull_and_push[0] / 8
     assert values['validation/total', 60] < values['validation/total', 2] / 2
@@ -214,7 +214,7 @@ def test_lanes_are_separated(separated):
         'scatter_var1_dist1_reg1_dvar0.5_ddist1.5_000030.png', 'scatter_var1_dist1_reg1_dvar0.5_ddist1.5_000060.png']
 
 
-def test_model_is_for_inference_as_it_is(separated, data, home, run_script):
+def test_model_is_ready_for_inference(separated, data, home, run_script):
     outcome = run_script(inference, '-m', separated / 'saved_model', '-i', data / 'images', '-o', home / 'results',
                          architecture=NETWORK)
     assert outcome.status == 0 and len(glob.glob('results/*.png')) == 12
@@ -272,7 +272,7 @@ def test_foreground_head_is_trained_next_to_the_embedding(with_foreground):
 
 
 def settle(*args):
-    """-> Settings, source and whether it resumes, of the run that these flags ask for; its folder has lanes"""
+    """-> Settings, source and whether it resumes, of the run that these flags request; its folder has lanes"""
     flags = training.parse_flags(list(map(str, args)))
     return training.settle(flags, flags.srcdir, (), 1)
 
@@ -289,7 +289,7 @@ def test_a_run_inherits_what_its_model_was_trained_with(home, data, with_foregro
     run, source, resumes = settle('-s', data, '-m', model, '--recipe', 'fast', '--bandwidth', '0.9')
     assert (source, resumes) == ('m', False) and 'inherited from m: --image-size 64 32' in capsys.readouterr().out
     assert settings.to_json(run) == settings.to_json(dataclasses.replace(before, bandwidth=0.9))
-    # Settings of a model for lanes are not for other images; one of 2018 keeps what its weights are used to.
+    # Models for lanes pass no settings on to other images; one of 2018 passes on only its normalisation.
     assert not settle('-s', 'anything', '-m', model)[0].coordinates
     os.remove('m/conventions.json')
     run, *_ = settle('-s', data, '-m', model)
@@ -297,7 +297,7 @@ def test_a_run_inherits_what_its_model_was_trained_with(home, data, with_foregro
 
 
 def test_folders_have_their_shares_and_ignored_pixels_do_not_count(home, data, train):
-    for name in ('a', 'b:2'):   # the : of a folder's name is no share
+    for name in ('a', 'b:2'):   # the : in a folder's name is not a share
         shutil.copytree(data, name)
     os.remove('a/lanes.json')
     for path in glob.glob('*/labels/*'):
@@ -327,13 +327,13 @@ def test_an_embedding_can_be_clustered_once_the_means_of_its_instances_are_apart
 
 # ---- Resuming --------------------------------------------------------------------------------------------------------
 
-def test_stopped_run_ends_as_if_it_had_not_been(home, data, finished, with_foreground, train):
+def test_stopped_run_ends_as_if_never_stopped(home, data, finished, with_foreground, train):
     shutil.copytree(with_foreground / 'saved_model', 'saved_model')   # which --fresh replaces
     with pytest.MonkeyPatch.context() as patch:
         at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
         outcome = train('--fresh', '-s', data, *THREE)
     one_line(outcome, 'stopped after step 4 of 6, which is saved; the same command without --fresh resumes', status=143)
-    outcome = train('-s', data)   # needs no flag that its folder records
+    outcome = train('-s', data)   # flags that its folder records are not needed
     assert outcome.status == 0 and 'resumes after step 4' in outcome.out
     assert_same(last_state(home), last_state(finished))
     assert_same(weights(utils.find_checkpoint('saved_model')),
@@ -441,7 +441,7 @@ def test_full_disk_leaves_what_was_saved(home, data, finished, train):
 def test_images_deleted_in_mid_run_are_one_line(home, data, train, monkeypatch):
     shutil.copytree(data, 'd')
     monkeypatch.setattr(training, 'CACHE', 0)
-    # One batch ahead, so that not all has been read before.
+    # One batch ahead: not everything has been read yet.
     monkeypatch.setattr(datagenerator, 'BatchQueue', functools.partial(datagenerator.BatchQueue, capacity=1))
     at_step(monkeypatch, 3, lambda: [os.remove(path) for path in glob.glob('d/images/*')])
     one_line(train('-s', 'd', *THREE), 'd/images/')
@@ -492,7 +492,7 @@ def no_tensorflow(monkeypatch):
     (['--background-weight', '0'], '--foreground-weight'), (['--semantic', '--ddist', '2'], '--ddist'),
     (['--semantic', '--coordinates'], '--coordinates'), (['-m', 'm', '--dvar', '1.7'], '--dvar: 1.7 is not below')],
     ids=lambda value: ' '.join(value) if isinstance(value, list) else '')
-def test_contradictions_are_found_before_tensorflow(home, data, train, no_tensorflow, args, culprit):
+def test_contradictions_are_found_before_tensorflow_is_imported(home, data, train, no_tensorflow, args, culprit):
     os.mkdir('m')
     (home / 'm/model.index').write_text('')
     settings.write('m', settings.Settings(delta_v=0.2, delta_d=1.6))
@@ -532,7 +532,7 @@ def touch(path):
     ('m/', ['-m', 'm'], 'm: holds no checkpoint'),
     ('o/', ['-m', 'o', '-o', 'o'], 'o: is both --modeldir and --outdir'), ('./o', ['-o', 'o'], 'o: cannot be created'),
     (None, ['-o', 'o[1]'], 'o[1]: TensorFlow cannot read checkpoints'), ('o/m.index', ['-o', 'o'], 'o: holds a model')])
-def test_bad_folders_are_found_before_tensorflow(home, data, train, no_tensorflow, path, args, culprit):
+def test_bad_folders_are_found_before_tensorflow_is_imported(home, data, train, no_tensorflow, path, args, culprit):
     if path:
         touch(path)
     before = contents(home)

@@ -52,7 +52,7 @@ def record(lanes=(), h_samples=(), raw_file='a.jpg'):
     return tusimple.Record(raw_file, lanes, h_samples, 'f.json:7')
 
 
-def test_photos_are_found_in_the_folder_alone():
+def test_images_are_found_only_in_the_folder():
     for raw_file in ('clips/1/20.jpg', '..a/b..jpg', 'clips\\1\\20.jpg'):
         assert tusimple.photo_path('folder', record(raw_file=raw_file)) == 'folder/' + raw_file.replace('\\', '/')
     for raw_file in ('/etc/passwd', '../a.jpg', 'a\\..\\..\\b.jpg', 'C:\\a.jpg'):
@@ -71,7 +71,7 @@ def test_written_records_are_read_back_unchanged(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ['out.json']
 
 
-def test_label_has_the_photo_size_and_a_grey_value_for_each_lane():
+def test_label_has_the_image_size_and_a_grey_value_for_each_lane():
     h_samples = [0, 50, 99]
     label = tusimple.draw_label(record([[20 + 40 * i] * 3 for i in range(5)], h_samples), (200, 100))
     assert label.dtype == np.uint8 and label.shape == (100, 200)
@@ -97,6 +97,6 @@ def test_a_label_has_16_bits_only_if_a_sixth_lane_is_drawn():
 
 
 @pytest.mark.parametrize('lane, h_samples', [([10, 23], [0, 10]), ([10, 10], [0, 23]), ([10, 1e9], [0, 10])])
-def test_a_label_of_another_photo_size_is_rejected(lane, h_samples):
+def test_a_label_of_another_image_size_is_rejected(lane, h_samples):
     with pytest.raises(InputError, match='f.json:7: lane 0 lies outside the image of 20x20 px'):
         tusimple.draw_label(record([lane], h_samples), (20, 20))

@@ -1,4 +1,4 @@
-"""data/tusimple_dataset_processing.py and the prepared folders that all scripts write: complete, or as they were."""
+"""data/tusimple_dataset_processing.py and the prepared folders that all scripts write: complete or unchanged."""
 import json
 import os
 
@@ -34,7 +34,7 @@ def run(tusimple_folder, out, run_script):
     return lambda folder=out, *args: run_script(processing, tusimple_folder, '-o', folder, *args)
 
 
-def test_photos_labels_and_lanes_have_the_same_numbers(tusimple_folder, label_file, out, run):
+def test_images_labels_and_lanes_have_the_same_numbers(tusimple_folder, label_file, out, run):
     outcome = run()
     assert outcome.status in (None, 0) and outcome.err == ''
     assert outcome.out == f'Wrote 3 images and 5 lanes to {out}; skipped 0.\n'   # one of the six lanes is empty
@@ -114,7 +114,7 @@ def test_links_in_the_output_folder_are_not_followed(tmp_path, out, run, name):
 
 
 @pytest.mark.parametrize('name', ['images/0001.png', 'labels/12345.png'])
-def test_foreign_pictures_are_rejected_and_nothing_is_changed(label_file, out, run, name):
+def test_foreign_images_are_rejected_and_nothing_is_changed(label_file, out, run, name):
     lines = label_file.read_text()
     label_file.write_text(lines.splitlines()[0])
     run()
@@ -125,7 +125,7 @@ def test_foreign_pictures_are_rejected_and_nothing_is_changed(label_file, out, r
     assert files_of(out) == before
 
 
-def test_photos_in_the_output_folder_are_not_replaced(out, run, run_script):
+def test_images_in_the_output_folder_are_not_replaced(out, run, run_script):
     run()
     (out / 'lanes.json').rename(out / 'label_data_1.json')
     fails(run_script(processing, out, '-o', out), 'label_data_1.json:1: its image lies in the output folder')
@@ -146,7 +146,7 @@ def test_run_interrupted_while_moving_files_is_detected_and_completed(label_file
         assert run().status == 130
     with pytest.raises(InputError, match='out: is half-written'):
         datagenerator.find_samples(str(out))
-    label_file.write_text(second)   # fewer images: those of higher numbers are removed
+    label_file.write_text(second)   # fewer images: those with higher numbers are removed
     for folder in (out, tmp_path / 'new'):
         assert run(folder).status in (None, 0)
     assert files_of(out) == files_of(tmp_path / 'new') and len(datagenerator.find_samples(str(out))[0]) == 1
@@ -182,7 +182,7 @@ def test_continuation_of_a_line_that_ends_first_is_ignored():
     label = processing.draw_own_lane(record(LEFT[:6] + [-2] * (len(ROWS) - 6), RIGHT), SIZE)
     assert label[200, 320 - 60] == 20 and label[250, 320 - 110] == processing.IGNORED
     assert label[250, 320] == 0 and label[320, 320 - 180] == 0   # below the end of both, there is a hood
-    steep = [max(x, -2) for x in line(-3)]   # leaves the photo, and has not ended first
+    steep = [max(x, -2) for x in line(-3)]   # leaves the image, so it does not end first
     assert (processing.draw_own_lane(record(steep, RIGHT), SIZE)[280, :320] == 0).all()
 
 
@@ -192,6 +192,6 @@ def test_of_one_line_its_surroundings_are_known():
     assert (label[:110] == 0).all()
 
 
-def test_photo_without_a_line_is_rejected():
+def test_image_without_a_line_is_rejected():
     with pytest.raises(InputError, match='has no line'):
         processing.draw_own_lane(record([-2] * len(ROWS)), SIZE)

@@ -1,4 +1,4 @@
-"""data/lanes/score.py against a slow and literal score, and the script."""
+"""data/lanes/score.py against a slow, literal implementation, and the script."""
 import csv
 import json
 
@@ -40,7 +40,7 @@ def plain_score(pred_lanes, gt_lanes, h_samples, run_time):
 
 
 def random_photo(rng):
-    """Lanes of one photo and predictions of all kinds, from nearly right to absurd."""
+    """Lanes of one image and predictions of all kinds, from nearly right to absurd."""
     rows, gt_lanes, pred_lanes = np.arange(rng.choice([160, 240]), 720, 10), [], []
     if rng.random() < 0.15:  # few rows: shares of them meet 0.85 exactly
         rows = np.sort(rng.choice(720, rng.integers(1, 21), replace=False))
@@ -67,7 +67,7 @@ def test_scores_are_bit_identical_to_the_plain_rules():
         expected = plain_score(*photo)
         assert score.score_photo(*photo) == expected
         seen.add((min(len(photo[1]), 6), expected[2] > 0, expected[1] < 0, expected[0] > 0.85))
-    assert len(seen) > 15  # the corners were met
+    assert len(seen) > 15  # the corner cases occurred
 
 
 ROWS = list(range(160, 720, 28))  # 20 rows: 17 right ones are exactly 0.85
@@ -87,7 +87,7 @@ def five(good_rows):
     ([], [upright(100)], 5, (0, 0, 1)),
     ([upright(100 * i) for i in range(4)], [upright(100 * i) for i in range(7)], 5, (4 / 6, 0, 2 / 6)),
     ([upright(100)], [], 5, (0, 1, 0)),
-    ([upright(100)] * 3, [upright(100)], 5, (1, 2 / 3, 0)),                     # two over
+    ([upright(100)] * 3, [upright(100)], 5, (1, 2 / 3, 0)),                     # two too many
     ([upright(100)], [upright(100)], 200, (1, 0, 0)),
     ([upright(100)], [upright(100)], 200.0001, (0, 0, 1)),
     ([upright(119.999)], [upright(100)], 5, (1, 0, 0)),
@@ -121,7 +121,7 @@ def test_predictions_of_windows_match_their_labels():
 
 @pytest.fixture
 def files(tusimple_folder):
-    """Paths of labels and of predictions, of which the first photo's second lane is wrong and the least confident."""
+    """Paths of labels and of predictions, of which the first image's second lane is wrong and the least confident."""
     labels = tusimple_folder / 'label_data_0000.json'
     records, _ = tusimple.read_records(labels)
     for i, record in enumerate(records):

@@ -1,4 +1,4 @@
-"""utils.py: a model's conventions, checkpoints that fit or do not, and the graph around the network."""
+"""utils.py: a model's conventions, checkpoints that fit and others, and the graph around the network."""
 
 import dataclasses
 import json
@@ -70,7 +70,7 @@ def test_settings_are_read_back_as_they_were_written(small_model):
     for record in OURS, OF_2018, Settings(kind='any', coordinates=True, background_weight=0., min_confidence=0.25):
         settings.write(small_model, record)
         assert utils.read_conventions(small_model) == record
-    with open(os.path.join(small_model, 'conventions.json'), 'w') as file:   # from before there were other settings
+    with open(os.path.join(small_model, 'conventions.json'), 'w') as file:   # older than the other settings
         json.dump({'version': settings.VERSION, 'bandwidth': 0.9}, file)
     assert utils.read_conventions(small_model) == Settings(bandwidth=0.9)
     settings.write(small_model, run, everything=True)
@@ -131,7 +131,7 @@ def test_weights_of_a_moved_folder_or_without_a_sound_checkpoint_file_are_found(
     assert utils.find_checkpoint(small_model) == os.path.join(small_model, 'model.ckpt-7')
 
 
-def test_what_a_killed_save_left_is_removed_and_no_more(small_model):
+def test_only_the_remains_of_a_killed_save_are_removed(small_model):
     left = ['model.ckpt-8.data-00000-of-00001', 'model.ckpt-8.data-00000-of-00001.tempstate1', 'checkpoint.tmp2']
     for name in left:
         open(os.path.join(small_model, name), 'w').close()
@@ -140,7 +140,7 @@ def test_what_a_killed_save_left_is_removed_and_no_more(small_model):
     assert before - set(os.listdir(small_model)) == set(left)
 
 
-def test_newest_whole_checkpoint_is_found_where_no_file_names_one(small_model):
+def test_newest_complete_checkpoint_is_found_if_no_file_names_one(small_model):
     save_checkpoint(small_model, {'x': np.float32([1])}, 'model.ckpt-9')
     save_checkpoint(small_model, {'x': np.float32([1])}, 'model.ckpt-10')
     for age, number in ((3, 7), (2, 9), (1, 10)):
@@ -157,7 +157,7 @@ def variable(name, value):
     return tf.get_variable(name, initializer=tf.constant(value, tf.float32))
 
 
-def test_what_does_not_fit_is_named_with_the_file(small_model, sess):
+def test_variables_that_do_not_fit_are_named_with_the_file(small_model, sess):
     variables = [variable('ENet/a', [0, 0]), variable('ENet/b', [0]), variable('ENet/c', [0, 1])]
     checkpoint = utils.find_checkpoint(small_model)
     with pytest.raises(InputError) as error:
@@ -196,8 +196,8 @@ def test_damaged_checkpoint_is_an_error_that_names_it(tmp_path, sess, part, chan
 
 # ---- The model of 2018 -----------------------------------------------------------------------------------------------
 
-def test_checkpoint_of_2018_gives_what_the_graph_of_2018_gave(model_of_2018):
-    """Compared with a plain graph of the variables that training has."""
+def test_checkpoint_of_2018_has_the_output_of_the_graph_of_2018(model_of_2018):
+    """Compared with a plain graph of the variables of training."""
     images = np.random.default_rng(2).integers(0, 256, [2, 32, 48, 3], np.uint8)
     with tf.Graph().as_default(), tf.Session() as sess:
         image = tf.placeholder(tf.uint8, [None, None, None, 3])

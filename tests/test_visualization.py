@@ -22,7 +22,7 @@ def test_first_16_colours_are_easily_distinguished():
     assert distances.min() > 25   # 2.3 is just noticeable
 
 
-def test_background_and_input_photo_are_unchanged():
+def test_background_and_input_image_are_unchanged():
     photo = np.random.RandomState(0).randint(0, 256, [16, 24, 3]).astype(np.uint8)
     before = photo.copy()
     picture = visualization.draw_instances(photo, blocks())
@@ -38,7 +38,7 @@ def test_more_instances_than_colours_are_coloured():
     np.testing.assert_array_equal(visualization.draw_instances(np.zeros_like(picture), ids, alpha=1), picture)
 
 
-def test_small_ids_are_scaled_to_the_photo_without_a_shift():
+def test_small_ids_are_scaled_to_the_image_without_a_shift():
     ids = blocks(40, 60)
     picture = visualization.draw_instances(np.zeros([123, 200, 3], np.uint8), ids, alpha=1)
     for number in (1, 2):
