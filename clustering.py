@@ -3,12 +3,11 @@
 Mean shift: Comaniciu and Meer, Mean Shift: A Robust Approach Toward Feature Space Analysis, PAMI 2002, section 2;
 used for clustering by De Brabandere et al., Semantic Instance Segmentation with a Discriminative Loss Function, 2017.
 """
-
 import numpy as np
 
 # Shares of all pixels below which a cluster is a speck. The median labelled lane covers over seven times the first; a
 # given foreground has fewer specks and smaller instances, such as the youngest leaves of a plant.
-_MIN_SHARE, _MIN_SHARE_OF_FOREGROUND = 8e-4, 5e-4
+_MIN_SHARE, _MIN_SHARE_IN_FOREGROUND = 8e-4, 5e-4
 _SAMPLE_SIZE, _MAX_CUBES = 4096, 1024  # a sample of points that occupies more unit cubes is scattered
 _CELLS_PER_BANDWIDTH, _MAX_CELLS = (8, 4, 2), 8192  # along each axis, the first with few enough occupied cells
 _MAX_PRODUCTS = 1 << 18  # per matrix product; larger ones start BLAS threads, which takes 8 ms
@@ -25,8 +24,8 @@ def instance_ids(embedding, bandwidth, margins=None, foreground=None):
         pixels within max(delta_v, 2 (delta_d - delta_v)) of the background's mode are background, as are specks and
         every pixel of a scattered embedding (see is_scattered).
     foreground: bool [h, w]; if given, exactly these pixels are clustered, and specks join the nearest instance
-    -> int32 [h, w]: 0 for the largest cluster, the background, and 1..K for the others from left to right, ordered by
-    where the straight lines fitted to them meet the lower border, as lanes meet at the horizon. Raises ValueError.
+    -> int32 [h, w]: 0 for the background (the largest cluster if neither margins nor foreground is given), 1..K for the
+    others from left to right, ordered by where straight lines fitted to them meet the lower border. Raises ValueError.
     """
     embedding = np.asarray(embedding)
     if embedding.ndim != 3:
@@ -51,7 +50,7 @@ def _cluster_foreground(columns, pixels):
     """Clusters these pixels; specks join the nearest cluster. -> (pixels, labels), empty for a scattered embedding"""
     points = columns[:, pixels]
     labels, centers = _mean_shift(points if _background_mode(points) is not None else points[:, :0])
-    large = np.bincount(labels, minlength=centers.shape[1]) >= _MIN_SHARE_OF_FOREGROUND * columns.shape[1]
+    large = np.bincount(labels, minlength=centers.shape[1]) >= _MIN_SHARE_IN_FOREGROUND * columns.shape[1]
     return (pixels, _nearest(points, centers[:, large])) if large.any() else (pixels[:0], pixels[:0])
 
 
@@ -91,7 +90,7 @@ def is_scattered(embedding, bandwidth):
 
 
 def split_output(output, feature_dim):
-    """Splits [..., feature_dim] or more channels, see utils.build_model: the embedding, and of what is foreground.
+    """Splits a network's output, [..., feature_dim or more channels], see utils.build_model.
 
     -> (embedding [..., feature_dim], foreground probability [...], or None if there are no more channels)
     """
@@ -199,17 +198,17 @@ def _find_cells(columns, cells_per_bandwidth):
     """The occupied cells of a grid. -> (means of their points [feature_dim, cells], numbers of points int [cells])"""
     number = _number_cells(np.rint(cells_per_bandwidth * columns))
     counts = np.bincount(number)
-    occupied, sums = np.flatnonzero(counts), np.stack([np.bincount(number, column) for column in columns])
+    occupied, sums = np.flatnonzero(counts), np.stack([np.bincount(number, row) for row in columns])
     return sums[:, occupied] / counts[occupied], counts[occupied]
 
 
 def _number_cells(cells):
     """-> int [N], equal for equal cells only. cells: integers as float64 [feature_dim, N]"""
     number, size = np.zeros(cells.shape[1]), 1
-    for column in cells:
-        low = column.min()
-        span = column.max() - low + 1
-        number, size = number * span + (column - low), size * span
+    for row in cells:
+        low = row.min()
+        span = row.max() - low + 1
+        number, size = number * span + (row - low), size * span
         if size > 1 << 20:  # number only the occupied ones
             number = np.unique(number, return_inverse=True)[1]
             size = number.max() + 1

@@ -137,7 +137,7 @@ class BatchQueue:
     """A tf.FIFOQueue of the default graph, filled with batches by threads, in an order that depends only on the seed.
 
     Epoch e visits the samples in a permutation drawn from (seed, e), without the remainder that does not fill a batch
-    (another one each epoch); a data set smaller than a batch is repeated to fill it. With groups, [(number of samples,
+    (it differs per epoch); a data set smaller than a batch is repeated to fill it. With groups, [(number of samples,
     share)] in the order of the paths, the group of each place in a batch is drawn by the shares, and a group is
     permuted anew whenever the epoch has used it up. The augmentation of a sample is drawn from (seed, epoch, position).
     So step s is the same for any number of workers and any start_step, and the shards (0, n) to (n - 1, n) of batch

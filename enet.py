@@ -1,6 +1,6 @@
 """ENet (Paszke, Chaurasia, Kim, Culurciello 2016, arXiv:1606.02147), as pure functions that build a TensorFlow graph.
 
-`ENet()` reads from top to bottom as table 1 of the paper: one line per block. Variables have the names of the public
+`ENet()` reads from top to bottom as table 1 of the paper, stage by stage. Variables have the names of the public
 checkpoints of 2018, so that their weights load. Optimisations that do not change the result are in the last section.
 """
 import contextlib
@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-EPSILON = 0.001  # of every batch norm, as in the public checkpoints
+EPSILON = 0.001  # of every batch norm, as in the code that trained the public checkpoints
 WEIGHT_DECAY = 2e-4  # on the weights of every convolution (section 4.2)
 
 
@@ -191,7 +191,7 @@ def conv_transpose_norm(x, depth, kernel, mode, name, norm_scope):
 def head(x, depth):
     """Transposed 2x2 convolution with stride 2 and biases. x: float32 [b, h, w, c] -> float32 [b, 2h, 2w, depth].
 
-    The results for two pixels do not overlap, so it is a 1x1 convolution to four times the channels, in four places.
+    Kernel and stride are equal, so outputs do not overlap: a 1x1 convolution to 4 depth channels, then depth_to_space.
     """
     filters, biases = weights_variable('weights', [2, 2, depth, x.shape[-1]]), bias_variable(depth)
     filters = tf.reshape(tf.transpose(filters, [3, 0, 1, 2]), [1, 1, x.shape[-1], 4 * depth])
@@ -218,8 +218,7 @@ def batch_norm(convolve, weights, biases, mode, scope, depth_axis=3):
         return tf.nn.bias_add(convolve(scaled), beta + (biases - moving_mean) * scale)
     y, mean, variance = normalised_convolution(convolve, weights, beta, depth_axis)
     for average, value in ((moving_mean, mean + biases), (moving_variance, variance)) if mode.decay is not None else ():
-        tf.add_to_collection(tf.GraphKeys.UPDATE_OPS,
-                             tf.assign_sub(average, (1. - mode.decay) * (average - value)))
+        tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.assign_sub(average, (1. - mode.decay) * (average - value)))
     return y
 
 

@@ -8,7 +8,7 @@
     python inference.py --indir test_tasks_0627.json --json predictions.json --no-pictures
     python inference.py --export lanes/1                       only the network, for TensorFlow Serving and others
 
-Each photo becomes cluster_NNNN.png, with every instance coloured and the largest cluster (the background) unchanged.
+Each photo becomes cluster_NNNN.png, with every instance coloured and the background unchanged.
 NNNN counts from 0000 in the order of the inputs and of their names; photos.csv lists them. Results of subfolders go to
 subfolders of the same names. A photo that cannot be read is reported and skipped, and the exit status is 1.
 
@@ -64,20 +64,20 @@ def parse_flags(argv):
     add('--frames', action='store_true', help='Write cluster_NNNN.png per frame instead of a video.')
     add('--no-smoothing', action='store_true', help='Do not smooth the lane lines of a video over time.')
     add('--no-pictures', action='store_true', help='Write neither cluster_NNNN.png nor a video.')
-    add('--masks', action='store_true', help='Write mask_NNNN.png, instance ids at the size of the photo.')
+    add('--masks', action='store_true', help='Write mask_NNNN.png: ids, or class * 1000 + n, at the size of the photo.')
     add('--json', metavar='FILE',
         help='Write the lanes in TuSimple\'s format, with confidence, ids in videos, and run_time: ms for resizing, '
-             'network, clustering and lanes, without reading and writing. With --kind any, the instances as results '
-             'of COCO, for pycocotools.')
+             'network, clustering and lanes, without reading and writing. From a model of --kind any, the instances '
+             'as COCO results, for pycocotools.')
     add('--culane', metavar='DIR', help='Write the lanes in CULane\'s format, NAME.lines.txt in the subfolders of DIR.')
     add('--export', metavar='DIR', help='Only write the network as a SavedModel into a new folder: `image`, float32 '
-                                        '[b, h, w, 3], RGB 0..255, to `embedding`, `foreground` and `classes`.')
+                                        '[b, h, w, 3], RGB 0..255, to `embedding` and what else it predicts.')
     add('--workers', type=functools.partial(command_line.workers, least=0),
         help='Threads that cluster and write; 0 processes photos one by one, for exact times (default: 0 with --json, '
              'otherwise one per core, at most 8).')
     flags = parser.parse_args(argv)
     given = {name for name, value in vars(flags).items() if value != parser.get_default(name)}
-    if flags.export and given - {'export', 'modeldir', 'indir', 'outdir'}:
+    if flags.export and given - {'export', 'modeldir', 'indir', 'outdir'}:   # the last two have no effect
         parser.error('--export: takes no other flag than --modeldir')
     if flags.no_pictures and not (flags.json or flags.culane or flags.masks):
         parser.error('--no-pictures leaves nothing to do; add --json, --culane or --masks')
@@ -139,14 +139,14 @@ def check_model(flags, conventions):
 
 
 def embed_photo(photo, embed, conventions):
-    """Sets photo.embedding and photo.foreground. Raises InputError if they are not finite."""
+    """Sets photo.embedding and photo.probability. Raises InputError if they are not finite."""
     output = embed(pictures.resize_image(photo.image, conventions.image_size)[np.newaxis])[0]
     if not np.isfinite(output).all():
         raise InputError(f'{photo.path}: the model returns NaN or infinity; its training has diverged')
-    photo.embedding, photo.foreground = clustering.split_output(output, conventions.feature_dim)
+    photo.embedding, photo.probability = clustering.split_output(output, conventions.feature_dim)
     if conventions.classes:
         photo.scores = output[..., conventions.feature_dim:]
-        photo.foreground = photo.foreground if conventions.clusters_foreground else None
+        photo.probability = photo.probability if conventions.clusters_foreground else None
 
 
 # ---- Instances and lanes ---------------------------------------------------------------------------------------------
@@ -154,17 +154,17 @@ def embed_photo(photo, embed, conventions):
 def find_instances(photo, conventions, bandwidth=None):
     """Sets photo.ids and photo.shown. conventions: of the model; bandwidth: of mean shift, by default the model's"""
     bandwidth, foreground = bandwidth or conventions.bandwidth, None
-    if photo.given is not None:
+    if photo.given_foreground is not None:
         size = photo.embedding.shape[1::-1]
-        foreground, photo.foreground = pictures.resize_label(photo.given, size) > 0, None
-    elif photo.foreground is not None:
-        foreground = photo.foreground >= conventions.foreground_threshold
+        foreground, photo.probability = pictures.resize_label(photo.given_foreground, size) > 0, None
+    elif photo.probability is not None:
+        foreground = photo.probability >= conventions.foreground_threshold
     margins = conventions.delta_v, conventions.delta_d
     photo.ids = clustering.instance_ids(photo.embedding, bandwidth, margins, foreground)
     if not photo.ids.any():
         points = photo.embedding if foreground is None else photo.embedding[foreground]
         photo.scattered = bool(points.size and clustering.is_scattered(points, bandwidth))
-        if photo.given is not None and not photo.scattered:   # too small for a cluster, but it is foreground
+        if photo.given_foreground is not None and not photo.scattered:   # too small for a cluster, but it is foreground
             photo.ids[foreground] = 1
     sizes = np.bincount(photo.ids.ravel(), minlength=1)
     photo.shown = np.arange(len(sizes))
@@ -176,7 +176,7 @@ def find_lanes(photo, conventions, max_lanes=5, min_confidence=0.):
     """Sets photo.lanes from photo.ids; instances that are no lane, or left out by the limits, are not shown."""
     size = photo.image.shape[1::-1]
     photo.h_samples = photo.h_samples or tusimple.scaled_rows(size[1])
-    certainty = clustering.pixel_confidence(photo.embedding, photo.ids, conventions.delta_v, photo.foreground)
+    certainty = clustering.pixel_confidence(photo.embedding, photo.ids, conventions.delta_v, photo.probability)
     photo.lanes, photo.confidences = lines.lanes_and_confidences(
         photo.ids, size, photo.h_samples, max_lanes, min_confidence, certainty)
     photo.shown = 1 + visualization.lane_of_instance(photo.lanes, photo.h_samples, photo.ids, size)
@@ -184,7 +184,7 @@ def find_lanes(photo, conventions, max_lanes=5, min_confidence=0.):
 
 def measure_instances(photo, delta_v):
     """Sets photo.confidences of instances of any kind, the means of their pixels'. delta_v: of the model"""
-    certainty = clustering.pixel_confidence(photo.embedding, photo.ids, delta_v, photo.foreground)
+    certainty = clustering.pixel_confidence(photo.embedding, photo.ids, delta_v, photo.probability)
     photo.confidences = ndimage.mean(certainty, photo.shown[photo.ids], range(1, len(photo.shown))).tolist()
 
 
@@ -210,7 +210,7 @@ def find_classes(photo, conventions, votes):
 
 
 def label_values(classes):
-    """The value of each instance in a label: class * 1000 + n, n counting a class's from 0, with 999 for all beyond."""
+    """The value of each instance in a label: class * 1000 + n, with n = 0, 1, ... within the class, at most 999."""
     values = [1000 * each + min(np.count_nonzero(classes[:i] == each), 999) for i, each in enumerate(classes)]
     return np.where(classes > 0, values, 0).astype(np.uint16)
 
@@ -232,10 +232,10 @@ def check_outputs(flags, jobs, masks):
     photos = [photo for job in jobs for photo in job.photos]
     for photo in photos if flags.culane else ():
         results.culane_path(photo, flags.culane)
-    outputs = {os.path.realpath(path) for path in [flags.json, *(job.result for job in jobs)] if path}
+    results_of_videos = [job.result for job in jobs if not (flags.no_pictures or flags.frames)]
+    outputs = {os.path.realpath(path) for path in [flags.json, *results_of_videos] if path}
     folders = {os.path.realpath(job.folder) for job in jobs if is_numbered(job, flags)}
-    videos = [job.video for job in jobs if job.video]
-    for path in [*flags.indir, *masks, *videos, *(photo.path for photo in photos)]:
+    for path in [*flags.indir, *masks, *filter(None, (job.video for job in jobs)), *(photo.path for photo in photos)]:
         folder, name = os.path.split(path)
         if os.path.realpath(path) in outputs or (results.PICTURE.fullmatch(name)
                                                  and os.path.realpath(folder) in folders):
@@ -251,8 +251,8 @@ def check_outputs(flags, jobs, masks):
 def write_pictures(photo, flags, folder, to_video, is_road):
     """Writes what the flags ask for, sets photo.results, or photo.picture if `to_video`, and releases its arrays."""
     path = os.path.join(folder, f'%s_{photo.number:04d}.png')
-    ids = photo.ids if photo.given is None else visualization.fit_to_foreground(photo.ids, photo.given)
-    ids = photo.shown[ids]
+    ids, foreground = photo.ids, photo.given_foreground
+    ids = photo.shown[ids if foreground is None else visualization.fit_to_foreground(ids, foreground)]
     if not flags.no_pictures:
         picture = visualization.draw_instances(photo.image, ids, outlined=not is_road, classes=photo.classes)
         if is_road and (flags.draw_lanes or to_video):
@@ -261,15 +261,15 @@ def write_pictures(photo, flags, folder, to_video, is_road):
             photo.picture = picture
         else:
             pictures.write_image(path % 'cluster', picture)
-    dtype = np.uint8 if ids.max(initial=0) <= 255 else np.uint16
-    mask = pictures.resize_label(ids.astype(dtype), photo.image.shape[1::-1])
+    if flags.masks or flags.json and not is_road:
+        mask = pictures.resize_label(ids.astype(np.min_scalar_type(ids.max(initial=0))), photo.image.shape[1::-1])
     if flags.masks:
         pictures.write_image(path % 'mask', mask if photo.classes is None else label_values(photo.classes)[mask])
     if flags.json and not is_road:
         photo.results = segmentations.results(mask, photo.confidences, photo.classes)
     if flags.culane:
         results.write_culane(photo, flags.culane)
-    photo.image = photo.given = photo.embedding = photo.foreground = photo.ids = None
+    photo.image = photo.given_foreground = photo.embedding = photo.probability = photo.ids = None
     photo.scores = photo.classes = None
 
 
@@ -334,7 +334,7 @@ def run_job(job, flags, masks, embed, conventions, json_file, done):
                 output.write(photo.picture)
             if json_file:
                 json_file.add(photo)
-            photo.picture = photo.shown = photo.lanes = photo.h_samples = photo.results = None   # of a million frames
+            photo.picture = photo.shown = photo.lanes = photo.h_samples = photo.results = None   # or they fill memory
             done.append(photo)
     except KeyboardInterrupt:
         if not (clip and clip.live):   # a stream has no other end

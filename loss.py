@@ -81,7 +81,7 @@ def foreground_log_loss(log_odds, labels):
 
 
 def class_log_loss(scores, labels):
-    """`foreground_log_loss`, plus the cross entropy of the classes over the foreground, a small part.
+    """`foreground_log_loss`, plus the cross entropy of the classes, averaged over foreground pixels only.
 
     scores: float32 [b, h, w, 1 + number of classes], the background's first. labels: whole numbers [b, h, w], 0 is
     background, class * 1000 + n an instance of class 1, 2, ...; negative ones are ignored.
@@ -96,7 +96,7 @@ def class_log_loss(scores, labels):
 
 
 def _find_instances(labels):
-    """Numbers the label values of each image in order. Number 0 is ignored, 1 the background, even if they are absent.
+    """Numbers the label values of each image in order. 0 is for ignored pixels, 1 for the background, present or not.
 
     labels: float32 [b, pixels]. -> (the number of each pixel, int64 [b, pixels]; pixels per number, float32
     [b, _BOUND]; whether all labels and numbers are within bounds, bool scalar)

@@ -35,12 +35,12 @@ import visualization
 from data.common import augmentation, command_line, files, pictures, pipeline, quiet, settings, survey, validation
 from data.common.command_line import InputError
 from data.common.run import (DEFAULT_MODELDIR, RESUME, StopSignal, fingerprint, has_checkpoint, lane_records,
-                             lock_folder, read_tf_config, settle)
+                             lock_folder, read_tf_config, resolve_settings)
 from data.lanes import road_augmentation
 
 CLIP = 5.                     # gradients are scaled down to this L2 norm over all weights
 CACHE = 2 * 2 ** 30           # bytes of decoded images that are kept in memory
-KEEP, SAVE_SECONDS = 3, 600.  # states in resume/, and the time between two
+KEEP, SAVE_SECONDS = 3, 600.  # states that resume/ keeps, and seconds between two
 SUMMARY_STEPS = 10            # between two points of the TensorBoard curves
 PICTURE_EPOCHS = 5            # between two sets of pictures and scatter plots in --logdir
 AUGMENTATION = {'road': road_augmentation.augment, 'any': augmentation.augment}
@@ -51,7 +51,7 @@ class Data(typing.NamedTuple):
     train: tuple     # (image paths, label paths)
     valid: tuple     # likewise
     records: list    # a tusimple.Record for each image of valid, or None
-    photos: tuple    # of `fingerprint`
+    fingerprint: tuple   # see run.fingerprint
     folders: list    # of the images
     groups: list     # (number of images to train on, share of the batches) of each folder
 
@@ -76,7 +76,8 @@ def parse_flags(argv=None):
                          help='Folder for TensorBoard and pictures; with --semantic, its subfolder semantic.')
     folders.add_argument('--fresh', action='store_true', help='Replace the run or model that --outdir holds.')
     settings.add_flags(parser)
-    parser.add_argument('--workers', type=command_line.workers, default=2, help='Threads that load images.')
+    parser.add_argument('--workers', type=command_line.workers, default=2,
+                        help='Threads of this process that load images.')
     return parser.parse_args(argv)
 
 
@@ -95,8 +96,8 @@ def import_tensorflow():
 def find_data(srcdir):
     """srcdir: list of FOLDER or FOLDER:SHARE. -> Data"""
     sources = datagenerator.find_sources(srcdir)
-    train, valid = (tuple(sum(paths, []) for paths in zip(*parts))
-                    for parts in zip(*((source.train, source.valid) for source in sources)))
+    train, valid = (tuple(sum(paths, []) for paths in zip(*parts)) for parts in (
+        [source.train for source in sources], [source.valid for source in sources]))
     records = [lane_records(source.folder, source.valid[0]) for source in sources]
     records = None if None in records else sum(records, [])
     return Data(train, valid, records, fingerprint(sources, records is not None),
@@ -144,17 +145,17 @@ def build_graph(run, flags, data, replica, architecture):
     images = tf.placeholder(tf.uint8, [None, *run.image_size[::-1], 3], name='images')
     labels = tf.placeholder(tf.int32, [None, *run.image_size[::-1]], name='labels')
     valid_output = utils.build_model(images, run, reuse=True, architecture=architecture)
-    scalars, pictures = utils.collect_summaries(
+    scalars, samples = utils.collect_summaries(
         *(terms.get(name) for name in ('total', 'var', 'dist', 'reg')), images, valid_output[..., :run.feature_dim],
         labels, terms.get('foreground'))
-    pictures = tf.summary.merge([pictures, *(tf.summary.histogram(v.op.name, v) for v in utils.to_train())])
+    samples = tf.summary.merge([samples, *(tf.summary.histogram(v.op.name, v) for v in utils.to_train())])
     summary = tf.summary.merge([scalars, tf.summary.scalar('learning_rate', rate),
                                 tf.summary.scalar('gradient_norm', norm)])
     return Graph(
         queue, {'paths': batch.paths, 'terms': terms, 'norm': norm, 'rate': rate, 'summary': summary}, train_op, step,
         tf.get_variable('epochs_validated', [], tf.int64, tf.zeros_initializer(), trainable=False),
         tf.get_variable('best_score', [], tf.float64, tf.constant_initializer(-np.inf), trainable=False),
-        images, labels, valid_output, loss_terms(run, valid_output, labels), pictures, model)
+        images, labels, valid_output, loss_terms(run, valid_output, labels), samples, model)
 
 
 def loss_terms(run, output, labels):
@@ -221,19 +222,19 @@ class Chief:
             sess.run(tf.global_variables_initializer())
             restored = utils.restore(sess, checkpoint, graph.model, 1) if checkpoint else []
             fresh = [v.op.name for v in graph.model if v.op.name not in restored]
-            print(f'{len(restored)} of {len(graph.model)} variables are from {checkpoint or "no checkpoint"}'
+            print(f'{len(restored)} of {len(graph.model)} variables are from {checkpoint or "a checkpoint"}'
                   + (f'; at random: {", ".join(fresh[:4])}{", ..." if len(fresh) > 4 else ""}' if fresh else ''),
                   flush=True)
             for folder in (flags.outdir, self._resume) if flags.fresh else ():
                 utils.remove_checkpoints(folder)
             settings.write(self._resume, run, everything=True)
         step, epochs, self._best = sess.run([graph.step, graph.epochs, graph.best])
-        # Two, since an epoch's last step may be in a state without its validation, which is then done again.
+        # Two writers: a state may have an epoch's last step but not its validation, which is then repeated.
         per_epoch = graph.queue.steps_per_epoch
         self._curves, self._epoch_curves = (tf.summary.FileWriter(os.path.join(self._logdir, folder))
                                             for folder in ('', 'validation'))   # of steps, of epochs
         for curves, at in ((self._curves, step), (self._epoch_curves, epochs * per_epoch)):
-            # TensorBoard forgets what an earlier run wrote of later steps.
+            # Makes TensorBoard drop the points of later steps, from before the run was stopped.
             curves.add_session_log(tf.SessionLog(status=tf.SessionLog.START), at + 1)
         self._bar = tqdm.tqdm(total=run.epochs * per_epoch, initial=step, unit='step', disable=None)
         if not resuming:
@@ -279,7 +280,7 @@ class Chief:
         """Saves all that the run needs to resume. Raises InputError if that fails; older states are still whole."""
         self._saved_at = time.monotonic()
         step, epochs = self._sess.run([self._graph.step, self._graph.epochs])
-        # The same name has the same content, so a run can be killed during either write.
+        # A name has step and epoch, so rewriting it writes the same content: a kill in between is harmless.
         utils.save(self._states, self._sess, os.path.join(self._resume, f'state.ckpt-{step}-{epochs}'),
                    (self._curves, self._epoch_curves))
 
@@ -292,8 +293,8 @@ class Chief:
 def train(run, flags, data, replica, stop, source=None, resuming=False, architecture=None):
     """Takes the steps of a run, to the end or until a signal. -> whether it is at the end
 
-    flags: of `parse_flags`. stop: threading.Event, set by a signal. source, resuming: of `settle`, for the chief. The
-    others: see `build_graph`.
+    flags: of `parse_flags`. stop: threading.Event, set by a signal. source, resuming: of `resolve_settings`, for the
+    chief. The others: see `build_graph`.
     """
     with tf.Graph().as_default(), replica.placement():
         graph = build_graph(run, flags, data, replica, architecture)
@@ -325,7 +326,7 @@ def take_steps(sess, graph, step, run, flags, replica, chief, stop):
             if not chief.finish_epoch(step):
                 break
             validated += 1
-        if step == run.epochs * per_epoch:
+        if step >= run.epochs * per_epoch:   # more, if --epochs is lower than before
             return True
         values = replica.take_step(sess, step, fetches, graph.train_op)
         step += 1
@@ -333,7 +334,7 @@ def take_steps(sess, graph, step, run, flags, replica, chief, stop):
             raise InputError(
                 f'step {step}: the loss ({as_text(values["terms"])}) or its gradient (norm {values["norm"]:g}) is not '
                 f'finite for {", ".join(os.path.basename(os.fsdecode(path)) for path in values["paths"])}'
-                f'{" or images of workers" * (replica.count > 1)}; to continue from the last state: --modeldir '
+                f'{" or images of workers" * (replica.count > 1)}; to start again from the last state: --modeldir '
                 f'{os.path.join(flags.outdir, RESUME)} --outdir NEW --learning-rate {run.learning_rate / 3:.1g}')
         if chief:
             chief.count(step, values)
@@ -349,7 +350,7 @@ def run_worker(flags, data, replica, architecture):
     while True:
         print(f'{replica.name}: waiting for the chief', flush=True)
         run = settings.from_json(replica.join(), 'the chief')
-        if run.photos != data.photos:
+        if run.photos != data.fingerprint:
             raise InputError(f'{" ".join(flags.srcdir)}: has other images, shares or lanes.json than the chief')
         with contextlib.suppress(*replica.gone):
             print(f'{replica.name}: joining', flush=True)
@@ -384,7 +385,7 @@ def validate(sess, graph, run, data, stop):
 
 
 def write_pictures(sess, graph, run, data, logdir, curves, epoch, step):
-    """TensorBoard's pictures; in logdir the instances found in two validation images, and a scatter plot."""
+    """Writes TensorBoard's pictures and, in logdir, the instances found in two validation images and a scatter plot."""
     (images, labels), = datagenerator.get_batches_fn(2, run.image_size, *(paths[:2] for paths in data.valid),
                                                      ignore=run.ignore)
     labels = np.maximum(labels, 0)   # ignored pixels are drawn as background
@@ -411,14 +412,14 @@ def as_text(values):
 
 def run_chief(flags, data, addresses, architecture):
     """The run as the chief or the only process. -> exit status"""
-    run, source, resuming = settle(flags, data.folders, data.photos, max(1, len(addresses)))
-    states = os.path.join(flags.outdir, RESUME)
+    count, states = max(1, len(addresses)), os.path.join(flags.outdir, RESUME)
+    run, source, resuming = resolve_settings(flags, data.folders, data.fingerprint, count)
+    files.check_checkpoint_folder(flags.outdir)
     for folder in (flags.outdir, states, flags.logdir):
-        quiet.check_checkpoint_folder(folder)
         files.make_output_folder(folder)
     if run.classes:
         print(f'classes 1 to {len(run.classes)}: {", ".join(run.classes)}', flush=True)
-    print(f'recipe {run.recipe}: {settings.as_flags(vars(run))}')
+    print(f'recipe {run.recipe}: {settings.as_flags({**vars(run), "batch_size": run.batch_size // count})}')
     score = ' with the official score' if data.records and run.head == 'Instance' and run.kind == 'road' else ''
     summary, warnings = survey.survey(data.train[1], run.ignore)
     for line in warnings if run.head == 'Instance' else ():
@@ -428,7 +429,7 @@ def run_chief(flags, data, addresses, architecture):
         import_tensorflow()
         replica = Replica(addresses)
         with StopSignal() as stop, concurrent.futures.ThreadPoolExecutor(1) as pool:
-            # In a thread, so that signals are heeded while a step waits for workers.
+            # In a thread: a step that waits for a worker blocks signals, so the second one ends the process even then.
             done = pool.submit(train, run, flags, data, replica, stop, source, resuming, architecture).result()
         if not done:
             return 128 + stop.number

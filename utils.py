@@ -1,4 +1,4 @@
-"""From settings to a network with weights, and back to files: building, restoring, saving, exporting.
+"""From settings to a network with weights, and back to files: building, restoring, saving, exporting; rates.
 
 A folder with a model holds a TensorFlow checkpoint and conventions.json, see data/common/settings.py. A folder without
 that record is assumed to be one of 2018.
@@ -16,12 +16,12 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import enet
-from data.common import files, quiet, settings
+from data.common import files, settings
 from data.common.command_line import InputError
 from data.common.settings import Settings
 
 NUM_CLASSES = 12  # of ENet's own last layer, `fullconv`; the heads do not use it, the public checkpoints have it
-HEAD = 'transfer_layer/conv2d_transpose'  # of a model, below its scope: Instance/ or Semantic/
+HEAD = 'transfer_layer/conv2d_transpose'  # scope of a head's transposed convolution, below Instance/ or Semantic/
 # What TensorFlow raises, by one reader or another, for a file that is damaged or not a checkpoint.
 CHECKPOINT_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError)
 MOVING_AVERAGE = re.compile(r'ENet/.*/moving_(mean|variance)$')
@@ -75,7 +75,7 @@ def build_model(input_image, conventions, is_training=False, noise=None, decay=0
 
 
 def build_enet(input_image, conventions, is_training=False, noise=None, decay=0.9, reuse=None, architecture=None):
-    """`build_model` without its head. -> last_prelu, the features that heads read, float32 [b, h/2, w/2, 16]."""
+    """`build_model` without its heads. -> last_prelu, the features that heads read, float32 [b, h/2, w/2, 16]."""
     if not is_training and conventions.dropout_at_inference:
         noise = enet.noise_of_2018
     images = normalise(input_image, conventions.normalisation)
@@ -168,7 +168,7 @@ def find_checkpoint(checkpoint_dir):
     found = checkpoints(checkpoint_dir)
     if not found:
         raise InputError(f'{checkpoint_dir}: holds no checkpoint (*.index and *.data-00000-of-00001)')
-    quiet.check_checkpoint_folder(checkpoint_dir)
+    files.check_checkpoint_folder(checkpoint_dir)
     return found[0]
 
 
@@ -177,7 +177,7 @@ def checkpoints(checkpoint_dir):
     found = glob.glob(os.path.join(glob.escape(checkpoint_dir), '*.index'))
     found = [path.removesuffix('.index') for path in sorted(found, key=os.path.getmtime, reverse=True)
              if glob.glob(glob.escape(path.removesuffix('.index')) + '.data-*-of-*')]
-    with contextlib.suppress(*CHECKPOINT_ERRORS):   # damaged: the weights need not be
+    with contextlib.suppress(*CHECKPOINT_ERRORS):   # a damaged `checkpoint` file does not spoil the weights
         state = tf.train.get_checkpoint_state(checkpoint_dir)
         newest = os.path.basename(state.model_checkpoint_path) if state else ''   # not its path: folders get moved
         found.sort(key=lambda prefix: os.path.basename(prefix) != newest)
@@ -256,13 +256,13 @@ def save(saver, sess, prefix, curves=()):
     """Writes a checkpoint and removes those that the saver no longer keeps. prefix: a new name for new content.
 
     curves: tf.summary.FileWriters that are flushed first, so that no state is ahead of them. Raises InputError if it
-    cannot be written; the others are whole at any time.
+    cannot be written; earlier checkpoints stay whole.
     """
     folder = os.path.dirname(prefix)
     try:
         for writer in curves:
             writer.flush()
-        if not saver.last_checkpoints:   # those of an earlier process are for this one to remove
+        if not saver.last_checkpoints:   # an earlier process's checkpoints count towards max_to_keep
             saver.recover_last_checkpoints(checkpoints(folder)[::-1])
         saver.save(sess, prefix, write_meta_graph=False)
     except (tf.errors.OpError, ValueError, OSError) as error:
@@ -306,7 +306,7 @@ def export_model(rebuild_graph, checkpoint_dir, export_dir):
     try:
         with (tempfile.TemporaryDirectory(prefix='.export-', dir=os.path.dirname(folder)) as private,
               tf.Session(graph=tf.Graph()) as sess):
-            aside = os.path.join(private, 'model')   # below, since the temporary folder is closed to other users
+            aside = os.path.join(private, 'model')   # a subfolder, since the temporary folder is closed to other users
             # A graph needs one type: that of tf.image.resize, to which NumPy's bytes are converted.
             image = tf.placeholder(tf.float32, [None, None, None, 3], name='image')
             output = rebuild_graph(sess, checkpoint_dir, image, conventions.feature_dim)

@@ -23,8 +23,7 @@ _SHADES = 0, 0.45, -0.35, 0.2, -0.2, 0.65  # of the instances of a class: toward
 @functools.cache
 def palette():
     """64 colours, each as far as possible from those before it. -> [(r, g, b)]"""
-    first = [(255, 40, 40), (0, 230, 80), (60, 110, 255), (255, 220, 0), (255, 0, 220), (0, 225, 255),
-             (255, 130, 0)]
+    first = [(255, 40, 40), (0, 230, 80), (60, 110, 255), (255, 220, 0), (255, 0, 220), (0, 225, 255), (255, 130, 0)]
     steps = range(0, 256, 32)
     vivid = [c for c in itertools.product(steps, steps, steps) if max(c) >= 128 and max(c) - min(c) >= 96]
     colours = first + vivid
@@ -80,9 +79,9 @@ def draw_instances(photo, ids, alpha=0.55, outlined=False, classes=None):
 
 
 def _scaled_slices(part, small, large):
-    """Grows a slice of an axis by a pixel, then until resizing it alone equals resizing all. -> (slice, its place)"""
-    step = small // math.gcd(small, large)   # pixels after which the grids of both sizes coincide
-    start, stop = max(part.start - 1, 0) // step * step, min(-(-(part.stop + 1) // step) * step, small)
+    """Grows a slice of an axis by a rim, then until resizing it alone equals resizing all. -> (slice, its place)"""
+    step, rim = small // math.gcd(small, large), 1 + small // large   # the period of both grids; a pixel of either
+    start, stop = max(part.start - rim, 0) // step * step, min(-(-(part.stop + rim) // step) * step, small)
     return slice(start, stop), slice(start * large // small, stop * large // small)
 
 

@@ -293,6 +293,7 @@ def test_video_is_never_replaced_by_its_result(colour_network, run_script, tmp_p
     (tmp_path / 'in/drive.mp4').hardlink_to('drive.mp4')
     outcome = run_script(inference, '-i', indir, '-o', outdir)
     assert outcome.status == 1 and f'{indir}' in outcome.err and ': is an input' in one_line(outcome.err)
+    assert run_script(inference, '-i', indir, '-o', outdir, '--frames').status == 0   # writes no video
     assert (tmp_path / 'drive.mp4').read_bytes() == data and (tmp_path / 'out/link.mp4').is_symlink()
 
 

@@ -248,7 +248,7 @@ def test_two_stages(home, data, train, monkeypatch):
     monkeypatch.setattr(training, 'SAVE_SECONDS', 600.)
     few = ['-s', data, '--epochs', '1', *SMALL]
     outcome = train('--semantic', '-o', 'pretrained_semantic_model', *few)
-    assert outcome.status == 0 and 'from no checkpoint' in outcome.out and 'iou' in outcome.out
+    assert outcome.status == 0 and '0 of 103 variables are from a checkpoint' in outcome.out and 'iou' in outcome.out
     semantic = weights(utils.find_checkpoint('pretrained_semantic_model'))
     assert {name.split('/')[0] for name in semantic} == {'ENet', 'Semantic'}
     tags = {tag for tag, *_ in curves(home / 'log/semantic')}
@@ -274,7 +274,7 @@ def test_foreground_head_is_trained_next_to_the_embedding(with_foreground):
 def settle(*args):
     """-> Settings, source and whether it resumes, of the run that these flags request; its folder has lanes"""
     flags = training.parse_flags(list(map(str, args)))
-    return training.settle(flags, flags.srcdir, (), 1)
+    return training.resolve_settings(flags, flags.srcdir, (), 1)
 
 
 def test_a_foreground_head_alone_can_be_trained(data):
@@ -307,7 +307,7 @@ def test_folders_have_their_shares_and_ignored_pixels_do_not_count(home, data, t
     assert outcome.status == 0 and 'no label has two instances' in outcome.err
     assert '20 images to train on, 1.0 instances per image' in outcome.out and 'official score' not in outcome.out
     assert 'validation/unclustered' in {tag for tag, *_ in curves(home / 'log')}   # scored as images of any kind
-    one_line(train('-s', 'a', 'b:2'), 'other images or shares in --srcdir')
+    one_line(train('-s', 'a', 'b:2'), 'other images, shares or lanes.json')
     one_line(train('-s', 'a:3', 'b:2', '--ignore', '7'), '--ignore was 255, is 7')
 
 
@@ -389,6 +389,13 @@ def test_epochs_can_be_added_unless_the_schedule_depends_on_their_number():
         settings.resume({'epochs': 6}, settings.Settings(epochs=5, schedule='cosine'), 'o')
 
 
+def test_fewer_epochs_than_were_done_end_the_run(home, data, finished, train):
+    shutil.copytree(finished / 'saved_model', 'saved_model')
+    before = contents(home / 'saved_model')
+    assert train('-s', data, *SMALL, '--epochs', '1').status == 0
+    assert contents(home / 'saved_model') == before
+
+
 def test_other_images_of_the_same_names_and_a_lost_score_are_noticed(home, data, finished, train):
     shutil.copytree(finished / 'saved_model', 'saved_model')
     blurred, unscored = shutil.copytree(data, home / 'd'), shutil.copytree(data, home / 'e')
@@ -396,7 +403,7 @@ def test_other_images_of_the_same_names_and_a_lost_score_are_noticed(home, data,
         cv2.imwrite(str(path), cv2.blur(cv2.imread(str(path)), (3, 3)))
     os.remove(unscored / 'lanes.json')
     for folder in (blurred, unscored):
-        one_line(train('-s', folder), 'other images or shares in --srcdir')
+        one_line(train('-s', folder), 'other images, shares or lanes.json')
 
 
 def test_an_image_without_lanes_is_named_and_there_is_no_score(home, capsys):

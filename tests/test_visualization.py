@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import visualization
+from data.common import pictures
 
 
 def blocks(height=16, width=24):
@@ -45,6 +46,20 @@ def test_small_ids_are_scaled_to_the_image_without_a_shift():
         drawn = (picture == visualization.colour(number - 1)).all(axis=2)
         whole = cv2.resize(np.where(ids == number, 255, 0).astype(np.uint8), (200, 123)) > 127
         assert (drawn != whole).sum() <= 0.02 * whole.sum()   # fixed-point rounding on the outline
+
+
+@pytest.mark.parametrize('size', [(64, 32), (128, 64), (320, 180), (101, 77)])
+def test_instances_are_drawn_as_if_their_masks_were_resized_whole(size):
+    """In photos smaller and larger than the ids, by whole factors or not, with their outlines."""
+    ids = np.zeros((64, 128), np.int32)
+    for number in range(1, 9):
+        cv2.circle(ids, (16 * number - 8, 7 * number), 6, number, -1)
+    photo = np.full((size[1], size[0], 3), 100, np.uint8)
+    picture, edges = visualization.draw_instances(photo, ids, outlined=True), np.zeros(photo.shape[:2], bool)
+    for number in range(1, 9):
+        mask = np.uint8(pictures.resize_image(np.uint8(255 * (ids == number)), size) > 127)
+        edges |= mask > cv2.erode(mask, np.ones((3, 3), np.uint8))
+    np.testing.assert_array_equal((picture == 20).all(axis=2), edges)
 
 
 def test_lane_is_drawn_through_its_points_and_interrupted_where_absent():

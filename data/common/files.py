@@ -94,3 +94,9 @@ def make_unfinished_folder(folder):
         if entry.name.startswith(UNFINISHED) and entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path, ignore_errors=True)
     return tempfile.mkdtemp(prefix=UNFINISHED, dir=folder)
+
+
+def check_checkpoint_folder(path):
+    """Raises InputError for a folder in which TensorFlow cannot find the checkpoints that it saves."""
+    if '[' in str(path) or '\\' in str(path) and os.sep == '/':
+        raise InputError(f'{path}: TensorFlow cannot read checkpoints from a path with [ or \\; rename the folder')

@@ -20,9 +20,9 @@ class Photo:
     path: str
     h_samples: list = None         # y of lane points, px; None: TuSimple's rows, scaled to the image's height
     image: np.ndarray = None       # uint8 [h, w, 3] RGB
-    given: np.ndarray = None       # uint8 [h, w], 1 where --foreground marks foreground
+    given_foreground: np.ndarray = None   # uint8 [h, w], 1 where --foreground marks foreground
     embedding: np.ndarray = None   # float32 [h', w', feature_dim], at the network's size
-    foreground: np.ndarray = None  # float32 [h', w'], foreground probability, from models with a foreground head
+    probability: np.ndarray = None  # float32 [h', w'], of the foreground, from models with a foreground head
     scores: np.ndarray = None      # float32 [h', w', 1 + classes], see utils.build_model, from models with classes
     ids: np.ndarray = None         # int [h', w'], the clusters: 0 background, instances 1, 2, ...
     # int [number of instances + 1]: the id under which each is shown, by position, size or track; 0: not shown
@@ -90,7 +90,7 @@ def find_jobs(paths, outdir, recursive):
     if not jobs and not videos:
         raise InputError(problems[0] if problems else f'{paths[0]}: lists no images')
     if jobs or len(videos) > 1:   # every video numbers its own frames
-        videos = {result: job._replace(folder=result[:-len('.mp4')]) for result, job in videos.items()}
+        videos = {result: job._replace(folder=result.removesuffix('.mp4')) for result, job in videos.items()}
     return jobs + list(videos.values()), problems
 
 
@@ -153,7 +153,7 @@ def read_frames(job, clip):
 
 
 def read_photo(photo, masks=None):
-    """Sets photo.image and photo.given, or photo.error if they cannot be read. masks: {name without extension: path}"""
+    """Sets photo.image and photo.given_foreground, or photo.error if unreadable. masks: {stem of a name: path}"""
     try:
         if photo.image is None:   # frames are decoded already
             photo.image = pictures.read_image(photo.path)
@@ -161,6 +161,6 @@ def read_photo(photo, masks=None):
             if pathlib.Path(photo.path).stem not in masks:
                 raise InputError(f'{photo.path}: --foreground has no mask of that name')
             label = pictures.read_label(masks[pathlib.Path(photo.path).stem])
-            photo.given = pictures.resize_label((label > 0).astype(np.uint8), photo.image.shape[1::-1])
+            photo.given_foreground = pictures.resize_label((label > 0).astype(np.uint8), photo.image.shape[1::-1])
     except InputError as error:
         photo.error = error

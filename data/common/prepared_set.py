@@ -161,6 +161,5 @@ def _stage(temporary, target, data, own):
         files.write_file(temporary, data)
         return {temporary: target}
     if files.read_file(target, pictures.MAX_FILE_BYTES) != data:
-        raise InputError(f'{target}: already exists with different content; move it away or give another '
-                         'folder')
+        raise InputError(f'{target}: already exists with different content; move it away or give another folder')
     return {}

@@ -7,8 +7,6 @@ import os
 import sys
 import tempfile
 
-from data.common.command_line import InputError
-
 
 def import_tensorflow():
     """Imports TensorFlow silently, without Keras and with a malloc that keeps its memory.
@@ -18,8 +16,9 @@ def import_tensorflow():
     if 'tensorflow' in sys.modules:
         return
     _keep_freed_memory()
-    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')   # off by default without AVX-512: convolutions are
-    logging.getLogger('tensorflow').setLevel(logging.ERROR)   # slower, and dilated ones have no gradient
+    # Off by default without AVX-512: convolutions are slower, and dilated ones have no gradient.
+    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
+    logging.getLogger('tensorflow').setLevel(logging.ERROR)
     silent = os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3') == '3'
     # Keras takes a third of the import (27 s against 17 on a busy machine) and 120 MB; tf.keras loads it on demand.
     sys.modules.setdefault('keras', None)
@@ -41,10 +40,3 @@ def _keep_freed_memory():
     with contextlib.suppress(OSError, AttributeError, TypeError):   # no glibc
         for option, value in ((-4, 0), (-1, -1), (-2, 2 ** 26), (-8, 1)):   # of malloc.h: mmap_max, trim_threshold, ...
             ctypes.CDLL(None).mallopt(option, value)
-
-
-def check_checkpoint_folder(path):
-    """Raises InputError for a folder in which TensorFlow cannot find the checkpoints that it saves."""
-    path = os.fspath(path)
-    if '[' in path or '\\' in path and os.sep == '/':
-        raise InputError(f'{path}: TensorFlow cannot read checkpoints from a path with [ or \\; rename the folder')

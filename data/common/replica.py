@@ -18,8 +18,8 @@ from data.common.command_line import InputError
 CHIEF = '/job:chief/task:0'
 GONE = (tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
         tf.errors.FailedPreconditionError, tf.errors.NotFoundError, tf.errors.UnavailableError)
-POLL = 0.005      # seconds between a worker's checks for the end of a step,
-RETRY = 0.5       # and for the chief
+POLL = 0.005      # seconds between a worker's checks whether its step was taken
+RETRY = 0.5       # seconds between attempts to reach the chief, and between its checks at the end
 TIMEOUT = 5000    # ms to wait for an answer of a chief that may be down
 LINGER = 30.      # seconds that the chief waits for its workers at the end, at most
 
@@ -44,7 +44,7 @@ class Replica:
                 self._server = tf.train.Server({'chief': addresses[:1], 'worker': addresses[1:]}, job, task)
             except tf.errors.OpError:
                 raise InputError(f'TF_CONFIG: {self.name} cannot listen on {addresses[index]}; is that a free address '
-                                 f'of this machine?')
+                                 'of this machine?')
 
     @contextlib.contextmanager
     def session(self, timeout_ms=0):

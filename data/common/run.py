@@ -76,11 +76,10 @@ def fingerprint(sources, has_records):
     return count, len(paths) - count, zlib.crc32(os.fsencode('\n'.join(lines))), has_records
 
 
-def settle(flags, folders, photos, replicas):
+def resolve_settings(flags, folders, photos, replicas):
     """The Settings of the run that the flags request: a new run, or the one in --outdir.
 
     folders: of the images. photos: from `fingerprint`.
-
     -> (Settings, with the batch size of all `replicas` processes together; folder of the checkpoint to start from, or
     None; whether to resume from it). Raises InputError.
     """
@@ -96,11 +95,11 @@ def settle(flags, folders, photos, replicas):
         before = settings.read(states)
         if not before:
             raise InputError(f'{states}: has no {settings.CONVENTIONS_FILE}, so the run cannot resume; --fresh starts '
-                             f'over')
+                             'over')
         run = settings.resume({'head': 'Instance', **chosen}, before, flags.outdir)
         if run.batch_size % replicas:
             raise InputError(f'{flags.outdir}: {run.batch_size} images per step are not divisible by {replicas} '
-                             f'processes')
+                             'processes')
         return run, states, True
     source = find_source(flags.outdir, chosen.get('modeldir'), flags.fresh)
     recipe = settings.RECIPES[chosen.setdefault('recipe', '2018')]
@@ -128,7 +127,7 @@ def find_source(outdir, modeldir, fresh):
     """-> folder of the checkpoint that a new run starts from, or None to start from scratch. Raises InputError."""
     if has_checkpoint(outdir) and not fresh:
         raise InputError(f'{outdir}: holds a model but no run to resume; choose another --outdir, or --fresh to '
-                         f'replace it')
+                         'replace it')
     source = modeldir or DEFAULT_MODELDIR
     is_outdir = os.path.realpath(source) == os.path.realpath(outdir)
     if modeldir and is_outdir:

@@ -2,7 +2,7 @@
 
 A field of `Settings` has a default, a help sentence, possibly a flag, and its uses: whether it is `recorded` in the
 conventions.json next to a checkpoint, for readers of the weights; whether it is `inherited` from the model in
---modeldir; and whether it is `free` to change when a run resumes. Does not import TensorFlow.
+--modeldir; whether it is `free` to change when a run resumes; whether it needs an `embedding`. Imports no TensorFlow.
 """
 import argparse
 import dataclasses
@@ -16,7 +16,7 @@ CONVENTIONS_FILE = 'conventions.json'
 VERSION = 3                 # of the record
 _MAX_BYTES = 2 ** 20        # of a record, which takes 1 kB
 _MAX_PIXELS = 2 ** 24       # of an image; bounds memory
-_SPAN = 8.   # initial length of an image's longer side in the embedding, in units of 2 delta_d
+_SPAN = 8.   # initial extent of an image's longer side in the embedding, with coordinates, in units of 2 delta_d
 _NUMBER, _POSITIVE = command_line.non_negative_float, command_line.positive_float
 
 
@@ -36,7 +36,7 @@ def _run(default, sentence, *flags, uses=(), **argument):
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The defaults are those of a new run; OF_2018 has those of a checkpoint without a record."""
+    """Training calls it `run`, readers of weights `conventions`. The defaults are those of a new run; see OF_2018."""
     image_size: tuple = _setting((512, 512), 'Width and height that images are resized to, in px, multiples of 8.',
                                  '--image-size', group='network', uses=('recorded', 'inherited'), nargs=2,
                                  metavar=('W', 'H'), type=command_line.image_side)
@@ -93,7 +93,7 @@ class Settings:
 
     @property
     def heads(self):
-        """-> {scope of a head: number of channels}"""
+        """-> {scope of each head: its channels}"""
         depth = 1 + max(1, len(self.classes))
         return {self.head: self.feature_dim, **({'Semantic': depth} if self.foreground_weight else {})}
 
@@ -142,7 +142,7 @@ RECIPES = {   # override the defaults above
 
 
 def names_of(use):
-    """-> the names of the settings that are 'recorded', 'inherited' or 'free'"""
+    """-> the names of the settings with a use: 'recorded', 'inherited', 'free' or 'embedding' (not for --semantic)"""
     return [name for name, field in FIELDS.items() if use in field.metadata['uses']]
 
 
@@ -231,14 +231,14 @@ def resume(chosen, before, outdir):
     different = []
     for name, value in chosen.items():
         if value != getattr(before, name) and name not in free:
-            what = {'photos': 'other images or shares in --srcdir', 'batch_size': '--batch-size times processes'}.get(
+            what = {'photos': 'other images, shares or lanes.json', 'batch_size': '--batch-size times processes'}.get(
                 name, (FIELDS[name].metadata['flags'] or [f'--{name}'])[0])
             different.append(what if name == 'photos' else
                              f'{what} was {_as_text(getattr(before, name))}, is {_as_text(value)}')
     if different:
         raise InputError(f'{outdir}: holds a run with other settings ({"; ".join(different)}); give the same to resume '
                          f'it, --modeldir {outdir} --outdir NEW to continue from its model with these, or --fresh to '
-                         f'start over')
+                         'start over')
     return dataclasses.replace(before, **{name: chosen[name] for name in free if name in chosen})
 
 
@@ -270,7 +270,7 @@ def from_json(text, source):
         version = record.pop('version')
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise InputError(f'{source}: is not a record of conventions; use the file that training wrote')
-    if type(version) is not int or version != VERSION:
+    if version != VERSION:
         raise InputError(f'{source}: "version" is {version!r}; this program reads {VERSION}')
     for name, value in record.items():
         if name not in FIELDS:

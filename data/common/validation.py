@@ -27,8 +27,8 @@ def score_image(output, terms, label, size, run, record):
 
 
 def summarise(found, run, records):
-    """found: from `score_image`, for each image. records: tusimple.Records or None. -> {name: score}; 'score' selects
-    the best epoch and is absent while most images cannot be clustered."""
+    """Scores of all images. found: of `score_image`, for each. records: tusimple.Records or None. -> {name: score}; its
+    'score' selects the best epoch and is absent while most images cannot be clustered."""
     if run.head == 'Semantic':
         common, union = np.sum(found, axis=0)
         return {'iou': common / max(union, 1), 'score': common / max(union, 1)}

@@ -25,9 +25,9 @@ _MAX_BREAK = 12  # rows without pixels within one piece of a lane: a ragged edge
 _MIN_PIECE = 24  # rows; smaller specks would bend the line
 _MAX_INSTANCES = 20  # the tallest ones; an untrained network finds hundreds
 # Fit
-_STIFF, _LOOSE, _DECAY = 0.1, 6.0, 25.0  # allowed bend, px per knot; extra at the far end; its decay in rows
+_STIFF, _LOOSE, _DECAY = 0.1, 6.0, 25.0  # allowed bend, px per knot: near; extra at the far end; its decay in rows
 _SKY = 0.02  # share of the runs above the far end, which are specks
-# Distances from the line beyond which runs get weights below 1; do not belong to the lane (the metric tolerates 20).
+# px from the line: beyond the first a run's weight falls below 1, beyond the second it is no part (the metric has 20).
 _HUBER, _OUTLIER = 4.0, 24.0
 _BROAD = 5  # times _LINE_WIDTH; broader runs may be a car next to the line
 _ITERATIONS = 6  # of the reweighted fit

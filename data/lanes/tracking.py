@@ -17,9 +17,9 @@ from scipy import optimize
 # Match
 _GATE = 0.4  # mean distance of a lane from its prediction, px per row below the horizon; adjacent lanes are 2 apart
 _HORIZON = 25  # rows between the horizon and the first row of the lanes
-_UNSHARED = 30.0  # px: cost if no row has both lines; in proportion to the share of rows with only one
+_UNSHARED = 30.0  # px: cost where no row is shared, scaled by the share of rows in which only one of two lines exists
 _MIN_SHARED = 2  # rows
-_YOUNG, _YOUNG_TIME = 60.0, 0.5  # px added to the cost of a new track, to prefer old ones; time constant, s
+_YOUNG, _YOUNG_TIME = 60.0, 0.5  # px added for a new track, so that of two on one line the older wins; its decay, s
 
 # Correct
 _COMMON_TIME, _LANE_TIME = 0.04, 0.35  # time constants, s
