@@ -27,7 +27,7 @@ def home(tmp_path, monkeypatch):
 def test_ids_become_classes_and_ignored_pixels(home, run_script):
     outcome = run_script(processing, 'city', '-o', 'out')
     assert outcome.status in (None, 0) and outcome.err == ''
-    assert outcome.out == 'Wrote 2 images and 3 instances to out; skipped 0, and 0 unpaired images or labels.\n'
+    assert outcome.out == 'Wrote 2 photos and 3 instances to out; skipped 0, and 0 unpaired images or labels.\n'
     label = cv2.imread('out/labels/aachen_000000_000019.png', cv2.IMREAD_UNCHANGED)
     assert label.dtype == np.uint16 and (label == np.repeat(LABEL, 4)).all()
     assert not cv2.imread('out/labels/aachen_000001_000019.png', cv2.IMREAD_UNCHANGED).any()
@@ -66,7 +66,7 @@ def test_unusable_files_are_reported_or_counted(home, run_script):
     first, second = sorted(home.glob('city/**/*_leftImg8bit.png'))
     second.unlink()
     outcome = run_script(processing, 'city', '-o', 'out')
-    assert 'Wrote 1 images' in outcome.out and '1 unpaired images or labels' in outcome.out
+    assert 'Wrote 1 photos' in outcome.out and '1 unpaired images or labels' in outcome.out
     assert cv2.imwrite(str(first), np.zeros((9, 9, 3), np.uint8))
     outcome = run_script(processing, 'city', '-o', 'new')
     assert outcome.status == 1 and 'is 40 x 8, but its image' in outcome.err and not (home / 'new').exists()

@@ -84,7 +84,7 @@ def test_images_and_labels_are_written(run):
     assert outcome.status in (None, 0) and outcome.err == ''
     assert outcome.out == ('Skipped 1 crowd regions, 0 instances without visible pixels, 0 unusable annotations '
                            'and 1 images without instances.\n'
-                           'Wrote 2 images and 3 instances to out; skipped 0.\n')
+                           'Wrote 2 photos and 3 instances to out; skipped 0.\n')
     assert sorted(os.listdir('out/images')) == sorted(os.listdir('out/labels')) == ['one.png', 'sub_two.png']
     small, large = np.zeros((2, *SHAPE), bool)
     small[2:5, 5:8] = large[1:10, 2:11] = True
@@ -98,7 +98,7 @@ def test_images_and_labels_are_written(run):
     'sub\\two.png', '../../media/upload/4/two.png', '/data/local-files/?d=photos/two.png', 'C:\\photos\\two.png',
     'https://host/photos/two.png?token=1', './sub/two.png'])
 def test_paths_of_other_programs_are_matched_by_file_name(run, file_name):
-    assert 'Wrote 2 images and 3 instances' in run(image(1, file_name=file_name)).out
+    assert 'Wrote 2 photos and 3 instances' in run(image(1, file_name=file_name)).out
     assert label('sub_two') is not None
 
 
@@ -106,7 +106,7 @@ def test_image_with_an_ambiguous_file_name_is_skipped(home, run):
     (home / 'p/other').mkdir()
     (home / 'p/other/two.png').write_bytes((home / 'p/sub/two.png').read_bytes())
     outcome = run(image(1, file_name='x/two.png'))
-    assert "a.json: image 'x/two.png' is not in p" in outcome.out and 'Wrote 1 images and 2 instances' in outcome.out
+    assert "a.json: image 'x/two.png' is not in p" in outcome.out and 'Wrote 1 photos and 2 instances' in outcome.out
 
 
 @pytest.mark.parametrize('pieces, words', [(1, 'Skipped 1 crowd regions'), (2, 'Skipped 2 crowd regions')])
@@ -116,12 +116,12 @@ def test_crowd_masks_are_instances_if_connected(run, pieces, words):
     mask[2, 14] = pieces == 2
     outcome = run(lambda values: values['annotations'].append(
         {'image_id': 8, 'category_id': 4, 'iscrowd': 1, 'segmentation': run_lengths(mask)}))
-    assert words in outcome.out and f'Wrote 2 images and {5 - pieces} instances' in outcome.out
+    assert words in outcome.out and f'Wrote 2 photos and {5 - pieces} instances' in outcome.out
 
 
 def test_only_the_given_categories_are_kept(run):
     outcome = run(None, '--categories', 'cat')
-    assert 'Skipped 0 crowd regions' in outcome.out and 'Wrote 1 images and 1 instances' in outcome.out
+    assert 'Skipped 0 crowd regions' in outcome.out and 'Wrote 1 photos and 1 instances' in outcome.out
     assert np.count_nonzero(label('one')) == 9
 
 
@@ -164,7 +164,7 @@ def test_run_lengths_are_read_compressed_or_not(seed):
     ({'size': [12, 16], 'counts': 'é'}, 'are damaged')])
 def test_unusable_annotation_is_counted_and_skipped(run, segmentation, reason):
     outcome = run(first(segmentation=segmentation))
-    assert '1 unusable annotations' in outcome.out and 'Wrote 2 images and 2 instances' in outcome.out
+    assert '1 unusable annotations' in outcome.out and 'Wrote 2 photos and 2 instances' in outcome.out
     with pytest.raises(ValueError, match=reason):
         segmentations.draw(segmentation, SHAPE)
 
@@ -173,12 +173,12 @@ def test_unusable_annotation_is_counted_and_skipped(run, segmentation, reason):
 def test_numbers_may_be_fractions_text_or_missing(run, size):
     outcome = run(lambda values: (first(image_id=7., category_id='3')(values), image(**size)(values)),
                   '--categories', 'cat')
-    assert 'Wrote 1 images and 1 instances' in outcome.out
+    assert 'Wrote 1 photos and 1 instances' in outcome.out
 
 
 def test_annotations_without_an_image_are_counted(run):
     outcome = run(lambda values: values['annotations'].extend([{'image_id': 99}, {}, 7]))
-    assert '3 unusable annotations' in outcome.out and 'Wrote 2 images and 3 instances' in outcome.out
+    assert '3 unusable annotations' in outcome.out and 'Wrote 2 photos and 3 instances' in outcome.out
 
 
 @pytest.mark.parametrize('edit, reason', [
@@ -193,7 +193,7 @@ def test_unusable_image_is_reported_and_skipped(run, edit, reason):
     outcome = run(edit)
     assert outcome.status in (None, 0) and outcome.err == ''
     problem, _, summary = outcome.out.splitlines()
-    assert reason in problem and summary == 'Wrote 1 images and 1 instances to out; skipped 1.'
+    assert reason in problem and summary == 'Wrote 1 photos and 1 instances to out; skipped 1.'
     assert os.listdir('out/labels') == ['sub_two.png']
 
 

@@ -128,12 +128,12 @@ def test_malformed_lines_are_reported(drive, run_script, text):
 
 def test_culane_is_prepared_with_and_without_a_list(drive, files, run_script):
     outcome = run_script(culane_processing, 'truth', '-o', 'out')
-    assert outcome.status in (None, 0) and outcome.out == 'Wrote 3 images and 5 lanes to out; skipped 0.\n'
+    assert outcome.status in (None, 0) and outcome.out == 'Wrote 3 photos and 5 lanes to out; skipped 0.\n'
     first, label = tusimple.read_all('out/lanes.json')[0], tusimple.read_all(files[1])[0]
     assert (first.lanes, first.h_samples) == (label.lanes, label.h_samples)
     assert (cv2.imread('out/labels/0000.png', -1) == tusimple.draw_label(label, (128, 72))).all()
     (drive / 'list.txt').write_text('/clips/0000/2/20.jpg /seg.png 1 0 0 0\n/clips/no.jpg\n')
     outcome = run_script(culane_processing, 'truth', 'list.txt', '-o', 'listed')
-    assert 'Wrote 1 images and 1 lanes to listed; skipped 1.' in outcome.out
+    assert 'Wrote 1 photos and 1 lanes to listed; skipped 1.' in outcome.out
     assert 'no.lines.txt: no such file' in outcome.out
     assert 'out: holds no *.lines.txt' in run_script(culane_processing, 'out', '-o', 'new').err

@@ -32,7 +32,7 @@ def plants(tmp_path):
 def test_all_folders_are_read_and_prefix_the_names(plants, tmp_path, run_script):
     outcome = run_script(processing, plants, '-o', tmp_path / 'out')
     assert outcome.status in (None, 0) and outcome.err == ''
-    assert outcome.out == f'Wrote 3 images and 11 leaves to {tmp_path / "out"}; skipped 0 plants.\n'
+    assert outcome.out == f'Wrote 3 photos and 11 leaves to {tmp_path / "out"}; skipped 0 plants.\n'
     for name in ('A1_plant001', 'A1_plant002', 'A2_plant001'):
         original = plants / name.replace('_', '/')
         photo, label, original_photo, original_label = (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in (
@@ -61,7 +61,7 @@ def test_unusable_plant_is_reported_and_skipped(plants, tmp_path, run_script, sp
     outcome = run_script(processing, plants, '-o', tmp_path / 'out')
     assert outcome.status in (None, 0) and outcome.err == ''
     problem, summary = outcome.out.splitlines()
-    assert reason in problem and 'Wrote 2 images and 8 leaves' in summary and 'skipped 1 plants' in summary
+    assert reason in problem and 'Wrote 2 photos and 8 leaves' in summary and 'skipped 1 plants' in summary
     assert sorted(os.listdir(tmp_path / 'out/labels')) == ['A1_plant001.png', 'A2_plant001.png']
 
 

@@ -49,7 +49,7 @@ def test_regions_are_instances(home, run_script, region, pixels, embedded):
     write(home, 'one', [region], embedded)
     outcome = run_script(processing, 'a', '-o', 'out')
     assert outcome.status in (None, 0) and outcome.err == ''
-    assert outcome.out == 'Wrote 1 images and 1 instances to out; skipped 0 files and 0 shapes.\n'
+    assert outcome.out == 'Wrote 1 photos and 1 instances to out; skipped 0 files and 0 shapes.\n'
     assert cv2.imread('out/images/one.png').shape == (*SHAPE, 3) and label('one').shape == SHAPE
     assert np.count_nonzero(label('one') == 1) == pytest.approx(pixels, abs=0.02 * pixels)
 
@@ -78,7 +78,7 @@ def test_lines_are_lanes(home, run_script):
                         shape('line', [[100, 70], [90, 30]], 'dashed')], embedded=True)
     write(home, 'two', [shape('linestrip', [[10, 70], [10, 20]], 'dashed')])
     outcome = run_script(processing, 'a', '-o', 'out')
-    assert outcome.status in (None, 0) and outcome.out == 'Wrote 2 images and 3 lanes to out; skipped 0.\n'
+    assert outcome.status in (None, 0) and outcome.out == 'Wrote 2 photos and 3 lanes to out; skipped 0.\n'
     first, second = tusimple.read_all('out/lanes.json')
     assert first.h_samples == list(range(16, 72)) and len(second.lanes) == 1
     lane = dict(zip(first.h_samples, first.lanes[0]))
@@ -95,7 +95,7 @@ def test_unusable_shapes_are_counted_and_skipped(home, run_script):
         shape('polygon', [[1, 2], [3, 4]]), shape('polygon', 'abc'), shape('polygon', [[1, float('nan')]] * 3),
         shape('mask', [[5, 6], [8, 7]]), shape('mask', [[5, 6], [8, 7]], mask='x'), shape('point', [[1, 2]]),
         shape('linestrip', [[1, 2], [3, 4], [9, 9]]), {}, box(3)])
-    assert 'Wrote 1 images and 1 instances to out; skipped 0 files and 8 shapes' in run_script(
+    assert 'Wrote 1 photos and 1 instances to out; skipped 0 files and 8 shapes' in run_script(
         processing, 'a', '-o', 'out').out
 
 
@@ -107,7 +107,7 @@ def test_unusable_file_is_reported_and_skipped(home, run_script, text, words):
     (home / 'a/two.json').write_text(text)
     outcome = run_script(processing, 'a', '-o', 'out')
     assert outcome.status in (None, 0) and 'two' in outcome.out.splitlines()[0] and words in outcome.out
-    assert 'Wrote 1 images' in outcome.out and os.listdir('out/images') == ['one.png']
+    assert 'Wrote 1 photos' in outcome.out and os.listdir('out/images') == ['one.png']
 
 
 @pytest.mark.parametrize('folder', ['absent', 'a'])

@@ -37,7 +37,7 @@ def run(tusimple_folder, out, run_script):
 def test_images_labels_and_lanes_have_the_same_numbers(tusimple_folder, label_file, out, run):
     outcome = run()
     assert outcome.status in (None, 0) and outcome.err == ''
-    assert outcome.out == f'Wrote 3 images and 5 lanes to {out}; skipped 0.\n'   # one of the six lanes is empty
+    assert outcome.out == f'Wrote 3 photos and 5 lanes to {out}; skipped 0.\n'   # one of the six lanes is empty
     assert sorted(files_of(out)) == sorted(
         ['lanes.json'] + [f'{folder}/000{i}.png' for folder in ('images', 'labels') for i in range(3)])
     for i, (original, record) in enumerate(zip(tusimple.read_all(label_file), tusimple.read_all(out / 'lanes.json'))):
@@ -70,7 +70,7 @@ def test_bad_line_is_reported_skipped_and_counted(changes, reason, tusimple_fold
     outcome = run()
     report, summary = outcome.out.splitlines()
     assert report.startswith(f'{label_file}:2: ') and reason in report and report.count(str(label_file)) == 1
-    assert outcome.status in (None, 0) and 'Wrote 3 images' in summary and 'skipped 1' in summary
+    assert outcome.status in (None, 0) and 'Wrote 3 photos' in summary and 'skipped 1' in summary
     assert [record.lanes for record in tusimple.read_all(out / 'lanes.json')] == [
         json.loads(line)['lanes'] for line in (first, *rest)]
 

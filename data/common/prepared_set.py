@@ -63,7 +63,7 @@ def prepare_samples(source, outdir, prepare, items, workers, problems=(), what='
                          + (f'; the first problem: {problems[0]}' if problems else ''))
     for problem in problems:
         print(command_line.printable(problem))
-    return sums, f'Wrote {len(names)} images and {sums[what]} {what} to {outdir}; skipped {len(problems)}'
+    return sums, f'Wrote {len(names)} photos and {sums[what]} {what} to {outdir}; skipped {len(problems)}'
 
 
 def write_lanes(records, folder, outdir, workers, problems=(), read=None, draw=tusimple.draw_label):
