@@ -124,6 +124,8 @@ def assert_close(home):
             assert value == pytest.approx(same, rel=2e-5 if step < 4 else 2e-2), step
     got, expected = last_state(home), last_state(home, 'alone')
     assert got.keys() == expected.keys() and got['global_step'] == expected['global_step']
+    apart = np.concatenate([np.abs(got[name] - expected[name]).ravel() for name in expected if f'{name}/Adam' in got])
+    assert np.quantile(apart, 0.99) < 1e-4 and apart.max() < 6e-4
     for name in expected:
         if 'moving_mean' in name:
             np.testing.assert_allclose(got[name], expected[name], rtol=5e-2, atol=1e-2, err_msg=name)
