@@ -4,7 +4,6 @@ image_shape is (width, height), as in OpenCV. Images are RGB uint8 [h, w, 3], ra
 Labels are [h, w], one number per instance and 0 for the background; the numbers carry no order. In batches they are
 int32, and negative where a pixel is ignored. A file that cannot be used is an InputError of one line that names it.
 """
-import collections
 import concurrent.futures
 import contextlib
 import os
@@ -130,7 +129,7 @@ def get_batches_fn(batch_size, image_shape, image_paths, label_paths, with_sizes
 # ---- The training queue ----------------------------------------------------------------------------------------------
 
 # One step's images uint8 [b, h, w, 3] RGB, labels int32 [b, h, w], image paths string [b].
-Batch = collections.namedtuple('Batch', 'images labels paths')
+Batch = NamedTuple('Batch', [('images', object), ('labels', object), ('paths', object)])
 
 
 class BatchQueue:

@@ -155,8 +155,7 @@ def collect_summaries(disc_loss, l_var, l_dist, l_reg, input_image, prediction, 
     with tf.name_scope('sample'):
         pictures = [tf.summary.image('photo', tf.cast(input_image, tf.uint8), 2),
                     tf.summary.image('label', tf.cast(correct_label, tf.float32)[..., None], 2),
-                    tf.summary.image('embedding', colours, 2),
-                    tf.summary.histogram('embedding', prediction)]
+                    tf.summary.image('embedding', colours, 2), tf.summary.histogram('embedding', prediction)]
     return tf.summary.merge(scalars), tf.summary.merge(pictures)
 
 
@@ -204,9 +203,7 @@ def restore(sess, checkpoint, variables, least=None):
 @contextlib.contextmanager
 def constant_weights(checkpoint):
     """While active, get_variable returns the arrays of a checkpoint: a graph of constants, built in less time.
-
-    checkpoint: path prefix. Raises InputError like `restore`.
-    """
+    checkpoint: path prefix. Raises InputError like `restore`."""
     reader, shapes = _open_checkpoint(checkpoint)
     problems = {}
 

@@ -23,10 +23,8 @@ from data.common.command_line import InputError
 
 
 def match_masks(predicted_dir, labels_dir):
-    """Pairs predictions with labels, see above. -> list of (path of the prediction, path of the label)
-
-    Raises InputError if a mask has no partner.
-    """
+    """Pairs predictions with labels, see above. -> list of (path of the prediction, path of the label). Raises
+    InputError if a mask has no partner."""
     predictions, labels = pictures.list_images(predicted_dir), pictures.list_images(labels_dir)
     masks, others = ([path for path in paths if re.fullmatch(r'mask_\d{4,}\.png', os.path.basename(path))]
                      for paths in (predictions, labels))

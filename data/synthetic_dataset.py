@@ -61,10 +61,8 @@ def make_frame(seed, seconds, index):
 
 
 def render(scene, stream):
-    """Paints a scene. -> uint8 [720, 1280, 3] RGB
-
-    stream: function of (part) or (THING, number) that returns the np.random.Generator for texture, trees and noise
-    """
+    """Paints a scene. -> uint8 [720, 1280, 3] RGB. stream: function of (part) or (THING, number) that returns the
+    np.random.Generator for texture, trees and noise"""
     canvas = Canvas(scene)
     paint_sky(canvas, stream(SKY))
     paint_horizon(canvas, stream(HORIZON))

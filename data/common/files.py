@@ -41,10 +41,8 @@ def list_folder(folder, advice=''):
 
 
 def write_file(path, data):
-    """Writes bytes under a random name, then renames the file: path is never incomplete.
-
-    A link or pipe at path is replaced. Raises InputError.
-    """
+    """Writes bytes under a random name, then renames the file: path is never incomplete. A link or pipe at path is
+    replaced. Raises InputError."""
     unfinished = os.path.join(os.path.dirname(path), UNFINISHED + secrets.token_hex(8))
     try:
         file = open(unfinished, 'xb')   # x: a new file, never the target of a link

@@ -69,10 +69,8 @@ def overlaps(prediction, label):
 
 
 def summarise(rows):
-    """The measures over a set of images. rows: list of ImageScore, at least one
-
-    -> {'sbd', 'dic', 'abs_dic', 'foreground_dice', 'ap', 'ap50'}: floats
-    """
+    """The measures over a set of images. rows: list of ImageScore, at least one. -> {'sbd', 'dic', 'abs_dic',
+    'foreground_dice', 'ap', 'ap50'}: floats"""
     sbd, dic, foreground_dice, labelled, predicted, matches = map(np.array, zip(*rows))
     labelled, predicted, matches = labelled.sum(), predicted.sum(), matches.sum(axis=0)
     precisions = (matches / labelled * (1 + matches / max(predicted, 1)) / 2 if labelled

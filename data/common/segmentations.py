@@ -6,10 +6,8 @@ _MAX_COORDINATE = 1e6   # px, of a polygon
 
 
 def draw(segmentation, shape):
-    """Draws COCO's list of polygons [x, y, x, y, ...] in px, or dict of run lengths. -> bool [h, w] of this shape
-
-    Raises ValueError with the reason if it is neither.
-    """
+    """Draws COCO's list of polygons [x, y, x, y, ...] in px, or dict of run lengths. -> bool [h, w] of this shape.
+    Raises ValueError with the reason if it is neither."""
     if isinstance(segmentation, dict):
         counts = segmentation.get('counts')
         counts = _uncompress(counts) if isinstance(counts, str) else counts

@@ -83,8 +83,7 @@ class Settings:
     learning_rate: float = _run(1e-4, 'Peak learning rate of Adam.', '--learning-rate', type=_POSITIVE)
     schedule: str = _run('2018', 'Learning-rate schedule: 2018, times 0.96 every 5,000 steps; or cosine, to 0 after a '
                          'warm-up of a twentieth of all steps.', '--schedule', choices=('2018', 'cosine'))
-    augment: bool = _run(True, 'Randomly warp and recolour images.', '--augment',
-                         action=argparse.BooleanOptionalAction)
+    augment: bool = _run(True, 'Randomly warp and recolour images.', '--augment', action=argparse.BooleanOptionalAction)
     ignore: int = _run(None, 'Label value of ignored pixels, e.g. 255; they are excluded from all losses and scores.',
                        '--ignore', type=command_line.non_negative_int)
     seed: int = _run(42, 'Seed of the initial weights, the order of images, augmentation and dropout.', '--seed',

@@ -22,9 +22,7 @@ class _Look(NamedTuple):
 
 def survey(label_paths, ignore=None):
     """Reads some labels, evenly spaced. ignore: value of ignored pixels, or None. Raises InputError if one is damaged.
-
-    -> (a line about the data set, list of warnings), str
-    """
+    -> (a line about the data set, list of warnings), str"""
     chosen = np.unique(np.linspace(0, len(label_paths) - 1, _MOST).astype(int))
     looks = [_look(pictures.read_label(label_paths[i]), ignore) for i in chosen]
     background, areas = sum(look.background for look in looks), np.concatenate([look.areas for look in looks])

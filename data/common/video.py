@@ -34,10 +34,8 @@ def open_capture(path, options=_OPTIONS, parameters=()):
 
 
 def read_video(path):
-    """Opens a video. -> Clip
-
-    Raises InputError if no frame can be decoded; so does the iterator, if a frame differs in size from the first.
-    """
+    """Opens a video. -> Clip. Raises InputError if no frame can be decoded; so does the iterator, if a frame differs in
+    size from the first."""
     if not os.path.isfile(path):   # a pipe could block for ever
         raise InputError(f'{path}: is not a file')
     capture = open_capture(_absolute(path))

@@ -146,10 +146,8 @@ def _motions(x, recent, rows, horizon):
 
 
 def _fit_motion(motions, deviation, mask):
-    """The motion that best explains deviations of lines, [K, rows], in the rows of a mask, bool [K, rows].
-
-    motions: [K, 4, rows] -> float64 [4], the amount of each
-    """
+    """The motion that best explains deviations of lines, [K, rows], in the rows of a mask, bool [K, rows]. motions:
+    [K, 4, rows] -> float64 [4], the amount of each"""
     matrix, target = motions.transpose(0, 2, 1)[mask], deviation[mask]
     weight, motion = np.ones(len(target)), np.zeros(len(_RIDGE))
     for _ in range(_REWEIGHTINGS if len(target) else 0):

@@ -208,8 +208,7 @@ def _sample_lens(rng, light):
     against = light.shadow > 0.2 and abs(light.azimuth) < 1.2
     return Lens(exposure=rng.normal(104 if against else 114, 15) * light.ambient ** 0.6,
                 balance=tuple(np.exp(rng.normal(0, 0.02, 3)) * (1, 1 + max(0, rng.uniform(-0.05, 0.07)), 1)),
-                contrast=rng.uniform(0.0, 0.8), saturation=rng.uniform(0.55, 1.15),
-                vignette=rng.uniform(0, 0.3),
+                contrast=rng.uniform(0.0, 0.8), saturation=rng.uniform(0.55, 1.15), vignette=rng.uniform(0, 0.3),
                 blur=mixture(rng, (0, 0.6), (0.5, 1.4), p=[.75, .25]), motion=mixture(rng, 0, (1, 4), p=[.8, .2]),
                 noise=rng.uniform(0.6, 3.0) * (2.2 if light.dusk else 1), glare=rng.uniform(0, 1),
                 quality=int(rng.integers(55, 97)), hood=rng.uniform(8, 60) if rng.random() < 0.1 else 0.0)

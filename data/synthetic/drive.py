@@ -163,9 +163,8 @@ class Drive:
             near_end, offset = traveller.at(t)
             vehicles.append(traveller.vehicle._replace(offset=float(offset), distance=near_end - place))
         slope = self.road.heading - self.direction(place) - drift
-        road = self.road._replace(
-            centre=lambda z: self.lateral(place + z) - self.lateral(place) - aside + slope * z,
-            rise=lambda z: self.height(place + z) - self.height(place) - self.climb(place) * z)
+        road = self.road._replace(centre=lambda z: self.lateral(place + z) - self.lateral(place) - aside + slope * z,
+                                  rise=lambda z: self.height(place + z) - self.height(place) - self.climb(place) * z)
         return self.scene._replace(
             camera=camera._replace(horizon=camera.horizon + pitch), road=road,
             lines=[line._replace(labelled=line.number is not None and left - 1 <= line.number <= left + 2)
